@@ -1,0 +1,79 @@
+"""What a plugged-in part of the local cloud may touch of the base, and the check that it still exists.
+
+ministack has no plug-in interface, so our parts replace private module attributes. The base is pinned by
+version and hash; this module turns a renamed attribute into one clear error at start-up instead of a
+part that is silently not ours.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+Response = tuple[int, dict[str, str], bytes]
+"""HTTP status, headers, body."""
+
+Handler = Callable[[str, str, dict[str, str], bytes, dict[str, Any]], Awaitable[Response]]
+"""``handler(method, path, headers, body, query_params)``, the base's calling convention of a service."""
+
+
+class HookMissing(RuntimeError):
+    """The installed ministack lacks a name that a part of the local cloud replaces or calls."""
+
+
+@dataclass
+class Host:
+    """The running base as our parts see it.
+
+    ``config`` is the parsed ``--config`` file of ``scripts/cloud up`` (one object per part: ``ebs``,
+    ``lambda``, ``states``, ``events``); a missing part means its defaults.
+    """
+
+    endpoint_url: str
+    ebs_endpoint_url: str
+    data_dir: Path
+    default_account_id: str
+    config: Mapping[str, Any]
+    handlers: dict[str, Handler]
+    _missing: list[str] = field(default_factory=list)
+    _shutdown: list[Callable[[], None]] = field(default_factory=list)
+
+    def part_config(self, name: str) -> Mapping[str, Any]:
+        part = self.config.get(name, {})
+        if not isinstance(part, Mapping):
+            raise ValueError(f"local cloud config: '{name}' must be an object, not {type(part).__name__}")
+        return part
+
+    def lookup(self, module: str, name: str) -> Any:
+        """The base's attribute ``name`` of ``ministack.<module>``; ``None`` and a note if it is gone."""
+        target = importlib.import_module(f"ministack.{module}")
+        if not hasattr(target, name):
+            self._missing.append(f"ministack.{module}.{name}")
+            return None
+        return getattr(target, name)
+
+    def replace(self, module: str, name: str, value: Any) -> Any:
+        """Put ``value`` in the place of the base's attribute and return what was there."""
+        before = self.lookup(module, name)
+        if before is not None:
+            setattr(importlib.import_module(f"ministack.{module}"), name, value)
+        return before
+
+    def on_shutdown(self, action: Callable[[], None]) -> None:
+        self._shutdown.append(action)
+
+    def self_check(self) -> None:
+        """Raise ``HookMissing`` naming every attribute that the installed base does not have."""
+        if self._missing:
+            raise HookMissing(
+                "this ministack does not fit the local cloud, missing: "
+                + ", ".join(sorted(set(self._missing)))
+                + ". Install the pinned version: pip install --require-hashes -r requirements-dev.txt"
+            )
+
+    def shut_down(self) -> None:
+        for action in reversed(self._shutdown):
+            action()
