@@ -8,6 +8,7 @@ part that is silently not ours.
 from __future__ import annotations
 
 import importlib
+import json
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +19,40 @@ Response = tuple[int, dict[str, str], bytes]
 
 Handler = Callable[[str, str, dict[str, str], bytes, dict[str, Any]], Awaitable[Response]]
 """``handler(method, path, headers, body, query_params)``, the base's calling convention of a service."""
+
+
+class ControlError(RuntimeError):
+    """A control request that cannot be done; the caller gets ``status`` and the message."""
+
+    def __init__(self, message: str, *, status: int = 400) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+@dataclass(frozen=True, kw_only=True)
+class ControlRequest:
+    """One request below ``/_local/<part>/``: ``path`` is what follows the part's name, without slashes."""
+
+    method: str
+    path: str
+    query: Mapping[str, str]
+    body: bytes
+
+    def json(self) -> dict[str, Any]:
+        """The body as an object; an empty body is an empty object."""
+        if not self.body.strip():
+            return {}
+        try:
+            value = json.loads(self.body)
+        except ValueError as error:
+            raise ControlError(f"the body is not JSON: {error}") from error
+        if not isinstance(value, dict):
+            raise ControlError("the body must be a JSON object")
+        return value
+
+
+ControlHandler = Callable[[ControlRequest], Any]
+"""Answers with anything JSON can carry, or raises ``ControlError``. Runs in a thread of its own, so it may block."""
 
 
 class HookMissing(RuntimeError):
@@ -38,6 +73,8 @@ class Host:
     default_account_id: str
     config: Mapping[str, Any]
     handlers: dict[str, Handler]
+    control: dict[str, ControlHandler] = field(default_factory=dict)
+    """Control handlers by the first path segment below ``/_local/``."""
     _missing: list[str] = field(default_factory=list)
     _shutdown: list[Callable[[], None]] = field(default_factory=list)
 
