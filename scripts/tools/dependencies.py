@@ -63,11 +63,9 @@ class Platform:
     architecture: str
 
     def __post_init__(self) -> None:
-        if (
-            not re.fullmatch(r"python3\.\d+", self.runtime)
-            or self.python_minor not in GLIBC_MINOR_BY_PYTHON_MINOR
-        ):
-            known = ", ".join(f"python3.{minor}" for minor in GLIBC_MINOR_BY_PYTHON_MINOR)
+        runtimes = [f"python3.{minor}" for minor in GLIBC_MINOR_BY_PYTHON_MINOR]
+        if self.runtime not in runtimes:
+            known = ", ".join(runtimes)
             raise ValueError(f"runtime {self.runtime!r} is not one of {known}")
         if self.architecture not in MACHINE_BY_ARCHITECTURE:
             known = ", ".join(MACHINE_BY_ARCHITECTURE)
