@@ -1,0 +1,4 @@
+output "operator_policy_arn" {
+  description = "ARN of the policy of those who run jobs."
+  value       = aws_iam_policy.operator.arn
+}

@@ -1,0 +1,67 @@
+locals {
+  functions = {
+    plan_transfer = {
+      description     = "Plans the block ranges of a transfer and starts its target snapshots"
+      memory_mb       = 512
+      timeout_seconds = 300
+    }
+    move_blocks = {
+      description     = "Moves the blocks of one range from the source to every target"
+      memory_mb       = 1769 # one whole vCPU: checksums are the work
+      timeout_seconds = 900
+    }
+    complete_transfer = {
+      description     = "Proves that every block arrived and seals the target snapshots"
+      memory_mb       = 1769
+      timeout_seconds = 900
+    }
+    check_targets = {
+      description     = "Tells whether the sealed targets are completed"
+      memory_mb       = 512
+      timeout_seconds = 60
+    }
+    write_receipt = {
+      description     = "Writes the receipt of a finished job"
+      memory_mb       = 512
+      timeout_seconds = 120
+    }
+    sweep_jobs = {
+      description     = "Deletes pending targets and plans of jobs that were not resumed in time"
+      memory_mb       = 512
+      timeout_seconds = 300
+      environment     = { BLOCKFERRY_RESUME_WINDOW_HOURS = tostring(var.resume_window_hours) }
+    }
+  }
+}
+
+module "function" {
+  source   = "../function"
+  for_each = local.functions
+
+  name            = "${var.name_prefix}-${replace(each.key, "_", "-")}"
+  role_name       = "${var.name_prefix}-${replace(each.key, "_", "-")}-${local.region}"
+  description     = each.value.description
+  source_path     = "${var.artifacts_dir}/functions/${each.key}.zip"
+  runtime         = var.lambda.runtime
+  architecture    = var.lambda.architecture
+  memory_mb       = each.value.memory_mb
+  timeout_seconds = each.value.timeout_seconds
+  layer_arns      = [aws_lambda_layer_version.core.arn]
+  policy_json     = data.aws_iam_policy_document.function[each.key].json
+
+  environment = merge(
+    {
+      BLOCKFERRY_NAME_PREFIX  = var.name_prefix
+      BLOCKFERRY_WORK_BUCKET  = aws_s3_bucket.work.id
+      POWERTOOLS_LOG_LEVEL    = var.lambda.log_level
+      POWERTOOLS_SERVICE_NAME = each.key
+    },
+    try(each.value.environment, {}),
+  )
+
+  tracing               = var.observability.tracing
+  log_retention_in_days = var.log_retention_in_days
+  kms_key_arn           = var.storage_kms_key_arn
+  permissions_boundary  = var.permissions_boundary
+  tags                  = local.tags
+}

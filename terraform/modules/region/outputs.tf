@@ -1,0 +1,47 @@
+output "region" {
+  description = "Region of everything below."
+  value       = local.region
+}
+
+output "state_machines" {
+  description = "ARN of each state machine, by operation."
+  value       = { for operation, machine in local.machines : operation => machine.arn }
+}
+
+output "functions" {
+  description = "ARN of each function, by name."
+  value       = { for name, function in module.function : name => function.arn }
+}
+
+output "function_role_arns" {
+  description = "ARN of each function's role, by name: what a role of another account trusts."
+  value       = { for name, function in module.function : name => function.role_arn }
+}
+
+output "buckets" {
+  description = "Names of the work and the archive bucket."
+  value       = { for kind, bucket in local.buckets : kind => bucket.id }
+}
+
+output "layer_arn" {
+  description = "ARN of the layer version that the functions use."
+  value       = aws_lambda_layer_version.core.arn
+}
+
+output "dashboard" {
+  description = "Name of the dashboard, or null."
+  value       = one(aws_cloudwatch_dashboard.this[*].dashboard_name)
+}
+
+output "start_commands" {
+  description = "A command for each operation that starts it with the example input of this project."
+  value = {
+    for operation, machine in local.machines : operation => join(" ", [
+      "aws stepfunctions start-execution",
+      "--region ${local.region}",
+      "--state-machine-arn ${machine.arn}",
+      "--name ${operation}-$(date +%Y%m%dT%H%M%S)",
+      "--input file://statemachines/examples/${operation}.json",
+    ])
+  }
+}

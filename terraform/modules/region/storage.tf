@@ -1,0 +1,142 @@
+# Two buckets: records of jobs, which expire, and archives, which never do.
+
+resource "aws_s3_bucket" "work" {
+  bucket        = local.bucket_names.work
+  force_destroy = var.force_destroy
+  tags          = local.tags
+}
+
+resource "aws_s3_bucket" "archive" {
+  bucket        = local.bucket_names.archive
+  force_destroy = var.force_destroy
+  tags          = local.tags
+}
+
+locals {
+  buckets = {
+    work    = aws_s3_bucket.work
+    archive = aws_s3_bucket.archive
+  }
+}
+
+resource "aws_s3_bucket_public_access_block" "this" {
+  for_each = local.buckets
+
+  bucket                  = each.value.id
+  block_public_acls       = true
+  block_public_policy     = true
+  ignore_public_acls      = true
+  restrict_public_buckets = true
+}
+
+resource "aws_s3_bucket_ownership_controls" "this" {
+  for_each = local.buckets
+
+  bucket = each.value.id
+
+  rule {
+    object_ownership = "BucketOwnerEnforced"
+  }
+}
+
+resource "aws_s3_bucket_server_side_encryption_configuration" "this" {
+  for_each = local.buckets
+
+  bucket = each.value.id
+
+  rule {
+    bucket_key_enabled = var.storage_kms_key_arn != null
+
+    apply_server_side_encryption_by_default {
+      sse_algorithm     = var.storage_kms_key_arn == null ? "AES256" : "aws:kms"
+      kms_master_key_id = var.storage_kms_key_arn
+    }
+  }
+}
+
+# An overwritten or deleted archive object can be brought back.
+resource "aws_s3_bucket_versioning" "archive" {
+  bucket = aws_s3_bucket.archive.id
+
+  versioning_configuration {
+    status = "Enabled"
+  }
+}
+
+resource "aws_s3_bucket_lifecycle_configuration" "work" {
+  bucket = aws_s3_bucket.work.id
+
+  rule {
+    id     = "abort-incomplete-uploads"
+    status = "Enabled"
+
+    filter {}
+
+    abort_incomplete_multipart_upload {
+      days_after_initiation = 7
+    }
+  }
+
+  rule {
+    id     = "expire-job-records"
+    status = "Enabled"
+
+    filter {
+      prefix = "jobs/"
+    }
+
+    expiration {
+      days = var.job_retention_in_days
+    }
+  }
+}
+
+resource "aws_s3_bucket_lifecycle_configuration" "archive" {
+  bucket = aws_s3_bucket.archive.id
+
+  rule {
+    id     = "abort-incomplete-uploads"
+    status = "Enabled"
+
+    filter {}
+
+    abort_incomplete_multipart_upload {
+      days_after_initiation = 7
+    }
+  }
+
+  # S3 wants versioning to be settled before rules of a versioned bucket.
+  depends_on = [aws_s3_bucket_versioning.archive]
+}
+
+data "aws_iam_policy_document" "bucket" {
+  for_each = local.bucket_names
+
+  statement {
+    sid       = "OnlyOverTls"
+    effect    = "Deny"
+    actions   = ["s3:*"]
+    resources = ["arn:${local.partition}:s3:::${each.value}", "arn:${local.partition}:s3:::${each.value}/*"]
+
+    principals {
+      type        = "*"
+      identifiers = ["*"]
+    }
+
+    condition {
+      test     = "Bool"
+      variable = "aws:SecureTransport"
+      values   = ["false"]
+    }
+  }
+}
+
+resource "aws_s3_bucket_policy" "this" {
+  for_each = local.buckets
+
+  bucket = each.value.id
+  policy = data.aws_iam_policy_document.bucket[each.key].json
+
+  # Both change the bucket's policy status; in parallel S3 refuses one of them (OperationAborted).
+  depends_on = [aws_s3_bucket_public_access_block.this]
+}

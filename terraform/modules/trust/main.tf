@@ -1,0 +1,199 @@
+# The role that another account creates, so that a deployment reads its snapshots (source side), makes
+# snapshots in it (target side) or both. Its ARN and external id go into the source or target of a job, and
+# its ARN into trusted_role_arns of the deployment.
+
+data "aws_partition" "current" {}
+
+locals {
+  partition = data.aws_partition.current.partition
+  job_tag   = "blockferry:job-id"
+
+  # Snapshot ARNs have no account.
+  source_snapshots = [for region in try(sort(var.source_side.regions), []) : "arn:${local.partition}:ec2:${region}::snapshot/*"]
+  target_snapshots = [for region in try(sort(var.target_side.regions), []) : "arn:${local.partition}:ec2:${region}::snapshot/*"]
+  source_keys      = try(var.source_side.kms_key_arns, [])
+  target_keys      = try(var.target_side.kms_key_arns, [])
+
+  # EBS calls KMS under the name of EC2.
+  source_via = [for region in try(sort(var.source_side.regions), []) : "ec2.${region}.amazonaws.com"]
+  target_via = [for region in try(sort(var.target_side.regions), []) : "ec2.${region}.amazonaws.com"]
+}
+
+data "aws_iam_policy_document" "trust" {
+  statement {
+    sid     = "FunctionsOfTheDeployment"
+    actions = ["sts:AssumeRole"]
+
+    # The account, narrowed to role names below: a role named here as principal would be trusted by its
+    # unique id, and no more after it was made anew.
+    principals {
+      type        = "AWS"
+      identifiers = ["arn:${local.partition}:iam::${var.trusted.account_id}:root"]
+    }
+
+    condition {
+      test     = "ArnLike"
+      variable = "aws:PrincipalArn"
+      values   = ["arn:${local.partition}:iam::${var.trusted.account_id}:role/${var.trusted.name_prefix}-*"]
+    }
+
+    # Confused deputy: the deployment's account may work for others, too. It must name the id that this
+    # account chose. (aws:SourceAccount is no help here: it is set for calls of AWS services only.)
+    condition {
+      test     = "StringEquals"
+      variable = "sts:ExternalId"
+      values   = [var.external_id]
+    }
+  }
+}
+
+data "aws_iam_policy_document" "this" {
+  statement {
+    sid     = "Describe"
+    actions = concat(["ec2:DescribeSnapshots"], var.target_side == null ? [] : ["ec2:DescribeRegions"])
+    # EC2 has no resource level for its Describe actions.
+    resources = ["*"]
+  }
+
+  dynamic "statement" {
+    for_each = var.source_side == null ? [] : [var.source_side]
+
+    content {
+      sid       = "ReadSnapshots"
+      actions   = ["ebs:GetSnapshotBlock", "ebs:ListChangedBlocks", "ebs:ListSnapshotBlocks"]
+      resources = local.source_snapshots
+
+      dynamic "condition" {
+        for_each = statement.value.required_tag == null ? [] : [statement.value.required_tag]
+
+        content {
+          test     = "StringEquals"
+          variable = "aws:ResourceTag/${condition.value.key}"
+          values   = [condition.value.value]
+        }
+      }
+    }
+  }
+
+  dynamic "statement" {
+    for_each = length(local.source_keys) > 0 ? [local.source_keys] : []
+
+    content {
+      sid       = "ReadEncryptedSnapshots"
+      actions   = ["kms:Decrypt", "kms:DescribeKey"]
+      resources = statement.value
+
+      condition {
+        test     = "StringEquals"
+        variable = "kms:ViaService"
+        values   = local.source_via
+      }
+    }
+  }
+
+  dynamic "statement" {
+    for_each = var.target_side == null ? [] : ["target"]
+
+    content {
+      sid       = "StartSnapshotsWithTheJobsTag"
+      actions   = ["ebs:StartSnapshot"]
+      resources = local.target_snapshots
+
+      condition {
+        test     = "Null"
+        variable = "aws:RequestTag/${local.job_tag}"
+        values   = ["false"]
+      }
+    }
+  }
+
+  dynamic "statement" {
+    for_each = var.target_side == null ? [] : ["target"]
+
+    content {
+      # StartSnapshot checks it before the tag is there, so it cannot ask for the tag.
+      sid       = "TagStartedSnapshots"
+      actions   = ["ec2:CreateTags"]
+      resources = local.target_snapshots
+    }
+  }
+
+  dynamic "statement" {
+    for_each = var.target_side == null ? [] : ["target"]
+
+    content {
+      sid       = "ChangeSnapshotsOfJobs"
+      actions   = ["ebs:CompleteSnapshot", "ebs:PutSnapshotBlock", "ec2:DeleteSnapshot"]
+      resources = local.target_snapshots
+
+      condition {
+        test     = "Null"
+        variable = "aws:ResourceTag/${local.job_tag}"
+        values   = ["false"]
+      }
+    }
+  }
+
+  dynamic "statement" {
+    for_each = length(local.target_keys) > 0 ? [local.target_keys] : []
+
+    content {
+      sid = "WriteEncryptedSnapshots"
+      actions = [
+        "kms:Decrypt",
+        "kms:DescribeKey",
+        "kms:Encrypt",
+        "kms:GenerateDataKey",
+        "kms:GenerateDataKeyWithoutPlaintext",
+        "kms:ReEncryptFrom",
+        "kms:ReEncryptTo",
+      ]
+      resources = statement.value
+
+      condition {
+        test     = "StringEquals"
+        variable = "kms:ViaService"
+        values   = local.target_via
+      }
+    }
+  }
+
+  dynamic "statement" {
+    for_each = length(local.target_keys) > 0 ? [local.target_keys] : []
+
+    content {
+      sid       = "LetEbsKeepGrants"
+      actions   = ["kms:CreateGrant"]
+      resources = statement.value
+
+      condition {
+        test     = "StringEquals"
+        variable = "kms:ViaService"
+        values   = local.target_via
+      }
+
+      condition {
+        test     = "Bool"
+        variable = "kms:GrantIsForAWSResource"
+        values   = ["true"]
+      }
+    }
+  }
+}
+
+resource "aws_iam_role" "this" {
+  name        = var.name
+  description = "Lets deployment ${var.trusted.name_prefix} of account ${var.trusted.account_id} work with snapshots of this account"
+  # A range of blocks takes up to 15 minutes; the functions chain roles, and chained sessions end after an
+  # hour whatever stands here.
+  max_session_duration = 3600
+  assume_role_policy   = data.aws_iam_policy_document.trust.json
+  permissions_boundary = var.permissions_boundary
+  tags                 = merge(var.tags, { Project = "blockferry", ManagedBy = "terraform" })
+}
+
+resource "aws_iam_role_policy" "this" {
+  name   = "snapshots"
+  role   = aws_iam_role.this.id
+  policy = data.aws_iam_policy_document.this.json
+}

@@ -1,0 +1,108 @@
+variable "name" {
+  description = "Name of the role, the same in every account that many jobs reach."
+  type        = string
+  default     = "blockferry-access"
+
+  validation {
+    condition     = can(regex("^[\\w+=,.@-]{1,64}$", var.name))
+    error_message = "A role name has 1 to 64 letters, digits and characters of +=,.@-_."
+  }
+}
+
+variable "trusted" {
+  description = <<-EOT
+    The deployment that may assume the role:
+    - account_id: the account it runs in.
+    - name_prefix: its name prefix. Only its function roles, <name_prefix>-*, are trusted.
+  EOT
+  type = object({
+    account_id  = string
+    name_prefix = optional(string, "blockferry")
+  })
+
+  validation {
+    condition     = can(regex("^[0-9]{12}$", var.trusted.account_id))
+    error_message = "The trusted account must be an account id of 12 digits."
+  }
+
+  validation {
+    condition     = can(regex("^[a-z][a-z0-9-]{0,22}[a-z0-9]$", var.trusted.name_prefix)) && !strcontains(var.trusted.name_prefix, "--")
+    error_message = "The trusted name prefix must have 2 to 24 lower-case letters, digits and single hyphens, begin with a letter and not end with a hyphen."
+  }
+}
+
+variable "external_id" {
+  description = "What a job must name as external_id. Not a secret, but nobody else's deployment knows it by chance."
+  type        = string
+  nullable    = false
+
+  validation {
+    condition     = can(regex("^[\\w+=,.@:/-]{8,1224}$", var.external_id))
+    error_message = "The external id must have 8 to 1224 letters, digits and characters of +=,.@:/-_."
+  }
+}
+
+variable "source_side" {
+  description = <<-EOT
+    Lets jobs read snapshots of this account. Null: they may not.
+    - regions: regions of the snapshots.
+    - required_tag: only snapshots with this tag (key and value) may be read. Null: all that the account sees.
+    - kms_key_arns: keys of encrypted snapshots, beyond the account's aws/ebs keys, which need no permission.
+  EOT
+  type = object({
+    regions      = set(string)
+    required_tag = optional(object({ key = string, value = string }))
+    kms_key_arns = optional(list(string), [])
+  })
+  default = null
+
+  validation {
+    condition     = var.source_side == null || try(length(var.source_side.regions) > 0, false)
+    error_message = "Name at least one region whose snapshots may be read."
+  }
+
+  validation {
+    condition     = alltrue([for arn in try(var.source_side.kms_key_arns, []) : can(regex("^arn:[a-z-]+:kms:[a-z0-9-]+:[0-9]{12}:key/[a-zA-Z0-9-]+$", arn))])
+    error_message = "Every key of the source side must be the ARN of a KMS key, not of an alias."
+  }
+}
+
+variable "target_side" {
+  description = <<-EOT
+    Lets jobs make snapshots in this account. Null: they may not.
+    - regions: regions of the new snapshots.
+    - kms_key_arns: keys for encrypted snapshots, beyond the account's aws/ebs keys, which need no permission.
+  EOT
+  type = object({
+    regions      = set(string)
+    kms_key_arns = optional(list(string), [])
+  })
+  default = null
+
+  validation {
+    condition     = var.target_side == null || try(length(var.target_side.regions) > 0, false)
+    error_message = "Name at least one region in which snapshots may be made."
+  }
+
+  validation {
+    condition     = alltrue([for arn in try(var.target_side.kms_key_arns, []) : can(regex("^arn:[a-z-]+:kms:[a-z0-9-]+:[0-9]{12}:key/[a-zA-Z0-9-]+$", arn))])
+    error_message = "Every key of the target side must be the ARN of a KMS key, not of an alias."
+  }
+
+  validation {
+    condition     = var.target_side != null || var.source_side != null
+    error_message = "Give source_side, target_side or both: a role that may do neither is of no use."
+  }
+}
+
+variable "permissions_boundary" {
+  description = "ARN of the permissions boundary of the role."
+  type        = string
+  default     = null
+}
+
+variable "tags" {
+  description = "Tags of every resource."
+  type        = map(string)
+  default     = {}
+}

@@ -1,0 +1,220 @@
+variable "name_prefix" {
+  description = "First part of every name."
+  type        = string
+  default     = "blockferry"
+
+  validation {
+    condition     = can(regex("^[a-z][a-z0-9-]{0,22}[a-z0-9]$", var.name_prefix)) && !strcontains(var.name_prefix, "--")
+    error_message = "The name prefix must have 2 to 24 lower-case letters, digits and single hyphens, begin with a letter and not end with a hyphen: it is part of bucket names."
+  }
+}
+
+variable "home_region" {
+  description = "Region where jobs are mostly started."
+  type        = string
+  default     = "us-east-1"
+
+  validation {
+    condition     = can(regex("^[a-z]{2}(-[a-z]+)+-[0-9]+$", var.home_region))
+    error_message = "The home region must be the name of a region, for example us-east-1."
+  }
+}
+
+variable "recovery_region" {
+  description = "Region that has everything, too, so that jobs run when the home region is down."
+  type        = string
+  default     = "eu-west-1"
+
+  validation {
+    condition     = can(regex("^[a-z]{2}(-[a-z]+)+-[0-9]+$", var.recovery_region))
+    error_message = "The recovery region must be the name of a region, for example eu-west-1."
+  }
+
+  validation {
+    condition     = var.recovery_region != var.home_region
+    error_message = "The recovery region must be another region than the home region."
+  }
+}
+
+variable "artifacts_dir" {
+  description = "Folder that scripts/build wrote, absolute or relative to this folder."
+  type        = string
+  default     = "../build"
+}
+
+variable "lambda" {
+  description = <<-EOT
+    How the functions run:
+    - runtime: Lambda runtime. Run scripts/build for the same one.
+    - architecture: arm64 or x86_64. Run scripts/build for the same one.
+    - log_level: lowest level that functions log: DEBUG, INFO, WARNING, ERROR or CRITICAL.
+  EOT
+  type = object({
+    runtime      = optional(string, "python3.13")
+    architecture = optional(string, "arm64")
+    log_level    = optional(string, "INFO")
+  })
+  default = {}
+
+  validation {
+    condition     = can(regex("^python3\\.1[1-9]$", var.lambda.runtime))
+    error_message = "The runtime must be python3.11 or later, for example python3.13."
+  }
+
+  validation {
+    condition     = contains(["arm64", "x86_64"], var.lambda.architecture)
+    error_message = "The architecture must be arm64 or x86_64."
+  }
+
+  validation {
+    condition     = contains(["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"], var.lambda.log_level)
+    error_message = "The log level must be DEBUG, INFO, WARNING, ERROR or CRITICAL."
+  }
+}
+
+variable "observability" {
+  description = <<-EOT
+    What can be seen of the running system:
+    - tracing: send X-Ray traces.
+    - alarms: raise alarms for failed jobs and a failing sweeper.
+    - dashboard: one CloudWatch dashboard per region.
+    - state_machine_log_level: ALL, ERROR, FATAL or OFF.
+  EOT
+  type = object({
+    tracing                 = optional(bool, true)
+    alarms                  = optional(bool, true)
+    dashboard               = optional(bool, true)
+    state_machine_log_level = optional(string, "ERROR")
+  })
+  default = {}
+
+  validation {
+    condition     = contains(["ALL", "ERROR", "FATAL", "OFF"], var.observability.state_machine_log_level)
+    error_message = "The log level of the state machines must be ALL, ERROR, FATAL or OFF."
+  }
+}
+
+variable "resume_window_hours" {
+  description = "Hours in which a failed job may be redriven. After them its pending targets are deleted."
+  type        = number
+  default     = 72
+
+  validation {
+    condition     = var.resume_window_hours >= 1 && var.resume_window_hours <= 72 && floor(var.resume_window_hours) == var.resume_window_hours
+    error_message = "The resume window must be a whole number of hours from 1 to 72: EBS cancels a pending snapshot 4320 minutes after its last block."
+  }
+}
+
+variable "job_retention_in_days" {
+  description = "Days that plans, digests and receipts of jobs stay in the work buckets."
+  type        = number
+  default     = 35
+
+  validation {
+    condition     = var.job_retention_in_days >= 4 && floor(var.job_retention_in_days) == var.job_retention_in_days
+    error_message = "Job records must be kept for at least 4 whole days: a job may be resumed for 72 hours and needs its plan and digests."
+  }
+}
+
+variable "log_retention_in_days" {
+  description = "Days that logs are kept."
+  type        = number
+  default     = 365
+
+  validation {
+    # The values that CloudWatch Logs accepts, without 0, which means for ever.
+    condition = contains(
+      [1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 2192, 2557, 2922, 3288, 3653],
+      var.log_retention_in_days
+    )
+    error_message = "Logs are kept for one of the numbers of days that CloudWatch Logs accepts, for example 30, 90, 365 or 3653."
+  }
+}
+
+variable "kms_key_arns" {
+  description = <<-EOT
+    Keys of your own:
+    - home, recovery: key of the region's buckets, logs, environments and execution histories. Null: keys that
+      AWS owns. The key policy must allow CloudWatch Logs (logs.<region>.amazonaws.com).
+    - snapshots: keys of snapshots that functions may use through EBS, in any region and account. Null: every
+      key of this account whose own policy allows it. Empty: none.
+  EOT
+  type = object({
+    home      = optional(string)
+    recovery  = optional(string)
+    snapshots = optional(list(string))
+  })
+  default = {}
+
+  validation {
+    condition = alltrue([
+      for arn in concat(compact([var.kms_key_arns.home, var.kms_key_arns.recovery]), coalesce(var.kms_key_arns.snapshots, [])) :
+      can(regex("^arn:[a-z-]+:kms:[a-z0-9-]+:[0-9]{12}:key/[a-zA-Z0-9-]+$", arn))
+    ])
+    error_message = "Every key must be the ARN of a KMS key, not of an alias: policies do not follow aliases."
+  }
+
+  validation {
+    condition = alltrue([
+      for region, arn in { (var.home_region) = var.kms_key_arns.home, (var.recovery_region) = var.kms_key_arns.recovery } :
+      arn == null || try(split(":", arn)[3] == region, false)
+    ])
+    error_message = "The keys named home and recovery must be in the home and in the recovery region."
+  }
+}
+
+variable "permissions_boundary" {
+  description = "ARN of the permissions boundary of every role."
+  type        = string
+  default     = null
+
+  validation {
+    condition     = var.permissions_boundary == null || can(regex("^arn:[a-z-]+:iam::([0-9]{12}|aws):policy/.+$", var.permissions_boundary))
+    error_message = "The permissions boundary must be the ARN of an IAM policy."
+  }
+}
+
+variable "alarm_topic_arns" {
+  description = "SNS topics that alarms notify. Each serves the alarms of its own region."
+  type        = list(string)
+  default     = []
+
+  validation {
+    condition     = alltrue([for arn in var.alarm_topic_arns : can(regex("^arn:[a-z-]+:sns:[a-z0-9-]+:[0-9]{12}:[a-zA-Z0-9_-]+$", arn))])
+    error_message = "Every alarm topic must be the ARN of an SNS topic."
+  }
+
+  validation {
+    # An alarm notifies topics of its own region only: another topic would never hear of anything.
+    condition     = alltrue([for arn in var.alarm_topic_arns : contains([var.home_region, var.recovery_region], try(split(":", arn)[3], ""))])
+    error_message = "Every alarm topic must be in the home or in the recovery region."
+  }
+}
+
+variable "trusted_role_arns" {
+  description = "Roles, mostly of other accounts (modules/trust), that functions may assume to read a source or to write a target."
+  type        = list(string)
+  default     = []
+
+  validation {
+    condition     = alltrue([for arn in var.trusted_role_arns : can(regex("^arn:[a-z-]+:iam::[0-9]{12}:role/[^*?]+$", arn))])
+    error_message = "Every trusted role must be the full ARN of one role, without wildcards."
+  }
+}
+
+variable "tags" {
+  description = "Tags of every resource, beside Project and ManagedBy."
+  type        = map(string)
+  default     = {}
+
+  validation {
+    condition     = length(setintersection(keys(var.tags), ["Project", "ManagedBy"])) == 0
+    error_message = "The tags Project and ManagedBy are set already."
+  }
+}
+
+variable "force_destroy" {
+  description = "Whether destroying the deployment also destroys buckets that hold objects. Archives are lost."
+  type        = bool
+  default     = false
+}
