@@ -1,0 +1,1 @@
+"""The EBS direct APIs: signing, transport, the six operations with their retry budget."""

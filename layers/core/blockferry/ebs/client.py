@@ -1,0 +1,343 @@
+"""The six operations of the EBS direct APIs, each with one retry budget.
+
+Requests, codes and reasons: botocore's service model ``ebs/2019-11-02`` and the EBS user guide (direct APIs,
+error retries). Answers of every operation are checked here, so that nothing behind this module sees a block
+whose bytes are not the ones that EBS vouches for.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from blockferry.blocks import BLOCK_SIZE
+from blockferry.checksums import decode, digest_of, encode
+from blockferry.ebs.transport import Answer, Transport, TransportError
+from blockferry.errors import BlockferryError, ChecksumMismatch, OutOfTime, RequestRefused, RetryLater
+from blockferry.retry import Attempts, Clock, Deadline, RetryPolicy
+
+MIN_PAGE = 100
+MAX_PAGE = 10_000
+"""MaxResults of the list operations. It is a window of scanned indices, not a number of results."""
+
+_THROTTLES = frozenset({"ThrottlingException", "RequestThrottledException", "RequestThrottleException"})
+"""Account limit, snapshot limit, and the user guide's spelling of the latter."""
+
+_PASSING = _THROTTLES | {"InternalServerException", "ConcurrentLimitExceededException"}
+
+QUOTAS = {
+    ("GetSnapshotBlock", "ThrottlingException"): "L-C125AE42",
+    ("GetSnapshotBlock", "RequestThrottledException"): "L-028ACFB9",
+    ("PutSnapshotBlock", "ThrottlingException"): "L-AFAE1BE8",
+    ("PutSnapshotBlock", "RequestThrottledException"): "L-1774F84A",
+}
+"""Service quota behind a throttle, for messages and alarms."""
+
+T = TypeVar("T")
+
+
+class EbsError(BlockferryError):
+    """EBS answered a request with an error."""
+
+    def __init__(self, *, request: str, status: int, code: str, reason: str, message: str) -> None:
+        quota = QUOTAS.get((request.split(" ", 1)[0], code))
+        text = f"{request}: {code}" + (f" ({reason})" if reason else "") + f": {message or f'HTTP {status}'}"
+        super().__init__(text + (f" [service quota {quota}]" if quota else ""))
+        self.request = request
+        self.status = status
+        self.code = code
+        self.reason = reason
+        self.message = message
+
+
+class StaleToken(EbsError):
+    """A block or page token is expired or no longer known: list again from that index."""
+
+
+class _Corrupt(BlockferryError):
+    """An answer's bytes do not fit its checksum: read again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """One page of a list: ``(index, token)`` pairs in ascending order, perhaps none, and where to go on."""
+
+    entries: tuple[tuple[int, str], ...]
+    next_token: str | None
+
+
+@dataclass(frozen=True)
+class NewSnapshot:
+    """A snapshot to start, as StartSnapshot takes it. ``timeout_minutes`` counts while no block is written."""
+
+    volume_size_gib: int
+    client_token: str
+    description: str
+    tags: Mapping[str, str]
+    encrypted: bool | None = None
+    kms_key_arn: str | None = None
+    parent_snapshot_id: str | None = None
+    timeout_minutes: int = 4_320
+
+
+@dataclass
+class RequestCounts:
+    """How often each operation was sent and why it was repeated; shared by the threads of a worker."""
+
+    requests: Counter[str] = field(default_factory=Counter)
+    retries: Counter[str] = field(default_factory=Counter)
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+    def sent(self, operation: str) -> None:
+        with self._lock:
+            self.requests[operation] += 1
+
+    def retried(self, code: str) -> None:
+        with self._lock:
+            self.retries[code] += 1
+
+
+class EbsDirect:
+    """The EBS direct APIs of one region under one identity.
+
+    Every method raises ``RequestRefused`` for errors that no repetition mends, ``RetryLater`` when the budget is
+    used up on errors that pass, ``OutOfTime`` when the deadline leaves no room for another attempt.
+    """
+
+    def __init__(
+        self,
+        transport: Transport,
+        *,
+        region: str,
+        counts: RequestCounts | None = None,
+        policy: RetryPolicy | None = None,
+        clock: Clock | None = None,
+        deadline: Deadline | None = None,
+    ) -> None:
+        self._transport = transport
+        self._clock = clock or Clock()
+        self._policy = policy or RetryPolicy()
+        self._deadline = deadline or Deadline(None, clock=self._clock)
+        self.region = region
+        self.counts = counts or RequestCounts()
+
+    def list_blocks(
+        self, snapshot_id: str, *, start: int = 0, window: int = MAX_PAGE, page_token: str | None = None
+    ) -> Page:
+        """One page of allocated blocks from index ``start`` on, or the page that ``page_token`` names.
+
+        Raises ``StaleToken`` when the page token is no longer valid.
+        """
+        query = {"maxResults": str(max(MIN_PAGE, min(window, MAX_PAGE)))}
+        query |= {"pageToken": page_token} if page_token else {"startingBlockIndex": str(start)}
+        return self._call(
+            "ListSnapshotBlocks",
+            f"of {snapshot_id} in {self.region} from block {start}",
+            lambda: self._send("GET", f"/snapshots/{snapshot_id}/blocks", query=query),
+            lambda answer: _page(answer),
+        )
+
+    def get_block(self, snapshot_id: str, index: int, token: str) -> tuple[bytes, bytes]:
+        """A block's 524,288 bytes and their raw SHA-256, which is the one that EBS sent with them.
+
+        Raises ``StaleToken`` when the block token is no longer valid, ``ChecksumMismatch`` when every read within
+        the budget came back altered.
+        """
+        return self._call(
+            "GetSnapshotBlock",
+            f"block {index} of {snapshot_id} in {self.region}",
+            lambda: self._send("GET", f"/snapshots/{snapshot_id}/blocks/{index}", query={"blockToken": token}),
+            _verified_block,
+        )
+
+    def put_block(self, snapshot_id: str, index: int, data: bytes, digest: bytes) -> None:
+        """Write a block; ``digest`` is its raw SHA-256, against which EBS checks what it received."""
+        checksum = encode(digest)
+
+        def check(answer: Answer) -> None:
+            echoed = answer.headers.get("x-amz-checksum")
+            if echoed != checksum:
+                raise _Corrupt(f"EBS answered with checksum {echoed}, sent {checksum}")
+
+        self._call(
+            "PutSnapshotBlock",
+            f"block {index} of {snapshot_id} in {self.region}",
+            lambda: self._send(
+                "PUT",
+                f"/snapshots/{snapshot_id}/blocks/{index}",
+                headers={
+                    "content-type": "application/octet-stream",
+                    "x-amz-data-length": str(len(data)),
+                    "x-amz-checksum": checksum,
+                    "x-amz-checksum-algorithm": "SHA256",
+                },
+                body=data,
+            ),
+            check,
+            snapshot_is_new=True,
+        )
+
+    def start_snapshot(self, new: NewSnapshot) -> str:
+        """Start a snapshot and return its id. The same ``client_token`` and content give the same snapshot."""
+        body: dict[str, Any] = {
+            "VolumeSize": new.volume_size_gib,
+            "ClientToken": new.client_token,
+            "Description": new.description,
+            "Tags": [{"Key": key, "Value": value} for key, value in sorted(new.tags.items())],
+            "Timeout": new.timeout_minutes,
+        }
+        # Absent is not null here: a parent forbids Encrypted, and a key ARN is valid only without a parent.
+        if new.encrypted is not None:
+            body["Encrypted"] = new.encrypted
+        if new.kms_key_arn is not None:
+            body["KmsKeyArn"] = new.kms_key_arn
+        if new.parent_snapshot_id is not None:
+            body["ParentSnapshotId"] = new.parent_snapshot_id
+        return self._call(
+            "StartSnapshot",
+            f"in {self.region}",
+            lambda: self._send(
+                "POST",
+                "/snapshots",
+                headers={"content-type": "application/json"},
+                body=json.dumps(body).encode(),
+                sign_body=True,
+            ),
+            lambda answer: str(json.loads(answer.body)["SnapshotId"]),
+        )
+
+    def complete_snapshot(self, snapshot_id: str, *, changed_blocks: int, linear_checksum: str | None) -> None:
+        """Seal a snapshot. EBS refuses it when the number of blocks or the checksum is not what it received.
+
+        Sealing goes on after the answer: the snapshot is ``completed`` only when EC2 says so.
+        """
+        headers = {"x-amz-changedblockscount": str(changed_blocks)}
+        if linear_checksum is not None:
+            headers |= {
+                "x-amz-checksum": linear_checksum,
+                "x-amz-checksum-algorithm": "SHA256",
+                "x-amz-checksum-aggregation-method": "LINEAR",
+            }
+        self._call(
+            "CompleteSnapshot",
+            f"of {snapshot_id} in {self.region}",
+            lambda: self._send("POST", f"/snapshots/completion/{snapshot_id}", headers=headers, body=b""),
+            lambda _: None,
+            snapshot_is_new=True,
+        )
+
+    def _send(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
+        body: bytes | None = None,
+        sign_body: bool = False,
+    ) -> Answer:
+        return self._transport.send(
+            method, path, query=query or {}, headers=headers or {}, body=body, sign_body=sign_body
+        )
+
+    def _call(
+        self,
+        operation: str,
+        resource: str,
+        send: Callable[[], Answer],
+        read: Callable[[Answer], T],
+        *,
+        snapshot_is_new: bool = False,
+    ) -> T:
+        request = f"{operation} {resource}"
+        attempts = Attempts(self._policy, clock=self._clock, deadline=self._deadline)
+        while True:
+            self.counts.sent(operation)
+            try:
+                answer = send()
+                if answer.status < 300:
+                    return read(answer)
+                error: BlockferryError = _error(request, answer)
+                if not _may_pass(error, snapshot_is_new=snapshot_is_new):
+                    raise error if isinstance(error, StaleToken) else RequestRefused(str(error)) from error
+                code = getattr(error, "code", "")
+            except TransportError as failure:
+                error = RetryLater(f"{request}: {failure}")
+                code = "TransportError"
+            except _Corrupt as failure:
+                error = ChecksumMismatch(f"{request}: {failure}")
+                code = "ChecksumMismatch"
+            self.counts.retried(code)
+            if attempts.pause():
+                continue
+            if attempts.out_of_time:
+                raise OutOfTime(f"{request}: no time left after {attempts.failed} attempts: {error}") from error
+            raise _final(error, attempts=attempts.failed) from error
+
+
+def _final(error: BlockferryError, *, attempts: int) -> BlockferryError:
+    text = f"{error} (after {attempts} attempts)"
+    if isinstance(error, ChecksumMismatch):
+        return ChecksumMismatch(text)
+    if isinstance(error, EbsError) and error.code == "ResourceNotFoundException":
+        return RequestRefused(text)
+    return RetryLater(text)
+
+
+def _may_pass(error: BlockferryError, *, snapshot_is_new: bool) -> bool:
+    """Whether repeating the request may help (EBS user guide, error retries)."""
+    if not isinstance(error, EbsError):
+        return False
+    if error.code in _PASSING or error.status >= 500:
+        return True
+    if error.code == "ValidationException":
+        return "failed to read block data" in error.message.lower()
+    # The direct APIs may not know a snapshot yet that StartSnapshot has just returned.
+    return error.code == "ResourceNotFoundException" and snapshot_is_new
+
+
+def _error(request: str, answer: Answer) -> EbsError:
+    try:
+        body = json.loads(answer.body) if answer.body else {}
+    except ValueError:
+        body = {}
+    if not isinstance(body, dict):
+        body = {}
+    code = (answer.headers.get("x-amzn-errortype") or body.get("__type") or body.get("code") or "").split(":")[0]
+    code = code.rsplit("#", 1)[-1] or f"HTTP {answer.status}"
+    reason = str(body.get("Reason") or body.get("reason") or "")
+    message = str(body.get("Message") or body.get("message") or "")
+    kind = StaleToken if reason in {"INVALID_BLOCK_TOKEN", "INVALID_PAGE_TOKEN"} else EbsError
+    return kind(request=request, status=answer.status, code=code, reason=reason, message=message)
+
+
+def _page(answer: Answer) -> Page:
+    body = json.loads(answer.body)
+    size = body.get("BlockSize")
+    if size not in (None, BLOCK_SIZE):
+        raise RequestRefused(f"EBS reports blocks of {size} bytes; this software knows {BLOCK_SIZE} only")
+    entries = tuple((int(block["BlockIndex"]), str(block["BlockToken"])) for block in body.get("Blocks") or ())
+    return Page(entries, body.get("NextToken") or None)
+
+
+def _verified_block(answer: Answer) -> tuple[bytes, bytes]:
+    length = answer.headers.get("x-amz-data-length")
+    if len(answer.body) != BLOCK_SIZE or length not in (None, str(BLOCK_SIZE)):
+        raise _Corrupt(f"{len(answer.body)} bytes came, {length} were announced, a block has {BLOCK_SIZE}")
+    if answer.headers.get("x-amz-checksum-algorithm") != "SHA256":
+        raise RequestRefused(
+            f"EBS sent a block with checksum algorithm {answer.headers.get('x-amz-checksum-algorithm')!r}; "
+            "only SHA256 can be verified"
+        )
+    digest = digest_of(answer.body)
+    try:
+        sent = decode(answer.headers.get("x-amz-checksum", ""))
+    except ValueError as error:
+        raise _Corrupt(f"the checksum header is unusable: {error}") from error
+    if digest != sent:
+        raise _Corrupt(f"the bytes have SHA-256 {encode(digest)}, EBS sent {encode(sent)}")
+    return answer.body, digest

@@ -1,0 +1,39 @@
+"""What can go wrong with a job, as its operator sees it.
+
+The class name becomes the error name of the failed execution, the text its cause. Every text says what was
+being done, to which resource, what AWS said, and what to do next.
+"""
+
+from __future__ import annotations
+
+
+class BlockferryError(Exception):
+    """Any failure this package reports on purpose."""
+
+
+class InvalidRequest(BlockferryError):
+    """The input, or a resource that it names, cannot be used; nothing was started."""
+
+
+class RequestRefused(BlockferryError):
+    """AWS refused a request that no repetition can mend (permission, validation, quota)."""
+
+
+class RetryLater(BlockferryError):
+    """A request's retry budget is used up on errors that pass; a redrive goes on from here."""
+
+
+class ChecksumMismatch(BlockferryError):
+    """A block's bytes do not have the SHA-256 that was sent with them, read after read."""
+
+
+class IncompleteTransfer(BlockferryError):
+    """What was written is not what the source holds; the targets were not completed."""
+
+
+class TargetFailed(BlockferryError):
+    """A target snapshot left the state it must be in (error, deleted, or completed by someone else)."""
+
+
+class OutOfTime(BlockferryError):
+    """The deadline of this invocation is near; the block was not finished and is left to the next one."""

@@ -1,0 +1,60 @@
+"""What the handlers share: settings from the environment, one logger and tracer, an AWS identity per invocation."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+from aws_lambda_powertools import Logger, Tracer
+
+from blockferry.sessions import Aws
+from blockferry.workspace import Workspace
+
+logger = Logger()
+# Patching boto3 would add a subsegment to each of thousands of calls a minute; one segment per invocation is enough.
+tracer = Tracer(auto_patch=False)
+
+
+class Context(Protocol):
+    """The part of Lambda's context object that is used here."""
+
+    aws_request_id: str
+
+    def get_remaining_time_in_millis(self) -> int: ...
+
+
+def seconds_left(context: Context) -> float:
+    return context.get_remaining_time_in_millis() / 1000
+
+
+def resources(job_id: str) -> tuple[Aws, Workspace]:
+    """Clients for one invocation. ``job_id`` names the sessions of assumed roles."""
+    aws = Aws(job_id=job_id)
+    return aws, Workspace(bucket=os.environ["BLOCKFERRY_WORK_BUCKET"], s3=aws.s3(aws.own_region))
+
+
+Handler = Callable[[Mapping[str, Any], Context], dict[str, Any]]
+
+
+def traced(work: Handler) -> Handler:
+    """A handler whose log lines and trace name the job; the event's ``job_id`` and ``range`` are added to both.
+
+    The error is logged with its traceback and raised unchanged: its class name is the error of the state.
+    """
+
+    @tracer.capture_lambda_handler(capture_response=False)
+    def handler(event: Mapping[str, Any], context: Context) -> dict[str, Any]:
+        logger.clear_state()
+        logger.append_keys(job_id=event.get("job_id"), range=event.get("range"), request_id=context.aws_request_id)
+        tracer.put_annotation("job_id", str(event.get("job_id")))
+        try:
+            result = work(event, context)
+        except Exception as error:
+            logger.exception(type(error).__name__)
+            raise
+        logger.info("done", result=result)
+        return result
+
+    traced_handler: Handler = handler
+    return traced_handler

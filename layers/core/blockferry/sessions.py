@@ -1,0 +1,138 @@
+"""AWS identities: one session per role, one EBS direct client per side of a transfer.
+
+Cross-account is a role per side, never a stored key. Cross-region is a client of that region: Step Functions' own
+integrations cannot leave their region, a function can.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import boto3
+import botocore.session
+from botocore.config import Config
+from botocore.credentials import AssumeRoleCredentialFetcher, DeferredRefreshableCredentials
+
+from blockferry.ebs.client import EbsDirect, RequestCounts
+from blockferry.ebs.signing import Credentials
+from blockferry.ebs.transport import SignedHttp
+from blockferry.errors import InvalidRequest
+from blockferry.retry import Clock, Deadline
+
+if TYPE_CHECKING:
+    from mypy_boto3_ec2 import EC2Client
+    from mypy_boto3_s3 import S3Client
+    from mypy_boto3_stepfunctions import SFNClient
+
+# Control-plane calls are few; botocore's own retries serve them. Block traffic does not pass through here.
+_CONFIG = Config(
+    connect_timeout=5,
+    read_timeout=60,
+    retries={"mode": "standard", "total_max_attempts": 8},
+    max_pool_connections=32,
+)
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Whose permissions to use, and in which region. ``role_arn`` ``None`` means the process's own identity."""
+
+    region: str
+    role_arn: str | None = None
+    external_id: str | None = None
+
+
+@dataclass
+class Aws:
+    """Makes clients. One per invocation or process; safe to share between threads after the clients are made."""
+
+    job_id: str = "blockferry"
+    base: boto3.Session = field(default_factory=boto3.Session)
+    _sessions: dict[tuple[str, str | None], boto3.Session] = field(default_factory=dict)
+
+    @property
+    def own_region(self) -> str:
+        """The region this code runs in (Lambda sets ``AWS_REGION``; elsewhere the profile's)."""
+        region = os.environ.get("AWS_REGION") or self.base.region_name
+        if not region:
+            raise InvalidRequest("no region is configured: set AWS_REGION or name source.region in the input")
+        return region
+
+    def ec2(self, identity: Identity) -> EC2Client:
+        return self._session(identity).client("ec2", region_name=identity.region, config=_CONFIG)
+
+    def s3(self, region: str) -> S3Client:
+        return self.base.client("s3", region_name=region, config=_CONFIG)
+
+    def step_functions(self, region: str) -> SFNClient:
+        return self.base.client("stepfunctions", region_name=region, config=_CONFIG)
+
+    def ebs(
+        self,
+        identity: Identity,
+        *,
+        counts: RequestCounts,
+        clock: Clock | None = None,
+        deadline: Deadline | None = None,
+        connections: int = 32,
+    ) -> EbsDirect:
+        """An EBS direct client for this identity; it keeps ``connections`` open to one endpoint."""
+        session = self._session(identity)
+        # botocore resolves the endpoint (partition, FIPS, AWS_ENDPOINT_URL_EBS) and the trust store.
+        client: Any = session.client("ebs", region_name=identity.region, config=_CONFIG)
+        transport = SignedHttp(
+            endpoint_url=client.meta.endpoint_url,
+            region=identity.region,
+            credentials=_credentials_of(session),
+            verify=client._endpoint.http_session._verify,
+            connections=connections,
+        )
+        return EbsDirect(transport, region=identity.region, counts=counts, clock=clock, deadline=deadline)
+
+    def _session(self, identity: Identity) -> boto3.Session:
+        if identity.role_arn is None:
+            return self.base
+        key = (identity.role_arn, identity.external_id)
+        if key not in self._sessions:
+            self._sessions[key] = self._assume(identity.role_arn, identity.external_id)
+        return self._sessions[key]
+
+    def _assume(self, role_arn: str, external_id: str | None) -> boto3.Session:
+        """A session of the role that renews itself: a range may outlast an hour-long session."""
+        base = self.base._session
+        arguments = {"RoleSessionName": _session_name(self.job_id)}
+        if external_id is not None:
+            arguments["ExternalId"] = external_id
+        fetcher = AssumeRoleCredentialFetcher(
+            client_creator=base.create_client,
+            source_credentials=base.get_credentials(),
+            role_arn=role_arn,
+            extra_args=arguments,
+        )
+        assumed: Any = botocore.session.Session()
+        assumed._credentials = DeferredRefreshableCredentials(
+            refresh_using=fetcher.fetch_credentials, method="assume-role"
+        )
+        return boto3.Session(botocore_session=assumed)
+
+
+def _session_name(job_id: str) -> str:
+    """A role session name: shows up in the other account's CloudTrail. 2 to 64 of ``[\\w+=,.@-]``."""
+    allowed = "".join(c if c.isalnum() or c in "+=,.@_-" else "-" for c in f"blockferry-{job_id}")
+    return allowed[:64]
+
+
+def _credentials_of(session: boto3.Session) -> Callable[[], Credentials]:
+    found = session.get_credentials()
+    if found is None:
+        raise InvalidRequest("no AWS credentials were found: configure a profile, a role or environment variables")
+
+    def current() -> Credentials:
+        # Frozen on every use: refreshable credentials renew themselves here.
+        frozen = found.get_frozen_credentials()
+        return Credentials(str(frozen.access_key), str(frozen.secret_key), frozen.token)
+
+    return current

@@ -1,0 +1,18 @@
+"""A pending EBS snapshot as a sink of blocks."""
+
+from __future__ import annotations
+
+from blockferry.ebs.client import EbsDirect
+from blockferry.ports import Block
+
+
+class SnapshotSink:
+    """Writes blocks to one snapshot that StartSnapshot began. Writing a block again replaces it."""
+
+    def __init__(self, ebs: EbsDirect, snapshot_id: str) -> None:
+        self._ebs = ebs
+        self._snapshot_id = snapshot_id
+
+    def write(self, block: Block) -> None:
+        """Put the block under its digest. Raises what ``EbsDirect.put_block`` raises."""
+        self._ebs.put_block(self._snapshot_id, block.index, block.data, block.digest)

@@ -1,0 +1,125 @@
+"""The EC2 side of snapshots: facts about them, their tags, their end."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from botocore.exceptions import ClientError
+
+from blockferry.errors import InvalidRequest
+
+if TYPE_CHECKING:
+    from mypy_boto3_ec2 import EC2Client
+
+JOB_TAG = "blockferry:job-id"
+SOURCE_TAG = "blockferry:source-snapshot-id"
+SOURCE_REGION_TAG = "blockferry:source-region"
+CHECKSUM_TAG = "blockferry:linear-checksum"
+
+
+@dataclass(frozen=True)
+class SnapshotFacts:
+    """What EC2 says of a snapshot. ``size_gib`` is the volume's; ``full_size_bytes`` what was ever written to it
+    (``None`` where EC2 does not tell)."""
+
+    snapshot_id: str
+    state: str
+    size_gib: int
+    tier: str
+    owner_id: str
+    volume_id: str
+    start_time: datetime
+    description: str
+    tags: Mapping[str, str]
+    encrypted: bool
+    kms_key_id: str | None
+    full_size_bytes: int | None
+    state_message: str
+
+
+def describe(ec2: EC2Client, snapshot_id: str, *, region: str) -> SnapshotFacts:
+    """The facts of one snapshot.
+
+    Raises ``InvalidRequest`` when it is not there or not visible to this identity; other AWS errors pass through.
+    """
+    try:
+        found = ec2.describe_snapshots(SnapshotIds=[snapshot_id])["Snapshots"]
+    except ClientError as error:
+        code = error.response["Error"]["Code"]
+        if code in ("InvalidSnapshot.NotFound", "InvalidSnapshotID.Malformed"):
+            raise InvalidRequest(
+                f"snapshot {snapshot_id} in {region}: EC2 does not know it ({code}). Check the id and source.region; "
+                "a snapshot of another account must be shared with this one or be read through source.role_arn"
+            ) from error
+        if code in ("UnauthorizedOperation", "AccessDenied", "AuthFailure"):
+            raise InvalidRequest(
+                f"snapshot {snapshot_id} in {region}: no permission to look at it ({code}: "
+                f"{error.response['Error'].get('Message', '')})"
+            ) from error
+        raise
+    if not found:
+        raise InvalidRequest(f"snapshot {snapshot_id} in {region}: EC2 does not know it. Check the id and the region")
+    return _facts(found[0])
+
+
+def pending_of_job(ec2: EC2Client, job_id: str) -> list[str]:
+    """Ids of the snapshots that a job has started and that are still pending, in the client's region."""
+    pages = ec2.get_paginator("describe_snapshots").paginate(
+        OwnerIds=["self"],
+        Filters=[
+            {"Name": f"tag:{JOB_TAG}", "Values": [job_id]},
+            {"Name": "status", "Values": ["pending"]},
+        ],
+    )
+    return [snapshot["SnapshotId"] for page in pages for snapshot in page["Snapshots"]]
+
+
+def delete(ec2: EC2Client, snapshot_id: str) -> None:
+    """Delete a snapshot; one that is gone already is no error."""
+    try:
+        ec2.delete_snapshot(SnapshotId=snapshot_id)
+    except ClientError as error:
+        if error.response["Error"]["Code"] != "InvalidSnapshot.NotFound":
+            raise
+
+
+def add_tags(ec2: EC2Client, snapshot_id: str, tags: Mapping[str, str]) -> None:
+    """Set tags on a snapshot; same keys are replaced."""
+    ec2.create_tags(Resources=[snapshot_id], Tags=[{"Key": k, "Value": v} for k, v in sorted(tags.items())])
+
+
+def refuse_unreadable(facts: SnapshotFacts, *, region: str) -> None:
+    """Raise ``InvalidRequest`` when the direct APIs cannot read the snapshot in its present state and tier."""
+    name = f"snapshot {facts.snapshot_id} in {region}"
+    if facts.tier == "archive":
+        raise InvalidRequest(
+            f"{name} is in the archive tier, which the EBS direct APIs cannot read; restore it first with: aws ec2 "
+            f"restore-snapshot-tier --snapshot-id {facts.snapshot_id} --temporary-restore-days 2"
+        )
+    if facts.state == "pending":
+        raise InvalidRequest(f"{name} is pending; start again once it is completed")
+    if facts.state != "completed":
+        why = f" ({facts.state_message})" if facts.state_message else ""
+        raise InvalidRequest(f"{name} is in state {facts.state}{why}; only a completed snapshot can be read")
+
+
+def _facts(found: Any) -> SnapshotFacts:
+    full = found.get("FullSnapshotSizeInBytes")
+    return SnapshotFacts(
+        snapshot_id=found["SnapshotId"],
+        state=found["State"],
+        size_gib=int(found["VolumeSize"]),
+        tier=found.get("StorageTier") or "standard",
+        owner_id=found.get("OwnerId", ""),
+        volume_id=found.get("VolumeId", ""),
+        start_time=found["StartTime"],
+        description=found.get("Description") or "",
+        tags={tag["Key"]: tag["Value"] for tag in found.get("Tags") or ()},
+        encrypted=bool(found.get("Encrypted")),
+        kms_key_id=found.get("KmsKeyId") or None,
+        full_size_bytes=None if full is None else int(full),
+        state_message=found.get("StateMessage") or "",
+    )

@@ -1,0 +1,1 @@
+"""Where blocks are read: one module per source."""

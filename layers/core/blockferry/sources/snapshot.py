@@ -1,0 +1,97 @@
+"""An EBS snapshot as a source of blocks."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+from blockferry.blocks import BlockRange
+from blockferry.ebs.client import EbsDirect, StaleToken
+from blockferry.errors import IncompleteTransfer, RetryLater
+from blockferry.ports import Block, BlockRef
+
+MAX_RELISTS = 8
+"""Lists of one block in a row that each come back with a token which is already stale: give up then."""
+
+
+class SnapshotSource:
+    """The allocated blocks of one completed snapshot.
+
+    Listed just before they are read, because tokens expire and may change when the snapshot is listed again (EBS
+    user guide, "elements of the direct APIs"). A refused token is therefore no failure: the index is listed again.
+    """
+
+    def __init__(self, ebs: EbsDirect, snapshot_id: str) -> None:
+        self._ebs = ebs
+        self._snapshot_id = snapshot_id
+        self._lock = threading.Lock()
+        self._fresh: dict[int, str] = {}
+
+    def blocks(self, within: BlockRange) -> Iterator[BlockRef]:
+        """The allocated blocks of ``within``, ascending; a page may be empty, only a missing token ends the list.
+
+        Raises ``IncompleteTransfer`` when a list is not strictly ascending: counting on it would lose blocks.
+        """
+        start = within.first
+        page_token: str | None = None
+        while True:
+            try:
+                page = self._ebs.list_blocks(
+                    self._snapshot_id, start=start, window=within.stop - start, page_token=page_token
+                )
+            except StaleToken:
+                if page_token is None:
+                    raise
+                # Page tokens live 60 minutes: begin again behind the last block that was seen.
+                page_token = None
+                continue
+            for index, token in page.entries:
+                if index < start:
+                    raise IncompleteTransfer(
+                        f"the list of {self._snapshot_id} is not ascending: block {index} came where {start} or "
+                        "later was due"
+                    )
+                start = index + 1
+                if index >= within.stop:
+                    return
+                yield BlockRef(index, token)
+            page_token = page.next_token
+            if page_token is None or start >= within.stop:
+                return
+
+    def read(self, ref: BlockRef) -> Block:
+        """Read a listed block. Raises what ``EbsDirect.get_block`` raises, but mends stale tokens itself."""
+        token = self._fresh.get(ref.index, ref.handle)
+        for _ in range(MAX_RELISTS):
+            try:
+                data, digest = self._ebs.get_block(self._snapshot_id, ref.index, token)
+                return Block(ref.index, data, digest)
+            except StaleToken:
+                token = self._list_again(ref.index, stale=token)
+        raise RetryLater(
+            f"the token of block {ref.index} of {self._snapshot_id} was refused {MAX_RELISTS} times in a row, each "
+            "time right after listing it again"
+        )
+
+    def _list_again(self, index: int, *, stale: str) -> str:
+        with self._lock:
+            # Another thread may have listed this neighbourhood while this one waited.
+            known = self._fresh.get(index)
+            if known is not None and known != stale:
+                return known
+            self._ebs.counts.retried("StaleToken")
+            # Replaced, not extended: memory stays bounded by one page however often tokens go stale.
+            self._fresh = dict(self._first_entries(index))
+            token = self._fresh.get(index)
+        if token is None:
+            raise IncompleteTransfer(
+                f"block {index} of {self._snapshot_id} was listed before and is not listed any more; a completed "
+                "snapshot does not change, so nothing read from it can be trusted"
+            )
+        return token
+
+    def _first_entries(self, index: int) -> tuple[tuple[int, str], ...]:
+        page = self._ebs.list_blocks(self._snapshot_id, start=index, window=1)
+        while not page.entries and page.next_token:
+            page = self._ebs.list_blocks(self._snapshot_id, start=index, window=1, page_token=page.next_token)
+        return page.entries

@@ -1,0 +1,69 @@
+"""Move blocks: one range, or what is left of it, from the source to every target."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from blockferry.blocks import BlockRange
+from blockferry.digests import Stretch
+from blockferry.ebs.client import RequestCounts
+from blockferry.mover import move
+from blockferry.pacing import Pace
+from blockferry.retry import Clock, Deadline
+from blockferry.sessions import Aws
+from blockferry.sinks.snapshot import SnapshotSink
+from blockferry.sources.snapshot import SnapshotSource
+from blockferry.transfer.steps import recorded_job
+from blockferry.workspace import Workspace
+
+RESERVE_SECONDS = 60.0
+"""Kept back from the invocation's time: one request may take its whole read timeout (30 s), then the digests are
+stored."""
+
+
+def move_range(
+    *,
+    job_id: str,
+    within: BlockRange,
+    next_index: int | None,
+    seconds_left: float,
+    aws: Aws,
+    workspace: Workspace,
+    clock: Clock | None = None,
+) -> dict[str, Any]:
+    """Move the blocks of ``within`` from ``next_index`` on, as far as the time allows, and store their digests.
+
+    ``seconds_left`` is what remains of the invocation. Returns ``{"next_index", "done", "blocks_read",
+    "blocks_written"}``; when not ``done``, call again with ``next_index``. Raises the errors of the loop.
+    """
+    clock = clock or Clock()
+    deadline = Deadline(max(seconds_left - RESERVE_SECONDS, 1.0), clock=clock)
+    job = recorded_job(workspace, job_id)
+    rest = within.after(within.first if next_index is None else next_index)
+    if rest is None:
+        return {"next_index": within.stop, "done": True, "blocks_read": 0, "blocks_written": 0}
+    counts = RequestCounts()
+
+    def client(identity: Any) -> Any:
+        return aws.ebs(identity, counts=counts, clock=clock, deadline=deadline, connections=job.threads)
+
+    moved = move(
+        rest,
+        SnapshotSource(client(job.source.identity), job.source.snapshot_id),
+        [SnapshotSink(client(target.identity), target.snapshot_id) for target in job.targets],
+        holes=job.holes,
+        threads=job.threads,
+        deadline=deadline,
+        pace=Pace(job.blocks_per_second, clock=clock),
+    )
+    if moved.next_index > rest.first:
+        # Stored last: a stretch that is on record is in every target.
+        workspace.save_stretch(
+            job_id, Stretch(rest.first, moved.next_index, moved.digests, counts.requests, counts.retries)
+        )
+    return {
+        "next_index": moved.next_index,
+        "done": moved.done,
+        "blocks_read": moved.blocks_read,
+        "blocks_written": moved.blocks_written,
+    }

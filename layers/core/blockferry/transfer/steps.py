@@ -1,0 +1,20 @@
+"""What every step after planning needs: the job's record, or a clear word that it is gone."""
+
+from __future__ import annotations
+
+from blockferry.errors import IncompleteTransfer
+from blockferry.jobs import Job
+from blockferry.workspace import Workspace
+
+
+def recorded_job(workspace: Workspace, job_id: str) -> Job:
+    """The record of a planned job. Raises ``IncompleteTransfer`` when it is not there or has no targets yet."""
+    job = workspace.job(job_id)
+    if job is None:
+        raise IncompleteTransfer(
+            f"{workspace.uri(job_id, 'job.json')} is gone: the job was swept or its record deleted. Start a new job; "
+            "a redrive cannot go on without the record"
+        )
+    if any(not target.snapshot_id for target in job.targets):
+        raise IncompleteTransfer(f"{workspace.uri(job_id, 'job.json')} names targets that were never started")
+    return job

@@ -1,0 +1,120 @@
+"""The work bucket of a region: ``jobs/<job_id>/...``. Nothing bigger than a pointer to it crosses a state."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from botocore.exceptions import ClientError
+
+from blockferry.blocks import BlockRange
+from blockferry.digests import Stretch, pack, unpack
+from blockferry.jobs import Job, Proof
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+PREFIX = "jobs/"
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """The objects of jobs in one bucket.
+
+    ``job.json`` the record; ``plan.jsonl`` one range a line; ``digests/<first>-<stop>.bin`` what was proved of a
+    stretch; ``results/`` the map's own results; ``proof.json`` and ``receipt.json`` the end.
+    """
+
+    bucket: str
+    s3: S3Client
+
+    def key(self, job_id: str, name: str) -> str:
+        return f"{PREFIX}{job_id}/{name}"
+
+    def uri(self, job_id: str, name: str) -> str:
+        return f"s3://{self.bucket}/{self.key(job_id, name)}"
+
+    def job_ids(self) -> Iterator[str]:
+        """Every job that has left anything in the bucket."""
+        pages = self.s3.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=PREFIX, Delimiter="/")
+        for page in pages:
+            for common in page.get("CommonPrefixes", ()):
+                yield common["Prefix"].removeprefix(PREFIX).rstrip("/")
+
+    def job(self, job_id: str) -> Job | None:
+        body = self.read(job_id, "job.json")
+        return None if body is None else Job.model_validate_json(body)
+
+    def save_job(self, job: Job) -> None:
+        self.write(job.job_id, "job.json", job.model_dump_json(indent=1).encode())
+
+    def proof(self, job_id: str) -> Proof | None:
+        body = self.read(job_id, "proof.json")
+        return None if body is None else Proof.model_validate_json(body)
+
+    def save_proof(self, job_id: str, proof: Proof) -> None:
+        self.write(job_id, "proof.json", proof.model_dump_json(indent=1).encode())
+
+    def save_plan(self, job_id: str, ranges: Iterable[BlockRange]) -> int:
+        """Write the plan and return the number of ranges in it."""
+        lines = [json.dumps({"first": r.first, "stop": r.stop}) for r in ranges]
+        self.write(job_id, "plan.jsonl", ("\n".join(lines) + "\n").encode())
+        return len(lines)
+
+    def save_stretch(self, job_id: str, stretch: Stretch) -> None:
+        # Zero-padded, so that S3's listing order is the order of blocks.
+        self.write(job_id, f"digests/{stretch.first:010d}-{stretch.stop:010d}.bin", pack(stretch))
+
+    def stretch_keys(self, job_id: str) -> Iterator[str]:
+        """Keys of the digest objects in ascending order of their first block."""
+        pages = self.s3.get_paginator("list_objects_v2").paginate(
+            Bucket=self.bucket, Prefix=self.key(job_id, "digests/")
+        )
+        for page in pages:
+            for item in page.get("Contents", ()):
+                yield item["Key"]
+
+    def stretch(self, key: str) -> Stretch:
+        """The stretch under a key. Raises ``IncompleteTransfer`` when the object is damaged."""
+        body = self.s3.get_object(Bucket=self.bucket, Key=key)["Body"].read()
+        return unpack(body, name=f"s3://{self.bucket}/{key}")
+
+    def read(self, job_id: str, name: str) -> bytes | None:
+        """An object's bytes; ``None`` when there is none."""
+        try:
+            return self.s3.get_object(Bucket=self.bucket, Key=self.key(job_id, name))["Body"].read()
+        except ClientError as error:
+            if error.response["Error"]["Code"] in ("NoSuchKey", "404"):
+                return None
+            raise
+
+    def write(self, job_id: str, name: str, body: bytes, *, content_type: str = "application/json") -> None:
+        """Store an object; S3 checks its SHA-256 on arrival."""
+        self.s3.put_object(
+            Bucket=self.bucket,
+            Key=self.key(job_id, name),
+            Body=body,
+            ContentType=content_type,
+            ChecksumAlgorithm="SHA256",
+        )
+
+    def delete_all_but(self, job_id: str, *, keep: frozenset[str]) -> int:
+        """Delete a job's objects except the named ones; returns how many went."""
+        prefix = self.key(job_id, "")
+        pages = self.s3.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix)
+        deleted = 0
+        for page in pages:
+            doomed: list[Any] = [
+                {"Key": item["Key"]}
+                for item in page.get("Contents", ())
+                if item["Key"].removeprefix(prefix) not in keep
+            ]
+            if doomed:
+                answer = self.s3.delete_objects(Bucket=self.bucket, Delete={"Objects": doomed, "Quiet": True})
+                if answer.get("Errors"):
+                    first = answer["Errors"][0]
+                    raise RuntimeError(f"s3://{self.bucket}/{first.get('Key')}: {first.get('Message')}")
+                deleted += len(doomed)
+        return deleted
