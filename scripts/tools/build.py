@@ -75,9 +75,7 @@ def build(
             _bring_up_to_date(functions[folder.name], function_entries(folder), output)
         layer = output / f"layer-{platform}.zip"
         _bring_up_to_date_layer(layer, root / "layers" / "core", platform, output)
-    return Artifacts(
-        output=output, runtime=runtime, architecture=architecture, functions=functions, layer=layer
-    )
+    return Artifacts(output=output, runtime=runtime, architecture=architecture, functions=functions, layer=layer)
 
 
 def local_runtime() -> str:
@@ -93,9 +91,7 @@ def local_architecture() -> str:
 def function_folders(root: Path) -> list[Path]:
     """The folder of every function, sorted by name."""
     folders = sorted(
-        path
-        for path in (root / "functions").glob("*")
-        if path.is_dir() and not path.name.startswith((".", "_"))
+        path for path in (root / "functions").glob("*") if path.is_dir() and not path.name.startswith((".", "_"))
     )
     if not folders:
         raise BuildFailed(f"there is no function in {root / 'functions'}")
@@ -109,9 +105,7 @@ def function_entries(folder: Path) -> dict[str, bytes | Path]:
     not deploy new code.
     """
     entries: dict[str, bytes | Path] = {
-        path.relative_to(folder).as_posix(): path
-        for path in folder.rglob("*.py")
-        if "__pycache__" not in path.parts
+        path.relative_to(folder).as_posix(): path for path in folder.rglob("*.py") if "__pycache__" not in path.parts
     }
     if "handler.py" not in entries:
         raise BuildFailed(f"{folder} has no handler.py, which every function must have")
@@ -214,9 +208,7 @@ def main(arguments: list[str] | None = None) -> int:
         description="Build the zips of the Lambda functions and of their layer, reproducibly.",
     )
     parser.add_argument("--runtime", default=DEFAULT_RUNTIME, help="Lambda runtime (default: %(default)s)")
-    parser.add_argument(
-        "--architecture", default=DEFAULT_ARCHITECTURE, help="arm64 or x86_64 (default: %(default)s)"
-    )
+    parser.add_argument("--architecture", default=DEFAULT_ARCHITECTURE, help="arm64 or x86_64 (default: %(default)s)")
     parser.add_argument(
         "--local",
         action="store_true",

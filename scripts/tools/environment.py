@@ -75,9 +75,7 @@ def enter() -> None:
         if inside:
             return
         if os.environ.get(REENTRY_MARKER) == str(os.getpid()):
-            raise EnvironmentFailed(
-                f"{python} does not start inside {directory}: delete that folder and try again."
-            )
+            raise EnvironmentFailed(f"{python} does not start inside {directory}: delete that folder and try again.")
     except EnvironmentFailed as failure:
         print(f"{Path(sys.argv[0]).name}: {failure}", file=sys.stderr)
         sys.exit(EXIT_ENVIRONMENT)
@@ -210,9 +208,7 @@ def _link_project(directory: Path) -> None:
     """
     root = repository_root()
     for site_packages in sorted(directory.glob("lib/python*/site-packages")):
-        (site_packages / "blockferry.pth").write_text(
-            "{}\n{}\n".format(root / "layers" / "core", root / "scripts")
-        )
+        (site_packages / "blockferry.pth").write_text("{}\n{}\n".format(root / "layers" / "core", root / "scripts"))
     for name, target in sorted(_console_scripts().items()):
         module, function = target.split(":")
         command = directory / "bin" / name
@@ -223,9 +219,7 @@ def _link_project(directory: Path) -> None:
 def _run(command: list) -> None:  # type: ignore[type-arg]  # as above
     done = subprocess.run(command, stdout=sys.stderr, stderr=sys.stderr, check=False)
     if done.returncode:
-        raise EnvironmentFailed(
-            "the command failed with status {}: {}".format(done.returncode, " ".join(command))
-        )
+        raise EnvironmentFailed("the command failed with status {}: {}".format(done.returncode, " ".join(command)))
 
 
 def _say(text: str) -> None:
