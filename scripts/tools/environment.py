@@ -171,7 +171,7 @@ def _fill(directory: Path, requirements: Path, link_project: bool) -> None:
     _run(
         [
             str(python),
-            *("-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-input"),
+            *("-m", "pip", "install", "--quiet", "--quiet", "--disable-pip-version-check", "--no-input"),
             *("--require-hashes", "--no-deps", "--requirement", str(requirements)),
         ]
     )

@@ -1,0 +1,264 @@
+"""The rules that every state machine of this project follows.
+
+The linters know the language; the rules here are this project's own, and a few that no linter has. Each
+takes one parsed definition and returns what is wrong with it, one sentence per finding, so that a test
+can hold it against good and against broken definitions.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+
+from tools.machines import PLACEHOLDERS, Definition, State, graphs, states, strings
+
+Rule = Callable[[Definition], list[str]]
+
+# "Handle Lambda service exceptions" in the Step Functions developer guide, and throttling.
+LAMBDA_SERVICE_ERRORS = frozenset(
+    {
+        "Lambda.ServiceException",
+        "Lambda.AWSLambdaException",
+        "Lambda.SdkClientException",
+        "Lambda.ClientExecutionTimeoutException",
+        "Lambda.TooManyRequestsException",
+    }
+)
+# No linter knows which integrations exist, so a typing error in one would only show in AWS.
+TASK_RESOURCES = frozenset({"arn:aws:states:::lambda:invoke"})
+READER_RESOURCES = frozenset({"arn:aws:states:::s3:getObject", "arn:aws:states:::s3:listObjectsV2"})
+READER_INPUT_TYPES = frozenset({"CSV", "JSON", "JSONL", "MANIFEST", "PARQUET"})
+WRITER_RESOURCE = "arn:aws:states:::s3:putObject"
+JSONPATH_FIELDS = frozenset({"InputPath", "OutputPath", "Parameters", "ResultPath", "ResultSelector"})
+LONGEST_NAME = 80  # quotas of the Amazon States Language
+LONGEST_LABEL = 40
+
+
+def _is_positive(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+def _is_said(value: object) -> bool:
+    return isinstance(value, str) and bool(value.strip())
+
+
+def machine_is_jsonata_described_and_bounded(definition: Definition) -> list[str]:
+    """The machine speaks JSONata, says what it is for and ends by itself."""
+    found = []
+    if definition.get("QueryLanguage") != "JSONata":
+        found.append("the machine's QueryLanguage is not JSONata")
+    if not _is_said(definition.get("Comment")):
+        found.append("the machine has no Comment")
+    if not _is_positive(definition.get("TimeoutSeconds")):
+        found.append("the machine has no TimeoutSeconds")
+    return found
+
+
+def nothing_is_jsonpath(definition: Definition) -> list[str]:
+    """One query language in a file: no state goes back to JSONPath."""
+    found = []
+    for state in states(definition):
+        if state.body.get("QueryLanguage", "JSONata") != "JSONata":
+            found.append(f"{state.path}: QueryLanguage is not JSONata")
+        found += [f"{state.path}: {name} is JSONPath" for name in sorted(JSONPATH_FIELDS & state.body.keys())]
+    return found
+
+
+def every_state_and_choice_says_why(definition: Definition) -> list[str]:
+    """A Comment on every state and on every rule of a Choice."""
+    found = []
+    for state in states(definition):
+        if not _is_said(state.body.get("Comment")):
+            found.append(f"{state.path}: no Comment")
+        for number, rule in enumerate(state.body.get("Choices", ()), start=1):
+            if not _is_said(rule.get("Comment")):
+                found.append(f"{state.path}: choice {number} has no Comment")
+    return found
+
+
+def names_are_sentences(definition: Definition) -> list[str]:
+    """Names as a console user reads them: words, a question for a Choice, each only once."""
+    found = []
+    seen: set[str] = set()
+    for state in states(definition):
+        if not re.fullmatch(r"[A-Z]\S*( \S+)+", state.name):
+            found.append(f"{state.path}: the name is not a sentence of several words")
+        if len(state.name) > LONGEST_NAME:
+            found.append(f"{state.path}: the name is longer than {LONGEST_NAME} characters")
+        if state.name.endswith("?") != (state.type == "Choice"):
+            found.append(f"{state.path}: a Choice, and nothing else, is named by a question")
+        if state.name in seen:
+            found.append(f"{state.path}: there is another state with this name")
+        seen.add(state.name)
+    return found
+
+
+def every_task_is_known_and_bounded(definition: Definition) -> list[str]:
+    """Every Task calls an integration that exists, and not for ever."""
+    found = []
+    for state in states(definition):
+        if state.type == "Task":
+            if state.body.get("Resource") not in TASK_RESOURCES:
+                found.append(f"{state.path}: unknown Resource {state.body.get('Resource')}")
+            if not _is_positive(state.body.get("TimeoutSeconds")):
+                found.append(f"{state.path}: no TimeoutSeconds")
+    return found
+
+
+def every_task_retries_lambda_errors(definition: Definition) -> list[str]:
+    """A bad second of the Lambda service is never the end of a job."""
+    found = []
+    for state in states(definition):
+        if state.type == "Task":
+            retried = {error for retrier in state.retriers() for error in retrier.get("ErrorEquals", ())}
+            found += [f"{state.path}: {error} is not retried" for error in sorted(LAMBDA_SERVICE_ERRORS - retried)]
+    return found
+
+
+def every_retry_is_bounded_and_jittered(definition: Definition) -> list[str]:
+    """Retries of thousands of children neither wait for hours nor come in step."""
+    found = []
+    for state in states(definition):
+        for number, retrier in enumerate(state.retriers(), start=1):
+            found += [
+                f"{state.path}: retrier {number} has no {name}"
+                for name in ("MaxDelaySeconds", "MaxAttempts", "IntervalSeconds")
+                if not _is_positive(retrier.get(name))
+            ]
+            if retrier.get("JitterStrategy") != "FULL":
+                found.append(f"{state.path}: JitterStrategy of retrier {number} is not FULL")
+    return found
+
+
+def every_transition_leads_somewhere(definition: Definition) -> list[str]:
+    """Every name exists, every state is reached, and every graph can end."""
+    found = []
+    for path, graph in graphs(definition):
+        siblings = graph.get("States", {})
+        reached: set[str] = set()
+        waiting = [str(graph.get("StartAt"))]
+        while waiting:
+            name = waiting.pop()
+            if name in reached:
+                continue
+            if name not in siblings:
+                found.append(f"{path or 'the machine '}leads to {name!r}, which does not exist")
+                continue
+            reached.add(name)
+            waiting += State(path=name, name=name, body=siblings[name], siblings=siblings).targets()
+        found += [f"{path}{name}: no way leads here" for name in siblings if name not in reached]
+        if not any(body.get("End") or body.get("Type") in {"Succeed", "Fail"} for body in siblings.values()):
+            found.append(f"{path or 'the machine '}has no end")
+    for state in states(definition):
+        after = {name for name in ("Next", "End") if state.body.get(name)}
+        if state.type in {"Choice", "Succeed", "Fail"}:
+            if after:
+                found.append(f"{state.path}: a {state.type} has no {', '.join(sorted(after))}")
+        elif len(after) != 1:
+            found.append(f"{state.path}: exactly one of Next and End is needed")
+        if state.type == "Choice" and "Default" not in state.body:
+            found.append(f"{state.path}: without a Default an unforeseen value ends as States.NoChoiceMatched")
+    return found
+
+
+def every_failure_says_why(definition: Definition) -> list[str]:
+    """A Fail state names its error and its cause."""
+    return [
+        f"{state.path}: a Fail needs {name}"
+        for state in states(definition)
+        if state.type == "Fail"
+        for name in ("Error", "Cause")
+        if not _is_said(state.body.get(name))
+    ]
+
+
+def every_distributed_map_tolerates_nothing(definition: Definition) -> list[str]:
+    """Every Map is distributed and bounded, stores its results and fails with its first failed child."""
+    found = []
+    labels: set[str] = set()
+    for state in states(definition):
+        if state.type != "Map":
+            continue
+        body = state.body
+        if body.get("ItemProcessor", {}).get("ProcessorConfig", {}).get("Mode") != "DISTRIBUTED":
+            found.append(f"{state.path}: not DISTRIBUTED: an inline Map keeps its items in the state")
+        label = body.get("Label")
+        if not isinstance(label, str) or not re.fullmatch(rf"[A-Za-z0-9_-]{{1,{LONGEST_LABEL}}}", label):
+            found.append(f"{state.path}: no Label, or one with other signs than letters, digits, - and _")
+        elif label in labels:
+            found.append(f"{state.path}: another Map has the same Label")
+        else:
+            labels.add(label)
+        if not _is_positive(body.get("MaxConcurrency")) and not _is_expression(body.get("MaxConcurrency")):
+            found.append(f"{state.path}: no MaxConcurrency")
+        tolerated = [body[name] for name in ("ToleratedFailureCount", "ToleratedFailurePercentage") if name in body]
+        if not tolerated or any(value != 0 or isinstance(value, bool) for value in tolerated):
+            found.append(f"{state.path}: the tolerated failure is not 0, said in so many words")
+        reader = body.get("ItemReader", {})
+        if reader.get("Resource") not in READER_RESOURCES:
+            found.append(f"{state.path}: the items do not come from S3")
+        kind = reader.get("ReaderConfig", {}).get("InputType")
+        if kind is not None and kind not in READER_INPUT_TYPES:
+            found.append(f"{state.path}: unknown InputType {kind}")
+        if body.get("ResultWriter", {}).get("Resource") != WRITER_RESOURCE:
+            found.append(f"{state.path}: no ResultWriter to S3")
+    return found
+
+
+def only_arns_are_filled_in(definition: Definition) -> list[str]:
+    """A placeholder is a whole string and a known name; no account, region or function is written out."""
+    found = []
+    for text in strings(definition):
+        if "%{" in text:
+            found.append(f"{text!r}: Terraform takes %{{ for a directive; put a space between the signs")
+        elif "${" in text:
+            match = re.fullmatch(r"\$\{(\w+)\}", text)
+            if match is None:
+                found.append(f"{text!r}: a placeholder must be the whole string")
+            elif match[1] not in PLACEHOLDERS or not match[1].endswith("_arn"):
+                found.append(f"{text!r}: unknown placeholder")
+        elif text.startswith("arn:") and not text.startswith("arn:aws:states:::"):
+            found.append(f"{text!r}: an ARN is written out instead of filled in")
+    return found
+
+
+def _is_expression(value: object) -> bool:
+    return isinstance(value, str) and value.startswith("{%") and value.endswith("%}")
+
+
+def every_expression_parses(definition: Definition) -> list[str]:
+    """Every ``{% ... %}`` is JSONata, and nothing else looks like one."""
+    from jsonata import Jsonata  # slow to import, and only this rule needs it
+
+    found = []
+    for text in strings(definition):
+        if _is_expression(text):
+            try:
+                Jsonata(text[2:-2].strip())
+            except Exception as error:  # the parser raises its own and Python's errors alike
+                found.append(f"{text!r}: {error}")
+        elif "{%" in text or "%}" in text:
+            found.append(f"{text!r}: an expression must be the whole string")
+    return found
+
+
+RULES: Mapping[str, Rule] = MappingProxyType(
+    {
+        rule.__name__: rule
+        for rule in (
+            machine_is_jsonata_described_and_bounded,
+            nothing_is_jsonpath,
+            every_state_and_choice_says_why,
+            names_are_sentences,
+            every_task_is_known_and_bounded,
+            every_task_retries_lambda_errors,
+            every_retry_is_bounded_and_jittered,
+            every_transition_leads_somewhere,
+            every_failure_says_why,
+            every_distributed_map_tolerates_nothing,
+            only_arns_are_filled_in,
+            every_expression_parses,
+        )
+    }
+)
