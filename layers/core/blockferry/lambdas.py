@@ -7,7 +7,9 @@ from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from aws_lambda_powertools import Logger, Tracer
+from botocore.exceptions import BotoCoreError, ClientError
 
+from blockferry.aws_errors import translated
 from blockferry.sessions import Aws
 from blockferry.workspace import Workspace
 
@@ -37,6 +39,13 @@ def resources(job_id: str) -> tuple[Aws, Workspace]:
 Handler = Callable[[Mapping[str, Any], Context], dict[str, Any]]
 
 
+def _in_our_terms(work: Handler, event: Mapping[str, Any], context: Context) -> dict[str, Any]:
+    try:
+        return work(event, context)
+    except (ClientError, BotoCoreError) as error:
+        raise translated(error) from error
+
+
 def traced(work: Handler) -> Handler:
     """A handler whose log lines and trace name the job; the event's ``job_id`` and ``range`` are added to both.
 
@@ -49,7 +58,7 @@ def traced(work: Handler) -> Handler:
         logger.append_keys(job_id=event.get("job_id"), range=event.get("range"), request_id=context.aws_request_id)
         tracer.put_annotation("job_id", str(event.get("job_id")))
         try:
-            result = work(event, context)
+            result = _in_our_terms(work, event, context)
         except Exception as error:
             logger.exception(type(error).__name__)
             raise

@@ -1,0 +1,133 @@
+"""Start, watch, resume and stop jobs: the operator's side of the state machines."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import boto3
+from botocore.exceptions import ClientError
+
+from blockferry.errors import InvalidRequest
+
+if TYPE_CHECKING:
+    from mypy_boto3_stepfunctions import SFNClient
+
+
+@dataclass(frozen=True)
+class JobState:
+    """A job as Step Functions shows it. ``ranges`` counts its block ranges by state; ``error`` and ``cause`` are
+    those of a failed execution, ``output`` the receipt of a succeeded one."""
+
+    job_id: str
+    arn: str
+    status: str
+    ranges: Mapping[str, int]
+    redriven: int
+    error: str | None = None
+    cause: str | None = None
+    output: Any = None
+
+    @property
+    def running(self) -> bool:
+        return self.status in ("RUNNING", "PENDING_REDRIVE")
+
+
+@dataclass(frozen=True)
+class Operator:
+    """The state machines ``<prefix>-<operation>`` of one region and account."""
+
+    region: str
+    prefix: str
+    account: str
+    partition: str
+    sfn: SFNClient
+
+    @classmethod
+    def of(cls, *, region: str, prefix: str = "blockferry", session: boto3.Session | None = None) -> Operator:
+        """The operator with the credentials of the session (STS tells the account and the partition)."""
+        session = session or boto3.Session()
+        caller = session.client("sts", region_name=region).get_caller_identity()
+        return cls(
+            region=region,
+            prefix=prefix,
+            account=caller["Account"],
+            partition=caller["Arn"].split(":")[1],
+            sfn=session.client("stepfunctions", region_name=region),
+        )
+
+    def machine_arn(self, operation: str) -> str:
+        return f"arn:{self.partition}:states:{self.region}:{self.account}:stateMachine:{self.prefix}-{operation}"
+
+    def execution_arn(self, operation: str, job_id: str) -> str:
+        return f"arn:{self.partition}:states:{self.region}:{self.account}:execution:{self.prefix}-{operation}:{job_id}"
+
+    def start(self, operation: str, request: Mapping[str, Any], *, job_id: str) -> str:
+        """Start a job and return its execution ARN. The same id and input give the same running job."""
+        try:
+            return self.sfn.start_execution(
+                stateMachineArn=self.machine_arn(operation), name=job_id, input=json.dumps(request)
+            )["executionArn"]
+        except ClientError as error:
+            code = error.response["Error"]["Code"]
+            if code == "StateMachineDoesNotExist":
+                raise InvalidRequest(
+                    f"there is no state machine {self.prefix}-{operation} in {self.region} of account {self.account}: "
+                    "deploy Blockferry there, or name --region and --name-prefix of the deployment"
+                ) from error
+            if code == "ExecutionAlreadyExists":
+                raise InvalidRequest(
+                    f"a job named {job_id} exists already (ended, or with another input): choose another --name, or "
+                    f"resume it with: blockferry resume {job_id}"
+                ) from error
+            raise
+
+    def state(self, arn: str) -> JobState:
+        """The job's present state. Raises ``InvalidRequest`` when there is no such job."""
+        try:
+            found = self.sfn.describe_execution(executionArn=arn)
+        except ClientError as error:
+            if error.response["Error"]["Code"] in ("ExecutionDoesNotExist", "InvalidArn"):
+                raise InvalidRequest(f"there is no job {arn.rsplit(':', 1)[-1]} in {self.region} ({arn})") from error
+            raise
+        ranges: dict[str, int] = {}
+        for run in self.sfn.list_map_runs(executionArn=arn)["mapRuns"]:
+            counts = self.sfn.describe_map_run(mapRunArn=run["mapRunArn"])["itemCounts"]
+            for name in ("total", "pending", "running", "succeeded", "failed", "aborted", "timedOut"):
+                ranges[name] = ranges.get(name, 0) + int(counts.get(name, 0))  # type: ignore[call-overload]
+        output = found.get("output")
+        return JobState(
+            job_id=found.get("name", ""),
+            arn=arn,
+            status=found["status"],
+            ranges=ranges,
+            redriven=int(found.get("redriveCount", 0)),
+            error=found.get("error"),
+            cause=found.get("cause"),
+            output=None if output is None else json.loads(output),
+        )
+
+    def resume(self, arn: str) -> None:
+        """Redrive a failed, aborted or timed-out job: it goes on with what is not done."""
+        try:
+            self.sfn.redrive_execution(executionArn=arn)
+        except ClientError as error:
+            raise InvalidRequest(
+                f"job {arn.rsplit(':', 1)[-1]} cannot be resumed: {error.response['Error'].get('Message', error)}"
+            ) from error
+
+    def stop(self, arn: str, *, reason: str) -> None:
+        self.sfn.stop_execution(executionArn=arn, error="Stopped", cause=reason)
+
+    def wait(
+        self, arn: str, *, sleep: Callable[[float], None], on_progress: Callable[[JobState], None], every: float = 2.0
+    ) -> JobState:
+        """Poll until the job has ended; ``on_progress`` sees every state."""
+        while True:
+            state = self.state(arn)
+            on_progress(state)
+            if not state.running:
+                return state
+            sleep(every)

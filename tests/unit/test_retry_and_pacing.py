@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+import pytest
+from blockferry.pacing import Pace
+from blockferry.retry import Attempts, Deadline, RetryPolicy
+from fakes import ManualClock
+
+
+def test_delays_double_up_to_the_cap_and_end_with_the_budget() -> None:
+    clock = ManualClock()
+    policy = RetryPolicy(budget_seconds=10, first_delay_seconds=1, max_delay_seconds=3, max_attempts=100)
+    attempts = Attempts(policy, clock=clock, deadline=Deadline(None, clock=clock))
+    while attempts.pause():
+        pass
+    assert clock.slept == [1, 2, 3, 3]
+    assert not attempts.out_of_time
+
+
+def test_jitter_is_full() -> None:
+    clock = ManualClock()
+    asked: list[tuple[float, float]] = []
+    clock.uniform = lambda low, high: asked.append((low, high)) or 0.0  # type: ignore[func-returns-value]
+    attempts = Attempts(RetryPolicy(), clock=clock, deadline=Deadline(None, clock=clock))
+    attempts.pause()
+    attempts.pause()
+    assert asked == [(0.0, 0.1), (0.0, 0.2)]
+
+
+def test_the_default_budget_outlasts_the_two_minutes_in_which_a_new_snapshot_may_be_unknown() -> None:
+    clock = ManualClock()
+    attempts = Attempts(RetryPolicy(), clock=clock, deadline=Deadline(None, clock=clock))
+    while attempts.pause():
+        pass
+    assert 120 <= sum(clock.slept) <= 130
+
+
+def test_a_deadline_ends_the_attempts_as_unfinished_not_as_failed() -> None:
+    clock = ManualClock()
+    attempts = Attempts(RetryPolicy(first_delay_seconds=2), clock=clock, deadline=Deadline(1.0, clock=clock))
+    assert not attempts.pause()
+    assert attempts.out_of_time
+    assert clock.slept == []
+
+
+def test_attempts_are_bounded_in_number() -> None:
+    clock = ManualClock()
+    clock.uniform = lambda _low, _high: 0.0
+    attempts = Attempts(RetryPolicy(max_attempts=5), clock=clock, deadline=Deadline(None, clock=clock))
+    while attempts.pause():
+        pass
+    assert attempts.failed == 5
+
+
+def test_a_share_lets_calls_through_evenly() -> None:
+    clock = ManualClock()
+    pace = Pace(10, clock=clock)
+    for _ in range(21):
+        pace.take()
+    assert clock.now - 1_000 == pytest.approx(2.0)
+
+
+def test_time_lost_to_a_slow_answer_is_caught_up_only_for_a_second() -> None:
+    clock = ManualClock()
+    pace = Pace(10, clock=clock)
+    pace.take()
+    clock.advance(60)
+    free = 0
+    while True:
+        before = clock.now
+        pace.take()
+        if clock.now > before:
+            break
+        free += 1
+    assert 10 <= free <= 11
+
+
+def test_a_share_of_nothing_is_refused() -> None:
+    with pytest.raises(ValueError, match="above zero"):
+        Pace(0, clock=ManualClock())
