@@ -1,0 +1,213 @@
+"""The main server of the local cloud: ministack with our parts in the places of its own.
+
+``python -m localcloud.server --port N --data-dir D [--config FILE] --ready-file F`` serves every AWS API on
+127.0.0.1 until SIGTERM or SIGINT, and ``/_local/...`` for control:
+
+- ``GET health``: pid, addresses, regions
+- ``GET caller?access_key=..``: account and ARN that an access key stands for
+- ``POST quit``: end the server
+- ``lambda/...``, ``states/...``, ``events/...``: what those parts register (see their modules)
+- ``ebs/...``: passed on to the EBS server
+
+The ready file is written when requests are served: one JSON object with ``pid``, ``endpoint_url`` and
+``ebs_endpoint_url``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import importlib
+import json
+import os
+import resource
+import signal
+import socket
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from localcloud.base_environment import base_environment
+from localcloud.control import ControlLayer, proxy_to
+from localcloud.ebs_process import EbsProcess
+from localcloud.host import ControlError, ControlRequest, Host
+
+DEFAULT_ACCOUNT_ID = "111122223333"
+DEFAULT_ACCOUNT_CONCURRENCY = 64
+"""Concurrent executions per account. AWS gives 1,000; every one of them is a process on this machine."""
+
+PARTS = ("localcloud.base_fixes", "localcloud.compute.plugin", "localcloud.states.plugin", "localcloud.ebs.plugin")
+CONFIG_PARTS = ("account_id", "ebs", "events", "lambda", "states")
+SHUTDOWN_SECONDS = 5.0
+
+
+class ConfigError(ValueError):
+    """The config file cannot be used."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m localcloud.server", description="The local cloud's server.")
+    parser.add_argument("--port", type=int, default=0, help="port on 127.0.0.1; 0, the default, takes a free one")
+    parser.add_argument("--data-dir", type=Path, required=True, help="folder for block data, packages and logs")
+    parser.add_argument("--config", type=Path, help="JSON file with faults, delays and quotas of the parts")
+    parser.add_argument("--home-region", default="us-east-1", help="region of requests that name none")
+    parser.add_argument("--ready-file", type=Path, required=True, help="written when requests are served")
+    options = parser.parse_args(arguments)
+    try:
+        config = read_config(options.config)
+        listener = socket.create_server(("127.0.0.1", options.port), backlog=512)
+    except (OSError, ConfigError) as error:
+        print(f"local cloud: {error}", file=sys.stderr)
+        return 1
+    data_dir = options.data_dir.resolve()
+    data_dir.mkdir(parents=True, exist_ok=True)
+    port = listener.getsockname()[1]
+    os.environ.update(_server_environment(config, port=port, data_dir=data_dir, home_region=options.home_region))
+    _raise_descriptor_limit()
+    ebs = EbsProcess.start(data_dir=data_dir, config=options.config, main_url=f"http://127.0.0.1:{port}")
+    try:
+        host = _plugged_host(config, port=port, ebs=ebs, data_dir=data_dir)
+        try:
+            asyncio.run(_serve(host, listener, ready_file=options.ready_file))
+        finally:
+            host.shut_down()
+    finally:
+        ebs.stop()
+        options.ready_file.unlink(missing_ok=True)
+    # The base's own threads would keep the process from ending.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
+
+
+def read_config(path: Path | None) -> Mapping[str, Any]:
+    """The config file, one object per part; raises ``ConfigError`` naming what is wrong."""
+    if path is None:
+        return {}
+    try:
+        config = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"config file {path}: {error}") from error
+    if not isinstance(config, dict):
+        raise ConfigError(f"config file {path}: must hold one JSON object")
+    if unknown := sorted(set(config) - set(CONFIG_PARTS)):
+        raise ConfigError(f"config file {path}: unknown parts {', '.join(unknown)}; known: {', '.join(CONFIG_PARTS)}")
+    return config
+
+
+def _server_environment(config: Mapping[str, Any], *, port: int, data_dir: Path, home_region: str) -> dict[str, str]:
+    """Clears the process's environment and returns what belongs into it, before the base is imported."""
+    environment = base_environment(
+        os.environ,
+        port=port,
+        account_id=str(config.get("account_id", DEFAULT_ACCOUNT_ID)),
+        home_region=home_region,
+        data_dir=data_dir,
+        account_concurrency=int(config.get("lambda", {}).get("account_concurrency", DEFAULT_ACCOUNT_CONCURRENCY)),
+    )
+    os.environ.clear()
+    return environment
+
+
+def _plugged_host(config: Mapping[str, Any], *, port: int, ebs: EbsProcess, data_dir: Path) -> Host:
+    base = importlib.import_module("ministack.app")
+    host = Host(
+        endpoint_url=f"http://127.0.0.1:{port}",
+        ebs_endpoint_url=ebs.url,
+        data_dir=data_dir,
+        default_account_id=str(config.get("account_id", DEFAULT_ACCOUNT_ID)),
+        config=config,
+        handlers=base.SERVICE_HANDLERS,
+    )
+    try:
+        for part in PARTS:
+            importlib.import_module(part).install(host)
+        host.control |= {
+            "caller": _caller(host),
+            "ebs": proxy_to(ebs.url),
+            "health": lambda _: {
+                "status": "ok",
+                "pid": os.getpid(),
+                "ebs_pid": ebs.pid,
+                "endpoint_url": host.endpoint_url,
+                "ebs_endpoint_url": host.ebs_endpoint_url,
+                "account_id": host.default_account_id,
+            },
+            "quit": _quit,
+        }
+        host.self_check()
+    except BaseException:
+        host.shut_down()
+        raise
+    return host
+
+
+def _quit(request: ControlRequest) -> dict[str, Any]:
+    if request.method != "POST":
+        raise ControlError("POST ends the server", status=405)
+    os.kill(os.getpid(), signal.SIGTERM)
+    return {}
+
+
+def _caller(host: Host) -> Any:
+    """Who an access key stands for, by the base's own rules: account, session of a role, user's key."""
+    account_of_session = host.lookup("core.responses", "_account_from_sts_session")
+    account_of_user = host.lookup("core.iam_evaluator", "find_iam_access_key_account")
+    identity_of = host.lookup("core.iam_evaluator", "resolve_caller_identity")
+    request_scope = host.lookup("core.responses", "request_scope")
+
+    def caller(request: ControlRequest) -> dict[str, str]:
+        key = request.query.get("access_key", "")
+        if not key:
+            raise ControlError("access_key is missing")
+        if len(key) == 12 and key.isdigit():
+            account = key
+        else:
+            account = account_of_session(key) or account_of_user(key) or host.default_account_id
+        with request_scope(account, ""):
+            identity = identity_of(key)
+        return {
+            "account": account,
+            "arn": identity["userArn"] if identity else f"arn:aws:iam::{account}:root",
+        }
+
+    return caller
+
+
+async def _serve(host: Host, listener: socket.socket, *, ready_file: Path) -> None:
+    from hypercorn.asyncio import serve
+    from hypercorn.config import Config
+
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+
+    def announce() -> None:
+        ready = {
+            "pid": os.getpid(),
+            "endpoint_url": host.endpoint_url,
+            "ebs_endpoint_url": host.ebs_endpoint_url,
+        }
+        partial = ready_file.with_name(ready_file.name + ".new")
+        partial.write_text(json.dumps(ready))
+        partial.replace(ready_file)
+
+    config = Config()
+    config.bind = [f"fd://{listener.detach()}"]
+    config.keep_alive_timeout = 75
+    config.graceful_timeout = SHUTDOWN_SECONDS
+    config.shutdown_timeout = SHUTDOWN_SECONDS
+    config.loglevel = "WARNING"
+    application = ControlLayer(importlib.import_module("ministack.app").app, host.control, on_ready=announce)
+    await serve(application, config, shutdown_trigger=stop.wait)
+
+
+def _raise_descriptor_limit() -> None:
+    """Every environment needs some descriptors, every client connection one; the usual 1024 are few."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
