@@ -1,0 +1,177 @@
+"""The demo: a disk image becomes a snapshot, is copied to another region, read back and compared."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from blockferry.cli import progress_line
+from blockferry.errors import BlockferryError
+from blockferry.operate import JobState, Operator
+from blockferry.render import receipt_table
+from blockferry.sessions import Aws
+from blockferry.upload import upload_image
+from localcloud.state import CloudInfo
+
+from localcloud import cli as cloud
+from tools.disk import GIB, DiskFailed, check_ext4, make_ext4, make_tree
+from tools.readback import client, compare_blocks, restore, same_bytes
+
+SIZE_GIB = 2
+
+DESCRIPTION = """\
+Copies a real disk from one region to another, on this machine, and proves that the copy is identical.
+
+It builds the Lambda functions, starts the local cloud, applies the Terraform, makes an ext4 image of 2 GiB with a
+real file tree, uploads it as a snapshot through the EBS direct APIs, runs the state machine blockferry-copy, reads
+the copy back with plain boto3, and compares it with the source block by block and byte by byte.
+"""
+
+
+class Steps:
+    """Says what is being done, with the seconds since the start, on standard error."""
+
+    def __init__(self) -> None:
+        self._began = time.monotonic()
+
+    def say(self, text: str) -> None:
+        print(f"[{self.seconds():6.1f} s] {text}", file=sys.stderr, flush=True)
+
+    def seconds(self) -> float:
+        return time.monotonic() - self._began
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the demo; 0 when the copy is identical, 1 when anything differs or fails."""
+    parser = argparse.ArgumentParser(
+        prog="scripts/demo", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--json", action="store_true", help="print the receipt and the checks as one JSON object")
+    parser.add_argument("--keep", action="store_true", help="leave the local cloud running and say how to use it")
+    options = parser.parse_args(arguments)
+    steps = Steps()
+    was_up = cloud.info() is not None
+    try:
+        steps.say("building, starting the local cloud, applying the Terraform" if not was_up else "the cloud is up")
+        info = cloud.up()
+        try:
+            result = _ferry(info, steps)
+        finally:
+            if not options.keep and not was_up:
+                steps.say("taking the local cloud down")
+                cloud.down()
+    except (DiskFailed, BlockferryError, cloud.CloudFailed) as error:
+        print(f"scripts/demo: {error}", file=sys.stderr)
+        return 1
+    result["wall_seconds"] = round(steps.seconds(), 1)
+    if options.json:
+        print(json.dumps(result, indent=1))
+    else:
+        print(_table(result))
+    if options.keep or was_up:
+        print(_how_to_use(info, result), file=sys.stderr)
+    return 0 if result["identical"] else 1
+
+
+def _ferry(info: CloudInfo, steps: Steps) -> dict[str, Any]:
+    home, recovery = info.regions[0], info.regions[1]
+    os.environ.update(info.environment())
+    with tempfile.TemporaryDirectory(prefix="blockferry-demo-") as name:
+        folder = Path(name)
+        image, tree = folder / "disk.img", folder / "tree"
+        tree.mkdir()
+        size = make_tree(tree)
+        make_ext4(image, tree=tree, size_gib=SIZE_GIB)
+        steps.say(f"made an ext4 image of {SIZE_GIB} GiB with {size / 2**20:.0f} MiB of files")
+
+        aws = Aws()
+        uploaded = upload_image(image, region=home, aws=aws, description="demo disk", tags={"Name": "demo"})
+        steps.say(f"uploaded it to {home} as {uploaded.snapshot_id}: {uploaded.blocks} blocks of 512 KiB")
+
+        job_id = f"demo-{datetime.now(UTC).strftime('%Y%m%dT%H%M%SZ')}"
+        state = _copy(Operator.of(region=home), uploaded.snapshot_id, recovery, job_id, steps)
+        if state.status != "SUCCEEDED":
+            return {"identical": False, "status": state.status, "error": state.error, "cause": state.cause}
+        receipt = state.output
+        copy_id = receipt["targets"][0]["snapshot_id"]
+
+        steps.say(f"reading {copy_id} back from {recovery} with plain boto3")
+        source, copy = (client(home), uploaded.snapshot_id), (client(recovery), copy_id)
+        compared = compare_blocks(source, copy)
+        steps.say(f"compared {compared.blocks} blocks of both snapshots: {len(compared.differences)} differences")
+        rebuilt = folder / "copy.img"
+        restore(*copy, rebuilt, size=SIZE_GIB * GIB)
+        equal = same_bytes(image, rebuilt)
+        steps.say(f"compared the image rebuilt from the copy with the original: {'equal' if equal else 'DIFFERENT'}")
+        summary = check_ext4(rebuilt)
+        steps.say("checked the file system of the copy: clean")
+    checks = {
+        "blocks_compared": compared.blocks,
+        "block_differences": list(compared.differences),
+        "image_bytes_compared": SIZE_GIB * GIB,
+        "image_equal": equal,
+        "fsck": summary.replace(str(folder) + "/", ""),
+        "receipt_blocks_written": receipt["targets"][0]["blocks_written"],
+        "uploaded_blocks": uploaded.blocks,
+        "checksum_equal": receipt["linear_checksum"] == uploaded.linear_checksum,
+    }
+    identical = (
+        equal
+        and not compared.differences
+        and compared.blocks == uploaded.blocks == receipt["targets"][0]["blocks_written"]
+        and bool(checks["checksum_equal"])
+    )
+    return {"identical": identical, "status": state.status, "receipt": receipt, "checks": checks}
+
+
+def _copy(operator: Operator, snapshot_id: str, region: str, job_id: str, steps: Steps) -> JobState:
+    # Small ranges only so that there is progress to see on a small disk.
+    request = {"snapshot_id": snapshot_id, "targets": [{"region": region}], "options": {"blocks_per_range": 256}}
+    arn = operator.start("copy", request, job_id=job_id)
+    steps.say(f"started {arn}")
+    shown = ""
+
+    def progress(state: JobState) -> None:
+        nonlocal shown
+        if (line := progress_line(state)) != shown:
+            shown = line
+            steps.say(line)
+
+    return operator.wait(arn, sleep=time.sleep, on_progress=progress, every=0.5)
+
+
+def _table(result: dict[str, Any]) -> str:
+    if "receipt" not in result:
+        return f"the copy {result['status']}: {result['error']}: {result['cause']}"
+    checks = result["checks"]
+    verdict = "identical" if result["identical"] else "DIFFERENT"
+    lines = [
+        receipt_table(result["receipt"]),
+        "",
+        f"copy and source are {verdict}:",
+        f"  {checks['blocks_compared']} blocks compared one by one, {len(checks['block_differences'])} differ",
+        f"  {checks['image_bytes_compared']} bytes of the rebuilt image compared: "
+        + ("equal" if checks["image_equal"] else "DIFFERENT"),
+        f"  fsck -n of the rebuilt image: {checks['fsck']}",
+        f"  checksum of the copy and of the upload: {'equal' if checks['checksum_equal'] else 'DIFFERENT'}",
+        f"  {result['wall_seconds']} s in all",
+    ]
+    return "\n".join([*lines, *(f"  {difference}" for difference in checks["block_differences"])])
+
+
+def _how_to_use(info: CloudInfo, result: dict[str, Any]) -> str:
+    source = result.get("receipt", {}).get("source", {}).get("snapshot_id", "SNAPSHOT")
+    return (
+        f"\nThe local cloud is running at {info.endpoint_url}. To use it:\n"
+        '  eval "$(scripts/cloud env)"\n'
+        f"  .venv/bin/blockferry copy {source} --to {info.regions[1]} --wait\n"
+        "  scripts/cloud status | logs | down"
+    )

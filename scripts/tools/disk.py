@@ -1,0 +1,58 @@
+"""A real disk to ferry: an ext4 image with a real file tree in it, sparse on this machine."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sysconfig
+from pathlib import Path
+
+from tools.environment import repository_root
+
+GIB = 2**30
+
+
+class DiskFailed(RuntimeError):
+    """An e2fsprogs command is missing or failed."""
+
+
+def make_tree(folder: Path) -> int:
+    """Fill ``folder`` with Python's standard library, the installed packages and this project.
+
+    Returns the bytes of the files in it: some hundred MB of real sources, binaries and data.
+    """
+    library = Path(sysconfig.get_paths()["stdlib"])
+    packages = Path(sysconfig.get_paths()["purelib"])
+    skip = shutil.ignore_patterns("site-packages", "__pycache__", "*.pyc")
+    shutil.copytree(library, folder / "python", ignore=skip, symlinks=True)
+    shutil.copytree(packages, folder / "packages", ignore=skip, symlinks=True)
+    for name in ("layers", "functions", "statemachines", "terraform", "docs", "README.md"):
+        source = repository_root() / name
+        if source.is_dir():
+            shutil.copytree(source, folder / "blockferry" / name, ignore=skip, symlinks=True)
+        elif source.exists():
+            (folder / "blockferry").mkdir(exist_ok=True)
+            shutil.copy2(source, folder / "blockferry" / name)
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
+
+
+def make_ext4(image: Path, *, tree: Path, size_gib: int, label: str = "blockferry") -> None:
+    """Make a sparse ext4 image of ``size_gib`` GiB holding ``tree``. Raises ``DiskFailed``."""
+    with image.open("wb") as handle:
+        handle.truncate(size_gib * GIB)
+    _run("mkfs.ext4", "-q", "-F", "-L", label, "-d", str(tree), str(image))
+
+
+def check_ext4(image: Path) -> str:
+    """``fsck -n -f`` of an image: its summary line. Raises ``DiskFailed`` when anything is wrong with it."""
+    return _run("e2fsck", "-n", "-f", str(image)).strip().splitlines()[-1]
+
+
+def _run(command: str, *arguments: str) -> str:
+    found = shutil.which(command) or shutil.which(command, path="/sbin:/usr/sbin:/usr/local/sbin")
+    if found is None:
+        raise DiskFailed(f"{command} is not installed; install e2fsprogs (apt-get install e2fsprogs) and try again")
+    done = subprocess.run([found, *arguments], capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise DiskFailed(f"{command} {' '.join(arguments)} ended with {done.returncode}:\n{done.stdout}{done.stderr}")
+    return done.stdout
