@@ -51,7 +51,7 @@ def _repair_alarms(host: Host) -> None:
     def describe_completely(params: Mapping[str, Any], data: Any, is_cbor: bool, is_json: bool = False) -> Response:
         if is_cbor or is_json:
             return describe(params, data, is_cbor, is_json)
-        status, headers, body = describe(params, nested_query(params), False, True)
+        status, _, body = describe(params, nested_query(params), False, True)
         if status != 200:
             return describe(params, data, is_cbor, is_json)
         content = {"MetricAlarms": [], "CompositeAlarms": [], **json.loads(body)}

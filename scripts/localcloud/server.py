@@ -200,7 +200,8 @@ async def _serve(host: Host, listener: socket.socket, *, ready_file: Path) -> No
     config.shutdown_timeout = SHUTDOWN_SECONDS
     config.loglevel = "WARNING"
     application = ControlLayer(importlib.import_module("ministack.app").app, host.control, on_ready=announce)
-    await serve(application, config, shutdown_trigger=stop.wait)
+    # hypercorn's types spell out every message; ours, like ASGI itself, leave them open.
+    await serve(application, config, shutdown_trigger=stop.wait)  # type: ignore[arg-type]
 
 
 def _raise_descriptor_limit() -> None:
