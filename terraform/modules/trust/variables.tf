@@ -37,7 +37,7 @@ variable "external_id" {
   nullable    = false
 
   validation {
-    condition     = can(regex("^[\\w+=,.@:/-]{8,1224}$", var.external_id))
+    condition     = can(regex("^[\\w+=,.@:/-]{8,}$", var.external_id)) && length(var.external_id) <= 1224
     error_message = "The external id must have 8 to 1224 letters, digits and characters of +=,.@:/-_."
   }
 }

@@ -1,0 +1,98 @@
+# The real provider renders the policies, so this reads what AWS would get. It makes no call: nothing is
+# applied, and what it would ask AWS is given here.
+
+provider "aws" {
+  region                      = "us-east-1"
+  access_key                  = "111122223333"
+  secret_key                  = "offline"
+  skip_credentials_validation = true
+  skip_metadata_api_check     = true
+  skip_requesting_account_id  = true
+}
+
+override_data {
+  target = data.aws_caller_identity.current
+  values = { account_id = "111122223333" }
+}
+
+variables {
+  name_prefix = "blockferry"
+  regions     = ["us-east-1", "eu-west-1"]
+}
+
+run "an_operator_starts_and_redrives_jobs_in_the_named_regions" {
+  command = plan
+
+  assert {
+    condition = toset(one([
+      for statement in jsondecode(aws_iam_policy.operator.policy).Statement : statement.Resource if statement.Sid == "StartJobs"
+      ])) == toset([
+      "arn:aws:states:us-east-1:111122223333:stateMachine:blockferry-*",
+      "arn:aws:states:eu-west-1:111122223333:stateMachine:blockferry-*",
+    ])
+    error_message = "The operator must start the machines of this deployment only."
+  }
+
+  assert {
+    condition = toset(flatten([
+      for statement in jsondecode(aws_iam_policy.operator.policy).Statement : statement.Resource if try(contains(statement.Action, "states:RedriveExecution"), false)
+      ])) == toset([
+      "arn:aws:states:us-east-1:111122223333:execution:blockferry-*",
+      "arn:aws:states:eu-west-1:111122223333:execution:blockferry-*",
+    ])
+    error_message = "The operator must redrive jobs of this deployment only."
+  }
+}
+
+run "an_operator_reads_receipts_and_changes_nothing_in_s3" {
+  command = plan
+
+  assert {
+    condition = toset([
+      for action in flatten([for statement in jsondecode(aws_iam_policy.operator.policy).Statement : statement.Action]) : action if startswith(action, "s3:")
+    ]) == toset(["s3:GetObject", "s3:ListBucket"])
+    error_message = "The operator must read only."
+  }
+
+  assert {
+    condition = alltrue(flatten([
+      for statement in jsondecode(aws_iam_policy.operator.policy).Statement : [
+        for arn in flatten([statement.Resource]) : strcontains(arn, "/jobs/*/receipt.json") || strcontains(arn, "/jobs/*/report.")
+      ] if statement.Action == "s3:GetObject"
+    ]))
+    error_message = "The operator must see receipts and reports only."
+  }
+}
+
+run "tags_say_who_made_the_policy" {
+  command = plan
+
+  variables {
+    tags = { Team = "storage" }
+  }
+
+  assert {
+    condition     = aws_iam_policy.operator.name == "blockferry-operator" && aws_iam_policy.operator.tags == tomap({ Team = "storage", Project = "blockferry", ManagedBy = "terraform" })
+    error_message = "The policy must carry the tags."
+  }
+}
+
+run "no_region_is_refused" {
+  command = plan
+
+  variables {
+    regions = []
+  }
+
+  expect_failures = [var.regions]
+}
+
+run "a_prefix_that_no_bucket_may_have_is_refused" {
+  command = plan
+
+  variables {
+    name_prefix = "Block_Ferry"
+  }
+
+  expect_failures = [var.name_prefix]
+}

@@ -1,0 +1,263 @@
+# What Terraform grants a function is what its permissions.json declares, both ways.
+#
+# The real provider renders the policies, so this reads what AWS would get. It makes no call: nothing is
+# applied, and what it would ask AWS is given here.
+
+provider "aws" {
+  region                      = "us-east-1"
+  access_key                  = "111122223333"
+  secret_key                  = "offline"
+  skip_credentials_validation = true
+  skip_metadata_api_check     = true
+  skip_requesting_account_id  = true
+}
+
+override_data {
+  target = data.aws_caller_identity.current
+  values = { account_id = "111122223333" }
+}
+
+# The modules within have tests of their own. The policies of the functions are made in this one.
+override_module {
+  target  = module.function
+  outputs = { arn = "arn:aws:lambda:us-east-1:111122223333:function:overridden", name = "overridden", role_arn = "arn:aws:iam::111122223333:role/overridden", log_group_name = "overridden" }
+}
+
+override_module {
+  target  = module.copy
+  outputs = { arn = "arn:aws:states:us-east-1:111122223333:stateMachine:blockferry-copy", name = "blockferry-copy", role_arn = "arn:aws:iam::111122223333:role/overridden", log_group_name = "overridden", alarm_arns = [] }
+}
+
+variables {
+  name_prefix       = "blockferry"
+  artifacts_dir     = "../../tests/artifacts"
+  definitions_dir   = "../../../statemachines"
+  trusted_role_arns = ["arn:aws:iam::123456789012:role/blockferry-access"]
+}
+
+run "every_function_is_granted_what_it_declares" {
+  command = plan
+
+  assert {
+    condition = alltrue([
+      for name in keys(local.functions) : length(setsubtract(
+        keys(jsondecode(file("../../../functions/${name}/permissions.json")).actions),
+        flatten([for statement in jsondecode(data.aws_iam_policy_document.function[name].json).Statement : statement.Action]),
+      )) == 0
+    ])
+    error_message = "Declared, but not granted: ${jsonencode({
+      for name in keys(local.functions) : name => setsubtract(
+        keys(jsondecode(file("../../../functions/${name}/permissions.json")).actions),
+        flatten([for statement in jsondecode(data.aws_iam_policy_document.function[name].json).Statement : statement.Action]),
+      )
+    })}"
+  }
+}
+
+run "no_function_is_granted_what_it_does_not_declare" {
+  command = plan
+
+  assert {
+    condition = alltrue([
+      for name in keys(local.functions) : length(setsubtract(
+        flatten([for statement in jsondecode(data.aws_iam_policy_document.function[name].json).Statement : statement.Action]),
+        keys(jsondecode(file("../../../functions/${name}/permissions.json")).actions),
+      )) == 0
+    ])
+    error_message = "Granted, but not declared: ${jsonencode({
+      for name in keys(local.functions) : name => setsubtract(
+        flatten([for statement in jsondecode(data.aws_iam_policy_document.function[name].json).Statement : statement.Action]),
+        keys(jsondecode(file("../../../functions/${name}/permissions.json")).actions),
+      )
+    })}"
+  }
+}
+
+run "every_folder_with_a_function_is_deployed" {
+  command = plan
+
+  assert {
+    condition     = toset([for path in fileset("../../../functions", "*/permissions.json") : dirname(path)]) == toset(keys(local.functions))
+    error_message = "functions/ and the functions of this module must be the same."
+  }
+}
+
+run "only_describe_is_granted_on_everything" {
+  command = plan
+
+  assert {
+    condition = alltrue(flatten([
+      for name, document in data.aws_iam_policy_document.function : [
+        for statement in jsondecode(document.json).Statement : [
+          for action in flatten([statement.Action]) : startswith(action, "ec2:Describe")
+        ] if contains(flatten([statement.Resource]), "*")
+      ]
+    ]))
+    error_message = "Only the Describe actions of EC2 have no resource level."
+  }
+
+  assert {
+    condition = alltrue(flatten([
+      for name, document in data.aws_iam_policy_document.function : [
+        for statement in jsondecode(document.json).Statement : [
+          for action in flatten([statement.Action]) : !strcontains(action, "*")
+        ]
+      ]
+    ]))
+    error_message = "Every action must be named."
+  }
+}
+
+run "only_snapshots_of_jobs_are_written_sealed_and_deleted" {
+  command = plan
+
+  assert {
+    condition = alltrue(flatten([
+      for name, document in data.aws_iam_policy_document.function : [
+        for statement in jsondecode(document.json).Statement :
+        try(statement.Condition, {}) == { Null = { "aws:ResourceTag/blockferry:job-id" = "false" } }
+        if length(setintersection(flatten([statement.Action]), ["ebs:PutSnapshotBlock", "ebs:CompleteSnapshot", "ec2:DeleteSnapshot"])) > 0
+      ]
+    ]))
+    error_message = "Changing a snapshot must ask for the job's tag."
+  }
+
+  assert {
+    condition = one([
+      for statement in jsondecode(data.aws_iam_policy_document.function["plan_transfer"].json).Statement : statement.Condition if statement.Action == "ebs:StartSnapshot"
+    ]) == { Null = { "aws:RequestTag/blockferry:job-id" = "false" } }
+    error_message = "A snapshot must be started with the job's tag."
+  }
+}
+
+run "functions_stay_below_jobs_in_the_work_bucket" {
+  command = plan
+
+  assert {
+    condition = alltrue(flatten([
+      for name, document in data.aws_iam_policy_document.function : [
+        for statement in jsondecode(document.json).Statement :
+        statement.Resource == "arn:aws:s3:::blockferry-work-111122223333-us-east-1/jobs/*"
+        if length(setintersection(flatten([statement.Action]), ["s3:GetObject", "s3:PutObject", "s3:DeleteObject"])) > 0
+      ]
+    ]))
+    error_message = "Objects must be those of jobs."
+  }
+
+  assert {
+    condition = alltrue(flatten([
+      for name, document in data.aws_iam_policy_document.function : [
+        for statement in jsondecode(document.json).Statement :
+        statement.Resource == "arn:aws:s3:::blockferry-work-111122223333-us-east-1" && statement.Condition == { StringLike = { "s3:prefix" = "jobs/*" } }
+        if statement.Action == "s3:ListBucket"
+      ]
+    ]))
+    error_message = "Only keys of jobs may be listed."
+  }
+}
+
+run "keys_are_used_through_ebs_only" {
+  command = plan
+
+  assert {
+    condition = alltrue(flatten([
+      for name, document in data.aws_iam_policy_document.function : [
+        for statement in jsondecode(document.json).Statement :
+        statement.Condition.StringLike == { "kms:ViaService" = "ec2.*.amazonaws.com" } && statement.Resource == "arn:aws:kms:*:111122223333:key/*"
+        if strcontains(jsonencode(statement.Action), "kms:")
+      ]
+    ]))
+    error_message = "A key of this account may be used through EBS."
+  }
+
+  assert {
+    condition = alltrue(flatten([
+      for name, document in data.aws_iam_policy_document.function : [
+        for statement in jsondecode(document.json).Statement :
+        statement.Condition.Bool == { "kms:GrantIsForAWSResource" = "true" } if statement.Action == "kms:CreateGrant"
+      ]
+    ]))
+    error_message = "Grants must be for AWS resources only."
+  }
+}
+
+run "named_keys_replace_the_keys_of_the_account" {
+  command = plan
+
+  variables {
+    snapshot_kms_key_arns = ["arn:aws:kms:us-east-1:123456789012:key/11111111-2222-3333-4444-555555555555"]
+  }
+
+  assert {
+    condition = alltrue(flatten([
+      for name, document in data.aws_iam_policy_document.function : [
+        for statement in jsondecode(document.json).Statement :
+        statement.Resource == "arn:aws:kms:us-east-1:123456789012:key/11111111-2222-3333-4444-555555555555" if strcontains(jsonencode(statement.Action), "kms:")
+      ]
+    ]))
+    error_message = "Only the named key may be used."
+  }
+}
+
+run "without_trusted_roles_and_keys_nothing_is_assumed_and_nothing_decrypted" {
+  command = plan
+
+  variables {
+    snapshot_kms_key_arns = []
+    trusted_role_arns     = []
+  }
+
+  assert {
+    condition = alltrue([
+      for name, document in data.aws_iam_policy_document.function : !strcontains(document.json, "sts:AssumeRole") && !strcontains(document.json, "kms:")
+    ])
+    error_message = "Nothing to assume and no key to use: nothing to permit."
+  }
+}
+
+run "a_key_of_the_work_bucket_is_used_through_s3_only" {
+  command = plan
+
+  variables {
+    snapshot_kms_key_arns = []
+    storage_kms_key_arn   = "arn:aws:kms:us-east-1:111122223333:key/11111111-2222-3333-4444-555555555555"
+  }
+
+  assert {
+    condition = alltrue([
+      for name, document in data.aws_iam_policy_document.function : one([
+        for statement in jsondecode(document.json).Statement : statement.Condition if strcontains(jsonencode(statement.Action), "kms:")
+      ]) == { StringEquals = { "kms:ViaService" = "s3.us-east-1.amazonaws.com" } }
+    ])
+    error_message = "Every function must reach the encrypted bucket, and use its key for nothing else."
+  }
+}
+
+run "only_the_schedule_group_of_this_deployment_invokes_the_sweeper" {
+  command = plan
+
+  assert {
+    condition = jsondecode(aws_iam_role.sweep_schedule.assume_role_policy).Statement[0].Condition == {
+      ArnEquals    = { "aws:SourceArn" = "arn:aws:scheduler:us-east-1:111122223333:schedule-group/blockferry" }
+      StringEquals = { "aws:SourceAccount" = "111122223333" }
+    }
+    error_message = "The trust policy must name this account and this schedule group."
+  }
+
+  assert {
+    condition     = one(jsondecode(aws_iam_role_policy.sweep_schedule.policy).Statement).Resource == "arn:aws:lambda:us-east-1:111122223333:function:blockferry-sweep-jobs"
+    error_message = "The schedule must invoke the sweeper only."
+  }
+}
+
+run "buckets_refuse_plain_http" {
+  command = plan
+
+  assert {
+    condition = alltrue([
+      for kind, document in data.aws_iam_policy_document.bucket :
+      one(jsondecode(document.json).Statement).Effect == "Deny" && one(jsondecode(document.json).Statement).Condition == { Bool = { "aws:SecureTransport" = "false" } }
+    ])
+    error_message = "Both buckets must deny requests without TLS."
+  }
+}

@@ -1,0 +1,134 @@
+mock_provider "aws" {
+  source = "../../tests/mocks"
+}
+
+variables {
+  name_prefix     = "blockferry"
+  artifacts_dir   = "../../tests/artifacts"
+  definitions_dir = "../../../statemachines"
+}
+
+run "a_region_has_everything_by_default" {
+  assert {
+    condition     = aws_s3_bucket.work.bucket == "blockferry-work-111122223333-us-east-1" && aws_s3_bucket.archive.bucket == "blockferry-archive-111122223333-us-east-1"
+    error_message = "Buckets must be named after prefix, account and region."
+  }
+
+  assert {
+    condition     = toset(keys(output.functions)) == toset(["check_targets", "complete_transfer", "move_blocks", "plan_transfer", "sweep_jobs", "write_receipt"])
+    error_message = "All functions must be there."
+  }
+
+  assert {
+    condition     = { for name, function in local.functions : name => function.timeout_seconds } == { check_targets = 60, complete_transfer = 900, move_blocks = 900, plan_transfer = 300, sweep_jobs = 300, write_receipt = 120 }
+    error_message = "Every function must have its timeout."
+  }
+
+  assert {
+    condition     = { for name, function in module.function : name => function.name } == { for name in keys(local.functions) : name => "blockferry-${replace(name, "_", "-")}" }
+    error_message = "Functions must be named after the prefix, with hyphens."
+  }
+
+  assert {
+    condition     = aws_scheduler_schedule.sweep.schedule_expression == "rate(1 hour)" && aws_scheduler_schedule.sweep.target[0].arn == output.functions["sweep_jobs"]
+    error_message = "The sweeper must run every hour."
+  }
+
+  assert {
+    condition     = toset(keys(aws_cloudwatch_metric_alarm.sweep)) == toset(["failed", "missed"]) && output.dashboard == "blockferry-us-east-1"
+    error_message = "Alarms and dashboard must be on."
+  }
+
+  assert {
+    condition     = strcontains(output.start_commands["copy"], output.state_machines["copy"])
+    error_message = "The start command must name the machine."
+  }
+}
+
+run "archives_are_versioned_and_never_expire_and_job_records_do" {
+  assert {
+    condition     = aws_s3_bucket_versioning.archive.versioning_configuration[0].status == "Enabled"
+    error_message = "The archive bucket must be versioned."
+  }
+
+  assert {
+    condition     = alltrue([for rule in aws_s3_bucket_lifecycle_configuration.archive.rule : length(rule.expiration) == 0 && length(rule.noncurrent_version_expiration) == 0 && length(rule.transition) == 0])
+    error_message = "No rule may touch archives."
+  }
+
+  assert {
+    condition = alltrue([
+      for configuration in [aws_s3_bucket_lifecycle_configuration.archive, aws_s3_bucket_lifecycle_configuration.work] :
+      one(flatten([for rule in configuration.rule : rule.abort_incomplete_multipart_upload[*].days_after_initiation])) == 7
+    ])
+    error_message = "Incomplete uploads must end after seven days in both buckets."
+  }
+
+  assert {
+    condition = one([
+      for rule in aws_s3_bucket_lifecycle_configuration.work.rule : rule.expiration[0].days if length(rule.expiration) > 0 && try(rule.filter[0].prefix, "") == "jobs/"
+    ]) == 35
+    error_message = "Job records must expire after 35 days."
+  }
+
+  assert {
+    condition = alltrue([
+      for block in aws_s3_bucket_public_access_block.this :
+      block.block_public_acls && block.block_public_policy && block.ignore_public_acls && block.restrict_public_buckets
+    ]) && length(aws_s3_bucket_public_access_block.this) == 2
+    error_message = "Neither bucket may become public."
+  }
+
+  assert {
+    condition     = alltrue([for encryption in aws_s3_bucket_server_side_encryption_configuration.this : one(one(encryption.rule).apply_server_side_encryption_by_default).sse_algorithm == "AES256"])
+    error_message = "Without a key, S3's own encrypts."
+  }
+
+  assert {
+    condition     = !aws_s3_bucket.work.force_destroy && !aws_s3_bucket.archive.force_destroy
+    error_message = "Buckets with objects must not be destroyed by default."
+  }
+}
+
+run "a_key_encrypts_both_buckets" {
+  variables {
+    storage_kms_key_arn = "arn:aws:kms:us-east-1:111122223333:key/11111111-2222-3333-4444-555555555555"
+  }
+
+  assert {
+    condition     = alltrue([for encryption in aws_s3_bucket_server_side_encryption_configuration.this : one(one(encryption.rule).apply_server_side_encryption_by_default).kms_master_key_id == var.storage_kms_key_arn])
+    error_message = "The key must encrypt both buckets."
+  }
+}
+
+run "everything_optional_can_be_off" {
+  variables {
+    observability = { alarms = false, dashboard = false, tracing = false, state_machine_log_level = "OFF" }
+  }
+
+  assert {
+    condition     = length(aws_cloudwatch_metric_alarm.sweep) == 0 && length(aws_cloudwatch_dashboard.this) == 0 && output.dashboard == null
+    error_message = "There must be no alarm and no dashboard."
+  }
+}
+
+run "tags_reach_the_resources" {
+  variables {
+    tags = { Team = "storage" }
+  }
+
+  assert {
+    condition     = aws_s3_bucket.archive.tags == tomap({ Team = "storage", Project = "blockferry", ManagedBy = "terraform" })
+    error_message = "Resources must carry the tags and the fixed ones."
+  }
+}
+
+run "a_missing_layer_says_to_build" {
+  command = plan
+
+  variables {
+    lambda = { architecture = "x86_64" }
+  }
+
+  expect_failures = [aws_lambda_layer_version.core]
+}

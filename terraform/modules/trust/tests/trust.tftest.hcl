@@ -1,0 +1,164 @@
+# The real provider renders the policies, so this reads what AWS would get. It makes no call: nothing is
+# applied, and what it would ask AWS is given here.
+
+provider "aws" {
+  region                      = "us-east-1"
+  access_key                  = "111122223333"
+  secret_key                  = "offline"
+  skip_credentials_validation = true
+  skip_metadata_api_check     = true
+  skip_requesting_account_id  = true
+}
+
+variables {
+  trusted     = { account_id = "111122223333" }
+  external_id = "ferry-7f3a2c"
+  source_side = { regions = ["us-east-1"] }
+}
+
+run "only_functions_of_the_deployment_with_the_external_id_may_assume_the_role" {
+  command = plan
+
+  assert {
+    condition = jsondecode(aws_iam_role.this.assume_role_policy).Statement == [{
+      Action = "sts:AssumeRole"
+      Condition = {
+        ArnLike      = { "aws:PrincipalArn" = "arn:aws:iam::111122223333:role/blockferry-*" }
+        StringEquals = { "sts:ExternalId" = "ferry-7f3a2c" }
+      }
+      Effect    = "Allow"
+      Principal = { AWS = "arn:aws:iam::111122223333:root" }
+      Sid       = "FunctionsOfTheDeployment"
+    }]
+    error_message = "The trust policy must ask for the account, the role names and the external id."
+  }
+}
+
+run "a_source_side_reads_and_never_writes" {
+  command = plan
+
+  assert {
+    condition = toset(flatten([for statement in jsondecode(aws_iam_role_policy.this.policy).Statement : statement.Action])) == toset([
+      "ebs:GetSnapshotBlock", "ebs:ListChangedBlocks", "ebs:ListSnapshotBlocks", "ec2:DescribeSnapshots",
+    ])
+    error_message = "The source side must read only."
+  }
+
+  assert {
+    condition = one([
+      for statement in jsondecode(aws_iam_role_policy.this.policy).Statement : statement.Resource if statement.Sid == "ReadSnapshots"
+    ]) == "arn:aws:ec2:us-east-1::snapshot/*"
+    error_message = "The source side must read in its regions only."
+  }
+}
+
+run "a_source_side_can_be_narrowed_to_a_tag" {
+  command = plan
+
+  variables {
+    source_side = { regions = ["us-east-1"], required_tag = { key = "ferry", value = "yes" } }
+  }
+
+  assert {
+    condition = one([
+      for statement in jsondecode(aws_iam_role_policy.this.policy).Statement : statement.Condition if statement.Sid == "ReadSnapshots"
+    ]) == { StringEquals = { "aws:ResourceTag/ferry" = "yes" } }
+    error_message = "Only tagged snapshots may be read."
+  }
+}
+
+run "a_target_side_changes_only_snapshots_of_jobs_and_reads_no_block" {
+  command = plan
+
+  variables {
+    source_side = null
+    target_side = { regions = ["eu-west-1"] }
+  }
+
+  assert {
+    condition = toset(flatten([for statement in jsondecode(aws_iam_role_policy.this.policy).Statement : statement.Action])) == toset([
+      "ebs:CompleteSnapshot", "ebs:PutSnapshotBlock", "ebs:StartSnapshot",
+      "ec2:CreateTags", "ec2:DeleteSnapshot", "ec2:DescribeRegions", "ec2:DescribeSnapshots",
+    ])
+    error_message = "The target side must write only."
+  }
+
+  assert {
+    condition = one([
+      for statement in jsondecode(aws_iam_role_policy.this.policy).Statement : statement.Condition if try(contains(statement.Action, "ec2:DeleteSnapshot"), false)
+    ]) == { Null = { "aws:ResourceTag/blockferry:job-id" = "false" } }
+    error_message = "The target side must change snapshots of jobs only."
+  }
+}
+
+run "keys_are_used_through_ebs_only" {
+  command = plan
+
+  variables {
+    source_side = { regions = ["us-east-1"], kms_key_arns = ["arn:aws:kms:us-east-1:123456789012:key/11111111-2222-3333-4444-555555555555"] }
+    target_side = { regions = ["eu-west-1"], kms_key_arns = ["arn:aws:kms:eu-west-1:123456789012:key/11111111-2222-3333-4444-555555555555"] }
+  }
+
+  assert {
+    condition = alltrue([
+      for statement in jsondecode(aws_iam_role_policy.this.policy).Statement :
+      startswith(one(values(statement.Condition.StringEquals)), "ec2.") if strcontains(jsonencode(statement.Action), "kms:")
+    ])
+    error_message = "Every use of a key must come through EBS."
+  }
+
+  assert {
+    condition = one([
+      for statement in jsondecode(aws_iam_role_policy.this.policy).Statement : statement.Condition.Bool if statement.Action == "kms:CreateGrant"
+    ]) == { "kms:GrantIsForAWSResource" = "true" }
+    error_message = "Grants must be for AWS resources only."
+  }
+
+  assert {
+    condition = !contains(flatten([
+      for statement in jsondecode(aws_iam_role_policy.this.policy).Statement : statement.Action
+      if contains(flatten([statement.Resource]), "arn:aws:kms:us-east-1:123456789012:key/11111111-2222-3333-4444-555555555555")
+    ]), "kms:Encrypt")
+    error_message = "The source's key must decrypt only."
+  }
+}
+
+run "a_role_for_nothing_is_refused" {
+  command = plan
+
+  variables {
+    source_side = null
+  }
+
+  expect_failures = [var.target_side]
+}
+
+run "a_side_without_a_region_is_refused" {
+  command = plan
+
+  variables {
+    source_side = { regions = [] }
+  }
+
+  expect_failures = [var.source_side]
+}
+
+run "a_short_external_id_is_refused" {
+  command = plan
+
+  variables {
+    external_id = "1234"
+  }
+
+  expect_failures = [var.external_id]
+}
+
+run "an_alias_in_place_of_a_key_is_refused" {
+  command = plan
+
+  variables {
+    source_side = { regions = ["us-east-1"], kms_key_arns = ["arn:aws:kms:us-east-1:123456789012:alias/backup"] }
+  }
+
+  expect_failures = [var.source_side]
+}
