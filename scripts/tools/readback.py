@@ -77,9 +77,7 @@ def restore(
     return len(blocks)
 
 
-def compare_blocks(
-    source: tuple[EBSClient, str], copy: tuple[EBSClient, str], *, limit: int = 10
-) -> Comparison:
+def compare_blocks(source: tuple[EBSClient, str], copy: tuple[EBSClient, str], *, limit: int = 10) -> Comparison:
     """Hold two snapshots against each other: the allocated sets, then every block byte for byte."""
     ours, theirs = allocated(*source), allocated(*copy)
     differences = [f"block {index} is only in {source[1]}" for index in sorted(ours.keys() - theirs.keys())]

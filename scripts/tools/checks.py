@@ -1,0 +1,119 @@
+"""``scripts/test``: run the checks, two at a time, and say in one line each how it went."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from tools.environment import EnvironmentFailed, repository_root
+from tools.parts import PARTS, Part
+from tools.processes import CommandFailed, Commands
+from tools.terraform import TerraformFailed
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """How one part went."""
+
+    part: Part
+    seconds: float
+    shown: Sequence[str]
+    failure: str | None
+
+
+def run_part(part: Part, commands: Commands) -> Outcome:
+    """Run one part; whatever goes wrong in it becomes its failure."""
+    start = time.monotonic()
+    shown: Sequence[str] = ()
+    failure: str | None = None
+    try:
+        shown = part.run(commands)
+    except (CommandFailed, TerraformFailed, EnvironmentFailed, OSError) as error:
+        failure = str(error) or repr(error)
+    return Outcome(part=part, seconds=time.monotonic() - start, shown=shown, failure=failure)
+
+
+def run_parts(parts: Sequence[Part], commands: Commands, *, jobs: int) -> list[Outcome]:
+    """Run the parts, ``jobs`` at a time, and those that must be alone after the others, one by one."""
+    printing = threading.Lock()
+
+    def run_and_report(part: Part) -> Outcome:
+        outcome = run_part(part, commands)
+        with printing:
+            report(outcome)
+        return outcome
+
+    executor = ThreadPoolExecutor(max_workers=jobs)
+    try:
+        together = [executor.submit(run_and_report, part) for part in parts if not part.alone]
+        outcomes = [future.result() for future in together]
+        outcomes += [run_and_report(part) for part in parts if part.alone]
+    except KeyboardInterrupt:
+        commands.stop()
+        raise
+    finally:
+        executor.shutdown(cancel_futures=True)
+    return outcomes
+
+
+def report(outcome: Outcome) -> None:
+    """One line for the part, what it has to show below it, and the output of a failed one."""
+    verdict = "ok" if outcome.failure is None else "FAILED"
+    print(f"{outcome.part.name:<10} {verdict:<6} {outcome.seconds:7.1f} s", flush=True)
+    if outcome.failure is not None:
+        print(f"\n{outcome.failure.strip()}\n", flush=True)
+    for line in outcome.shown:
+        print(line, flush=True)
+
+
+def chosen(*, fast: bool, only: Sequence[str] | None) -> list[Part]:
+    """The parts to run, in their order. Naming a part includes it, also a slow one in a fast run."""
+    if only:
+        return [part for part in PARTS if part.name in only]
+    return [part for part in PARTS if not (fast and part.slow)]
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command ``scripts/test``."""
+    parser = argparse.ArgumentParser(
+        prog="scripts/test",
+        description="Run the checks of this repository. Exit status 1 if any of them fails.",
+        epilog="parts:\n" + "\n".join(f"  {part.name:<10} {part.says}" for part in PARTS),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    slow = " and ".join(part.name for part in PARTS if part.slow)
+    parser.add_argument("--fast", action="store_true", help=f"leave out {slow}: before each commit")
+    parser.add_argument(
+        "--only", nargs="+", metavar="PART", choices=[part.name for part in PARTS], help="only these parts"
+    )
+    parser.add_argument("--jobs", type=int, default=2, help="how many parts run side by side (default: %(default)s)")
+    options = parser.parse_args(arguments)
+    if options.jobs < 1:
+        parser.error("--jobs must be at least 1")
+    start = time.monotonic()
+    commands = Commands(repository_root(), _environment())
+    parts = chosen(fast=options.fast, only=options.only)
+    try:
+        outcomes = run_parts(parts, commands, jobs=options.jobs)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    seconds = time.monotonic() - start
+    failed = [outcome.part.name for outcome in outcomes if outcome.failure is not None]
+    if failed:
+        print(f"total: {len(failed)} of {len(outcomes)} parts FAILED ({', '.join(failed)}) in {seconds:.1f} s")
+        return 1
+    print(f"total: all {len(outcomes)} parts ok in {seconds:.1f} s")
+    return 0
+
+
+def _environment() -> dict[str, str]:
+    """This process's environment, with the commands of the project's environment found first."""
+    return {**os.environ, "PATH": f"{Path(sys.prefix) / 'bin'}{os.pathsep}{os.environ.get('PATH', '')}"}
