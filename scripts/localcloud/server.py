@@ -9,8 +9,8 @@
 - ``lambda/...``, ``states/...``, ``events/...``: what those parts register (see their modules)
 - ``ebs/...``: passed on to the EBS server
 
-The ready file is written when requests are served: one JSON object with ``pid``, ``endpoint_url`` and
-``ebs_endpoint_url``.
+The ready file is written when requests are served: one JSON object with ``pid``, ``account_id``,
+``endpoint_url`` and ``ebs_endpoint_url``.
 """
 
 from __future__ import annotations
@@ -188,6 +188,7 @@ async def _serve(host: Host, listener: socket.socket, *, ready_file: Path) -> No
             "pid": os.getpid(),
             "endpoint_url": host.endpoint_url,
             "ebs_endpoint_url": host.ebs_endpoint_url,
+            "account_id": host.default_account_id,
         }
         partial = ready_file.with_name(ready_file.name + ".new")
         partial.write_text(json.dumps(ready))
