@@ -1,0 +1,120 @@
+"""The EBS process: ``python -m localcloud.ebs.server --data-dir D --main-url URL --port-file F``.
+
+Ends on SIGTERM, SIGINT and when its parent process is gone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import queue
+import signal
+import sys
+import threading
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+from localcloud.ebs.callers import Callers
+from localcloud.ebs.config import EbsConfig
+from localcloud.ebs.events import EventSink, KeptEvents
+from localcloud.ebs.httpserver import HttpServer, RawRequest
+from localcloud.ebs.kms import AnyKey, MainServerKeys
+from localcloud.ebs.messages import Response
+from localcloud.ebs.service import EbsService
+
+_TICK_SECONDS = 0.05
+
+
+class PostedEvents:
+    """Posts events to the main server's ``/_local/events``, one after the other, off the request's way."""
+
+    def __init__(self, main_url: str) -> None:
+        self._url = f"{main_url}/_local/events"
+        self._queue: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
+        threading.Thread(target=self._post_all, name="ebs-events", daemon=True).start()
+
+    def send(self, event: dict[str, Any]) -> None:
+        self._queue.put(event)
+
+    def _post_all(self) -> None:
+        while True:
+            event = self._queue.get()
+            request = urllib.request.Request(  # noqa: S310 - the main server's own address
+                self._url, data=json.dumps(event).encode(), headers={"Content-Type": "application/json"}
+            )
+            try:
+                urllib.request.urlopen(request, timeout=30).close()  # noqa: S310
+            except (urllib.error.URLError, OSError) as error:
+                print(f"event {event['id']} was not taken by {self._url}: {error}", file=sys.stderr, flush=True)
+
+
+def serve_with(service: EbsService, callers: Callers, request: RawRequest) -> Response:
+    """Answer one HTTP request as the caller that it names."""
+    account, region = callers.identify(request.headers, request.query)
+    return service.handle(request.method, request.path, request.query, request.headers, request.body, account, region)
+
+
+def _arguments(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="localcloud.ebs.server", description=__doc__)
+    parser.add_argument("--data-dir", type=Path, required=True, help="folder for block data; emptied of it")
+    parser.add_argument("--config", default=None, help="JSON file of settings, - for standard input")
+    parser.add_argument("--main-url", default=None, help="the main server: KMS, callers, events")
+    parser.add_argument("--port", type=int, default=0, help="0: any free port")
+    parser.add_argument("--port-file", type=Path, default=None, help="the port is written here when it is open")
+    parser.add_argument("--default-account", default="111122223333", help="of access keys that nobody knows")
+    parser.add_argument("--default-region", default="us-east-1", help="of requests that name none")
+    return parser.parse_args(arguments)
+
+
+def _read_config(name: str | None) -> EbsConfig:
+    if name is None:
+        return EbsConfig()
+    text = sys.stdin.read() if name == "-" else Path(name).read_text()
+    return EbsConfig().merged(json.loads(text or "{}"))
+
+
+def _write_port(port_file: Path, port: int) -> None:
+    """Atomically: who waits for the file never reads half a number."""
+    unfinished = port_file.with_name(f"{port_file.name}.{os.getpid()}")
+    unfinished.write_text(f"{port}\n")
+    unfinished.replace(port_file)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parent = os.getppid()
+    options = _arguments(arguments)
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda _number, _frame: stop.set())
+    main_url = options.main_url.rstrip("/") if options.main_url else None
+    sink: EventSink = PostedEvents(main_url) if main_url else KeptEvents()
+    service = EbsService(
+        data_dir=options.data_dir,
+        config=_read_config(options.config),
+        keys=MainServerKeys(main_url) if main_url else AnyKey(),
+        event_sink=sink,
+    )
+    callers = Callers(default_account=options.default_account, default_region=options.default_region, main_url=main_url)
+    server = HttpServer(
+        lambda request: serve_with(service, callers, request),
+        port=options.port,
+        body_timeout=lambda: service.config.body_timeout_seconds,
+    )
+    server.start()
+    if options.port_file is not None:
+        _write_port(options.port_file, server.port)
+    print(f"ebs: {server.url}", flush=True)
+    while not stop.wait(_TICK_SECONDS):
+        service.tick()
+        if os.getppid() != parent:
+            break
+    server.stop()
+    service.close()
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

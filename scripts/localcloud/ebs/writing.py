@@ -1,0 +1,355 @@
+"""StartSnapshot, PutSnapshotBlock, CompleteSnapshot.
+
+Shapes, bounds, statuses: botocore ebs/2019-11-02 service-2.json. Semantics: EBS user guide, "Write
+snapshots with EBS direct APIs", "Idempotency", "Use checksums".
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import json
+import re
+from typing import Any, TypeGuard
+
+from localcloud.ebs import access, encryption
+from localcloud.ebs.blockstore import BLOCK_SIZE
+from localcloud.ebs.errors import (
+    account_throttled,
+    client_token_conflict,
+    invalid,
+    invalid_parameter,
+    snapshot_not_found,
+    snapshot_throttled,
+    too_many_pending,
+)
+from localcloud.ebs.messages import Request, Response, json_response
+from localcloud.ebs.model import MAX_VOLUME_GIB, Snapshot
+from localcloud.ebs.registry import Registry
+
+_CLIENT_TOKEN = re.compile(r"[!-~]{1,64}")  # the guide's 64 ASCII characters, tighter than the model's 255
+
+
+class Writing:
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+        self._replays: dict[tuple[str, str, str], tuple[float, str, dict[str, Any]]] = {}
+        self._in_flight: dict[tuple[str, int], list[bytes]] = {}
+
+    # -- StartSnapshot -----------------------------------------------------------
+
+    def start(self, request: Request) -> Response:
+        registry, config = self._registry, self._registry.config
+        if config.quotas_enabled and not registry.limits.take(
+            ("StartSnapshot", request.account, request.region), config.start_per_account
+        ):
+            raise account_throttled("StartSnapshot")
+        wanted = _start_parameters(request.body)
+        token = wanted.pop("ClientToken", None)
+        fingerprint = json.dumps(wanted, sort_keys=True)
+        with registry.lock:
+            replay = self._replay(request, token, fingerprint)
+            if replay is not None:
+                return json_response(201, replay)
+            answer = self._start(request, wanted)
+            if token is not None:
+                expires = registry.clock.now() + config.client_token_seconds
+                self._replays[(request.account, request.region, token)] = (expires, fingerprint, answer)
+        return json_response(201, answer)
+
+    def _replay(self, request: Request, token: str | None, fingerprint: str) -> dict[str, Any] | None:
+        known = self._replays.get((request.account, request.region, token or ""))
+        if known is None or self._registry.clock.now() >= known[0]:
+            return None
+        if known[1] != fingerprint:
+            raise client_token_conflict()
+        return known[2]
+
+    def _start(self, request: Request, wanted: dict[str, Any]) -> dict[str, Any]:
+        registry, config = self._registry, self._registry.config
+        account, region = request.account, request.region
+        parent: Snapshot | None = None
+        if "ParentSnapshotId" in wanted:
+            parent = access.parent(registry, wanted["ParentSnapshotId"], account=account, region=region)
+            if wanted["VolumeSize"] < parent.volume_gib and config.smaller_than_parent == "refuse":
+                raise invalid(
+                    "INVALID_VOLUME_SIZE", f"VolumeSize is smaller than the parent's {parent.volume_gib} GiB."
+                )
+        outcome = encryption.for_new_snapshot(
+            encrypted=wanted.get("Encrypted"),
+            kms_key_arn=wanted.get("KmsKeyArn"),
+            parent=parent.encryption if parent else None,
+            settings=registry.settings(account, region),
+            keys=registry.keys,
+            config=config,
+            account=account,
+            region=region,
+        )
+        pending = sum(s.state == "pending" and s.origin == "direct" for s in registry.in_account(account, region))
+        if config.quotas_enabled and pending >= config.pending_snapshots:
+            raise too_many_pending(config.pending_snapshots)
+        now = registry.clock.now()
+        blocks = parent.blocks.copy() if parent else registry.new_map()
+        snapshot = registry.add(
+            Snapshot(
+                snapshot_id=registry.new_id("snap"),
+                owner=account,
+                region=region,
+                origin="direct",
+                volume_id=config.direct_volume_id,
+                volume_gib=wanted["VolumeSize"],
+                start_time=now,
+                encryption=outcome,
+                lineage=parent.lineage if parent else registry.new_lineage(),
+                blocks=blocks,
+                written=registry.new_map() if parent else blocks,
+                parent_id=parent.snapshot_id if parent else None,
+                description=wanted.get("Description", ""),
+                tags=dict(wanted.get("Tags", {})),
+                timeout_seconds=wanted["Timeout"] * 60.0,
+                last_activity=now,
+            )
+        )
+        self._watch_timeout(snapshot)
+        answer: dict[str, Any] = {
+            "SnapshotId": snapshot.snapshot_id,
+            "OwnerId": account,
+            "Status": "pending",
+            "StartTime": now,
+            "VolumeSize": snapshot.volume_gib,
+            "BlockSize": BLOCK_SIZE,
+            "Tags": [{"Key": key, "Value": value} for key, value in snapshot.tags.items()],
+            "Description": snapshot.description,
+            "ParentSnapshotId": snapshot.parent_id,
+            "KmsKeyArn": outcome.kms_key_arn,
+        }
+        return {name: value for name, value in answer.items() if value not in (None, "", [])}
+
+    def _watch_timeout(self, snapshot: Snapshot) -> None:
+        """Timeout counts from the last block written (StartSnapshot reference)."""
+
+        def expire() -> None:
+            with self._registry.lock:
+                if not self._registry.still_pending(snapshot) or snapshot.sealed_with is not None:
+                    return
+                if self._registry.clock.now() >= snapshot.last_activity + snapshot.timeout_seconds:
+                    self._registry.fail(snapshot, "The snapshot was not completed within its timeout.")
+                else:
+                    self._watch_timeout(snapshot)
+
+        self._registry.timers.at(snapshot.last_activity + snapshot.timeout_seconds, expire)
+
+    # -- PutSnapshotBlock --------------------------------------------------------
+
+    def put(self, request: Request, snapshot_id: str, index_text: str) -> Response:
+        registry, config = self._registry, self._registry.config
+        if config.quotas_enabled:
+            self._take_put(request, snapshot_id)
+        index = block_index(index_text)
+        data, headers = request.body, request.headers
+        if "content-encoding" in headers:
+            raise invalid("INVALID_CONTENT_ENCODING", "The block data must not be encoded.")
+        checksum, progress = _put_parameters(headers)
+        with registry.lock:
+            snapshot = access.writable(registry, snapshot_id, account=request.account, region=request.region)
+            _refuse_sealed(snapshot)
+        if index >= snapshot.block_limit:
+            raise invalid("INVALID_BLOCK", f"Block {index} lies outside of {snapshot.volume_gib} GiB.")
+        if len(data) != BLOCK_SIZE:
+            raise invalid("INVALID_BLOCK", f"A block has {BLOCK_SIZE} bytes, the body has {len(data)}.")
+        digest = hashlib.sha256(data).digest()
+        if base64.b64encode(digest).decode() != checksum:
+            raise invalid("INVALID_BLOCK", "The checksum does not match the block data.")
+        self._enter(snapshot_id, index, digest)
+        try:
+            slot = registry.store.put(data, digest)
+            with registry.lock:
+                if snapshot.deleted or snapshot.state != "pending" or snapshot.sealed_with is not None:
+                    registry.store.release(slot)
+                    if snapshot.deleted:
+                        raise snapshot_not_found(snapshot_id)
+                    raise invalid("INVALID_SNAPSHOT_ID", f"'{snapshot_id}' is not written to any more.")
+                if snapshot.written is not snapshot.blocks and snapshot.written is not None:
+                    registry.store.retain(slot)
+                    snapshot.written.assign(index, slot)
+                snapshot.blocks.assign(index, slot)
+                snapshot.last_activity = registry.clock.now()
+                if progress is not None and config.put_progress_shows:
+                    snapshot.progress = min(progress, 99)
+        finally:
+            self._leave(snapshot_id, index, digest)
+        answer = json_response(201, {})
+        answer.headers["x-amz-Checksum"] = checksum
+        answer.headers["x-amz-Checksum-Algorithm"] = "SHA256"
+        return answer
+
+    def _take_put(self, request: Request, snapshot_id: str) -> None:
+        registry, config = self._registry, self._registry.config
+        rate = config.account_rate(config.put_per_account, request.region)
+        if not registry.limits.take(("PutSnapshotBlock", request.account, request.region), rate):
+            raise account_throttled("PutSnapshotBlock")
+        if not registry.limits.take(("PutSnapshotBlock", snapshot_id), config.put_per_snapshot):
+            raise snapshot_throttled("PutSnapshotBlock", snapshot_id)
+
+    def _enter(self, snapshot_id: str, index: int, digest: bytes) -> None:
+        with self._registry.lock:
+            writers = self._in_flight.setdefault((snapshot_id, index), [])
+            if self._registry.config.conflicting_put == "refuse" and any(d != digest for d in writers):
+                raise invalid("CONFLICTING_BLOCK_UPDATE", f"Block {index} is being written with other data.")
+            writers.append(digest)
+
+    def _leave(self, snapshot_id: str, index: int, digest: bytes) -> None:
+        with self._registry.lock:
+            writers = self._in_flight[(snapshot_id, index)]
+            writers.remove(digest)
+            if not writers:
+                del self._in_flight[(snapshot_id, index)]
+
+    # -- CompleteSnapshot --------------------------------------------------------
+
+    def complete(self, request: Request, snapshot_id: str) -> Response:
+        registry, config = self._registry, self._registry.config
+        if config.quotas_enabled and not registry.limits.take(
+            ("CompleteSnapshot", request.account, request.region), config.complete_per_account
+        ):
+            raise account_throttled("CompleteSnapshot")
+        count, checksum = _complete_parameters(request)
+        with registry.lock:
+            existing = registry.snapshot(snapshot_id, request.region)
+            if existing is not None and existing.owner == request.account and existing.sealed_with is not None:
+                if config.complete_again == "accept" and existing.sealed_with == (count, checksum):
+                    return json_response(202, {"Status": existing.state})
+                raise invalid("INVALID_SNAPSHOT_ID", f"'{snapshot_id}' was completed already.")
+            snapshot = access.writable(registry, snapshot_id, account=request.account, region=request.region)
+            written = snapshot.written
+            assert written is not None  # noqa: S101 - a pending snapshot of StartSnapshot has it
+            wrong = ""
+            actual = registry.linear_checksum(written)
+            if count != len(written):
+                wrong = f"ChangedBlocksCount is {count}, {len(written)} blocks were written."
+            elif checksum is not None and checksum != actual:
+                wrong = "The aggregated checksum does not match the blocks written."
+            if wrong and config.complete_mismatch == "refuse":
+                raise invalid_parameter(wrong)
+            snapshot.sealed_with = (count, checksum)
+            snapshot.changed_blocks_count, snapshot.linear_checksum = len(written), actual
+            due = registry.clock.now() + config.seal_seconds
+            registry.timers.at(due, lambda: self._seal(snapshot, wrong))
+        return json_response(202, {"Status": "pending"})
+
+    def _seal(self, snapshot: Snapshot, wrong: str) -> None:
+        registry = self._registry
+        with registry.lock:
+            if not registry.still_pending(snapshot):
+                return
+            if wrong:
+                registry.fail(snapshot, wrong)
+            else:
+                registry.complete(snapshot)
+        if registry.config.direct_completion_event:
+            registry.events.notify(
+                registry.config,
+                snapshot,
+                event="createSnapshot",
+                result="failed" if wrong else "succeeded",
+                cause=wrong,
+                source=f"volume/{snapshot.volume_id}",
+            )
+
+
+def _refuse_sealed(snapshot: Snapshot) -> None:
+    if snapshot.sealed_with is not None:
+        raise invalid("INVALID_SNAPSHOT_ID", f"'{snapshot.snapshot_id}' is being completed.")
+
+
+def block_index(text: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,10}", text):
+        raise invalid("INVALID_BLOCK", f"'{text}' is not a block index.")
+    return int(text)
+
+
+def _put_parameters(headers: Any) -> tuple[str, int | None]:
+    """The checksum, and the progress if one was sent."""
+    if headers.get("x-amz-data-length") != str(BLOCK_SIZE):
+        raise invalid_parameter(f"x-amz-Data-Length must be {BLOCK_SIZE}.")
+    if headers.get("x-amz-checksum-algorithm") != "SHA256":
+        raise invalid_parameter("x-amz-Checksum-Algorithm must be SHA256.")
+    checksum = headers.get("x-amz-checksum", "")
+    if not _is_sha256(checksum):
+        raise invalid_parameter("x-amz-Checksum must be a base64 SHA-256 digest.")
+    progress = headers.get("x-amz-progress")
+    if progress is None:
+        return checksum, None
+    if not re.fullmatch(r"[0-9]{1,3}", progress) or int(progress) > 100:
+        raise invalid_parameter("x-amz-Progress must be 0 to 100.")
+    return checksum, int(progress)
+
+
+def _is_sha256(text: str) -> bool:
+    try:
+        return len(base64.b64decode(text, validate=True)) == 32
+    except (binascii.Error, ValueError):
+        return False
+
+
+def _complete_parameters(request: Request) -> tuple[int, str | None]:
+    headers = request.headers
+    count = headers.get("x-amz-changedblockscount", "")
+    if not re.fullmatch(r"[0-9]{1,10}", count):
+        raise invalid_parameter("x-amz-ChangedBlocksCount must be a number of blocks.")
+    checksum = headers.get("x-amz-checksum")
+    if checksum is None:
+        return int(count), None
+    if headers.get("x-amz-checksum-algorithm") != "SHA256":
+        raise invalid_parameter("x-amz-Checksum-Algorithm must be SHA256.")
+    if headers.get("x-amz-checksum-aggregation-method") != "LINEAR":
+        raise invalid_parameter("x-amz-Checksum-Aggregation-Method must be LINEAR.")
+    if not _is_sha256(checksum):
+        raise invalid_parameter("x-amz-Checksum must be a base64 SHA-256 digest.")
+    return int(count), checksum
+
+
+def _start_parameters(body: bytes | bytearray) -> dict[str, Any]:
+    """StartSnapshot's members, checked against the model's bounds; Tags as a dict, Timeout filled in."""
+    try:
+        given = json.loads(bytes(body) or b"{}")
+    except ValueError:
+        raise invalid_parameter("The request body is not JSON.") from None
+    if not isinstance(given, dict):
+        raise invalid_parameter("The request body is not a JSON object.")
+    wanted = {name: value for name, value in given.items() if value is not None}
+    size = wanted.get("VolumeSize")
+    if not _is_int(size) or not 1 <= size <= MAX_VOLUME_GIB:
+        raise invalid("INVALID_VOLUME_SIZE", f"VolumeSize must be 1 to {MAX_VOLUME_GIB} GiB.")
+    timeout = wanted.setdefault("Timeout", 60)
+    if not _is_int(timeout) or not 10 <= timeout <= 4320:
+        raise invalid_parameter("Timeout must be 10 to 4320 minutes.")
+    for name, most in (("Description", 255), ("ParentSnapshotId", 64), ("KmsKeyArn", 2048)):
+        if name in wanted and (not isinstance(wanted[name], str) or len(wanted[name]) > most):
+            raise invalid_parameter(f"{name} must be a text of at most {most} characters.")
+    if "Encrypted" in wanted and not isinstance(wanted["Encrypted"], bool):
+        raise invalid_parameter("Encrypted must be true or false.")
+    token = wanted.get("ClientToken")
+    if token is not None and (not isinstance(token, str) or not _CLIENT_TOKEN.fullmatch(token)):
+        raise invalid_parameter("ClientToken must be 1 to 64 printable ASCII characters.")
+    wanted["Tags"] = _tags(wanted.get("Tags", []))
+    return wanted
+
+
+def _is_int(value: Any) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _tags(given: Any) -> dict[str, str]:
+    if not isinstance(given, list) or len(given) > 50:
+        raise invalid("INVALID_TAG", "Tags must be a list of at most 50.")
+    tags: dict[str, str] = {}
+    for tag in given:
+        key, value = (tag.get("Key"), tag.get("Value", "")) if isinstance(tag, dict) else (None, None)
+        if not isinstance(key, str) or not isinstance(value, str) or len(key) > 127 or len(value) > 255:
+            raise invalid("INVALID_TAG", "A tag has a Key of at most 127 and a Value of at most 255 characters.")
+        if not key or key.startswith("aws:") or key in tags:
+            raise invalid("INVALID_TAG", f"The tag key '{key}' is empty, reserved or given twice.")
+        tags[key] = value
+    return tags
