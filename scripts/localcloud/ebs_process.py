@@ -48,7 +48,7 @@ class EbsProcess:
         with log.open("ab") as sink:
             process = subprocess.Popen(
                 [
-                    *(sys.executable, str(_TETHER), str(os.getpid()), "localcloud.ebs.server"),
+                    *(sys.executable, "-P", str(_TETHER), str(os.getpid()), "localcloud.ebs.server"),
                     *("--data-dir", str(folder), "--config", "-" if config is None else str(config)),
                     *("--main-url", main_url, "--port-file", str(port_file)),
                 ],

@@ -30,8 +30,8 @@ from typing import Any
 
 from localcloud.base_environment import base_environment
 from localcloud.control import ControlLayer, proxy_to
-from localcloud.ebs_process import EbsProcess
-from localcloud.host import ControlError, ControlRequest, Host
+from localcloud.ebs_process import EbsProcess, EbsProcessFailed
+from localcloud.host import ControlError, ControlRequest, HookMissing, Host
 
 DEFAULT_ACCOUNT_ID = "111122223333"
 DEFAULT_ACCOUNT_CONCURRENCY = 64
@@ -55,11 +55,15 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--ready-file", type=Path, required=True, help="written when requests are served")
     options = parser.parse_args(arguments)
     try:
-        config = read_config(options.config)
-        listener = socket.create_server(("127.0.0.1", options.port), backlog=512)
-    except (OSError, ConfigError) as error:
+        return _run(options)
+    except (OSError, ConfigError, EbsProcessFailed, HookMissing) as error:
         print(f"local cloud: {error}", file=sys.stderr)
         return 1
+
+
+def _run(options: argparse.Namespace) -> int:
+    config = read_config(options.config)
+    listener = socket.create_server(("127.0.0.1", options.port), backlog=512)
     data_dir = options.data_dir.resolve()
     data_dir.mkdir(parents=True, exist_ok=True)
     port = listener.getsockname()[1]
@@ -75,6 +79,7 @@ def main(arguments: list[str] | None = None) -> int:
     finally:
         ebs.stop()
         options.ready_file.unlink(missing_ok=True)
+        listener.close()
     # The base's own threads would keep the process from ending.
     sys.stdout.flush()
     sys.stderr.flush()

@@ -149,18 +149,13 @@ class ExecutionEnvironment:
         self.kill()
 
     def kill(self) -> None:
-        """End the process and everything it started, at once."""
-        with self._changed:
-            if self._exit_code is None:
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(self.pid, signal.SIGKILL)
-
-    def end(self) -> None:
-        """Take the environment out of service: an idle process ends by ``SIGKILL``, as nothing is lost."""
+        """End the process and everything it started, at once; what it has not taken yet goes to another one."""
         with self._changed:
             self._ending = True
             self._changed.notify_all()
-        self.kill()
+            if self._exit_code is None:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(self.pid, signal.SIGKILL)
 
     def join(self, timeout: float) -> None:
         with self._changed:
@@ -253,9 +248,7 @@ class ExecutionEnvironment:
         if fault.kind == "timeout":
             self._outcome = timed_out(invocation.request_id, self.function.timeout_seconds)
         self._out_of_memory = fault.kind == "oom"
-        self._ending = True
         self.kill()
-        self._changed.notify_all()
 
     def _strike_later(self, invocation: Invocation, seconds: float) -> None:
         def strike() -> None:

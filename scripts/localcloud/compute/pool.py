@@ -136,7 +136,7 @@ class Pool:
             ]
             self._drop(gone)
         for environment in gone:
-            environment.end()
+            environment.kill()
 
     def close(self) -> None:
         """End every environment; returns when the processes are gone."""
@@ -147,7 +147,7 @@ class Pool:
             self._all.clear()
             self._idle.clear()
         for environment in environments:
-            environment.end()
+            environment.kill()
         for environment in environments:
             environment.join(5.0)
         shutil.rmtree(self._scratch, ignore_errors=True)
@@ -174,7 +174,7 @@ class Pool:
             stale += idle_now[: max(0, surplus)]
             self._drop(stale)
         for environment in stale:
-            environment.end()
+            environment.kill()
         return self._starter.submit(self._start, function).result()
 
     def _drop(self, environments: list[ExecutionEnvironment]) -> None:
@@ -192,12 +192,12 @@ class Pool:
                 self._idle.setdefault(key, []).append(environment)
                 return
             self._all.discard(environment)
-        environment.end()
+        environment.kill()
 
     def _forget(self, environment: ExecutionEnvironment) -> None:
         with self._lock:
             self._all.discard(environment)
-        environment.end()
+        environment.kill()
 
     def _start(self, function: Function) -> ExecutionEnvironment:
         home = Path(tempfile.mkdtemp(prefix=f"{function.name}-", dir=self._scratch))
@@ -271,4 +271,4 @@ class Pool:
                 ]
                 self._drop(old)
             for environment in old:
-                environment.end()
+                environment.kill()
