@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 START_SECONDS = 30.0
 STOP_SECONDS = 5.0
@@ -37,11 +40,14 @@ class EbsProcess:
         return f"http://127.0.0.1:{self.port}"
 
     @classmethod
-    def start(cls, *, data_dir: Path, config: Path | None, main_url: str) -> EbsProcess:
-        """Start it and wait until it listens; raises ``EbsProcessFailed`` with what it said otherwise."""
-        folder = data_dir / "ebs"
-        folder.mkdir(parents=True, exist_ok=True)
-        port_file = folder / "port"
+    def start(
+        cls, *, data_dir: Path, config: Mapping[str, Any], main_url: str, account_id: str, region: str
+    ) -> EbsProcess:
+        """Start it and wait until it listens; raises ``EbsProcessFailed`` with what it said otherwise.
+
+        ``config`` is the config's ``ebs`` object. ``account_id`` and ``region`` are those of requests that name none.
+        """
+        port_file = data_dir / "ebs.port"
         port_file.unlink(missing_ok=True)
         log = data_dir / "logs" / "ebs.log"
         log.parent.mkdir(parents=True, exist_ok=True)
@@ -49,14 +55,17 @@ class EbsProcess:
             process = subprocess.Popen(
                 [
                     *(sys.executable, "-P", str(_TETHER), str(os.getpid()), "localcloud.ebs.server"),
-                    *("--data-dir", str(folder), "--config", "-" if config is None else str(config)),
-                    *("--main-url", main_url, "--port-file", str(port_file)),
+                    *("--data-dir", str(data_dir / "ebs"), "--config", "-", "--main-url", main_url),
+                    *("--default-account", account_id, "--default-region", region, "--port-file", str(port_file)),
                 ],
-                stdin=subprocess.DEVNULL,
+                stdin=subprocess.PIPE,
                 stdout=sink,
                 stderr=subprocess.STDOUT,
                 env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])},
             )
+        assert process.stdin is not None  # noqa: S101
+        with contextlib.suppress(BrokenPipeError), process.stdin:
+            process.stdin.write(json.dumps(config).encode())
         deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline and process.poll() is None:
             with contextlib.suppress(OSError, ValueError):

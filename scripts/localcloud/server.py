@@ -69,7 +69,13 @@ def _run(options: argparse.Namespace) -> int:
     port = listener.getsockname()[1]
     os.environ.update(_server_environment(config, port=port, data_dir=data_dir, home_region=options.home_region))
     _raise_descriptor_limit()
-    ebs = EbsProcess.start(data_dir=data_dir, config=options.config, main_url=f"http://127.0.0.1:{port}")
+    ebs = EbsProcess.start(
+        data_dir=data_dir,
+        config=config.get("ebs", {}),
+        main_url=f"http://127.0.0.1:{port}",
+        account_id=str(config.get("account_id", DEFAULT_ACCOUNT_ID)),
+        region=options.home_region,
+    )
     try:
         host = _plugged_host(config, port=port, ebs=ebs, data_dir=data_dir)
         try:
