@@ -57,6 +57,7 @@ class EbsConfig:
     smaller_than_parent: Literal["refuse", "allow"] = "refuse"  # [unverified]
     kms_with_unencrypted_parent: Literal["refuse", "ignore"] = "refuse"  # [unverified]
     check_key_on_read: bool = True  # reading needs kms:Decrypt: a disabled key refuses
+    missing_copy_source: Literal["error_state", "refuse"] = "error_state"  # [unverified]
     silent_kms_failure: bool = True  # CopySnapshot accepts a bad key and then goes to error
 
     # -- writing ------------------------------------------------------------------

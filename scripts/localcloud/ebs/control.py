@@ -45,10 +45,10 @@ def handle(service: EbsService, request: Request) -> Response:
             try:
                 return action(service, request, *match.groups())
             except ValueError as error:
-                return json_response(400, {"error": str(error)})
+                return json_response(400, {"message": str(error)})
             except _Refused as error:
-                return json_response(error.status, {"error": str(error)})
-    return json_response(404, {"error": f"no control path {request.method} {request.path}"})
+                return json_response(error.status, {"message": str(error)})
+    return json_response(404, {"message": f"no control path {request.method} {request.path}"})
 
 
 def _json(request: Request) -> Any:
@@ -200,9 +200,10 @@ def _get_volumes(service: EbsService, request: Request) -> Response:
 
 
 def _post_volume(service: EbsService, request: Request) -> Response:
-    """``{"volume_id", "owner", "region", "size", "zone"?, "kms_key_arn"?, "instance_id"?, "tags"?}``.
+    """``{"volume_id", "owner", "region", "size", "zone"?, "kms_key_arn"?, "instance_id"?, "device"?,
+    "tags"?}``.
 
-    Known already: only ``instance_id`` and ``size`` are taken over.
+    Known already: only ``instance_id``, ``device`` and ``size`` are taken over.
     """
     given = _object(request)
     registry = service.registry
@@ -210,6 +211,7 @@ def _post_volume(service: EbsService, request: Request) -> Response:
         known = registry.volumes.get(str(given.get("volume_id")))
         if known is not None:
             known.instance_id = given.get("instance_id", known.instance_id)
+            known.device = given.get("device", known.device)
             known.size_gib = max(known.size_gib, int(given.get("size", 0)))
             return json_response(200, _volume_facts(known))
         for name in ("volume_id", "owner", "region"):
@@ -230,6 +232,7 @@ def _post_volume(service: EbsService, request: Request) -> Response:
             lineage=registry.new_lineage(),
             blocks=registry.new_map(),
             instance_id=given.get("instance_id"),
+            device=given.get("device"),
             tags=dict(given.get("tags", {})),
         )
         registry.volumes[volume.volume_id] = volume

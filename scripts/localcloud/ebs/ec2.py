@@ -5,7 +5,16 @@ from __future__ import annotations
 import uuid
 from types import MappingProxyType
 
-from localcloud.ebs import ec2_settings, ec2_snapshots, ec2_tags
+from localcloud.ebs import (
+    ec2_create,
+    ec2_locks,
+    ec2_settings,
+    ec2_sharing,
+    ec2_snapshots,
+    ec2_tags,
+    ec2_tiers,
+    ec2_volumes,
+)
 from localcloud.ebs.ec2_query import Action, Call, Params, parse, xml_error, xml_response
 from localcloud.ebs.errors import ApiError, Ec2Error
 from localcloud.ebs.messages import Request, Response
@@ -15,6 +24,21 @@ ACTIONS: MappingProxyType[str, Action] = MappingProxyType(
     {
         "DescribeSnapshots": ec2_snapshots.describe_snapshots,
         "DeleteSnapshot": ec2_snapshots.delete_snapshot,
+        "CreateSnapshot": ec2_create.create_snapshot,
+        "CreateSnapshots": ec2_create.create_snapshots,
+        "CopySnapshot": ec2_create.copy_snapshot,
+        "ModifySnapshotAttribute": ec2_sharing.modify_attribute,
+        "DescribeSnapshotAttribute": ec2_sharing.describe_attribute,
+        "ResetSnapshotAttribute": ec2_sharing.reset_attribute,
+        "LockSnapshot": ec2_locks.lock_snapshot,
+        "UnlockSnapshot": ec2_locks.unlock_snapshot,
+        "DescribeLockedSnapshots": ec2_locks.describe_locked,
+        "ModifySnapshotTier": ec2_tiers.modify_tier,
+        "RestoreSnapshotTier": ec2_tiers.restore_tier,
+        "DescribeSnapshotTierStatus": ec2_tiers.describe_status,
+        "CreateVolume": ec2_volumes.create_volume,
+        "DescribeVolumes": ec2_volumes.describe_volumes,
+        "DeleteVolume": ec2_volumes.delete_volume,
         "CreateTags": ec2_tags.create_tags,
         "DeleteTags": ec2_tags.delete_tags,
         "DescribeTags": ec2_tags.describe_tags,

@@ -108,6 +108,7 @@ class Snapshot:
     transfer_type: str | None = None
     completion_minutes: int | None = None
     incremental: bool = False
+    copy_group: str = ""
     listing: int = 0
     deleted: bool = False
 
@@ -139,6 +140,7 @@ class Volume:
     tags: dict[str, str] = field(default_factory=dict)
     last_snapshot_id: str | None = None
     instance_id: str | None = None
+    device: str | None = None
 
     @property
     def block_limit(self) -> int:

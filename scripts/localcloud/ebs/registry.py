@@ -19,7 +19,7 @@ from localcloud.ebs.config import EbsConfig
 from localcloud.ebs.events import Events
 from localcloud.ebs.kms import KeyResolver
 from localcloud.ebs.limits import RateLimits
-from localcloud.ebs.model import AccountSettings, Encryption, Snapshot, Volume
+from localcloud.ebs.model import AccountSettings, Snapshot, Volume
 from localcloud.ebs.tokens import Tokens
 
 
@@ -144,10 +144,3 @@ class Registry:
             return None
         seed = f"{snapshot.lineage}|{snapshot.encryption.kms_key_arn}"
         return str(uuid.UUID(bytes=hashlib.sha256(seed.encode()).digest()[:16], version=4))
-
-    def copied_lineage(self, source: Snapshot, *, account: str, region: str, encryption: Encryption) -> str:
-        """The lineage of a copy: copies of one lineage to one account, Region and key belong together."""
-        if not self.config.copies_related:
-            return self.new_lineage()
-        place = f"{source.lineage}|{account}|{region}|{encryption.kms_key_arn}"
-        return hashlib.sha256(place.encode()).hexdigest()[:32]

@@ -15,6 +15,7 @@ import threading
 import urllib.error
 import urllib.request
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from localcloud.ebs.callers import Callers
@@ -26,6 +27,18 @@ from localcloud.ebs.messages import Response
 from localcloud.ebs.service import EbsService
 
 _TICK_SECONDS = 0.05
+_PARTS = frozenset({"account_id", "ebs", "events", "lambda", "states"})
+_EVENT_SETTINGS = MappingProxyType(
+    {
+        "enabled": "events_enabled",
+        "arn": "event_arn",
+        "delay_seconds": "event_delay_seconds",
+        "duplicate_probability": "event_duplicate_probability",
+        "loss_probability": "event_loss_probability",
+        "direct_completion": "direct_completion_event",
+    }
+)
+"""Members of the config file's ``events`` part, as settings of this process."""
 
 
 class PostedEvents:
@@ -73,7 +86,12 @@ def _read_config(name: str | None) -> EbsConfig:
     if name is None:
         return EbsConfig()
     text = sys.stdin.read() if name == "-" else Path(name).read_text()
-    return EbsConfig().merged(json.loads(text or "{}"))
+    given = json.loads(text or "{}")
+    # The local cloud's own config file has one object per part; a file with settings only will do, too.
+    if not _PARTS & set(given):
+        return EbsConfig().merged(given)
+    events = {_EVENT_SETTINGS.get(name, name): value for name, value in given.get("events", {}).items()}
+    return EbsConfig().merged({**given.get("ebs", {}), **events})
 
 
 def _write_port(port_file: Path, port: int) -> None:
