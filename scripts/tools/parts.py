@@ -19,8 +19,9 @@ from pathlib import Path
 
 from tools import machines
 from tools.environment import ensure, python_of, repository_root
+from tools.mirror import find_mirror
 from tools.processes import LONGEST_COMMAND_SECONDS, CommandFailed, Commands
-from tools.terraform import Terraform
+from tools.terraform import COPIED_FOLDERS, Terraform
 
 PYTHON_FOLDERS = ("layers/core/blockferry", "functions", "scripts", "tests")
 TYPED_FOLDERS = ("layers/core/blockferry", "scripts/localcloud", "scripts/tools")
@@ -70,10 +71,40 @@ def check_cloud(commands: Commands) -> list[str]:
 
 
 def check_terraform(commands: Commands) -> list[str]:
-    """Formatting and validity of the configuration, and the tests of the root and of every module."""
+    """Formatting and validity of the configuration, and the tests of the root and of every module.
+
+    The tests take two minutes, so a person who has changed nothing they read is told so instead; where
+    CI is set they always run.
+    """
     root = commands.directory / "terraform"
     work = commands.directory / "build" / "checks" / "terraform"
     Terraform(root, work / "root").fmt_check()
+    passed = work / "passed.json"
+    key = _terraform_key(commands)
+    if not os.environ.get("CI") and passed.is_file():
+        earlier = json.loads(passed.read_text())
+        if earlier["key"] == key:
+            return ["terraform test: nothing has changed since it passed with", *earlier["shown"]]
+    shown = _terraform_tests(root, work)
+    passed.write_text(json.dumps({"key": key, "shown": shown}))
+    return shown
+
+
+def _terraform_key(commands: Commands) -> str:
+    """Hash of all that the result of the Terraform tests depends on."""
+    digest = hashlib.sha256(commands.run("terraform", "version").encode())
+    digest.update(str(find_mirror(os.environ)).encode())
+    for folder in COPIED_FOLDERS:
+        for path in sorted((commands.directory / folder).rglob("*")):
+            if path.is_file() and ".terraform" not in path.parts and "__pycache__" not in path.parts:
+                digest.update(f"\0{path.relative_to(commands.directory)}\0".encode())
+                # Of the functions only the list of files and the declared permissions are read.
+                if path.suffix != ".py":
+                    digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def _terraform_tests(root: Path, work: Path) -> list[str]:
     shown = []
     examples = sorted(path.parent for path in root.glob("examples/*/main.tf"))
     tested = sorted({path.parent.parent for path in root.rglob("tests/*.tftest.hcl")})
@@ -81,7 +112,7 @@ def check_terraform(commands: Commands) -> list[str]:
         raise CommandFailed(f"{root} has no tests/*.tftest.hcl")
     for module in dict.fromkeys([root, *examples, *tested]):
         name = module.relative_to(root).as_posix()
-        terraform = Terraform(module, work / (name.replace("/", "-") if module != root else "root"))
+        terraform = Terraform(module, work / ("root" if module == root else name.replace("/", "-")))
         terraform.init(backend=False)
         if module == root or module in examples:
             terraform.validate()
