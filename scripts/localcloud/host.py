@@ -7,6 +7,7 @@ part that is silently not ours.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
 from collections.abc import Awaitable, Callable, Mapping
@@ -112,5 +113,7 @@ class Host:
             )
 
     def shut_down(self) -> None:
-        for action in reversed(self._shutdown):
-            action()
+        """Do every clean-up once, the last registered first, even if one of them fails."""
+        with contextlib.ExitStack() as actions:
+            while self._shutdown:
+                actions.callback(self._shutdown.pop(0))

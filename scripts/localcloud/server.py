@@ -39,7 +39,8 @@ DEFAULT_ACCOUNT_CONCURRENCY = 64
 
 PARTS = ("localcloud.base_fixes", "localcloud.compute.plugin", "localcloud.states.plugin", "localcloud.ebs.plugin")
 CONFIG_PARTS = ("account_id", "ebs", "events", "lambda", "states")
-SHUTDOWN_SECONDS = 5.0
+SHUTDOWN_SECONDS = 2.0
+"""For requests that are being answered when the server ends."""
 
 
 class ConfigError(ValueError):
@@ -133,7 +134,10 @@ def _plugged_host(config: Mapping[str, Any], *, port: int, ebs: EbsProcess, data
     )
     try:
         for part in PARTS:
-            importlib.import_module(part).install(host)
+            try:
+                importlib.import_module(part).install(host)
+            except (ValueError, ControlError) as error:
+                raise ConfigError(f"{part}: {error}") from error
         host.control |= {
             "caller": _caller(host),
             "ebs": proxy_to(ebs.url),
@@ -194,6 +198,11 @@ async def _serve(host: Host, listener: socket.socket, *, ready_file: Path) -> No
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
 
+    async def stopped() -> None:
+        await stop.wait()
+        # First the parts: handlers and executions that clients wait for end, and with them the waiting.
+        await asyncio.to_thread(host.shut_down)
+
     def announce() -> None:
         ready = {
             "pid": os.getpid(),
@@ -213,7 +222,7 @@ async def _serve(host: Host, listener: socket.socket, *, ready_file: Path) -> No
     config.loglevel = "WARNING"
     application = ControlLayer(importlib.import_module("ministack.app").app, host.control, on_ready=announce)
     # hypercorn's types spell out every message; ours, like ASGI itself, leave them open.
-    await serve(application, config, shutdown_trigger=stop.wait)  # type: ignore[arg-type]
+    await serve(application, config, shutdown_trigger=stopped)  # type: ignore[arg-type]
 
 
 def _raise_descriptor_limit() -> None:

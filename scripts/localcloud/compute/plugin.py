@@ -60,6 +60,9 @@ def _configured(config: Mapping[str, Any]) -> tuple[PoolSettings, Faults]:
     known = {field.name for field in fields(PoolSettings)}
     if unknown := sorted(set(config) - known - {"faults", "account_concurrency"}):
         raise ValueError(f"local cloud config: unknown keys in 'lambda': {', '.join(unknown)}")
+    for name in sorted(known & set(config)):
+        if isinstance(config[name], bool) or not isinstance(config[name], int | float) or config[name] < 0:
+            raise ValueError(f"local cloud config: '{name}' in 'lambda' must be a number of at least 0")
     faults = Faults()
     for raw in config.get("faults", []):
         faults.add(raw)
