@@ -15,6 +15,7 @@ import boto3
 import botocore.session
 from botocore.config import Config
 from botocore.credentials import AssumeRoleCredentialFetcher, DeferredRefreshableCredentials
+from botocore.httpsession import get_cert_path
 
 from blockferry.ebs.client import EbsDirect, RequestCounts
 from blockferry.ebs.signing import Credentials
@@ -52,6 +53,8 @@ class Aws:
     job_id: str = "blockferry"
     base: boto3.Session = field(default_factory=boto3.Session)
     _sessions: dict[tuple[str, str | None], boto3.Session] = field(default_factory=dict)
+    _endpoints: dict[str, str] = field(default_factory=dict)
+    _ec2: dict[Identity, EC2Client] = field(default_factory=dict)
 
     @property
     def own_region(self) -> str:
@@ -62,7 +65,10 @@ class Aws:
         return region
 
     def ec2(self, identity: Identity) -> EC2Client:
-        return self._session(identity).client("ec2", region_name=identity.region, config=_CONFIG)
+        # Kept: EC2's model is by far the largest, and making a client of it takes a third of a second.
+        if identity not in self._ec2:
+            self._ec2[identity] = self._session(identity).client("ec2", region_name=identity.region, config=_CONFIG)
+        return self._ec2[identity]
 
     def s3(self, region: str) -> S3Client:
         return self.base.client("s3", region_name=region, config=_CONFIG)
@@ -81,16 +87,21 @@ class Aws:
     ) -> EbsDirect:
         """An EBS direct client for this identity; it keeps ``connections`` open to one endpoint."""
         session = self._session(identity)
-        # botocore resolves the endpoint (partition, FIPS, AWS_ENDPOINT_URL_EBS) and the trust store.
-        client: Any = session.client("ebs", region_name=identity.region, config=_CONFIG)
         transport = SignedHttp(
-            endpoint_url=client.meta.endpoint_url,
+            endpoint_url=self._ebs_endpoint(identity.region),
             region=identity.region,
             credentials=_credentials_of(session),
-            verify=client._endpoint.http_session._verify,
+            trust_store=session._session.get_config_variable("ca_bundle") or get_cert_path(True),
             connections=connections,
         )
         return EbsDirect(transport, region=identity.region, counts=counts, clock=clock, deadline=deadline)
+
+    def _ebs_endpoint(self, region: str) -> str:
+        """botocore resolves it: partition, FIPS, dual stack, ``AWS_ENDPOINT_URL_EBS``. Once, a client is dear."""
+        if region not in self._endpoints:
+            client = self.base.client("ebs", region_name=region, config=_CONFIG)
+            self._endpoints[region] = client.meta.endpoint_url
+        return self._endpoints[region]
 
     def _session(self, identity: Identity) -> boto3.Session:
         if identity.role_arn is None:

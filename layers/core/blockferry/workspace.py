@@ -5,18 +5,22 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from botocore.exceptions import ClientError
+from pydantic import BaseModel, ValidationError
 
 from blockferry.blocks import BlockRange
 from blockferry.digests import Stretch, pack, unpack
+from blockferry.errors import IncompleteTransfer
 from blockferry.jobs import Job, Proof
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 PREFIX = "jobs/"
+
+R = TypeVar("R", bound=BaseModel)
 
 
 @dataclass(frozen=True)
@@ -44,15 +48,13 @@ class Workspace:
                 yield common["Prefix"].removeprefix(PREFIX).rstrip("/")
 
     def job(self, job_id: str) -> Job | None:
-        body = self.read(job_id, "job.json")
-        return None if body is None else Job.model_validate_json(body)
+        return self._record(job_id, "job.json", Job)
 
     def save_job(self, job: Job) -> None:
         self.write(job.job_id, "job.json", job.model_dump_json(indent=1).encode())
 
     def proof(self, job_id: str) -> Proof | None:
-        body = self.read(job_id, "proof.json")
-        return None if body is None else Proof.model_validate_json(body)
+        return self._record(job_id, "proof.json", Proof)
 
     def save_proof(self, job_id: str, proof: Proof) -> None:
         self.write(job_id, "proof.json", proof.model_dump_json(indent=1).encode())
@@ -99,6 +101,16 @@ class Workspace:
             ContentType=content_type,
             ChecksumAlgorithm="SHA256",
         )
+
+    def _record(self, job_id: str, name: str, model: type[R]) -> R | None:
+        """A stored record; ``None`` when there is none. Raises ``IncompleteTransfer`` when it is damaged."""
+        body = self.read(job_id, name)
+        if body is None:
+            return None
+        try:
+            return model.model_validate_json(body)
+        except ValidationError as error:
+            raise IncompleteTransfer(f"{self.uri(job_id, name)} is damaged: {error}") from error
 
     def delete_all_but(self, job_id: str, *, keep: frozenset[str]) -> int:
         """Delete a job's objects except the named ones; returns how many went."""

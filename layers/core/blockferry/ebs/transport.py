@@ -1,7 +1,7 @@
 """HTTP to the EBS direct endpoint: one kept-alive connection per thread, signed requests, no retries.
 
 boto3 spends half of a block's CPU time on building, parsing and hooks (measured), so blocks do not go through
-it; endpoint and credentials still come from botocore, which knows partitions, FIPS, proxies' absence, roles and
+it; endpoint and credentials still come from botocore, which knows partitions, FIPS, trust stores, roles and
 ``AWS_ENDPOINT_URL_EBS``.
 """
 
@@ -63,12 +63,12 @@ class SignedHttp:
         endpoint_url: str,
         region: str,
         credentials: Callable[[], Credentials],
-        verify: bool | str | None = True,
+        trust_store: str | None = None,
         connections: int = 32,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         parts = urlsplit(endpoint_url)
-        self._pool = _pool(endpoint_url, connections=connections, verify=verify)
+        self._pool = _pool(endpoint_url, connections=connections, trust_store=trust_store)
         self._signer = Signer(service="ebs", region=region, host=parts.netloc)
         self._base = parts.path.rstrip("/")
         self._credentials = credentials
@@ -108,16 +108,14 @@ class SignedHttp:
         return Answer(answer.status, {k.lower(): v for k, v in answer.headers.items()}, answer.data)
 
 
-def _pool(endpoint_url: str, *, connections: int, verify: bool | str | None) -> Any:
+def _pool(endpoint_url: str, *, connections: int, trust_store: str | None) -> Any:
     """A urllib3 pool for the endpoint, through the environment's proxy where it names one."""
     options: dict[str, Any] = {
         "maxsize": connections,
         "timeout": urllib3.Timeout(connect=CONNECT_TIMEOUT_SECONDS, read=READ_TIMEOUT_SECONDS),
     }
     if endpoint_url.startswith("https:"):
-        options["cert_reqs"] = "CERT_NONE" if verify is False else "CERT_REQUIRED"
-        if isinstance(verify, str):
-            options["ca_certs"] = verify
+        options |= {"cert_reqs": "CERT_REQUIRED", "ca_certs": trust_store}
     parts = urlsplit(endpoint_url)
     proxy = get_environ_proxies(endpoint_url).get(parts.scheme)
     if proxy:

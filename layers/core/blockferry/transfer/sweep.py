@@ -12,7 +12,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from botocore.exceptions import ClientError
+from botocore.exceptions import BotoCoreError, ClientError
 
 from blockferry import snapshots
 from blockferry.errors import BlockferryError
@@ -58,7 +58,7 @@ def sweep_jobs(
             workspace.write(job_id, "swept.json", json.dumps(note).encode())
             swept.append(job_id)
             deleted += gone
-        except (ClientError, BlockferryError, RuntimeError) as error:
+        except (ClientError, BotoCoreError, BlockferryError, RuntimeError) as error:
             failed.append(f"{job_id}: {error}")
     if failed:
         raise BlockferryError("jobs that could not be swept:\n" + "\n".join(f"- {f}" for f in failed))

@@ -1,0 +1,205 @@
+"""A copy in one process: the real steps against the EBS server of the local cloud and an S3 of moto.
+
+What the state machine does between the steps is a few lines here; everything else is the code that Lambda runs.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import boto3
+import pytest
+from blockferry.blocks import BlockRange
+from blockferry.sessions import Aws, Identity
+from blockferry.transfer.check import check_targets
+from blockferry.transfer.complete import complete_transfer
+from blockferry.transfer.move import move_range
+from blockferry.transfer.plan import PlanInput, plan_transfer
+from blockferry.transfer.receipt import write_receipt
+from blockferry.workspace import Workspace
+from botocore.awsrequest import AWSResponse
+from localcloud.ebs.testing import RunningServer, running_server
+from moto import mock_aws
+
+HOME, RECOVERY, THIRD = "us-east-1", "eu-west-1", "ap-southeast-2"
+ACCOUNT = "111122223333"
+BUCKET = "blockferry-work-111122223333-us-east-1"
+
+_REGIONS = "".join(
+    f"<item><regionName>{name}</regionName><regionEndpoint>ec2.{name}.amazonaws.com</regionEndpoint>"
+    f"<optInStatus>{status}</optInStatus></item>"
+    for name, status in (
+        (HOME, "opt-in-not-required"),
+        (RECOVERY, "opt-in-not-required"),
+        (THIRD, "opt-in-not-required"),
+        ("af-south-1", "not-opted-in"),
+    )
+)
+_DESCRIBE_REGIONS = (
+    '<DescribeRegionsResponse xmlns="http://ec2.amazonaws.com/doc/2016-11-15/"><requestId>r</requestId>'
+    f"<regionInfo>{_REGIONS}</regionInfo></DescribeRegionsResponse>"
+)
+
+
+class _Raw:
+    def __init__(self, body: bytes) -> None:
+        self._body = body
+
+    def stream(self) -> Iterator[bytes]:
+        yield self._body
+
+
+class RigAws(Aws):
+    """The real clients; only the list of regions, which the EBS server does not have, is answered here."""
+
+    def ec2(self, identity: Identity) -> Any:
+        client = super().ec2(identity)
+
+        def answer(**_: Any) -> AWSResponse:
+            return AWSResponse("http://local", 200, {}, _Raw(_DESCRIBE_REGIONS.encode()))
+
+        client.meta.events.register("before-send.ec2.DescribeRegions", answer)
+        return client
+
+
+@dataclass
+class Rig:
+    """``server`` holds the snapshots; ``aws`` and ``workspace`` are what every step gets."""
+
+    server: RunningServer
+    aws: Aws
+    workspace: Workspace
+    jobs: int = 0
+    seconds_left: float = 900.0
+    executions: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    def client(self, service: str, region: str = HOME, account: str = ACCOUNT) -> Any:
+        return boto3.client(service, **self.server.client_settings(account=account, region=region))
+
+    def control(self, path: str, body: Any = None, *, method: str | None = None) -> Any:
+        """Ask the server's control endpoint."""
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(
+            f"{self.server.url}/_local/{path}", data, method=method or ("GET" if body is None else "POST")
+        )
+        with urllib.request.urlopen(request) as answer:
+            return json.loads(answer.read())
+
+    def snapshot(
+        self, blocks: Mapping[int, bytes], *, size_gib: int = 1, region: str = HOME, account: str = ACCOUNT, **more: Any
+    ) -> str:
+        """A completed snapshot that holds exactly ``blocks``."""
+        client = self.client("ebs", region, account)
+        snapshot_id: str = client.start_snapshot(VolumeSize=size_gib, **more)["SnapshotId"]
+        put(client, snapshot_id, blocks)
+        client.complete_snapshot(SnapshotId=snapshot_id, ChangedBlocksCount=len(blocks))
+        assert self.state(snapshot_id) == "completed"
+        return snapshot_id
+
+    def held(self, snapshot_id: str) -> dict[int, str]:
+        """Allocated blocks of a snapshot as the server itself holds them: index to SHA-256 (hex)."""
+        return dict(self.control(f"snapshots/{snapshot_id}/raw-index")["blocks"])
+
+    def facts(self, snapshot_id: str) -> dict[str, Any]:
+        found: dict[str, Any] = self.control(f"snapshots/{snapshot_id}")
+        return found
+
+    def state(self, snapshot_id: str) -> str:
+        return str(self.facts(snapshot_id)["state"])
+
+    def snapshots(self) -> list[dict[str, Any]]:
+        return list(self.control("snapshots")["snapshots"])
+
+    def calls(self) -> dict[str, int]:
+        """Requests that reached the server, by operation."""
+        return dict(self.control("stats")["calls"])
+
+    def plan(self, request: Mapping[str, Any], *, job_id: str | None = None) -> dict[str, Any]:
+        self.jobs += 1
+        job_id = job_id or f"job-{self.jobs}"
+        arn = f"arn:aws:states:{HOME}:{ACCOUNT}:execution:blockferry-copy:{job_id}"
+        event = PlanInput(job_id, arn, "2026-01-01T00:00:00.000Z", request)
+        return plan_transfer(event, aws=self.aws, workspace=self.workspace)
+
+    def ranges(self, job_id: str) -> list[BlockRange]:
+        plan = self.workspace.read(job_id, "plan.jsonl")
+        assert plan is not None
+        return [BlockRange(**json.loads(line)) for line in plan.decode().splitlines()]
+
+    def move(self, job_id: str, within: BlockRange, **more: Any) -> dict[str, Any]:
+        """One invocation of the worker."""
+        arguments = {"next_index": None, "seconds_left": self.seconds_left, **more}
+        return move_range(job_id=job_id, within=within, aws=self.aws, workspace=self.workspace, **arguments)
+
+    def move_all(self, job_id: str) -> None:
+        """What the map does: every range, again while it is not done."""
+        for within in self.ranges(job_id):
+            answer = self.move(job_id, within)
+            while not answer["done"]:
+                answer = self.move(job_id, within, next_index=answer["next_index"])
+
+    def finish(self, job_id: str) -> dict[str, Any]:
+        complete_transfer(job_id=job_id, aws=self.aws, workspace=self.workspace)
+        while not check_targets(job_id=job_id, waited_seconds=None, aws=self.aws, workspace=self.workspace)[
+            "completed"
+        ]:
+            self.control("clock", {"advance": 1})
+        return write_receipt(job_id=job_id, aws=self.aws, workspace=self.workspace)
+
+    def copy(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """A whole job; returns its receipt."""
+        pointer = self.plan(request)
+        self.move_all(pointer["job_id"])
+        return self.finish(pointer["job_id"])
+
+
+def put(client: Any, snapshot_id: str, blocks: Mapping[int, bytes]) -> None:
+    """Write blocks with plain boto3."""
+    for index, data in blocks.items():
+        client.put_snapshot_block(
+            SnapshotId=snapshot_id,
+            BlockIndex=index,
+            BlockData=data,
+            DataLength=len(data),
+            Checksum=base64.b64encode(hashlib.sha256(data).digest()).decode(),
+            ChecksumAlgorithm="SHA256",
+        )
+
+
+def hashes(blocks: Mapping[int, bytes]) -> dict[int, str]:
+    """Index to SHA-256 (hex), to compare with ``Rig.held``."""
+    return {index: hashlib.sha256(data).hexdigest() for index, data in blocks.items()}
+
+
+@contextmanager
+def running_rig(monkeypatch: pytest.MonkeyPatch, settings: Mapping[str, Any] | None = None) -> Iterator[Rig]:
+    """A rig of its own. ``settings`` are those of ``localcloud.ebs.config.EbsConfig``."""
+    quiet = {"quotas_enabled": False, "seal_seconds": 0.0, **(settings or {})}
+    with running_server(quiet) as server, mock_aws(config={"core": {"mock_credentials": False}}):
+        for name, value in {
+            "AWS_ACCESS_KEY_ID": ACCOUNT,
+            "AWS_SECRET_ACCESS_KEY": "local",
+            "AWS_REGION": HOME,
+            "AWS_DEFAULT_REGION": HOME,
+            "AWS_ENDPOINT_URL_EBS": server.url,
+            "AWS_ENDPOINT_URL_EC2": server.url,
+            "AWS_CONFIG_FILE": "/dev/null",
+            "AWS_SHARED_CREDENTIALS_FILE": "/dev/null",
+        }.items():
+            monkeypatch.setenv(name, value)
+        for name in ("AWS_SESSION_TOKEN", "AWS_PROFILE", "AWS_ENDPOINT_URL"):
+            monkeypatch.delenv(name, raising=False)
+        s3 = boto3.client("s3", region_name=HOME)
+        s3.create_bucket(Bucket=BUCKET)
+        aws = RigAws(base=boto3.Session(region_name=HOME))
+        yield Rig(server, aws, Workspace(BUCKET, aws.s3(HOME)))
+
+
+MakeRig = Callable[..., Rig]

@@ -1,0 +1,155 @@
+"""Jobs that nobody resumed leave nothing; jobs that may still go on are left alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from blockferry.errors import BlockferryError
+from blockferry.transfer.sweep import sweep_jobs
+from botocore.exceptions import ClientError
+from fakes import content
+from rig import RECOVERY, THIRD, Rig, running_rig
+
+NOW = datetime(2026, 1, 10, tzinfo=UTC)
+"""Jobs of the rig start on 2026-01-01."""
+
+
+class Executions:
+    """DescribeExecution of Step Functions: what each job's execution is said to be."""
+
+    def __init__(self) -> None:
+        self.states: dict[str, dict[str, Any]] = {}
+
+    def describe_execution(self, *, executionArn: str) -> dict[str, Any]:
+        found = self.states.get(executionArn.rsplit(":", 1)[-1])
+        if found is None:
+            error = {"Error": {"Code": "ExecutionDoesNotExist", "Message": "gone"}}
+            raise ClientError(error, "DescribeExecution")  # type: ignore[arg-type]
+        return found
+
+
+@pytest.fixture
+def rig(monkeypatch: pytest.MonkeyPatch) -> Iterator[Rig]:
+    with running_rig(monkeypatch) as made:
+        yield made
+
+
+@pytest.fixture
+def executions(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> Executions:
+    made = Executions()
+    monkeypatch.setattr(rig.aws, "step_functions", lambda _region: made)
+    return made
+
+
+def sweep(rig: Rig, *, now: datetime = NOW, time_left: float = 300) -> dict[str, Any]:
+    return sweep_jobs(
+        aws=rig.aws,
+        workspace=rig.workspace,
+        resume_window=timedelta(hours=72),
+        time_left=lambda: time_left,
+        now=now,
+    )
+
+
+def started(rig: Rig, job_id: str) -> list[str]:
+    """A job that has moved some blocks and then stopped; returns its pending targets."""
+    source = rig.snapshot({0: content(1), 600: content(2)})
+    request = {
+        "snapshot_id": source,
+        "targets": [{"region": RECOVERY}, {"region": THIRD}],
+        "options": {"blocks_per_range": 512},
+    }
+    rig.plan(request, job_id=job_id)
+    rig.move(job_id, rig.ranges(job_id)[0])
+    job = rig.workspace.job(job_id)
+    assert job is not None
+    return [target.snapshot_id for target in job.targets]
+
+
+def existing(rig: Rig) -> set[str]:
+    return {snapshot["snapshot_id"] for snapshot in rig.snapshots()}
+
+
+def stopped(when: datetime) -> dict[str, Any]:
+    return {"status": "FAILED", "stopDate": when}
+
+
+def test_a_job_given_up_loses_its_pending_targets_its_plan_and_its_digests(rig: Rig, executions: Executions) -> None:
+    targets = started(rig, "old")
+    executions.states["old"] = stopped(NOW - timedelta(hours=73))
+    result = sweep(rig)
+    assert result["swept"] == ["old"]
+    assert sorted(result["deleted_snapshots"]) == sorted(targets)
+    assert not existing(rig) & set(targets)
+    assert rig.workspace.read("old", "plan.jsonl") is None
+    assert list(rig.workspace.stretch_keys("old")) == []
+    assert rig.workspace.read("old", "job.json") is not None
+    assert sweep(rig)["swept"] == []
+
+
+@pytest.mark.parametrize(
+    "state",
+    [{"status": "RUNNING"}, stopped(NOW - timedelta(hours=71)), {"status": "PENDING_REDRIVE"}],
+    ids=["running", "in the window", "being redriven"],
+)
+def test_a_job_that_may_go_on_is_left_alone(rig: Rig, executions: Executions, state: dict[str, Any]) -> None:
+    targets = started(rig, "live")
+    executions.states["live"] = state
+    assert sweep(rig)["swept"] == []
+    assert set(targets) <= existing(rig)
+    assert rig.workspace.read("live", "plan.jsonl") is not None
+
+
+def test_a_job_whose_execution_is_forgotten_cannot_be_redriven_and_is_swept(rig: Rig, executions: Executions) -> None:
+    targets = started(rig, "forgotten")
+    assert sweep(rig)["swept"] == ["forgotten"]
+    assert not existing(rig) & set(targets)
+
+
+def test_completed_copies_and_jobs_with_a_receipt_are_never_touched(rig: Rig, executions: Executions) -> None:
+    source = rig.snapshot({0: content(1)})
+    receipt = rig.copy({"snapshot_id": source, "targets": [{"region": RECOVERY}]})
+    executions.states[receipt["job_id"]] = stopped(NOW - timedelta(days=30))
+    before = existing(rig)
+    assert sweep(rig)["swept"] == []
+    assert existing(rig) == before
+
+
+def test_a_target_that_was_started_but_never_recorded_is_found_by_its_tag(rig: Rig, executions: Executions) -> None:
+    started(rig, "crashed")
+    job = rig.workspace.job("crashed")
+    assert job is not None
+    unrecorded = job.model_copy(
+        update={"targets": tuple(t.model_copy(update={"snapshot_id": ""}) for t in job.targets)}
+    )
+    rig.workspace.save_job(unrecorded)
+    executions.states["crashed"] = stopped(NOW - timedelta(days=5))
+    assert len(sweep(rig)["deleted_snapshots"]) == 2
+    assert all(snapshot["state"] == "completed" for snapshot in rig.snapshots())
+
+
+def test_a_pending_snapshot_of_somebody_else_is_never_deleted(rig: Rig, executions: Executions) -> None:
+    other = rig.client("ebs", RECOVERY).start_snapshot(VolumeSize=1)["SnapshotId"]
+    started(rig, "old")
+    executions.states["old"] = stopped(NOW - timedelta(days=5))
+    sweep(rig)
+    assert other in existing(rig)
+
+
+def test_one_job_that_cannot_be_swept_does_not_stop_the_others_and_is_named(rig: Rig, executions: Executions) -> None:
+    targets = started(rig, "b-good")
+    executions.states["b-good"] = stopped(NOW - timedelta(days=5))
+    rig.workspace.write("a-bad", "job.json", b"{}")
+    with pytest.raises(BlockferryError, match="a-bad"):
+        sweep(rig)
+    assert not existing(rig) & set(targets)
+
+
+def test_what_the_time_does_not_allow_is_left_to_the_next_run(rig: Rig, executions: Executions) -> None:
+    started(rig, "old")
+    executions.states["old"] = stopped(NOW - timedelta(days=5))
+    assert sweep(rig, time_left=10) == {"jobs": 0, "swept": [], "deleted_snapshots": [], "failed": []}
+    assert sweep(rig)["swept"] == ["old"]
