@@ -7,9 +7,12 @@ import io
 import os
 import shutil
 import stat
+import subprocess
+import sys
 import tempfile
+import threading
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from importlib import metadata
 from pathlib import Path, PurePosixPath
@@ -36,67 +39,78 @@ class BadPackage(RuntimeError):
 class PackageStore:
     """Folders of unpacked archives below ``root``, named by the SHA-256 of the archives.
 
-    Safe between threads and between processes: a folder is filled beside its place and renamed into it.
+    Safe between threads, which wait for the one that unpacks, and between processes: a folder is filled
+    beside its place and renamed into it.
     """
 
     def __init__(self, root: Path) -> None:
         self._root = root
+        self._lock = threading.Lock()
         root.mkdir(parents=True, exist_ok=True)
 
     def code(self, archive: bytes) -> Path:
         """Folder with the function's code."""
-        return self._unpacked("code", [archive])
+        return self._folder(_name("code", [archive]), lambda folder: _unpack(archive, folder))
 
     def layers(self, archives: Sequence[bytes]) -> Path:
         """Folder with the layers laid over each other in order, later ones over earlier ones, as in ``/opt``."""
-        return self._unpacked("opt", archives)
+
+        def fill(folder: Path) -> None:
+            for archive in archives:
+                _unpack(archive, folder)
+            _compile(folder)
+
+        return self._folder(_name("opt", archives), fill)
 
     def runtime(self) -> Path:
         """Folder of links to the packages of ``RUNTIME_DISTRIBUTIONS``; raises if one is not installed."""
-        target = self._root / "runtime"
-        if target.is_dir():
-            return target
-        with self._filling(target) as building:
+
+        def fill(folder: Path) -> None:
             for name in RUNTIME_DISTRIBUTIONS:
                 for entry in _top_level_entries(name):
-                    (building / entry.name).symlink_to(entry)
-        return target
+                    (folder / entry.name).symlink_to(entry)
 
-    def _unpacked(self, kind: str, archives: Sequence[bytes]) -> Path:
-        digest = hashlib.sha256()
-        for archive in archives:
-            digest.update(_digest(archive))
-        target = self._root / f"{kind}-{digest.hexdigest()[:32]}"
+        return self._folder("runtime", fill)
+
+    def _folder(self, name: str, fill: Callable[[Path], None]) -> Path:
+        target = self._root / name
         if target.is_dir():
             return target
-        with self._filling(target) as building:
-            for archive in archives:
-                _unpack(archive, building)
+        with self._lock:
+            if target.is_dir():
+                return target
+            building = Path(tempfile.mkdtemp(prefix=".unpacking-", dir=self._root))
+            try:
+                fill(building)
+                building.chmod(0o755)
+                building.rename(target)
+            except OSError:
+                if not target.is_dir():  # else another process was quicker
+                    raise
+            finally:
+                shutil.rmtree(building, ignore_errors=True)
         return target
 
-    def _filling(self, target: Path) -> _Filling:
-        return _Filling(self._root, target)
+
+def _name(kind: str, archives: Sequence[bytes]) -> str:
+    digest = hashlib.sha256()
+    for archive in archives:
+        digest.update(_digest(archive))
+    return f"{kind}-{digest.hexdigest()[:32]}"
 
 
-class _Filling:
-    """A temporary folder that becomes ``target`` when the block ends well; the first of several wins."""
+def _compile(folder: Path) -> None:
+    """Compile once what otherwise every one of many first environments would compile, all at the same time.
 
-    def __init__(self, root: Path, target: Path) -> None:
-        self._building = Path(tempfile.mkdtemp(prefix=".unpacking-", dir=root))
-        self._target = target
-
-    def __enter__(self) -> Path:
-        return self._building
-
-    def __exit__(self, kind: object, *_: object) -> None:
-        if kind is None:
-            self._building.chmod(0o755)
-            try:
-                self._building.rename(self._target)
-            except OSError:
-                if not self._target.is_dir():
-                    raise
-        shutil.rmtree(self._building, ignore_errors=True)
+    In a process of its own, as it takes seconds; a file that does not compile fails where it is imported.
+    """
+    subprocess.run(
+        [sys.executable, "-I", "-S", "-m", "compileall", "-q", str(folder)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        check=False,
+    )
 
 
 @lru_cache(maxsize=128)
