@@ -19,7 +19,7 @@ from blockferry.operate import JobState, Operator
 from blockferry.render import receipt_table
 from blockferry.sessions import Aws
 from blockferry.upload import upload_image
-from localcloud import cli as cloud
+from localcloud import lifecycle as cloud
 from localcloud.state import CloudInfo
 
 from tools.disk import GIB, DiskFailed, check_ext4, make_ext4, make_tree

@@ -1,0 +1,43 @@
+"""One local cloud with the Terraform root applied, for every test here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from cloud_rig import CloudRig
+from localcloud.lifecycle import down, up
+from localcloud.state import CloudDirectory
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        item.add_marker(pytest.mark.cloud)
+
+
+@pytest.fixture(scope="session")
+def directory(tmp_path_factory: pytest.TempPathFactory) -> CloudDirectory:
+    """Beside the checkout's own cloud, which a developer may be using."""
+    return CloudDirectory(tmp_path_factory.mktemp("cloud"))
+
+
+@pytest.fixture(scope="session")
+def cloud(directory: CloudDirectory) -> Iterator[CloudRig]:
+    info = up(directory=directory)
+    patch = pytest.MonkeyPatch()
+    try:
+        for name, value in info.environment().items():
+            patch.setenv(name, value)
+        patch.delenv("AWS_PROFILE", raising=False)
+        yield CloudRig(info)
+    finally:
+        patch.undo()
+        down(directory=directory)
+
+
+@pytest.fixture(autouse=True)
+def no_faults_left(request: pytest.FixtureRequest) -> Iterator[None]:
+    yield
+    if "cloud" in request.fixturenames:
+        rig: CloudRig = request.getfixturevalue("cloud")
+        rig.clear_faults()

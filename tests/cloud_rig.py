@@ -1,0 +1,125 @@
+"""Working with the local cloud in tests: snapshots in, executions watched, blocks out."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+import urllib.request
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import boto3
+from blockferry.checksums import Linear, digest_of
+from blockferry.ebs.client import NewSnapshot, RequestCounts
+from blockferry.operate import JobState, Operator
+from blockferry.sessions import Aws, Identity
+from fakes import content
+from localcloud.state import CloudInfo
+
+PATIENCE_SECONDS = 240.0
+"""A stuck execution fails its test after this long; none that works takes a quarter of it."""
+
+
+PALETTE = [content(seed) for seed in range(1, 98)]
+"""97 different blocks, a prime number: a block in the wrong place of a long copy is noticed."""
+
+
+def filled(count: int) -> dict[int, bytes]:
+    return {index: PALETTE[index % len(PALETTE)] for index in range(count)}
+
+
+@dataclass
+class CloudRig:
+    info: CloudInfo
+    jobs: int = 0
+
+    @property
+    def home(self) -> str:
+        return self.info.regions[0]
+
+    @property
+    def recovery(self) -> str:
+        return self.info.regions[1]
+
+    @property
+    def operator(self) -> Operator:
+        return Operator.of(region=self.home)
+
+    def client(self, service: str, region: str | None = None, **more: Any) -> Any:
+        return boto3.client(service, region_name=region or self.home, **more)
+
+    def control(self, path: str, body: Any = None, *, method: str | None = None) -> Any:
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(
+            f"{self.info.endpoint_url}/_local/{path}", data, method=method or ("GET" if body is None else "POST")
+        )
+        with urllib.request.urlopen(request) as answer:
+            return json.loads(answer.read() or b"null")
+
+    def clear_faults(self) -> None:
+        self.control("ebs/faults", method="DELETE")
+        self.control("lambda/faults", method="DELETE")
+
+    def snapshot(
+        self, blocks: Mapping[int, bytes], *, size_gib: int = 1, account: str | None = None, **more: Any
+    ) -> str:
+        """A completed snapshot in the home region that holds exactly ``blocks``."""
+        session = (
+            boto3.Session(aws_access_key_id=account, aws_secret_access_key="local") if account else boto3.Session()
+        )
+        ebs = Aws(base=session).ebs(Identity(self.home), counts=RequestCounts())
+        token = hashlib.sha256(f"{time.monotonic_ns()}".encode()).hexdigest()
+        snapshot_id = ebs.start_snapshot(NewSnapshot(size_gib, token, "", {}, **more))
+        linear = Linear()
+        known: dict[int, bytes] = {}
+        for index in sorted(blocks):
+            data = blocks[index]
+            digest = known.setdefault(id(data), digest_of(data))
+            ebs.put_block(snapshot_id, index, data, digest)
+            linear.add(index, digest)
+        ebs.complete_snapshot(snapshot_id, changed_blocks=len(blocks), linear_checksum=linear.value())
+        self.until(lambda: self.facts(snapshot_id)["state"] == "completed")
+        return snapshot_id
+
+    def facts(self, snapshot_id: str) -> dict[str, Any]:
+        found: dict[str, Any] = self.control(f"ebs/snapshots/{snapshot_id}")
+        return found
+
+    def held(self, snapshot_id: str) -> dict[int, str]:
+        """Allocated blocks as the EBS server holds them: index to SHA-256 (hex)."""
+        return dict(self.control(f"ebs/snapshots/{snapshot_id}/raw-index")["blocks"])
+
+    def snapshots(self) -> dict[str, str]:
+        return {s["snapshot_id"]: s["state"] for s in self.control("ebs/snapshots")["snapshots"]}
+
+    def start(self, request: Mapping[str, Any]) -> str:
+        self.jobs += 1
+        return self.operator.start("copy", request, job_id=f"test-{self.jobs}-{time.monotonic_ns()}")
+
+    def ended(self, arn: str) -> JobState:
+        """Wait for the end of an execution."""
+        state: list[JobState] = []
+
+        def over() -> bool:
+            state[:] = [self.operator.state(arn)]
+            return not state[0].running
+
+        self.until(over)
+        return state[0]
+
+    def copy(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """A whole job that has to succeed; returns its receipt."""
+        state = self.ended(self.start(request))
+        assert state.status == "SUCCEEDED", f"{state.error}: {state.cause}"
+        receipt: dict[str, Any] = state.output
+        return receipt
+
+    @staticmethod
+    def until(condition: Callable[[], bool], *, within: float = PATIENCE_SECONDS) -> None:
+        """Wait for a condition that another process brings about; fail the test when it does not come."""
+        deadline = time.monotonic() + within
+        while not condition():
+            assert time.monotonic() < deadline, f"not within {within} s"
+            time.sleep(0.05)
