@@ -20,6 +20,7 @@ def base_environment(
 ) -> dict[str, str]:
     """Complete environment of the server: everything that would reach the base from outside is dropped."""
     kept = {name: value for name, value in inherited.items() if not name.startswith(_FOREIGN)}
+    kept = {name: value for name, value in kept.items() if not name.lower().endswith("_proxy")}
     for name in ("AUTH", "SERVICES", "PERSIST_STATE", "USE_SSL", "EDGE_PORT", "STATE_DIR"):
         kept.pop(name, None)
     return kept | {

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import http.client
 import json
 import shlex
 import signal
 import sys
-import urllib.request
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from localcloud import log_view
 from localcloud.lifecycle import CloudFailed, down, info, up
@@ -146,11 +147,15 @@ def summary(running: CloudInfo) -> str:
 
 
 def _environments(running: CloudInfo) -> str:
+    address = urlsplit(running.endpoint_url)
+    connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=5)
     try:
-        with urllib.request.urlopen(f"{running.endpoint_url}/_local/lambda/workers", timeout=5) as answer:  # noqa: S310
-            workers = json.load(answer)["workers"]
-    except OSError as error:
+        connection.request("GET", "/_local/lambda/workers")
+        workers = json.loads(connection.getresponse().read())["workers"]
+    except (OSError, http.client.HTTPException, ValueError) as error:
         return f"the server does not answer: {error}"
+    finally:
+        connection.close()
     busy = sum(worker["busy"] for worker in workers)
     memory = sum(worker["rss_kib"] for worker in workers) // 1024
     return f"{len(workers)}, {busy} of them busy, {memory} MiB in all"

@@ -58,6 +58,7 @@ class CloudInfo:
             "AWS_REGION": region,
             "AWS_DEFAULT_REGION": region,
             "AWS_EC2_METADATA_DISABLED": "true",
+            **without_proxy(os.environ),
         }
 
 
@@ -102,7 +103,7 @@ class CloudDirectory:
 
     @property
     def lock(self) -> Path:
-        return self.path / "lock"
+        return self.path / "cloud.lock"
 
     @property
     def ready_file(self) -> Path:
@@ -149,6 +150,15 @@ class CloudDirectory:
         """Remove the record of a cloud that is down."""
         for file in (self._state_file, self.ready_file):
             file.unlink(missing_ok=True)
+
+
+def without_proxy(environment: Mapping[str, str]) -> dict[str, str]:
+    """Variables that keep requests to this machine away from a proxy; none where no proxy is set."""
+    if not any(environment.get(name) for proxy in ("http_proxy", "all_proxy") for name in (proxy, proxy.upper())):
+        return {}
+    listed = (environment.get("no_proxy") or environment.get("NO_PROXY") or "").split(",")
+    names = ",".join(dict.fromkeys([*filter(None, listed), "127.0.0.1", "localhost"]))
+    return {"NO_PROXY": names, "no_proxy": names}
 
 
 def start_time(pid: int) -> str | None:
