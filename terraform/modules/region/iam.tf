@@ -1,5 +1,5 @@
 # What each function may call. The same actions are declared in functions/<name>/permissions.json, and
-# tests/permissions.tftest.hcl holds the two against each other, both ways.
+# tests/declared.tftest.hcl holds the two against each other, both ways.
 
 locals {
   job_tag = "blockferry:job-id"

@@ -18,9 +18,10 @@ override_data {
 variables {
   name_prefix = "blockferry"
   regions     = ["us-east-1", "eu-west-1"]
+  tags        = { Team = "storage" }
 }
 
-run "an_operator_starts_and_redrives_jobs_in_the_named_regions" {
+run "an_operator_starts_and_redrives_jobs_and_reads_receipts_only" {
   command = plan
 
   assert {
@@ -42,10 +43,6 @@ run "an_operator_starts_and_redrives_jobs_in_the_named_regions" {
     ])
     error_message = "The operator must redrive jobs of this deployment only."
   }
-}
-
-run "an_operator_reads_receipts_and_changes_nothing_in_s3" {
-  command = plan
 
   assert {
     condition = toset([
@@ -62,14 +59,6 @@ run "an_operator_reads_receipts_and_changes_nothing_in_s3" {
     ]))
     error_message = "The operator must see receipts and reports only."
   }
-}
-
-run "tags_say_who_made_the_policy" {
-  command = plan
-
-  variables {
-    tags = { Team = "storage" }
-  }
 
   assert {
     condition     = aws_iam_policy.operator.name == "blockferry-operator" && aws_iam_policy.operator.tags == tomap({ Team = "storage", Project = "blockferry", ManagedBy = "terraform" })
@@ -77,22 +66,13 @@ run "tags_say_who_made_the_policy" {
   }
 }
 
-run "no_region_is_refused" {
-  command = plan
-
-  variables {
-    regions = []
-  }
-
-  expect_failures = [var.regions]
-}
-
-run "a_prefix_that_no_bucket_may_have_is_refused" {
+run "wrong_values_are_refused_by_name" {
   command = plan
 
   variables {
     name_prefix = "Block_Ferry"
+    regions     = []
   }
 
-  expect_failures = [var.name_prefix]
+  expect_failures = [var.name_prefix, var.regions]
 }

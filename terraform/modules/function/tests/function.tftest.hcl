@@ -41,32 +41,22 @@ run "a_function_is_traced_and_its_logs_end_by_default" {
   }
 }
 
-run "a_key_encrypts_logs_and_environment" {
+run "key_boundary_and_tags_are_used_and_tracing_can_be_off" {
   variables {
-    kms_key_arn = "arn:aws:kms:us-east-1:111122223333:key/11111111-2222-3333-4444-555555555555"
+    kms_key_arn          = "arn:aws:kms:us-east-1:111122223333:key/11111111-2222-3333-4444-555555555555"
+    permissions_boundary = "arn:aws:iam::111122223333:policy/boundary"
+    tags                 = { Team = "storage" }
+    tracing              = false
   }
 
   assert {
     condition     = aws_lambda_function.this.kms_key_arn == var.kms_key_arn && aws_cloudwatch_log_group.this.kms_key_id == var.kms_key_arn
-    error_message = "The key must encrypt both."
-  }
-}
-
-run "tracing_can_be_off" {
-  variables {
-    tracing = false
+    error_message = "The key must encrypt logs and environment."
   }
 
   assert {
-    condition     = aws_lambda_function.this.tracing_config[0].mode == "PassThrough"
-    error_message = "The function must not sample traces."
-  }
-}
-
-run "tags_reach_every_resource_and_the_boundary_the_role" {
-  variables {
-    permissions_boundary = "arn:aws:iam::111122223333:policy/boundary"
-    tags                 = { Team = "storage" }
+    condition     = aws_iam_role.this.permissions_boundary == var.permissions_boundary
+    error_message = "The role must have the boundary."
   }
 
   assert {
@@ -75,8 +65,8 @@ run "tags_reach_every_resource_and_the_boundary_the_role" {
   }
 
   assert {
-    condition     = aws_iam_role.this.permissions_boundary == var.permissions_boundary
-    error_message = "The role must have the boundary."
+    condition     = aws_lambda_function.this.tracing_config[0].mode == "PassThrough"
+    error_message = "The function must not sample traces."
   }
 }
 
@@ -90,52 +80,30 @@ run "missing_code_says_to_build" {
   expect_failures = [aws_lambda_function.this]
 }
 
-run "an_old_runtime_is_refused" {
+run "wrong_values_are_refused_by_name" {
   command = plan
 
   variables {
-    runtime = "python3.10"
-  }
-
-  expect_failures = [var.runtime]
-}
-
-run "an_unknown_architecture_is_refused" {
-  command = plan
-
-  variables {
-    architecture = "amd64"
-  }
-
-  expect_failures = [var.architecture]
-}
-
-run "a_timeout_beyond_lambda_is_refused" {
-  command = plan
-
-  variables {
-    timeout_seconds = 901
-  }
-
-  expect_failures = [var.timeout_seconds]
-}
-
-run "logs_without_end_are_refused" {
-  command = plan
-
-  variables {
+    name                  = "with space"
+    role_name             = "with space"
+    runtime               = "python3.10"
+    architecture          = "amd64"
+    memory_mb             = 64
+    timeout_seconds       = 901
+    layer_arns            = ["1", "2", "3", "4", "5", "6"]
     log_retention_in_days = 0
+    policy_json           = "allow all"
   }
 
-  expect_failures = [var.log_retention_in_days]
-}
-
-run "a_policy_that_is_not_json_is_refused" {
-  command = plan
-
-  variables {
-    policy_json = "allow all"
-  }
-
-  expect_failures = [var.policy_json]
+  expect_failures = [
+    var.name,
+    var.role_name,
+    var.runtime,
+    var.architecture,
+    var.memory_mb,
+    var.timeout_seconds,
+    var.layer_arns,
+    var.log_retention_in_days,
+    var.policy_json,
+  ]
 }

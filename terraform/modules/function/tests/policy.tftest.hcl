@@ -27,7 +27,7 @@ variables {
   policy_json     = "{\"Version\":\"2012-10-17\",\"Statement\":[{\"Sid\":\"Describe\",\"Effect\":\"Allow\",\"Action\":\"ec2:DescribeSnapshots\",\"Resource\":\"*\"}]}"
 }
 
-run "the_policy_is_the_given_one_with_own_logs_and_traces" {
+run "a_function_gets_its_calls_own_logs_and_traces_and_only_lambda_assumes_its_role" {
   command = plan
 
   assert {
@@ -43,10 +43,6 @@ run "the_policy_is_the_given_one_with_own_logs_and_traces" {
     ]) == "arn:aws:logs:us-east-1:111122223333:log-group:/aws/lambda/blockferry-check-targets:*"
     error_message = "A function writes to its own log group only."
   }
-}
-
-run "only_lambda_of_this_account_may_assume_the_role" {
-  command = plan
 
   assert {
     condition = jsondecode(aws_iam_role.this.assume_role_policy).Statement == [{
@@ -60,24 +56,17 @@ run "only_lambda_of_this_account_may_assume_the_role" {
   }
 }
 
-run "a_function_without_tracing_may_not_write_traces" {
+run "a_function_with_a_key_may_read_its_environment_and_one_without_tracing_writes_no_traces" {
   command = plan
 
   variables {
-    tracing = false
+    kms_key_arn = "arn:aws:kms:us-east-1:111122223333:key/11111111-2222-3333-4444-555555555555"
+    tracing     = false
   }
 
   assert {
     condition     = !strcontains(aws_iam_role_policy.this.policy, "xray:")
     error_message = "Without tracing there is nothing to permit."
-  }
-}
-
-run "a_function_with_a_key_may_read_its_environment_and_no_more" {
-  command = plan
-
-  variables {
-    kms_key_arn = "arn:aws:kms:us-east-1:111122223333:key/11111111-2222-3333-4444-555555555555"
   }
 
   assert {

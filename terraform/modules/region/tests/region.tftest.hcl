@@ -43,9 +43,7 @@ run "a_region_has_everything_by_default" {
     condition     = strcontains(output.start_commands["copy"], output.state_machines["copy"])
     error_message = "The start command must name the machine."
   }
-}
 
-run "archives_are_versioned_and_never_expire_and_job_records_do" {
   assert {
     condition     = aws_s3_bucket_versioning.archive.versioning_configuration[0].status == "Enabled"
     error_message = "The archive bucket must be versioned."
@@ -90,31 +88,21 @@ run "archives_are_versioned_and_never_expire_and_job_records_do" {
   }
 }
 
-run "a_key_encrypts_both_buckets" {
+run "key_and_tags_are_used_and_everything_optional_can_be_off" {
   variables {
     storage_kms_key_arn = "arn:aws:kms:us-east-1:111122223333:key/11111111-2222-3333-4444-555555555555"
+    observability       = { alarms = false, dashboard = false, tracing = false, state_machine_log_level = "OFF" }
+    tags                = { Team = "storage" }
   }
 
   assert {
     condition     = alltrue([for encryption in aws_s3_bucket_server_side_encryption_configuration.this : one(one(encryption.rule).apply_server_side_encryption_by_default).kms_master_key_id == var.storage_kms_key_arn])
     error_message = "The key must encrypt both buckets."
   }
-}
-
-run "everything_optional_can_be_off" {
-  variables {
-    observability = { alarms = false, dashboard = false, tracing = false, state_machine_log_level = "OFF" }
-  }
 
   assert {
     condition     = length(aws_cloudwatch_metric_alarm.sweep) == 0 && length(aws_cloudwatch_dashboard.this) == 0 && output.dashboard == null
     error_message = "There must be no alarm and no dashboard."
-  }
-}
-
-run "tags_reach_the_resources" {
-  variables {
-    tags = { Team = "storage" }
   }
 
   assert {

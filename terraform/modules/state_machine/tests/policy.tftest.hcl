@@ -28,7 +28,7 @@ variables {
   work            = { bucket_arn = "arn:aws:s3:::blockferry-work-111122223333-us-east-1" }
 }
 
-run "the_role_invokes_the_named_functions_and_no_other" {
+run "the_role_reaches_its_own_machine_functions_and_job_records_only" {
   command = plan
 
   assert {
@@ -37,10 +37,6 @@ run "the_role_invokes_the_named_functions_and_no_other" {
     ])) == toset([var.function_arns.check_targets, "${var.function_arns.check_targets}:*"])
     error_message = "The role must invoke just the given functions."
   }
-}
-
-run "the_role_starts_and_redrives_map_runs_of_its_own_machine_only" {
-  command = plan
 
   assert {
     condition = one([
@@ -58,10 +54,6 @@ run "the_role_starts_and_redrives_map_runs_of_its_own_machine_only" {
     ])
     error_message = "The role must follow executions of its own machine only."
   }
-}
-
-run "the_role_reads_and_writes_job_records_only" {
-  command = plan
 
   assert {
     condition = one([
@@ -69,10 +61,6 @@ run "the_role_reads_and_writes_job_records_only" {
     ]) == "arn:aws:s3:::blockferry-work-111122223333-us-east-1/jobs/*"
     error_message = "The role must stay below jobs/ of the work bucket."
   }
-}
-
-run "only_what_has_no_resource_level_is_granted_on_everything" {
-  command = plan
 
   assert {
     condition = alltrue(flatten([
@@ -82,10 +70,6 @@ run "only_what_has_no_resource_level_is_granted_on_everything" {
     ]))
     error_message = "Only log deliveries and traces have no resource level."
   }
-}
-
-run "only_this_machine_may_have_the_role_assumed" {
-  command = plan
 
   assert {
     condition = jsondecode(aws_iam_role.this.assume_role_policy).Statement[0].Condition == {

@@ -35,23 +35,27 @@ run "a_machine_is_traced_logged_and_watched_by_default" {
     condition     = length(aws_sfn_state_machine.this.encryption_configuration) == 0
     error_message = "Without a key, AWS's own encrypts."
   }
-}
 
-run "the_definition_names_the_functions" {
   assert {
     condition     = jsondecode(aws_sfn_state_machine.this.definition).States["Check"].Arguments.FunctionName == var.function_arns.check_targets
     error_message = "The placeholder must become the function's ARN."
   }
 }
 
-run "alarms_notify_their_topics" {
+run "key_and_topics_are_used" {
   variables {
     alarm_topic_arns = ["arn:aws:sns:us-east-1:111122223333:operations"]
+    kms_key_arn      = "arn:aws:kms:us-east-1:111122223333:key/11111111-2222-3333-4444-555555555555"
   }
 
   assert {
     condition     = alltrue([for alarm in aws_cloudwatch_metric_alarm.executions : alarm.alarm_actions == toset(var.alarm_topic_arns)])
     error_message = "Every alarm must notify the topic."
+  }
+
+  assert {
+    condition     = aws_sfn_state_machine.this.encryption_configuration[0].kms_key_id == var.kms_key_arn && aws_cloudwatch_log_group.this.kms_key_id == var.kms_key_arn
+    error_message = "The key must encrypt definition, history and logs."
   }
 }
 
@@ -68,33 +72,16 @@ run "everything_optional_can_be_off" {
   }
 }
 
-run "a_key_encrypts_definition_history_and_logs" {
-  variables {
-    kms_key_arn = "arn:aws:kms:us-east-1:111122223333:key/11111111-2222-3333-4444-555555555555"
-  }
-
-  assert {
-    condition     = aws_sfn_state_machine.this.encryption_configuration[0].kms_key_id == var.kms_key_arn && aws_cloudwatch_log_group.this.kms_key_id == var.kms_key_arn
-    error_message = "The key must encrypt both."
-  }
-}
-
-run "a_missing_definition_is_refused" {
+run "wrong_values_are_refused_by_name" {
   command = plan
 
   variables {
-    definition_file = "tests/absent.asl.json"
+    name                  = "with space"
+    role_name             = "with space"
+    definition_file       = "tests/absent.asl.json"
+    log_level             = "DEBUG"
+    log_retention_in_days = 0
   }
 
-  expect_failures = [var.definition_file]
-}
-
-run "an_unknown_log_level_is_refused" {
-  command = plan
-
-  variables {
-    log_level = "DEBUG"
-  }
-
-  expect_failures = [var.log_level]
+  expect_failures = [var.name, var.role_name, var.definition_file, var.log_level, var.log_retention_in_days]
 }
