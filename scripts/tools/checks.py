@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from tools.build import BuildFailed
 from tools.environment import EnvironmentFailed, repository_root
 from tools.parts import PARTS, Part
 from tools.processes import CommandFailed, Commands
@@ -35,7 +36,7 @@ def run_part(part: Part, commands: Commands) -> Outcome:
     failure: str | None = None
     try:
         shown = part.run(commands)
-    except (CommandFailed, TerraformFailed, EnvironmentFailed, OSError) as error:
+    except (CommandFailed, TerraformFailed, BuildFailed, EnvironmentFailed, OSError) as error:
         failure = str(error) or repr(error)
     return Outcome(part=part, seconds=time.monotonic() - start, shown=shown, failure=failure)
 

@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tools import machines
+from tools.archives import file_sha256
+from tools.build import build
 from tools.environment import ensure, python_of, repository_root
 from tools.mirror import find_mirror
 from tools.processes import LONGEST_COMMAND_SECONDS, CommandFailed, Commands
@@ -68,6 +70,22 @@ def check_unit(commands: Commands) -> list[str]:
 def check_cloud(commands: Commands) -> list[str]:
     """Tests against the local cloud, with the Terraform root applied to it."""
     return _pytest(commands, "tests/cloud", "tests/terraform", "-m", "cloud", timeout_seconds=CLOUD_TIMEOUT_SECONDS)
+
+
+def check_build(commands: Commands) -> list[str]:
+    """The artifacts as they are deployed: every pinned package exists for Lambda's platform, twice the same."""
+    folder = commands.directory / "build" / "checks" / "artifacts"
+    hashes = []
+    for output in (folder / "first", folder / "second"):
+        shutil.rmtree(output, ignore_errors=True)
+        artifacts = build(output=output)
+        zips = [*artifacts.functions.values(), artifacts.layer]
+        hashes.append({path.name: file_sha256(path) for path in zips})
+    first, second = hashes
+    if first != second:
+        differing = sorted(name for name in first if first[name] != second.get(name))
+        raise CommandFailed(f"two builds of the same sources differ: {', '.join(differing)}")
+    return []
 
 
 def check_terraform(commands: Commands) -> list[str]:
@@ -165,6 +183,7 @@ PARTS = (
     Part(name="lint", says="ruff check", run=check_lint),
     Part(name="types", says="mypy, strict", run=check_types),
     Part(name="unit", says="pytest of tests/unit and tests/localcloud", run=check_unit),
+    Part(name="build", says="scripts/build for Lambda's platform, twice, with the same result", run=check_build),
     Part(name="terraform", says="terraform fmt, validate and test, with mocked providers", run=check_terraform),
     Part(name="machines", says="cfn-lint and asl-validator on the state machines", run=check_machines),
     Part(name="checkov", says="checkov on the Terraform configuration", run=check_checkov, slow=True),

@@ -31,7 +31,7 @@ def fails(_: Commands) -> list[str]:
 
 def test_a_fast_run_leaves_out_the_slow_parts() -> None:
     assert [p.name for p in chosen(fast=False, only=None)] == [
-        *("format", "lint", "types", "unit", "terraform", "machines", "checkov", "cloud")
+        *("format", "lint", "types", "unit", "build", "terraform", "machines", "checkov", "cloud")
     ]
     left_out = {p.name for p in PARTS} - {p.name for p in chosen(fast=True, only=None)}
     assert left_out == {"checkov", "cloud"}
