@@ -105,6 +105,7 @@ def environment_variables(
             "HOME": str(home),
             "TMPDIR": str(home / "tmp"),
             "AWS_LAMBDA_LOG_FORMAT": function.log_format,
+            "AWS_XRAY_CONTEXT_MISSING": "LOG_ERROR",
         }
     )
     if function.log_level:
