@@ -151,7 +151,9 @@ data "aws_iam_policy_document" "function" {
       resources = [local.work_bucket_arn]
 
       condition {
-        test     = "StringLike"
+        # IfExists: reading an object that is not there is answered with NoSuchKey, instead of AccessDenied,
+        # only to those who may list, and such a read has no prefix to compare. Nothing but jobs/ is in there.
+        test     = "StringLikeIfExists"
         variable = "s3:prefix"
         values   = ["jobs/*"]
       }

@@ -93,7 +93,7 @@ run "grants_are_narrow" {
     condition = alltrue(flatten([
       for name, document in data.aws_iam_policy_document.function : [
         for statement in jsondecode(document.json).Statement :
-        statement.Resource == "arn:aws:s3:::blockferry-work-111122223333-us-east-1" && statement.Condition == { StringLike = { "s3:prefix" = "jobs/*" } }
+        statement.Resource == "arn:aws:s3:::blockferry-work-111122223333-us-east-1" && statement.Condition == { StringLikeIfExists = { "s3:prefix" = "jobs/*" } }
         if statement.Action == "s3:ListBucket"
       ]
     ]))
