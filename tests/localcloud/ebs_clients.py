@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import boto3
+import pytest
 from botocore.config import Config
+from botocore.exceptions import ClientError
 from localcloud.ebs.blockstore import BLOCK_SIZE
 from localcloud.ebs.testing import HOME_ACCOUNT, REGION, RunningServer
 
@@ -101,3 +105,13 @@ def contents(ebs: Any, snapshot_id: str) -> dict[int, bytes]:
 
 def state(server: RunningServer, snapshot_id: str) -> str:
     return server.service.registry.snapshots[snapshot_id].state
+
+
+@contextmanager
+def refused(status: int, code: str, reason: str | None = None) -> Iterator[None]:
+    """The call inside is refused with exactly this status, code and Reason."""
+    with pytest.raises(ClientError) as caught:
+        yield
+    answer = caught.value.response
+    seen = (answer["ResponseMetadata"]["HTTPStatusCode"], answer["Error"]["Code"], answer.get("Reason"))
+    assert seen == (status, code, reason), answer["Error"]["Message"]

@@ -38,17 +38,18 @@ def _no_access(registry: Registry, snapshot_id: str) -> EbsError:
 
 
 def readable(registry: Registry, snapshot_id: str, *, account: str, region: str) -> Snapshot:
-    """A completed snapshot in the standard tier whose key the reader may use."""
+    """A completed snapshot in the standard tier. Whether its key may be used is ``check_key``'s matter."""
     snapshot = _found(registry, snapshot_id, account=account, region=region)
     if snapshot.state != "completed":
         raise invalid("INVALID_SNAPSHOT_ID", f"The snapshot '{snapshot_id}' is {snapshot.state}.")
     if snapshot.storage_tier != "standard":
         raise invalid("INVALID_SNAPSHOT_ID", f"The snapshot '{snapshot_id}' is archived.")
-    _check_key(registry, snapshot)
     return snapshot
 
 
-def _check_key(registry: Registry, snapshot: Snapshot) -> None:
+def check_key(registry: Registry, snapshot: Snapshot) -> None:
+    """AccessDeniedException unless the snapshot's key can be used. Call it without the registry's lock:
+    the answer may come from another process."""
     arn = snapshot.encryption.kms_key_arn
     if arn is None or not registry.config.check_key_on_read:
         return

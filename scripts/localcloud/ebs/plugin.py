@@ -143,11 +143,10 @@ class SnapshotActions:
             return base
         merged, extra = ElementTree.fromstring(ours[2]), ElementTree.fromstring(base[2])  # noqa: S314 - our own
         tags = merged.find(f"{{{NAMESPACE}}}tagSet")
-        for item in extra.iter(f"{{{NAMESPACE}}}item"):
-            kind = item.findtext(f"{{{NAMESPACE}}}resourceType")
+        if tags is not None:
             # The base keeps volumes' tags; the EBS process has them only as they were at the start.
-            if tags is not None and kind != "snapshot":
-                tags.append(item)
+            kept = [item for item in tags if _is_snapshot(item)]
+            tags[:] = kept + [item for item in extra.iter(f"{{{NAMESPACE}}}item") if not _is_snapshot(item)]
         ElementTree.register_namespace("", NAMESPACE)
         return ours[0], ours[1], ElementTree.tostring(merged, encoding="utf-8", xml_declaration=True)
 
@@ -206,6 +205,10 @@ class SnapshotActions:
             )
             if status != 200:
                 raise RuntimeError(f"the EBS process refused {record['VolumeId']}: {content!r}")
+
+
+def _is_snapshot(item: ElementTree.Element) -> bool:
+    return item.findtext(f"{{{NAMESPACE}}}resourceType") == "snapshot"
 
 
 def _flat(query: Mapping[str, Any], body: bytes) -> dict[str, str]:

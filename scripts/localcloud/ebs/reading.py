@@ -50,6 +50,7 @@ class Reading:
                 {"BlockIndex": index, "BlockToken": self._token(snapshot, index, expires)}
                 for index, _slot in found[: window.scan]
             ]
+        access.check_key(registry, snapshot)
         return self._page("Blocks", blocks, snapshot, listing=listing, expires=expires, more=more)
 
     def list_changed(self, request: Request, second_id: str) -> Response:
@@ -77,6 +78,8 @@ class Reading:
                 if in_second:
                     block["SecondBlockToken"] = self._token(second, index, expires)
                 blocks.append(block)
+        access.check_key(registry, first)
+        access.check_key(registry, second)
         return self._page("ChangedBlocks", blocks, second, listing=listing, expires=expires, more=more)
 
     def _take_list(self, request: Request, operation: str, rate: float) -> None:
@@ -168,6 +171,7 @@ class Reading:
                 raise invalid("INVALID_BLOCK", f"Block {index} is not allocated in '{snapshot_id}'.")
             registry.store.retain(slot)  # the snapshot may be deleted while its block is read
         try:
+            access.check_key(registry, snapshot)
             data = registry.store.read(slot)
             digest = registry.store.digest(slot)
         finally:

@@ -25,7 +25,7 @@ from localcloud.ebs.errors import (
     too_many_pending,
 )
 from localcloud.ebs.messages import Request, Response, json_response
-from localcloud.ebs.model import MAX_VOLUME_GIB, Snapshot
+from localcloud.ebs.model import MAX_VOLUME_GIB, Encryption, Snapshot
 from localcloud.ebs.registry import Registry
 
 _CLIENT_TOKEN = re.compile(r"[!-~]{1,64}")  # the guide's 64 ASCII characters, tighter than the model's 255
@@ -50,9 +50,25 @@ class Writing:
         fingerprint = json.dumps(wanted, sort_keys=True)
         with registry.lock:
             replay = self._replay(request, token, fingerprint)
+            parent = None if replay is not None else self._parent(request, wanted)
+        if replay is not None:
+            return json_response(201, replay)
+        # Without the lock, since the key may have to be asked for in another process.
+        outcome = encryption.for_new_snapshot(
+            encrypted=wanted.get("Encrypted"),
+            kms_key_arn=wanted.get("KmsKeyArn"),
+            parent=parent.encryption if parent else None,
+            settings=registry.settings(request.account, request.region),
+            keys=registry.keys,
+            config=config,
+            account=request.account,
+            region=request.region,
+        )
+        with registry.lock:
+            replay = self._replay(request, token, fingerprint)  # of a request that came at the same time
             if replay is not None:
                 return json_response(201, replay)
-            answer = self._start(request, wanted)
+            answer = self._start(request, wanted, self._parent(request, wanted), outcome)
             if token is not None:
                 expires = registry.clock.now() + config.client_token_seconds
                 self._replays[(request.account, request.region, token)] = (expires, fingerprint, answer)
@@ -66,26 +82,20 @@ class Writing:
             raise client_token_conflict()
         return known[2]
 
-    def _start(self, request: Request, wanted: dict[str, Any]) -> dict[str, Any]:
+    def _parent(self, request: Request, wanted: dict[str, Any]) -> Snapshot | None:
+        if "ParentSnapshotId" not in wanted:
+            return None
+        registry = self._registry
+        parent = access.parent(registry, wanted["ParentSnapshotId"], account=request.account, region=request.region)
+        if wanted["VolumeSize"] < parent.volume_gib and registry.config.smaller_than_parent == "refuse":
+            raise invalid("INVALID_VOLUME_SIZE", f"VolumeSize is smaller than the parent's {parent.volume_gib} GiB.")
+        return parent
+
+    def _start(
+        self, request: Request, wanted: dict[str, Any], parent: Snapshot | None, outcome: Encryption
+    ) -> dict[str, Any]:
         registry, config = self._registry, self._registry.config
         account, region = request.account, request.region
-        parent: Snapshot | None = None
-        if "ParentSnapshotId" in wanted:
-            parent = access.parent(registry, wanted["ParentSnapshotId"], account=account, region=region)
-            if wanted["VolumeSize"] < parent.volume_gib and config.smaller_than_parent == "refuse":
-                raise invalid(
-                    "INVALID_VOLUME_SIZE", f"VolumeSize is smaller than the parent's {parent.volume_gib} GiB."
-                )
-        outcome = encryption.for_new_snapshot(
-            encrypted=wanted.get("Encrypted"),
-            kms_key_arn=wanted.get("KmsKeyArn"),
-            parent=parent.encryption if parent else None,
-            settings=registry.settings(account, region),
-            keys=registry.keys,
-            config=config,
-            account=account,
-            region=region,
-        )
         pending = sum(s.state == "pending" and s.origin == "direct" for s in registry.in_account(account, region))
         if config.quotas_enabled and pending >= config.pending_snapshots:
             raise too_many_pending(config.pending_snapshots)
