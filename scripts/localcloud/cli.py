@@ -141,7 +141,7 @@ def summary(running: CloudInfo) -> str:
     for region in running.regions:
         lines.append(f"  {region}")
         lines += [f"    {name:<15} {arn}" for name, arn in running.state_machines.get(region, {}).items()]
-        lines += [f"    {name + ' bucket':<13} {bucket}" for name, bucket in running.buckets.get(region, {}).items()]
+        lines += [f"    {name + ' bucket':<15} {bucket}" for name, bucket in running.buckets.get(region, {}).items()]
     lines += ["", 'To use it: eval "$(scripts/cloud env)"']
     return "\n".join(lines)
 

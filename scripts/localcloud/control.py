@@ -7,6 +7,7 @@ import http.client
 import json
 import logging
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
@@ -18,6 +19,7 @@ Send = Callable[[Message], Awaitable[None]]
 Application = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
 
 PREFIX = "/_local/"
+CONTROL_THREADS = 16
 _log = logging.getLogger("localcloud.control")
 
 
@@ -33,6 +35,8 @@ class ControlLayer:
         self._base = base
         self._control = control
         self._on_ready = on_ready
+        # Threads of their own: control must answer when every thread of the base waits for something.
+        self._threads = ThreadPoolExecutor(max_workers=CONTROL_THREADS, thread_name_prefix="control")
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -78,7 +82,8 @@ class ControlLayer:
             known = ", ".join(sorted(self._control))
             return 404, {"message": f"no such part of the local cloud: {part!r}; there are {known}"}
         try:
-            return 200, await asyncio.to_thread(handler, request)
+            loop = asyncio.get_running_loop()
+            return 200, await loop.run_in_executor(self._threads, handler, request)
         except ControlError as error:
             return error.status, {"message": str(error)}
         except Exception as error:  # the requester needs to see it, and the server has to go on

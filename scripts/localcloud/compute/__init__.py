@@ -10,8 +10,8 @@ What differs from Lambda, on purpose or because a laptop has no other way:
   ``/var/task`` and ``/opt``; they are not mounted read-only. ``/tmp`` is the folder that ``TMPDIR`` names.
 - Imports see the task folder, the layers, what Lambda's own runtime ships (awslambdaric, boto3 and what they
   need) and the standard library, in Lambda's order; nothing else of this checkout's packages.
-- Memory is limited by watching the process, so an allocation may pass the limit for some milliseconds; the
-  size of ``/tmp`` and the share of the CPU are not limited.
+- Memory is limited by watching the process, so an allocation may pass the limit for some milliseconds, and
+  memory of processes that a handler starts is not counted; the size of ``/tmp`` and the CPU are not limited.
 - Initialisation that takes longer than 10 seconds is not restarted; it goes on within the function's timeout.
 - Client context, extensions, response streaming, SnapStart and provisioned concurrency do not exist.
 """

@@ -205,7 +205,7 @@ class _Executor:
             )
         invocation = Invocation(
             request_id=request_id,
-            payload=json.dumps(event, ensure_ascii=False).encode(),
+            payload=json.dumps(event).encode(),
             function_arn=config.get("FunctionArn", ""),
             trace_id=self._base.trace_id(config),
         )
