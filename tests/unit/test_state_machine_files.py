@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from blockferry.models import CopyRequest, schema
+from localcloud.states.validate import validate_definition
 from pydantic import BaseModel, ValidationError
 from tools.environment import repository_root
 from tools.machine_rules import LAMBDA_SERVICE_ERRORS, RULES
@@ -45,6 +46,16 @@ def test_a_rendered_machine_is_still_json_and_has_no_placeholder_left(file: Path
     rendered = render(file.read_text())
     assert json.loads(rendered)["StartAt"]
     assert "${" not in rendered
+
+
+@MACHINES
+def test_the_local_cloud_finds_nothing_wrong_with_a_rendered_machine(file: Path) -> None:
+    assert validate_definition(render(file.read_text())) == []
+
+
+def test_the_local_cloud_sees_a_name_that_a_json_parser_would_drop() -> None:
+    twice = json.dumps(good()).replace('"TimeoutSeconds": 3600', '"TimeoutSeconds": 3600, "TimeoutSeconds": 1')
+    assert [finding.code for finding in validate_definition(twice)] == ["DUPLICATE_KEY"]
 
 
 @MACHINES
@@ -129,7 +140,7 @@ def good() -> dict[str, Any]:
             "Anything to do?": {
                 "Type": "Choice",
                 "Comment": "Why.",
-                "Choices": [{"Comment": "Why.", "Condition": "{% $n > 0 %}", "Next": "Move all ranges"}],
+                "Choices": [{"Comment": "Why.", "Condition": "{% $states.input.n > 0 %}", "Next": "Move all ranges"}],
                 "Default": "Nothing to do",
             },
             "Nothing to do": {"Type": "Succeed", "Comment": "Why."},
@@ -142,11 +153,11 @@ def good() -> dict[str, Any]:
                 "ItemReader": {
                     "Resource": "arn:aws:states:::s3:getObject",
                     "ReaderConfig": {"InputType": "JSONL"},
-                    "Arguments": {"Bucket": "{% $bucket %}", "Key": "{% $key %}"},
+                    "Arguments": {"Bucket": "{% $states.input.bucket %}", "Key": "{% $states.input.key %}"},
                 },
                 "ResultWriter": {
                     "Resource": "arn:aws:states:::s3:putObject",
-                    "Arguments": {"Bucket": "{% $bucket %}", "Prefix": "{% $prefix %}"},
+                    "Arguments": {"Bucket": "{% $states.input.bucket %}", "Prefix": "{% $states.input.prefix %}"},
                 },
                 "ItemProcessor": {
                     "ProcessorConfig": {"Mode": "DISTRIBUTED", "ExecutionType": "STANDARD"},
@@ -312,7 +323,7 @@ BROKEN: list[tuple[str, str, Mutation]] = [
     (
         "tolerance from an expression",
         "every_distributed_map_tolerates_nothing",
-        state("Move all ranges", lambda s: s.update(ToleratedFailureCount="{% $n %}")),
+        state("Move all ranges", lambda s: s.update(ToleratedFailureCount="{% $states.input.n %}")),
     ),
     (
         "label with spaces",
