@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from blockferry.errors import BlockferryError
+from blockferry.errors import BlockferryError, IncompleteTransfer
 from blockferry.transfer.sweep import sweep_jobs
 from botocore.exceptions import ClientError
 from fakes import content
@@ -86,8 +86,16 @@ def test_a_job_given_up_loses_its_pending_targets_its_plan_and_its_digests(rig: 
     assert not existing(rig) & set(targets)
     assert rig.workspace.read("old", "plan.jsonl") is None
     assert list(rig.workspace.stretch_keys("old")) == []
-    assert rig.workspace.read("old", "job.json") is not None
     assert sweep(rig)["swept"] == []
+
+
+def test_a_redrive_of_a_swept_job_is_told_so(rig: Rig, executions: Executions) -> None:
+    started(rig, "old")
+    second = rig.ranges("old")[1]
+    executions.states["old"] = stopped(NOW - timedelta(hours=73))
+    sweep(rig)
+    with pytest.raises(IncompleteTransfer, match="was swept at 2026-01-10"):
+        rig.move("old", second)
 
 
 @pytest.mark.parametrize(

@@ -67,6 +67,8 @@ class Job(_Record):
     blocks_per_second: float
     threads: int
     holes: HolePolicy
+    swept_at: str | None = None
+    """When the job was given up and its pending targets were deleted (ISO 8601)."""
 
 
 class Proof(_Record):

@@ -8,12 +8,17 @@ from blockferry.workspace import Workspace
 
 
 def recorded_job(workspace: Workspace, job_id: str) -> Job:
-    """The record of a planned job. Raises ``IncompleteTransfer`` when it is not there or has no targets yet."""
+    """The record of a planned job. Raises ``IncompleteTransfer`` when it is gone, swept or without targets."""
     job = workspace.job(job_id)
     if job is None:
         raise IncompleteTransfer(
             f"{workspace.uri(job_id, 'job.json')} is gone: the job was swept or its record deleted. Start a new job; "
             "a redrive cannot go on without the record"
+        )
+    if job.swept_at is not None:
+        raise IncompleteTransfer(
+            f"job {job_id} was not resumed in time and was swept at {job.swept_at}: its targets are deleted. Start a "
+            "new job"
         )
     if any(not target.snapshot_id for target in job.targets):
         raise IncompleteTransfer(f"{workspace.uri(job_id, 'job.json')} names targets that were never started")

@@ -1,13 +1,12 @@
 """Sweep jobs: delete what abandoned jobs left behind, so that nothing leaks.
 
 A failed or aborted job keeps its pending targets so that a redrive can go on. A job that is not resumed within the
-resume window gets its pending targets deleted, and its plan and digests with them; ``job.json`` and a note stay
-until the bucket's lifecycle rule removes them.
+resume window gets its pending targets deleted, and its plan and digests with them; ``job.json``, marked as swept,
+stays until the bucket's lifecycle rule removes it.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -20,7 +19,7 @@ from blockferry.jobs import Job
 from blockferry.sessions import Aws
 from blockferry.workspace import Workspace
 
-KEEP = frozenset({"job.json", "swept.json", "receipt.json", "report.md", "proof.json"})
+KEEP = frozenset({"job.json"})
 
 
 def sweep_jobs(
@@ -48,14 +47,14 @@ def sweep_jobs(
         seen += 1
         try:
             job = workspace.job(job_id)
-            if job is None or workspace.read(job_id, "receipt.json") or workspace.read(job_id, "swept.json"):
+            if job is None or job.swept_at is not None or workspace.read(job_id, "receipt.json") is not None:
                 continue
             if not _given_up(job, aws, moment - resume_window):
                 continue
             gone = _delete_targets(job, aws)
+            # Marked before its objects go: a redrive must find out why, not stumble over a missing plan.
+            workspace.save_job(job.model_copy(update={"swept_at": moment.isoformat()}))
             workspace.delete_all_but(job_id, keep=KEEP)
-            note = {"swept_at": moment.isoformat(), "deleted_snapshots": gone}
-            workspace.write(job_id, "swept.json", json.dumps(note).encode())
             swept.append(job_id)
             deleted += gone
         except (ClientError, BotoCoreError, BlockferryError, RuntimeError) as error:
