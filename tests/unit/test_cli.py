@@ -1,0 +1,194 @@
+"""The command line: what it sends, what it prints, and its exit status."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from blockferry import cli
+from blockferry.errors import InvalidRequest
+from blockferry.operate import JobState
+
+SNAPSHOT = "snap-0123456789abcdef0"
+RECEIPT = {
+    "job_id": "job",
+    "operation": "copy",
+    "status": "SUCCEEDED",
+    "source": {"snapshot_id": SNAPSHOT, "region": "us-east-1"},
+    "targets": [{"region": "eu-west-1", "snapshot_id": "snap-1", "state": "completed", "blocks_written": 3}],
+    "allocated_blocks": 3,
+    "zero_blocks": 1,
+    "bytes_read": 3 * 2**19,
+    "bytes_written": 3 * 2**19,
+    "linear_checksum": "abc=",
+    "requests": {"GetSnapshotBlock": 3},
+    "retries": {},
+    "duration_seconds": 1.5,
+    "cost_usd": {"total": 0.000027, "basis": "prices"},
+    "receipt_uri": "s3://b/jobs/job/receipt.json",
+}
+
+
+def state(status: str, **more: Any) -> JobState:
+    return JobState(**{"job_id": "job", "arn": "arn:job", "status": status, "ranges": {}, "redriven": 0, **more})
+
+
+@dataclass
+class FakeOperator:
+    """Keeps what is started; its jobs go through ``states``."""
+
+    states: list[JobState] = field(default_factory=lambda: [state("SUCCEEDED", output=RECEIPT)])
+    started: list[tuple[str, dict[str, Any], str]] = field(default_factory=list)
+    calls: list[str] = field(default_factory=list)
+
+    def start(self, operation: str, request: dict[str, Any], *, job_id: str) -> str:
+        self.started.append((operation, request, job_id))
+        return f"arn:{job_id}"
+
+    def execution_arn(self, operation: str, job_id: str) -> str:
+        return f"arn:{operation}:{job_id}"
+
+    def state(self, arn: str) -> JobState:
+        return self.states[0]
+
+    def resume(self, arn: str) -> None:
+        self.calls.append(f"resume {arn}")
+
+    def stop(self, arn: str, *, reason: str) -> None:
+        self.calls.append(f"stop {arn}")
+
+    def wait(self, arn: str, *, sleep: Any, on_progress: Callable[[JobState], None], every: float = 2.0) -> JobState:
+        for each in self.states:
+            on_progress(each)
+        return self.states[-1]
+
+
+@pytest.fixture
+def operator(monkeypatch: pytest.MonkeyPatch) -> FakeOperator:
+    made = FakeOperator()
+    monkeypatch.setattr(cli, "_operator", lambda _options: made)
+    return made
+
+
+def test_a_copy_to_two_regions_sends_the_documented_input(operator: FakeOperator) -> None:
+    arguments = ["copy", SNAPSHOT, "--from", "us-east-1", "--to", "eu-west-1", "--to", "ap-southeast-2"]
+    assert cli.main([*arguments, "--tag", "team=a=b", "--name", "nightly"]) == 0
+    assert operator.started == [
+        (
+            "copy",
+            {
+                "snapshot_id": SNAPSHOT,
+                "targets": [
+                    {"region": "eu-west-1", "tags": {"team": "a=b"}},
+                    {"region": "ap-southeast-2", "tags": {"team": "a=b"}},
+                ],
+                "source": {"region": "us-east-1"},
+            },
+            "nightly",
+        )
+    ]
+
+
+def test_waiting_shows_progress_and_prints_the_receipt(
+    operator: FakeOperator, capsys: pytest.CaptureFixture[str]
+) -> None:
+    moving = state("RUNNING", ranges={"total": 4, "succeeded": 1, "failed": 0})
+    operator.states = [moving, moving, state("SUCCEEDED", output=RECEIPT)]
+    assert cli.main(["copy", SNAPSHOT, "--to", "eu-west-1", "--wait"]) == 0
+    out, err = capsys.readouterr()
+    assert err.splitlines() == ["job: RUNNING, 1 of 4 ranges moved", "job: SUCCEEDED"]
+    assert "snap-1 in eu-west-1, completed, 3 blocks written" in out
+    assert "abc= (LINEAR, SHA-256)" in out
+
+
+def test_json_prints_one_object_and_nothing_else_on_standard_output(
+    operator: FakeOperator, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["copy", SNAPSHOT, "--to", "eu-west-1", "--wait", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == RECEIPT
+
+
+def test_a_failed_job_gives_its_reason_and_how_to_go_on(
+    operator: FakeOperator, capsys: pytest.CaptureFixture[str]
+) -> None:
+    operator.states = [state("FAILED", error="RetryLater", cause="throttled")]
+    assert cli.main(["copy", SNAPSHOT, "--to", "eu-west-1", "--wait"]) == 1
+    err = capsys.readouterr().err
+    assert "RetryLater: throttled" in err
+    assert "blockferry resume job" in err
+
+
+@pytest.mark.parametrize(("status", "expected"), [("RUNNING", 3), ("SUCCEEDED", 0), ("FAILED", 1), ("ABORTED", 1)])
+def test_status_tells_the_state_by_its_exit_status(operator: FakeOperator, status: str, expected: int) -> None:
+    operator.states = [state(status, output=RECEIPT if status == "SUCCEEDED" else None)]
+    assert cli.main(["status", "job"]) == expected
+
+
+def test_resume_and_stop_name_the_execution(operator: FakeOperator) -> None:
+    operator.states = [state("RUNNING")]
+    assert cli.main(["resume", "job"]) == 0
+    assert cli.main(["stop", "job"]) == 0
+    assert operator.calls == ["resume arn:copy:job", "stop arn:copy:job"]
+
+
+def test_a_job_that_has_ended_cannot_be_stopped(operator: FakeOperator, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["stop", "job"]) == 2
+    assert "is not running, it is SUCCEEDED" in capsys.readouterr().err
+    assert operator.calls == []
+
+
+BAD = [
+    (["copy"], "name the snapshot and at least one --to REGION"),
+    (["copy", SNAPSHOT], "at least one --to REGION"),
+    (["copy", "vol-1", "--to", "eu-west-1"], "snapshot_id: 'vol-1' is not a snapshot id"),
+    (["copy", SNAPSHOT, "--to", "eu-west-1", "--to", "eu-west-1"], "identical"),
+    (["copy", SNAPSHOT, "--to", "eu-west-1", "--tag", "novalue"], "write KEY=VALUE"),
+    (["copy", SNAPSHOT, "--to", "a", "--to", "b", "--kms-key-arn", "x"], "single --to"),
+    (["copy", "--input", "missing.json"], "missing.json"),
+    (["copy", SNAPSHOT, "--input", "x.json"], "leave out the snapshot id"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "expected"), BAD, ids=[text for _, text in BAD])
+def test_an_unusable_command_line_starts_nothing(
+    operator: FakeOperator, capsys: pytest.CaptureFixture[str], arguments: list[str], expected: str
+) -> None:
+    assert cli.main(arguments) == 2
+    assert expected in capsys.readouterr().err
+    assert operator.started == []
+
+
+def test_the_input_can_come_from_a_file_or_from_standard_input(
+    operator: FakeOperator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request = {"snapshot_id": SNAPSHOT, "targets": [{"region": "eu-west-1"}], "options": {"max_concurrency": 3}}
+    path = tmp_path / "job.json"
+    path.write_text(json.dumps(request))
+    assert cli.main(["copy", "--input", str(path)]) == 0
+    monkeypatch.setattr("sys.stdin", io.StringIO(json.dumps(request)))
+    assert cli.main(["copy", "--input", "-", "--dry-run"]) == 0
+    assert operator.started[0][1] == request
+    assert operator.started[1][1]["options"] == {"max_concurrency": 3, "dry_run": True}
+
+
+@pytest.mark.parametrize("text", ["{", "[]"])
+def test_an_input_file_that_is_no_json_object_is_refused(operator: FakeOperator, tmp_path: Path, text: str) -> None:
+    path = tmp_path / "job.json"
+    path.write_text(text)
+    assert cli.main(["copy", "--input", str(path)]) == 2
+
+
+def test_an_operator_error_is_one_line_on_standard_error(
+    operator: FakeOperator, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any, **__: Any) -> str:
+        raise InvalidRequest("there is no state machine blockferry-copy")
+
+    monkeypatch.setattr(operator, "start", refuse)
+    assert cli.main(["copy", SNAPSHOT, "--to", "eu-west-1"]) == 2
+    assert capsys.readouterr().err == "blockferry: there is no state machine blockferry-copy\n"

@@ -1,0 +1,52 @@
+"""The thin handlers: errors of boto3 in our terms, settings from the environment."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from blockferry.aws_errors import translated
+from blockferry.errors import RequestRefused, RetryLater
+from blockferry.lambdas import traced
+from botocore.exceptions import ClientError, ConnectTimeoutError
+
+
+class Context:
+    aws_request_id = "request-1"
+
+    def get_remaining_time_in_millis(self) -> int:
+        return 1000
+
+
+def client_error(code: str, status: int = 400) -> ClientError:
+    response: Any = {"Error": {"Code": code, "Message": "text"}, "ResponseMetadata": {"HTTPStatusCode": status}}
+    return ClientError(response, "DescribeSnapshots")
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (client_error("RequestLimitExceeded"), RetryLater),
+        (client_error("Unavailable", 503), RetryLater),
+        (client_error("Whatever", 500), RetryLater),
+        (ConnectTimeoutError(endpoint_url="http://x"), RetryLater),
+        (client_error("AccessDenied", 403), RequestRefused),
+        (client_error("InvalidParameterValue"), RequestRefused),
+    ],
+)
+def test_an_aws_error_becomes_one_that_the_state_machine_knows(error: Any, kind: type[Exception]) -> None:
+    assert type(translated(error)) is kind
+
+    def fail(_event: Any, _context: Any) -> dict[str, Any]:
+        raise error
+
+    with pytest.raises(kind):
+        traced(fail)({"job_id": "j"}, Context())
+
+
+def test_a_refusal_names_the_operation_and_what_aws_said() -> None:
+    assert str(translated(client_error("AccessDenied", 403))) == "DescribeSnapshots: AccessDenied: text"
+
+
+def test_an_answer_passes_through_unchanged() -> None:
+    assert traced(lambda event, _context: {"echo": event["job_id"]})({"job_id": "j"}, Context()) == {"echo": "j"}
