@@ -105,7 +105,7 @@ def _status(options: argparse.Namespace) -> int:
         print("no local cloud is up; start it with: scripts/cloud up")
     else:
         print(summary(running))
-        print(f"\nexecution environments: {_environments(running)}")
+        print(f"\n{_health(running)}")
     return EXIT_DOWN if running is None else 0
 
 
@@ -146,19 +146,21 @@ def summary(running: CloudInfo) -> str:
     return "\n".join(lines)
 
 
-def _environments(running: CloudInfo) -> str:
+def _health(running: CloudInfo) -> str:
     address = urlsplit(running.endpoint_url)
     connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=5)
     try:
+        connection.request("GET", "/_local/health")
+        health = json.loads(connection.getresponse().read())["status"]
         connection.request("GET", "/_local/lambda/workers")
         workers = json.loads(connection.getresponse().read())["workers"]
     except (OSError, http.client.HTTPException, ValueError) as error:
-        return f"the server does not answer: {error}"
+        return f"health: the server does not answer: {error}"
     finally:
         connection.close()
     busy = sum(worker["busy"] for worker in workers)
     memory = sum(worker["rss_kib"] for worker in workers) // 1024
-    return f"{len(workers)}, {busy} of them busy, {memory} MiB in all"
+    return f"health: {health}\nexecution environments: {len(workers)}, {busy} of them busy, {memory} MiB in all"
 
 
 if __name__ == "__main__":

@@ -142,7 +142,7 @@ def _plugged_host(config: Mapping[str, Any], *, port: int, ebs: EbsProcess, data
             "caller": _caller(host),
             "ebs": proxy_to(ebs.url),
             "health": lambda _: {
-                "status": "ok",
+                "status": "ok" if ebs.is_alive else "the EBS server has ended",
                 "pid": os.getpid(),
                 "ebs_pid": ebs.pid,
                 "endpoint_url": host.endpoint_url,

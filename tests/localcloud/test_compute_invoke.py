@@ -179,6 +179,36 @@ def test_an_asynchronous_invocation_is_retried_until_it_succeeds(server: Running
     assert file.read_text() == "handled\n"
 
 
+def test_metrics_count_every_run_once_whoever_asked_for_it(server: RunningServer, tmp_path: Path) -> None:
+    name, file = create(server), tmp_path / "deeds"
+    invoke(server, name, {"do": "echo"})
+    invoke(server, name, {"do": "raise"})
+    invoke(server, name, {"do": "mark", "file": str(file)}, InvocationType="Event")
+    wait_until(file.exists, "the asynchronous invocation runs")
+    server.client("lambda").put_function_concurrency(FunctionName=name, ReservedConcurrentExecutions=0)
+
+    with pytest.raises(ClientError):
+        invoke(server, name, {"do": "echo"})
+
+    def total(metric: str) -> float:
+        now = time.time()
+        points = server.client("cloudwatch").get_metric_statistics(
+            Namespace="AWS/Lambda",
+            MetricName=metric,
+            Dimensions=[{"Name": "FunctionName", "Value": name}],
+            StartTime=now - 600,
+            EndTime=now + 600,
+            Period=3600,
+            Statistics=["Sum"],
+        )["Datapoints"]
+        return sum(point["Sum"] for point in points)
+
+    wait_until(lambda: total("Invocations") == 3, "all runs are counted")
+    assert total("Errors") == 1
+    assert total("Throttles") == 1
+    assert total("Duration") > 0
+
+
 @pytest.mark.parametrize(
     ("kind", "code", "status"),
     [("throttle", "TooManyRequestsException", 429), ("service_error", "ServiceException", 500)],

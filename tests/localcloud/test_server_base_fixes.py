@@ -86,3 +86,20 @@ def test_query_parameters_become_the_object_they_spell() -> None:
     params = {"A.member.2.B": ["y"], "A.member.1.B": ["x"], "Period": ["60"], "Flag": ["true"], "Name": ["7"]}
 
     assert nested_query(params) == {"A": [{"B": "x"}, {"B": "y"}], "Period": 60, "Flag": True, "Name": "7"}
+
+
+def test_an_access_key_is_an_account_a_session_is_its_roles_account(server: RunningServer) -> None:
+    session = server.client("sts").assume_role(RoleArn="arn:aws:iam::123456789012:role/target", RoleSessionName="job")[
+        "Credentials"
+    ]["AccessKeyId"]
+
+    def caller(key: str) -> dict[str, str]:
+        return dict(server.control("GET", f"caller?access_key={key}")[1])
+
+    assert caller("123456789012") == {"account": "123456789012", "arn": "arn:aws:iam::123456789012:root"}
+    assert caller(session) == {
+        "account": "123456789012",
+        "arn": "arn:aws:sts::123456789012:assumed-role/target/job",
+    }
+    assert caller("AKIAUNKNOWN")["account"] == "111122223333"
+    assert server.control("GET", "caller")[0] == 400

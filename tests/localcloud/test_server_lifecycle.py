@@ -72,6 +72,17 @@ def test_a_handler_that_a_client_waits_for_does_not_hold_up_the_end(tmp_path: Pa
     assert taken < 5
 
 
+def test_health_tells_when_the_ebs_server_has_ended(tmp_path: Path) -> None:
+    with running_server(tmp_path) as server:
+        health = server.control("GET", "health")[1]
+        assert health["status"] == "ok"
+
+        os.kill(health["ebs_pid"], signal.SIGKILL)
+
+        wait_until(lambda: server.control("GET", "health")[1]["status"] == "the EBS server has ended", "health tells")
+        assert server.control("GET", "ebs/health")[0] == 502
+
+
 def test_the_server_ends_on_request_and_removes_its_ready_file(tmp_path: Path) -> None:
     with running_server(tmp_path) as server:
         assert server.control("POST", "quit") == (200, {})

@@ -37,10 +37,11 @@ class NotDelivered(RuntimeError):
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """An invocation's end: what the caller gets, and the last 4 KiB of its log."""
+    """An invocation's end: what the caller gets, the last 4 KiB of its log, and how long it ran."""
 
     outcome: Outcome
     log_tail: str
+    duration_ms: float
 
 
 class ExecutionEnvironment:
@@ -120,9 +121,13 @@ class ExecutionEnvironment:
             ended = time.monotonic()
         if not begun:
             self._output.begin(invocation.request_id)
+        self.last_used = ended
+        self.invocations += 1
+        duration_ms = (ended - (self._delivered if begun else offered)) * 1000
         return Answer(
             outcome=outcome,
-            log_tail=self._output.finish(self._closing(invocation, outcome, begun, offered, ended)),
+            log_tail=self._output.finish(self._closing(invocation, outcome, duration_ms)),
+            duration_ms=duration_ms,
         )
 
     def resident_kib(self) -> int:
@@ -260,9 +265,7 @@ class ExecutionEnvironment:
         timer.daemon = True
         timer.start()
 
-    def _closing(
-        self, invocation: Invocation, outcome: Outcome, begun: bool, offered: float, ended: float
-    ) -> list[str]:
+    def _closing(self, invocation: Invocation, outcome: Outcome, duration_ms: float) -> list[str]:
         memory = math.ceil(self.peak_kib() / 1024)
         if self._out_of_memory:
             memory = self.function.memory_mb
@@ -270,13 +273,11 @@ class ExecutionEnvironment:
         if not self._init_reported and self._init_seconds is not None:
             init_ms = self._init_seconds * 1000
             self._init_reported = True
-        self.last_used = ended
-        self.invocations += 1
         return closing_lines(
             self.function,
             invocation.request_id,
             outcome=outcome,
-            duration_ms=(ended - (self._delivered if begun else offered)) * 1000,
+            duration_ms=duration_ms,
             init_ms=init_ms,
             memory_used_mb=memory,
         )

@@ -20,6 +20,7 @@ from localcloud.host import ControlError, ControlRequest, Host, Response
 
 LAMBDA = "services.lambda_svc"
 LOGS = "services.cloudwatch_logs"
+CLOUDWATCH = "services.cloudwatch"
 RESPONSES = "core.responses"
 LOG_SOURCE = "environment"
 """Marks results whose log is written already, so that the base does not write it again."""
@@ -84,6 +85,7 @@ class _Base:
         self._log_groups = host.lookup(LOGS, "_log_groups")
         self._group_arn: Callable[[str], str] = host.lookup(LOGS, "_make_group_arn")
         self._append: Callable[[dict[str, Any], list[dict[str, Any]]], None] = host.lookup(LOGS, "_append_log_events")
+        self._record: Callable[[str, str, float, str, dict[str, str]], None] = host.lookup(CLOUDWATCH, "record_metric")
         self._forward = host.lookup(LOGS, "_fanout_to_subscription_filters")
 
     def plug_in(self, pool: Pool, packages: PackageStore, faults: Faults) -> None:
@@ -117,6 +119,12 @@ class _Base:
             count: int | None = reserved(owner, config)
             return count
 
+        def count_throttle(name: str, duration_ms: float, error: bool, throttle: bool) -> None:
+            # The base counts what came in through Invoke only, and a throttle twice; the rest is in "count".
+            if throttle and not error:
+                self._record("AWS/Lambda", "Throttles", 1, "Count", {"FunctionName": name})
+
+        self._host.replace(LAMBDA, "_emit_lambda_metrics", count_throttle)
         self._host.replace(LAMBDA, "_emit_lambda_logs", write_log_once)
         self._host.replace(LAMBDA, "_invoke", checked_invoke)
         self._host.replace(LAMBDA, "_delete_function", delete_and_retire)
@@ -133,6 +141,18 @@ class _Base:
 
     def trace_id(self, config: dict[str, Any]) -> str | None:
         return self._trace_id(config)
+
+    def count(self, function: Function, answer: Answer) -> None:
+        """Metrics of an invocation that ran, whoever asked for it: a client, a schedule, a queue."""
+        failed = answer.outcome.status != "success"
+        with self._request_scope(function.account_id, function.region):
+            for metric, value, unit in (
+                ("Invocations", 1.0, "Count"),
+                ("Errors", float(failed), "Count"),
+                ("Throttles", 0.0, "Count"),
+                ("Duration", answer.duration_ms, "Milliseconds"),
+            ):
+                self._record("AWS/Lambda", metric, value, unit, {"FunctionName": function.name})
 
     def deliver_log_events(self, function: Function, stream: str, events: Sequence[tuple[int, str]]) -> None:
         """Append to the log stream; makes group and stream if needed, as Lambda does at a first invocation."""
@@ -210,7 +230,9 @@ class _Executor:
             trace_id=self._base.trace_id(config),
         )
         try:
-            return _result(self._pool.run(function, invocation))
+            answer = self._pool.run(function, invocation)
+            self._base.count(function, answer)
+            return _result(answer)
         except OSError as error:
             return _result(_refused("Runtime.StartFailed", f"no execution environment could be started: {error}"))
 
@@ -243,7 +265,7 @@ class _Executor:
 
 def _refused(error_type: str, message: str) -> Answer:
     payload = json.dumps({"errorType": error_type, "errorMessage": message}).encode()
-    return Answer(outcome=Outcome(payload=payload, status="error", error_type=error_type), log_tail="")
+    return Answer(outcome=Outcome(payload=payload, status="error", error_type=error_type), log_tail="", duration_ms=0.0)
 
 
 def _result(answer: Answer) -> dict[str, Any]:

@@ -229,6 +229,7 @@ class Pool:
         except BaseException:
             os.close(read_end)
             environment.api.close()
+            shutil.rmtree(home, ignore_errors=True)
             raise
         finally:
             os.close(write_end)
