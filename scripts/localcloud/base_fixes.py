@@ -1,7 +1,7 @@
 """Corrections of the base where Terraform would notice, and of what it reads of the machine it runs on.
 
 A second plan wanted to change every alarm, because the base forgets most of the fields that the Query protocol
-sends and describes even fewer, and every state machine with tracing, because the base forgets that.
+sends and describes even fewer.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from xml.sax.saxutils import escape
 from localcloud.host import Host, Response
 
 CLOUDWATCH = "services.cloudwatch"
-STEP_FUNCTIONS = "services.stepfunctions"
 APP = "app"
 _INTEGERS = frozenset(("Period", "EvaluationPeriods", "DatapointsToAlarm", "MaxRecords"))
 _TIMESTAMPS = frozenset(("StateUpdatedTimestamp", "AlarmConfigurationUpdatedTimestamp", "StateTransitionedTimestamp"))
@@ -28,7 +27,6 @@ AlarmOperation = Callable[..., Response]
 def install(host: Host) -> None:
     _keep_to_ourselves(host)
     _repair_alarms(host)
-    _remember_tracing(host)
 
 
 def _keep_to_ourselves(host: Host) -> None:
@@ -62,23 +60,6 @@ def _repair_alarms(host: Host) -> None:
 
     host.replace(CLOUDWATCH, "_put_metric_alarm", put_completely)
     host.replace(CLOUDWATCH, "_describe_alarms", describe_completely)
-
-
-def _remember_tracing(host: Host) -> None:
-    machines = host.lookup(STEP_FUNCTIONS, "_state_machines")
-
-    def remembering(operation: Callable[[dict[str, Any]], Response]) -> Callable[[dict[str, Any]], Response]:
-        def remember(request: dict[str, Any]) -> Response:
-            response = operation(request)
-            if response[0] == 200 and "tracingConfiguration" in request:
-                arn = request.get("stateMachineArn") or json.loads(response[2])["stateMachineArn"]
-                machines[arn]["tracingConfiguration"] = request["tracingConfiguration"]
-            return response
-
-        return remember
-
-    for name in ("_create_state_machine", "_update_state_machine"):
-        host.replace(STEP_FUNCTIONS, name, remembering(host.lookup(STEP_FUNCTIONS, name)))
 
 
 def complete_alarm(alarm: dict[str, Any], request: Mapping[str, Any]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 
 import pytest
@@ -65,21 +64,6 @@ def test_an_alarm_is_described_as_it_was_put(server: RunningServer) -> None:
     assert expression["Metrics"][0]["ReturnData"] is True
     assert "MetricName" not in expression
     assert "Period" not in expression
-
-
-def test_tracing_of_a_state_machine_is_remembered(server: RunningServer) -> None:
-    client = server.client("stepfunctions")
-    definition = json.dumps({"StartAt": "Done", "States": {"Done": {"Type": "Succeed"}}})
-    arn = client.create_state_machine(
-        name="traced",
-        definition=definition,
-        roleArn="arn:aws:iam::111122223333:role/machine",
-        tracingConfiguration={"enabled": True},
-    )["stateMachineArn"]
-
-    assert client.describe_state_machine(stateMachineArn=arn)["tracingConfiguration"] == {"enabled": True}
-    client.update_state_machine(stateMachineArn=arn, tracingConfiguration={"enabled": False})
-    assert client.describe_state_machine(stateMachineArn=arn)["tracingConfiguration"] == {"enabled": False}
 
 
 def test_query_parameters_become_the_object_they_spell() -> None:
