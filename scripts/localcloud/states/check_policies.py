@@ -31,7 +31,15 @@ _KNOWN_ERRORS: Final = frozenset(
     ]
 )
 _RETRY_FIELDS: Final = frozenset(
-    ["ErrorEquals", "IntervalSeconds", "MaxAttempts", "BackoffRate", "MaxDelaySeconds", "JitterStrategy", "Comment"]
+    [
+        "ErrorEquals",
+        "IntervalSeconds",
+        "MaxAttempts",
+        "BackoffRate",
+        "MaxDelaySeconds",
+        "JitterStrategy",
+        "Comment",
+    ]
 )
 _CATCH_FIELDS: Final = frozenset(["ErrorEquals", "Next", "Output", "Assign", "Comment"])
 _MAX_DELAY: Final = 31_622_400

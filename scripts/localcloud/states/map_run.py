@@ -126,7 +126,7 @@ class MapRun:
             self.moved(child, model.PENDING_REDRIVE)
         self.to_redrive = []
 
-    def update(self, *, now: float, **settings: Any) -> None:
+    def update(self, **settings: Any) -> None:
         """UpdateMapRun: settings that are not ``None`` take effect at once."""
         with self.changed:
             if settings.get("max_concurrency") is not None:

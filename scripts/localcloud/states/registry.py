@@ -55,6 +55,21 @@ class Registry:
         with self._lock:
             return [run for run in self._map_runs.values() if run.execution_arn == execution_arn]
 
+    def forget_machine(self, arn: str) -> None:
+        """A deleted machine takes its closed executions with it; open ones run to their end."""
+        with self._lock:
+            kept = []
+            for execution in self._by_machine.pop(arn, ()):
+                if execution.is_open:
+                    kept.append(execution)
+                    continue
+                self._executions.pop(execution.arn, None)
+                for map_run_arn in [run.arn for run in self._map_runs.values() if run.execution_arn == execution.arn]:
+                    for child in self._map_runs.pop(map_run_arn).children.values():
+                        self._executions.pop(child.arn, None)
+            if kept:
+                self._by_machine[arn] = kept
+
     def all(self) -> Iterable[Execution]:
         with self._lock:
             return list(self._executions.values())
