@@ -6,6 +6,7 @@ import base64
 import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import boto3
@@ -18,10 +19,16 @@ from localcloud.ebs.testing import HOME_ACCOUNT, REGION, RunningServer
 ZEROS = bytes(BLOCK_SIZE)
 
 
+@cache
+def _session() -> boto3.Session:
+    """One for all tests: it reads EC2's large model only once."""
+    return boto3.Session()
+
+
 def client(server: RunningServer, name: str, *, account: str = HOME_ACCOUNT, region: str = REGION) -> Any:
     """A client that never retries, so each refusal is seen as it is."""
     config = Config(retries={"total_max_attempts": 1}, max_pool_connections=16)
-    return boto3.client(name, config=config, **server.client_settings(account=account, region=region))
+    return _session().client(name, config=config, **server.client_settings(account=account, region=region))
 
 
 def block(text: str) -> bytes:

@@ -69,8 +69,13 @@ class Params:
     def under(self, name: str) -> Params:
         return Params(self._values, f"{self._prefix}{name}.")
 
-    def filters(self) -> list[Filter]:
-        return [Filter(f.required("Name"), tuple(f.texts("Value"))) for f in self.structures("Filter")]
+    def filters(self, known: frozenset[str]) -> list[Filter]:
+        """The filters; a name neither in ``known`` nor (where that has ``tag-key``) of a tag is refused."""
+        found = [Filter(f.required("Name"), tuple(f.texts("Value"))) for f in self.structures("Filter")]
+        for each in found:
+            if each.name not in known and not (each.name.startswith("tag:") and "tag-key" in known):
+                raise Ec2Error("InvalidParameterValue", f"The filter '{each.name}' is invalid")
+        return found
 
     def tags_for(self, resource_type: str) -> dict[str, str]:
         """The tags of TagSpecification.N for one kind of resource."""

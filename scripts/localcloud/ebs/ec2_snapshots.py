@@ -13,6 +13,24 @@ from localcloud.ebs.errors import Ec2Error
 from localcloud.ebs.model import Snapshot
 
 _SNAPSHOT_ID = re.compile(r"snap-([0-9a-f]{8}|[0-9a-f]{17})")
+_FILTERS = frozenset(
+    [
+        "description",
+        "encrypted",
+        "owner-alias",
+        "owner-id",
+        "progress",
+        "snapshot-id",
+        "start-time",
+        "status",
+        "storage-tier",
+        "tag-key",
+        "tag-value",
+        "transfer-type",
+        "volume-id",
+        "volume-size",
+    ]
+)
 _OWNER_ALIASES = ("amazon", "aws-marketplace", "aws-backup-vault")
 
 
@@ -83,7 +101,7 @@ def describe_snapshots(call: Call) -> Answer:
             "InvalidParameterCombination",
             "The parameter SnapshotIds cannot be used with the parameter MaxResults",
         )
-    filters = call.params.filters()
+    filters = call.params.filters(_FILTERS)
     with call.registry.lock:
         if ids:
             candidates = [find(call, snapshot_id) for snapshot_id in dict.fromkeys(ids)]
@@ -125,9 +143,8 @@ def _restorable_fits(call: Call, snapshot: Snapshot) -> bool:
 
 
 def _fits(call: Call, filters: list[Filter], snapshot: Snapshot) -> bool:
-    """The filters that DescribeSnapshots documents; an unknown name is refused."""
     own_tags = snapshot.tags if snapshot.owner == call.account else {}
-    known: dict[str, list[str]] = {
+    facts: dict[str, list[str]] = {
         "description": [snapshot.description],
         "encrypted": ["true" if snapshot.encryption.encrypted else "false"],
         "owner-alias": [],
@@ -141,13 +158,8 @@ def _fits(call: Call, filters: list[Filter], snapshot: Snapshot) -> bool:
         "volume-id": [snapshot.volume_id],
         "volume-size": [str(snapshot.volume_gib)],
     }
-    for each in filters:
-        if each.name.startswith("tag:") or each.name in ("tag-key", "tag-value"):
-            continue
-        if each.name not in known:
-            raise Ec2Error("InvalidParameterValue", f"The filter '{each.name}' is invalid")
-        if not each.fits(known[each.name]):
-            return False
+    if not all(each.fits(facts[each.name]) for each in filters if each.name in facts):
+        return False
     return tag_filters_fit(filters, own_tags)
 
 

@@ -13,6 +13,7 @@ from localcloud.ebs.ec2_query import Answer, Call, Filter, page, read_tags
 from localcloud.ebs.errors import Ec2Error
 
 _MOST_TAGS = 50
+_FILTERS = frozenset({"resource-id", "resource-type", "key", "value", "tag-key"})
 
 
 def _tags_of(call: Call, resource_id: str) -> dict[str, str]:
@@ -64,12 +65,12 @@ def _resources(call: Call) -> Iterator[tuple[str, str, dict[str, str]]]:
 
 
 def describe_tags(call: Call) -> Answer:
-    filters = call.params.filters()
+    filters = call.params.filters(_FILTERS)
     found = []
     with call.registry.lock:
         for resource_id, kind, tags in _resources(call):
             for key, value in tags.items():
-                facts = {"resource-id": resource_id, "resource-type": kind, "key": key, "value": value}
+                facts = {"resource-id": resource_id, "resource-type": kind, "key": key, "tag-key": key, "value": value}
                 if all(_fits(each, facts) for each in filters):
                     found.append({"resourceId": resource_id, "resourceType": kind, "key": key, "value": value})
     found.sort(key=lambda item: (item["resourceId"], item["key"]))
@@ -80,6 +81,4 @@ def describe_tags(call: Call) -> Answer:
 def _fits(each: Filter, facts: dict[str, str]) -> bool:
     if each.name.startswith("tag:"):
         return facts["key"] == each.name[4:] and each.fits([facts["value"]])
-    if each.name not in facts:
-        raise Ec2Error("InvalidParameterValue", f"The filter '{each.name}' is invalid")
     return each.fits([facts[each.name]])

@@ -12,6 +12,7 @@ from localcloud.ebs.events import iso
 from localcloud.ebs.model import Snapshot, Tiering
 from localcloud.ebs.registry import Registry
 
+_FILTERS = frozenset({"snapshot-id", "volume-id", "last-tiering-operation", "tag-key", "tag-value"})
 _EVENTS = {
     "archival": "archiveSnapshot",
     "permanent-restore": "permanentRestoreSnapshot",
@@ -117,7 +118,7 @@ def _notify(registry: Registry, snapshot: Snapshot, event: str, now: float, extr
 
 
 def describe_status(call: Call) -> Answer:
-    filters = call.params.filters()
+    filters = call.params.filters(_FILTERS)
     registry = call.registry
     found = []
     with registry.lock:
@@ -127,9 +128,6 @@ def describe_status(call: Call) -> Answer:
                 "volume-id": [snapshot.volume_id],
                 "last-tiering-operation": [snapshot.tiering.status] if snapshot.tiering else [],
             }
-            for each in filters:
-                if each.name not in facts and not each.name.startswith("tag"):
-                    raise Ec2Error("InvalidParameterValue", f"The filter '{each.name}' is invalid")
             named = [each for each in filters if each.name in facts]
             if all(each.fits(facts[each.name]) for each in named) and tag_filters_fit(filters, snapshot.tags):
                 found.append(_view(snapshot))

@@ -11,6 +11,19 @@ from localcloud.ebs.ec2_query import Answer, Call, page, tag_filters_fit, tag_se
 from localcloud.ebs.errors import Ec2Error
 from localcloud.ebs.model import MAX_VOLUME_GIB, UNENCRYPTED, Encryption, Snapshot, Volume
 
+_FILTERS = frozenset(
+    [
+        "availability-zone",
+        "encrypted",
+        "size",
+        "snapshot-id",
+        "status",
+        "tag-key",
+        "tag-value",
+        "volume-id",
+        "volume-type",
+    ]
+)
 _BASE_IOPS = {"gp3": 3000, "io1": 100, "io2": 100}
 
 
@@ -101,7 +114,7 @@ def _view(volume: Volume) -> Answer:
 
 
 def describe_volumes(call: Call) -> Answer:
-    ids, filters = call.params.texts("VolumeId"), call.params.filters()
+    ids, filters = call.params.texts("VolumeId"), call.params.filters(_FILTERS)
     registry = call.registry
     with registry.lock:
         mine = [v for v in registry.volumes.values() if (v.owner, v.region) == (call.account, call.region)]
@@ -119,9 +132,6 @@ def describe_volumes(call: Call) -> Answer:
                 "volume-id": volume.volume_id,
                 "volume-type": volume.volume_type,
             }
-            for each in filters:
-                if each.name not in facts and not each.name.startswith("tag"):
-                    raise Ec2Error("InvalidParameterValue", f"The filter '{each.name}' is invalid")
             if ids and volume.volume_id not in ids:
                 continue
             if not all(each.fits([facts[each.name]]) for each in filters if each.name in facts):
