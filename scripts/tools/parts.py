@@ -64,12 +64,12 @@ def check_types(commands: Commands) -> list[str]:
 
 def check_unit(commands: Commands) -> list[str]:
     """Tests that need nothing but this checkout."""
-    return _pytest(commands, "tests/unit", "tests/localcloud", "-m", "not cloud")
+    return _pytest(commands, "tests/unit", "tests/localcloud", "tests/terraform", "-m", "not cloud")
 
 
 def check_cloud(commands: Commands) -> list[str]:
     """Tests against the local cloud, with the Terraform root applied to it."""
-    return _pytest(commands, "tests/cloud", "tests/terraform", "-m", "cloud", timeout_seconds=CLOUD_TIMEOUT_SECONDS)
+    return _pytest(commands, "tests/cloud", "-m", "cloud", timeout_seconds=CLOUD_TIMEOUT_SECONDS)
 
 
 def check_build(commands: Commands) -> list[str]:
@@ -168,13 +168,15 @@ def check_machines(commands: Commands) -> list[str]:
 
 
 def check_checkov(commands: Commands) -> list[str]:
-    """Security findings in the Terraform configuration; exceptions and their reasons are in .checkov.yaml."""
+    """Security findings in the Terraform configuration; exceptions and their reasons are in terraform/.checkov.yaml."""
     python = ensure(
         commands.directory / ".venv-checkov",
         commands.directory / "requirements-checkov.txt",
         link_project=False,
     )
-    output = commands.run(python, "-m", "checkov.main", "--config-file", ".checkov.yaml", "--directory", "terraform")
+    output = commands.run(
+        python, "-m", "checkov.main", "--config-file", "terraform/.checkov.yaml", "--directory", "terraform"
+    )
     return re.findall(r"^Passed checks: .*$", output, re.MULTILINE)
 
 
@@ -182,14 +184,14 @@ PARTS = (
     Part(name="format", says="ruff format --check", run=check_format),
     Part(name="lint", says="ruff check", run=check_lint),
     Part(name="types", says="mypy, strict", run=check_types),
-    Part(name="unit", says="pytest of tests/unit and tests/localcloud", run=check_unit),
+    Part(name="unit", says="pytest of tests/unit, tests/localcloud and tests/terraform", run=check_unit),
     Part(name="build", says="scripts/build for Lambda's platform, twice, with the same result", run=check_build),
     Part(name="terraform", says="terraform fmt, validate and test, with mocked providers", run=check_terraform),
     Part(name="machines", says="cfn-lint and asl-validator on the state machines", run=check_machines),
     Part(name="checkov", says="checkov on the Terraform configuration", run=check_checkov, slow=True),
     Part(
         name="cloud",
-        says="pytest of tests/cloud and tests/terraform against the local cloud",
+        says="pytest of tests/cloud against the local cloud",
         run=check_cloud,
         slow=True,
         alone=True,

@@ -31,12 +31,14 @@ locals {
       own     = ["ec2:DeleteSnapshot"]
       tag     = ["ec2:CreateTags"]
       objects = ["s3:GetObject", "s3:PutObject"]
+      list    = ["s3:ListBucket"]
       keys    = true
     }
     move_blocks = {
       read    = ["ebs:GetSnapshotBlock", "ebs:ListSnapshotBlocks"]
       own     = ["ebs:PutSnapshotBlock"]
       objects = ["s3:GetObject", "s3:PutObject"]
+      list    = ["s3:ListBucket"]
       keys    = true
     }
     complete_transfer = {
@@ -50,11 +52,13 @@ locals {
     check_targets = {
       any     = ["ec2:DescribeSnapshots"]
       objects = ["s3:GetObject"]
+      list    = ["s3:ListBucket"]
     }
     write_receipt = {
       any     = ["ec2:DescribeSnapshots"]
       own     = ["ec2:CreateTags"]
       objects = ["s3:GetObject", "s3:PutObject"]
+      list    = ["s3:ListBucket"]
     }
     sweep_jobs = {
       any      = ["ec2:DescribeSnapshots"]
