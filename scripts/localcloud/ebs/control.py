@@ -12,6 +12,7 @@
 | GET, POST /_local/volumes | volumes; POST takes one on that was made elsewhere |
 | DELETE /_local/volumes/{id} | forget a volume and its data |
 | POST, DELETE, GET /_local/volumes/{id}/blocks/{index} | write (raw 512 KiB body), de-allocate, read a block |
+| POST /_local/reset | forget snapshots, volumes, settings of accounts, faults and counts |
 | GET /_local/store | distinct blocks, bytes on disk, bytes of tables in memory |
 """
 
@@ -285,6 +286,13 @@ def _read_volume_block(service: EbsService, request: Request, volume_id: str, in
         service.store.release(slot)
 
 
+def _reset(service: EbsService, request: Request) -> Response:
+    service.registry.reset()
+    service.faults.clear()
+    service.stats.reset()
+    return _get_store(service, request)
+
+
 def _get_store(service: EbsService, request: Request) -> Response:
     store = service.store
     return json_response(
@@ -316,5 +324,6 @@ _ROUTES: tuple[tuple[str, str, _Control], ...] = (
     ("POST", _VOLUME_BLOCK, _write_volume_block),
     ("DELETE", _VOLUME_BLOCK, _trim_volume_block),
     ("GET", _VOLUME_BLOCK, _read_volume_block),
+    ("POST", "/_local/reset", _reset),
     ("GET", "/_local/store", _get_store),
 )

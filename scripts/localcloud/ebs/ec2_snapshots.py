@@ -14,7 +14,7 @@ from localcloud.ebs.model import Snapshot
 
 _SNAPSHOT_ID = re.compile(r"snap-([0-9a-f]{8}|[0-9a-f]{17})")
 _FILTERS = frozenset(
-    [
+    (
         "description",
         "encrypted",
         "owner-alias",
@@ -29,7 +29,7 @@ _FILTERS = frozenset(
         "transfer-type",
         "volume-id",
         "volume-size",
-    ]
+    )
 )
 _OWNER_ALIASES = ("amazon", "aws-marketplace", "aws-backup-vault")
 

@@ -12,7 +12,7 @@ from localcloud.ebs.errors import Ec2Error
 from localcloud.ebs.model import MAX_VOLUME_GIB, UNENCRYPTED, Encryption, Snapshot, Volume
 
 _FILTERS = frozenset(
-    [
+    (
         "availability-zone",
         "encrypted",
         "size",
@@ -22,7 +22,7 @@ _FILTERS = frozenset(
         "tag-value",
         "volume-id",
         "volume-type",
-    ]
+    )
 )
 _BASE_IOPS = {"gp3": 3000, "io1": 100, "io2": 100}
 

@@ -45,11 +45,12 @@ class Reading:
             self._new_listing(request.query, snapshot)
             expires = registry.clock.now() + config.block_token_seconds
             found = list(itertools.islice(snapshot.blocks.allocated(window.start), window.scan + 1))
-            more = found[window.scan][0] if len(found) > window.scan else None
-            blocks: list[dict[str, int | str]] = [
-                {"BlockIndex": index, "BlockToken": self._token(snapshot, index, expires)}
-                for index, _slot in found[: window.scan]
-            ]
+            given_in = snapshot.listing
+        more = found[window.scan][0] if len(found) > window.scan else None
+        blocks: list[dict[str, int | str]] = [
+            {"BlockIndex": index, "BlockToken": self._token(snapshot, index, expires, given_in)}
+            for index, _slot in found[: window.scan]
+        ]
         access.check_key(registry, snapshot)
         return self._page("Blocks", blocks, snapshot, listing=listing, expires=expires, more=more)
 
@@ -70,14 +71,15 @@ class Reading:
             self._new_listing(request.query, first, second)
             expires = registry.clock.now() + config.block_token_seconds
             changed, more = _changes(first.blocks, second.blocks, window)
-            blocks = []
-            for index, in_first, in_second in changed:
-                block: dict[str, int | str] = {"BlockIndex": index}
-                if in_first:
-                    block["FirstBlockToken"] = self._token(first, index, expires)
-                if in_second:
-                    block["SecondBlockToken"] = self._token(second, index, expires)
-                blocks.append(block)
+            given_in = first.listing, second.listing
+        blocks = []
+        for index, in_first, in_second in changed:
+            block: dict[str, int | str] = {"BlockIndex": index}
+            if in_first:
+                block["FirstBlockToken"] = self._token(first, index, expires, given_in[0])
+            if in_second:
+                block["SecondBlockToken"] = self._token(second, index, expires, given_in[1])
+            blocks.append(block)
         access.check_key(registry, first)
         access.check_key(registry, second)
         return self._page("ChangedBlocks", blocks, second, listing=listing, expires=expires, more=more)
@@ -115,9 +117,9 @@ class Reading:
             for snapshot in snapshots:
                 snapshot.listing += 1
 
-    def _token(self, snapshot: Snapshot, index: int, expires: float) -> str:
+    def _token(self, snapshot: Snapshot, index: int, expires: float, listing: int) -> str:
         return self._registry.tokens.block(
-            snapshot_id=snapshot.snapshot_id, index=index, expires=expires, listing=snapshot.listing
+            snapshot_id=snapshot.snapshot_id, index=index, expires=expires, listing=listing
         )
 
     def _page(

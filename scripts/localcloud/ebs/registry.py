@@ -115,6 +115,17 @@ class Registry:
             snapshot.blocks.clear()
         self.limits.forget(snapshot.snapshot_id)
 
+    def reset(self) -> None:
+        """Forget every snapshot, volume and setting."""
+        with self.lock:
+            for snapshot in list(self.snapshots.values()):
+                self.delete(snapshot)
+            for volume in self.volumes.values():
+                volume.blocks.clear()
+            self.volumes.clear()
+            self._settings.clear()
+        self.limits.reset()
+
     def still_pending(self, snapshot: Snapshot) -> bool:
         return snapshot.state == "pending" and not snapshot.deleted
 

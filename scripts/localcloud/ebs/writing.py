@@ -232,18 +232,21 @@ class Writing:
                     return json_response(202, {"Status": existing.state})
                 raise invalid("INVALID_SNAPSHOT_ID", f"'{snapshot_id}' was completed already.")
             snapshot = access.writable(registry, snapshot_id, account=request.account, region=request.region)
-            written = snapshot.written
-            assert written is not None  # noqa: S101 - a pending snapshot of StartSnapshot has it
-            wrong = ""
-            actual = registry.linear_checksum(written)
-            if count != len(written):
-                wrong = f"ChangedBlocksCount is {count}, {len(written)} blocks were written."
-            elif checksum is not None and checksum != actual:
-                wrong = "The aggregated checksum does not match the blocks written."
-            if wrong and config.complete_mismatch == "refuse":
-                raise invalid_parameter(wrong)
-            snapshot.sealed_with = (count, checksum)
+            assert snapshot.written is not None  # noqa: S101 - a pending snapshot of StartSnapshot has it
+            snapshot.sealed_with = (count, checksum)  # from here on no block is taken
+            written = snapshot.written.copy()
+        actual = registry.linear_checksum(written)  # without the lock: it takes a while for a large volume
+        wrong = ""
+        if count != len(written):
+            wrong = f"ChangedBlocksCount is {count}, {len(written)} blocks were written."
+        elif checksum is not None and checksum != actual:
+            wrong = "The aggregated checksum does not match the blocks written."
+        with registry.lock:
             snapshot.changed_blocks_count, snapshot.linear_checksum = len(written), actual
+            written.clear()
+            if wrong and config.complete_mismatch == "refuse":
+                snapshot.sealed_with = None
+                raise invalid_parameter(wrong)
             due = registry.clock.now() + config.seal_seconds
             registry.timers.at(due, lambda: self._seal(snapshot, wrong))
         return json_response(202, {"Status": "pending"})
