@@ -15,9 +15,10 @@ from localcloud.ebs.blockstore import BLOCK_SIZE
 from localcloud.ebs.clock import ManualClock
 from localcloud.ebs.config import EbsConfig
 from localcloud.ebs.faults import Rule
+from localcloud.ebs.patterns import pattern_block
 from localcloud.ebs.testing import HOME_ACCOUNT, OTHER_ACCOUNT, RunningServer, running_server
 
-from .ebs_clients import block, checksum, client, complete, contents, put, refused, snapshot_of, start, state
+from .ebs_clients import ZEROS, block, checksum, client, complete, contents, put, refused, snapshot_of, start, state
 
 
 @pytest.fixture
@@ -253,3 +254,30 @@ def test_full_metadata_and_the_raw_index_can_be_seen(server: RunningServer, ebs:
     index = control(server, "GET", f"snapshots/{snapshot_id}/raw-index")["blocks"]
     assert index == [[1, hashlib.sha256(block("b")).hexdigest()], [3, hashlib.sha256(block("a")).hexdigest()]]
     assert control(server, "GET", "store")["blocks"] == 2
+
+
+def test_volumes_can_be_filled_with_a_pattern_and_everything_forgotten(server: RunningServer, ebs: Any) -> None:
+    ec2 = client(server, "ec2")
+    volume_id = ec2.create_volume(AvailabilityZone="us-east-1a", Size=65536)["VolumeId"]
+    wanted = {"count": 9, "seed": 5, "start": 100, "stride": 10_000_000, "distinct": 2, "zero_every": 4}
+    assert control(server, "POST", f"volumes/{volume_id}/fill", wanted)["allocated_blocks"] == 9
+    snapshot_id = ec2.create_snapshot(VolumeId=volume_id)["SnapshotId"]
+    server.service.clock.advance(1)
+    assert contents(ebs, snapshot_id) == {
+        100 + step * 10_000_000: ZEROS if step % 4 == 0 else pattern_block(5, step % 2) for step in range(9)
+    }
+    raw = [control(server, "GET", f"{kind}/raw-index") for kind in (f"volumes/{volume_id}", f"snapshots/{snapshot_id}")]
+    assert raw[0] == raw[1]
+    with pytest.raises(urllib.error.HTTPError):
+        control(server, "POST", f"volumes/{volume_id}/fill", {"count": 2, "start": 134_217_727})
+    assert control(server, "POST", "reset")["blocks"] == 0
+    assert ec2.describe_snapshots()["Snapshots"] == []
+
+
+@pytest.mark.parametrize(
+    ("choice", "failing"), [({"every": 3}, [3, 6]), ({"after": 4}, [5, 6, 7]), ({"times": 2}, [1, 2])]
+)
+def test_every_after_and_times(server: RunningServer, choice: dict[str, int], failing: list[int]) -> None:
+    control(server, "POST", "faults", {"operation": "GetSnapshotBlock", "action": "error", **choice})
+    codes = burst(server, 7, method="GET", path="/snapshots/snap-01/blocks/0")
+    assert [number for number, code in enumerate(codes, 1) if code == "InternalServerException"] == failing

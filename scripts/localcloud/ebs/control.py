@@ -12,6 +12,8 @@
 | GET, POST /_local/volumes | volumes; POST takes one on that was made elsewhere |
 | DELETE /_local/volumes/{id} | forget a volume and its data |
 | POST, DELETE, GET /_local/volumes/{id}/blocks/{index} | write (raw 512 KiB body), de-allocate, read a block |
+| POST /_local/volumes/{id}/fill | many pattern blocks at once, see ``patterns`` |
+| GET /_local/volumes/{id}/raw-index | as for snapshots |
 | POST /_local/reset | forget snapshots, volumes, settings of accounts, faults and counts |
 | GET /_local/store | distinct blocks, bytes on disk, bytes of tables in memory |
 """
@@ -28,6 +30,7 @@ from localcloud.ebs.blockstore import BLOCK_SIZE
 from localcloud.ebs.faults import Rule
 from localcloud.ebs.messages import Request, Response, json_response
 from localcloud.ebs.model import UNENCRYPTED, Encryption, Snapshot, Volume
+from localcloud.ebs.patterns import fill
 
 if TYPE_CHECKING:
     from localcloud.ebs.service import EbsService
@@ -167,10 +170,10 @@ def _get_snapshot(service: EbsService, request: Request, snapshot_id: str) -> Re
         return json_response(200, _snapshot_facts(service, _snapshot(service, snapshot_id)))
 
 
-def _raw_index(service: EbsService, request: Request, snapshot_id: str) -> Response:
+def _raw_index(service: EbsService, request: Request, kind: str, resource_id: str) -> Response:
     with service.registry.lock:
-        blocks = _snapshot(service, snapshot_id).blocks
-        found = [[index, service.store.digest(slot).hex()] for index, slot in blocks.allocated()]
+        holder = _snapshot(service, resource_id) if kind == "snapshots" else _volume(service, resource_id)
+        found = [[index, service.store.digest(slot).hex()] for index, slot in holder.blocks.allocated()]
     return json_response(200, {"blocks": found})
 
 
@@ -286,6 +289,22 @@ def _read_volume_block(service: EbsService, request: Request, volume_id: str, in
         service.store.release(slot)
 
 
+def _fill_volume(service: EbsService, request: Request, volume_id: str) -> Response:
+    """``{"count", "seed"?, "start"?, "stride"?, "distinct"?, "zero_every"?}``; 16 distinct blocks by default."""
+    wanted = {"seed": 0, "start": 0, "stride": 1, "distinct": 16, "zero_every": 0, **_object(request)}
+    least = {"count": 1, "seed": 0, "start": 0, "stride": 1, "distinct": 1, "zero_every": 0}
+    if set(wanted) != set(least):
+        raise ValueError(f"the body must have count, and may have {', '.join(sorted(set(least) - {'count'}))}")
+    for name, value in wanted.items():
+        if not isinstance(value, int) or isinstance(value, bool) or value < least[name]:
+            raise ValueError(f"{name} must be a number of at least {least[name]}")
+    with service.registry.lock:
+        volume = _volume(service, volume_id)
+        _block_of(volume, str(wanted["start"] + (wanted["count"] - 1) * wanted["stride"]))
+        fill(volume.blocks, service.store, **wanted)
+        return json_response(200, _volume_facts(volume))
+
+
 def _reset(service: EbsService, request: Request) -> Response:
     service.registry.reset()
     service.faults.clear()
@@ -317,13 +336,14 @@ _ROUTES: tuple[tuple[str, str, _Control], ...] = (
     ("POST", "/_local/stats/reset", _reset_stats),
     ("GET", "/_local/snapshots", _get_snapshots),
     ("GET", "/_local/snapshots/([^/]+)", _get_snapshot),
-    ("GET", "/_local/snapshots/([^/]+)/raw-index", _raw_index),
+    ("GET", "/_local/(snapshots|volumes)/([^/]+)/raw-index", _raw_index),
     ("GET", "/_local/volumes", _get_volumes),
     ("POST", "/_local/volumes", _post_volume),
     ("DELETE", "/_local/volumes/([^/]+)", _delete_volume),
     ("POST", _VOLUME_BLOCK, _write_volume_block),
     ("DELETE", _VOLUME_BLOCK, _trim_volume_block),
     ("GET", _VOLUME_BLOCK, _read_volume_block),
+    ("POST", "/_local/volumes/([^/]+)/fill", _fill_volume),
     ("POST", "/_local/reset", _reset),
     ("GET", "/_local/store", _get_store),
 )
