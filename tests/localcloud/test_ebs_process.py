@@ -170,6 +170,15 @@ def test_volumes_are_known_to_both_and_their_snapshots_have_real_blocks(main: Ma
     assert contents(ebs, snapshot_id) == {5: block("a")}
 
 
+def test_an_encrypted_volume_shows_its_key(main: MainServer) -> None:
+    ec2, key = main.client("ec2"), main.client("kms").create_key()["KeyMetadata"]["Arn"]
+    volume_id = ec2.create_volume(
+        AvailabilityZone="us-east-1a", Size=1, VolumeType="gp3", Encrypted=True, KmsKeyId=key
+    )["VolumeId"]
+    (shown,) = ec2.describe_volumes(VolumeIds=[volume_id])["Volumes"]
+    assert (shown["Encrypted"], shown["KmsKeyId"], shown["Throughput"]) == (True, key, 125)
+
+
 def test_volumes_of_instances_can_be_snapshot(main: MainServer) -> None:
     ec2 = main.client("ec2")
     image = ec2.describe_images()["Images"][0]["ImageId"]

@@ -23,6 +23,8 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import sys
+import traceback
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -52,6 +54,9 @@ def handle(service: EbsService, request: Request) -> Response:
                 return json_response(400, {"message": str(error)})
             except _Refused as error:
                 return json_response(error.status, {"message": str(error)})
+            except Exception as error:  # the requester needs to see it, and the server has to go on
+                traceback.print_exc(file=sys.stderr)
+                return json_response(500, {"message": f"{type(error).__name__}: {error}"})
     return json_response(404, {"message": f"no control path {request.method} {request.path}"})
 
 

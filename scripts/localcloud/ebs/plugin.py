@@ -16,6 +16,7 @@ import re
 import xml.etree.ElementTree as ElementTree
 from collections import deque
 from collections.abc import Callable, Mapping
+from concurrent.futures import Executor, ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
@@ -31,6 +32,7 @@ RESPONSES = "core.responses"
 _BASE_KEEPS = frozenset({"DescribeVolumes", "DeleteVolume", "CreateTags", "DeleteTags", "DescribeTags"})
 """Actions that the EBS process has too, but not alone."""
 _KEPT_EVENTS = 1000
+FORWARDING_THREADS = 64
 
 
 def install(host: Host) -> None:
@@ -40,7 +42,10 @@ def install(host: Host) -> None:
     patterns = host.lookup("core.router", "SERVICE_PATTERNS")
     if patterns is not None:
         patterns["ebs"] = {"host_patterns": [r"ebs\."], "credential_scope": "ebs"}
-    snapshots = SnapshotActions(host, forwarder, host.handlers["ec2"])
+    # A pool of its own: a burst of block transfers must not hold up what else the base does in threads.
+    pool = ThreadPoolExecutor(FORWARDING_THREADS, thread_name_prefix="ebs-forward")
+    host.on_shutdown(lambda: pool.shutdown(wait=False, cancel_futures=True))
+    snapshots = SnapshotActions(host, forwarder, pool, host.handlers["ec2"])
     host.handlers["ebs"] = snapshots.ebs
     host.handlers["ec2"] = snapshots.ec2
     host.control["events"] = SnapshotEvents(host)
@@ -49,8 +54,9 @@ def install(host: Host) -> None:
 class SnapshotActions:
     """The handlers of ``ebs`` and ``ec2``."""
 
-    def __init__(self, host: Host, forwarder: Forwarder, base: Handler) -> None:
+    def __init__(self, host: Host, forwarder: Forwarder, pool: Executor, base: Handler) -> None:
         self._forwarder = forwarder
+        self._pool = pool
         self._base = base
         self._account: Callable[[], str] = host.lookup(RESPONSES, "get_account_id")
         self._region: Callable[[], str] = host.lookup(RESPONSES, "get_region")
@@ -66,7 +72,8 @@ class SnapshotActions:
         self, method: str, path: str, headers: Mapping[str, str], body: bytes, query: Mapping[str, Any]
     ) -> Response:
         known = {**headers, "x-local-account": self._account(), "x-local-region": self._region()}
-        return await asyncio.to_thread(self._forwarder.send, method, path, query, known, body)
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._pool, self._forwarder.send, method, path, query, known, body)
 
     async def ec2(
         self, method: str, path: str, headers: dict[str, str], body: bytes, query: dict[str, Any]
@@ -87,6 +94,8 @@ class SnapshotActions:
                 return await self._change_tags(params, headers, there)
             case "DescribeTags":
                 return await self._describe_tags(params, here, there)
+            case "DescribeVolumes":
+                return self._with_keys(await here())
             case "DeleteVolume":
                 answer = await here()
                 if answer[0] == 200:
@@ -170,6 +179,7 @@ class SnapshotActions:
             "Iops": int(text("iops") or "0"),
             "Throughput": int(text("throughput") or "0"),
             "Encrypted": text("encrypted") == "true",
+            "KmsKeyId": text("kmsKeyId"),
             "CreateTime": text("createTime"),
             "Attachments": [],
             "MultiAttachEnabled": text("multiAttachEnabled") == "true",
@@ -183,6 +193,20 @@ class SnapshotActions:
         ]
         if tags:
             self._tags[volume_id] = tags
+
+    def _with_keys(self, answer: Response) -> Response:
+        """DescribeVolumes of the base leaves out the key of an encrypted volume."""
+        if answer[0] != 200:
+            return answer
+        root = ElementTree.fromstring(answer[2])  # noqa: S314 - our own server's answer
+        for item in root.iterfind(f"{{{NAMESPACE}}}volumeSet/{{{NAMESPACE}}}item"):
+            record = self._volumes.get(item.findtext(f"{{{NAMESPACE}}}volumeId") or "")
+            for member, name in (("kmsKeyId", "KmsKeyId"), ("throughput", "Throughput")):
+                tag = f"{{{NAMESPACE}}}{member}"
+                if record and record.get(name) and item.find(tag) is None:
+                    ElementTree.SubElement(item, tag).text = str(record[name])
+        ElementTree.register_namespace("", NAMESPACE)
+        return answer[0], answer[1], ElementTree.tostring(root, encoding="utf-8", xml_declaration=True)
 
     async def _hand_over_volumes(self, wanted: Callable[[Mapping[str, Any]], bool]) -> None:
         """Make volumes of the base known to the EBS process before it takes their snapshots."""

@@ -20,10 +20,11 @@ from typing import Any
 
 from localcloud.ebs.callers import Callers
 from localcloud.ebs.config import EbsConfig
+from localcloud.ebs.errors import EbsError
 from localcloud.ebs.events import EventSink, KeptEvents
 from localcloud.ebs.httpserver import HttpServer, RawRequest
 from localcloud.ebs.kms import AnyKey, MainServerKeys
-from localcloud.ebs.messages import Response
+from localcloud.ebs.messages import Response, ebs_error_response
 from localcloud.ebs.service import EbsService
 
 _TICK_SECONDS = 0.05
@@ -66,7 +67,12 @@ class PostedEvents:
 
 def serve_with(service: EbsService, callers: Callers, request: RawRequest) -> Response:
     """Answer one HTTP request as the caller that it names."""
-    account, region = callers.identify(request.headers, request.query)
+    try:
+        account, region = callers.identify(request.headers, request.query)
+    except OSError as error:
+        print(f"the main server did not say whose request this is: {error}", file=sys.stderr, flush=True)
+        message = "The local cloud's main server did not say whose access key this is."
+        return ebs_error_response(EbsError(status=500, code="InternalServerException", message=message))
     return service.handle(request.method, request.path, request.query, request.headers, request.body, account, region)
 
 
