@@ -28,17 +28,17 @@ class SystemClock:
     """Real time. ``wait_scale`` shortens Wait states and retry delays, ``timeout_scale`` timeouts."""
 
     def __init__(self, *, wait_scale: float = 1.0, timeout_scale: float = 1.0) -> None:
-        self._wait_scale = wait_scale
-        self._timeout_scale = timeout_scale
+        self.wait_scale = wait_scale
+        self.timeout_scale = timeout_scale
 
     def now(self) -> float:
         return time.time()
 
     def pause(self, seconds: float, cancellation: Cancellation) -> None:
-        cancellation.wait(threading.Event(), until=time.monotonic() + seconds * self._wait_scale)
+        cancellation.wait(threading.Event(), until=time.monotonic() + seconds * self.wait_scale)
 
     def after(self, seconds: float) -> float:
-        return time.monotonic() + seconds * self._timeout_scale
+        return time.monotonic() + seconds * self.timeout_scale
 
 
 class SkippingClock:
@@ -48,7 +48,7 @@ class SkippingClock:
         self._lock = threading.Lock()
         self._start = start
         self._skipped = 0.0
-        self._timeout_scale = timeout_scale
+        self.timeout_scale = timeout_scale
         self.pauses: list[float] = []
 
     def now(self) -> float:
@@ -62,7 +62,7 @@ class SkippingClock:
             self.pauses.append(seconds)
 
     def after(self, seconds: float) -> float:
-        return time.monotonic() + seconds * self._timeout_scale
+        return time.monotonic() + seconds * self.timeout_scale
 
 
 def iso(seconds: float) -> str:

@@ -184,7 +184,9 @@ class ItemReader:
     def _rows(self, stream: IO[bytes], source: str, headers: list[str] | None) -> Iterator[Item]:
         text = io.TextIOWrapper(stream, encoding="utf-8-sig", newline="")
         csv.field_size_limit(MAX_READ_ITEM_BYTES)
-        rows = csv.reader(text, delimiter=DELIMITERS[self._config.get("CSVDelimiter", "COMMA")], escapechar="\\")
+        delimiter = DELIMITERS[self._config.get("CSVDelimiter", "COMMA")]
+        # Strict, so that a file cut off inside a quoted field is an error and not one item less.
+        rows = csv.reader(text, delimiter=delimiter, escapechar="\\", strict=True)
         if headers is None:
             headers = next(rows, [])
         if size_of(",".join(headers)) > MAX_CSV_HEADER_BYTES:
