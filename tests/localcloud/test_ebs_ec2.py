@@ -181,6 +181,19 @@ def test_the_completed_waiter_of_botocore_works(ebs: Any) -> None:
         assert state(running, snapshot_id) == "completed"
 
 
+def test_a_completed_snapshot_may_look_pending_again_for_a_while(server: RunningServer, ebs: Any, ec2: Any) -> None:
+    server.service.configure({"describe_stale_seconds": 10})
+    snapshot_id = snapshot_of(server, ebs, {0: ZEROS})
+
+    def looks() -> list[str]:
+        answers = [ec2.describe_snapshots(SnapshotIds=[snapshot_id]) for _look in range(4)]
+        return [answer["Snapshots"][0]["State"] for answer in answers]
+
+    assert looks() == ["completed", "pending", "completed", "pending"]
+    pass_time(server, 10)
+    assert looks() == ["completed"] * 4
+
+
 def test_a_pending_snapshot_can_be_deleted(server: RunningServer, ebs: Any, ec2: Any) -> None:
     snapshot_id = start(ebs)
     ec2.delete_snapshot(SnapshotId=snapshot_id)

@@ -160,6 +160,13 @@ def test_the_change_list_reports_the_second_snapshots_volume_size(server: Runnin
     assert (page["VolumeSize"], page["ChangedBlocks"]) == (5, [])
 
 
+def test_the_volume_size_of_lists_can_be_in_bytes(server: RunningServer, ebs: Any) -> None:
+    # The guide's CLI example shows 32212254720, its HTTP examples show 3.
+    server.service.configure({"listed_volume_size": "bytes"})
+    (page,) = pages(ebs, "list_snapshot_blocks", SnapshotId=snapshot_of(server, ebs, {}, size=30))
+    assert page["VolumeSize"] == 32212254720
+
+
 def test_snapshots_of_different_lineage_are_not_compared(server: RunningServer, ebs: Any) -> None:
     first, second = snapshot_of(server, ebs, {0: ZEROS}), snapshot_of(server, ebs, {0: ZEROS})
     with refused(400, "ValidationException", "UNRELATED_SNAPSHOTS"):

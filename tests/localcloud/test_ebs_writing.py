@@ -163,6 +163,9 @@ def test_at_most_100_pending_snapshots_of_an_account_in_a_region(server: Running
     ids = [start(ebs) for _number in range(100)]
     with refused(400, "ConcurrentLimitExceededException"):
         start(ebs)
+    server.service.configure({"too_many_pending": "service_quota"})
+    with refused(402, "ServiceQuotaExceededException", "DEPENDENCY_SERVICE_QUOTA_EXCEEDED"):
+        start(ebs)
     start(client(server, "ebs", region="eu-west-1"))
     start(client(server, "ebs", account=OTHER_ACCOUNT))
     client(server, "ec2").delete_snapshot(SnapshotId=ids[0])

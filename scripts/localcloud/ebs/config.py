@@ -49,7 +49,10 @@ class EbsConfig:
     empty_page_every: int = 0  # every n-th page is empty with a NextToken; 0: only where the window is
     short_page_every: int = 0  # every n-th page scans half its window; 0: never
     trailing_empty_page: bool = False  # the end is told by one more, empty page
+    listed_volume_size: Literal["gib", "bytes"] = "gib"  # the guide's examples have both
     copies_related: bool = True  # [unverified] copies of one lineage to one place form a lineage
+
+    describe_stale_seconds: float = 0.0  # [unverified] so long every second look may show pending again
 
     # -- access -------------------------------------------------------------------
     unshared_snapshot: Literal["access_denied", "not_found"] = "access_denied"  # [unverified]
@@ -62,6 +65,7 @@ class EbsConfig:
 
     # -- writing ------------------------------------------------------------------
     complete_mismatch: Literal["error_state", "refuse"] = "error_state"  # [unverified]
+    too_many_pending: Literal["concurrent_limit", "service_quota"] = "concurrent_limit"  # [unverified]
     complete_again: Literal["accept", "refuse"] = "accept"  # [unverified] the same arguments once more
     conflicting_put: Literal["refuse", "last_wins"] = "refuse"  # [unverified]
     put_progress_shows: bool = True  # [unverified] x-amz-Progress is DescribeSnapshots' Progress

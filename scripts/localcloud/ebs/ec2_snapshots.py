@@ -65,6 +65,24 @@ def _too_new(call: Call, snapshot: Snapshot) -> bool:
     return call.registry.clock.now() < snapshot.start_time + window
 
 
+def _looks_stale(call: Call, snapshot: Snapshot) -> bool:
+    """Whether this look still shows a completed snapshot as pending: every second one, for a while.
+
+    AWS's own coldsnap asks for three completed answers in a row (wait.rs).
+    """
+    window = call.registry.config.describe_stale_seconds
+    if not window or snapshot.state != "completed" or snapshot.completion_time is None:
+        return False
+    if call.registry.clock.now() >= snapshot.completion_time + window:
+        return False
+    snapshot.stale_looks += 1
+    return snapshot.stale_looks % 2 == 0
+
+
+def _as_pending(shown: Answer) -> Answer:
+    return {**shown, "status": "pending", "progress": "99%", "completionTime": None, "fullSnapshotSizeInBytes": None}
+
+
 def view(call: Call, snapshot: Snapshot) -> Answer:
     """The members of EC2's Snapshot. Tags and the key of somebody else's snapshot are not shown."""
     own = snapshot.owner == call.account
@@ -118,7 +136,11 @@ def describe_snapshots(call: Call) -> Answer:
         ]
         chosen.sort(key=lambda snapshot: (snapshot.start_time, snapshot.snapshot_id))
         shown, following = page(call, chosen, least=5, most=1000)
-        return {"snapshotSet": [view(call, snapshot) for snapshot in shown], "nextToken": following}
+        views = [
+            _as_pending(view(call, snapshot)) if _looks_stale(call, snapshot) else view(call, snapshot)
+            for snapshot in shown
+        ]
+        return {"snapshotSet": views, "nextToken": following}
 
 
 def _owner_fits(call: Call, snapshot: Snapshot) -> bool:

@@ -71,7 +71,15 @@ def snapshot_throttled(operation: str, snapshot_id: str) -> EbsError:
     )
 
 
-def too_many_pending(limit: int) -> EbsError:
+def too_many_pending(limit: int, *, as_quota: bool) -> EbsError:
+    """The documents name the limit of pending snapshots, but not which of the two codes it has."""
+    if as_quota:
+        return EbsError(
+            status=402,
+            code="ServiceQuotaExceededException",
+            message=f"This account has {limit} pending snapshots in this Region already.",
+            reason="DEPENDENCY_SERVICE_QUOTA_EXCEEDED",
+        )
     return EbsError(
         status=400,
         code="ConcurrentLimitExceededException",

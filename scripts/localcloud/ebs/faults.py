@@ -18,6 +18,10 @@ close_before: the connection closes before any work. close_after: the work is do
 flip_request: one bit of the body changes before the service sees it. flip_response: one bit of the body
 changes on its way to the client, its checksum header does not. corrupt_block: one bit changes on disk
 before the block is served. expired_token: the block or page token is refused.
+
+The one ValidationException that is worth a retry is ``{"operation": "PutSnapshotBlock", "action": "error",
+"status": 400, "code": "ValidationException", "message": "Failed to read block data"}``; a denied call is
+``{"action": "error", "status": 403, "code": "AccessDeniedException", ..}``.
 """
 
 from __future__ import annotations

@@ -111,6 +111,7 @@ class Snapshot:
     copy_group: str = ""
     listing: int = 0
     deleted: bool = False
+    stale_looks: int = 0
 
     @property
     def block_limit(self) -> int:

@@ -132,13 +132,13 @@ class Reading:
         expires: float,
         more: int | None,
     ) -> Response:
+        config = self._registry.config
         answer: dict[str, object] = {
             name: blocks,
             "ExpiryTime": expires,
-            "VolumeSize": snapshot.volume_gib,
+            "VolumeSize": snapshot.volume_gib * (2**30 if config.listed_volume_size == "bytes" else 1),
             "BlockSize": BLOCK_SIZE,
         }
-        config = self._registry.config
         if more is None and config.trailing_empty_page and blocks:
             more = int(blocks[-1]["BlockIndex"]) + 1
         if more is not None:

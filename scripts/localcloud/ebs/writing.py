@@ -98,7 +98,7 @@ class Writing:
         account, region = request.account, request.region
         pending = sum(s.state == "pending" and s.origin == "direct" for s in registry.in_account(account, region))
         if config.quotas_enabled and pending >= config.pending_snapshots:
-            raise too_many_pending(config.pending_snapshots)
+            raise too_many_pending(config.pending_snapshots, as_quota=config.too_many_pending == "service_quota")
         now = registry.clock.now()
         blocks = parent.blocks.copy() if parent else registry.new_map()
         snapshot = registry.add(
