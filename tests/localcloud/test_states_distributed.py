@@ -380,7 +380,7 @@ def test_children_have_executions_and_histories_of_their_own() -> None:
 
 
 def test_a_long_map_needs_no_thread_per_item() -> None:
-    lines = b"".join(b"%d\n" % number for number in range(5_000))
+    lines = b"".join(b"%d\n" % number for number in range(2_000))
     threads: set[int] = set()
 
     def note(_: Any) -> Any:
@@ -392,7 +392,7 @@ def test_a_long_map_needs_no_thread_per_item() -> None:
         execution = run.finish(run.start(), seconds=60)
         (map_run,) = run.engine.registry.map_runs_of(execution.arn)
     assert execution.status == "SUCCEEDED"
-    assert map_run.describe()["itemCounts"]["succeeded"] == 5_000
+    assert map_run.describe()["itemCounts"]["succeeded"] == 2_000
     # Eight children with a task each, the reader, and the execution itself.
     assert max(threads) <= before + 2 * 8 + 4
 

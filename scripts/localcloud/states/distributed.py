@@ -70,7 +70,7 @@ def _start(runner: Runner, frame: Frame, visit: Visit, concurrency: int) -> MapR
     config = visit.state["ItemProcessor"]["ProcessorConfig"]
     # Without an ItemReader a wrong type of the items is an error of the state, not of a Map Run.
     items, length = _items(runner, visit)
-    identifier = str(uuid.UUID(int=services.random.getrandbits(128), version=4))
+    identifier = str(uuid.uuid4())
     machine_arn = execution.machine.arn
     label = visit.state.get("Label") or str(uuid.uuid5(uuid.NAMESPACE_URL, machine_arn + visit.path))
     map_run = MapRun(

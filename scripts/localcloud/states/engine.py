@@ -82,6 +82,7 @@ class Engine:
             express=express,
             closed=threading.Event(),
             unwound=threading.Event(),
+            on_status=self._announce,
         )
         self._take_place()
         known = self.registry.add(execution)
@@ -92,6 +93,8 @@ class Engine:
                 return known
             raise ApiError("ExecutionAlreadyExists", f"Execution Already Exists: '{arn}'")
         execution.frame = Frame(workflow=json.loads(machine.definition), input=json.loads(text), variables=Variables())
+        with execution.lock:
+            execution.change_status(RUNNING)
         self._launch(execution)
         return execution
 
@@ -106,12 +109,11 @@ class Engine:
             stopped = execution.stop_date
             if stopped is not None:
                 return stopped
-            cancellation, closed = execution.cancellation, execution.closed
+            cancellation = execution.cancellation
             failure = StateError(error or "", cause or "")
             stopped = end(execution, self.services, status=ABORTED, event="ExecutionAborted", failure=failure)
         # Outside the lock: cancelling runs the callbacks of whoever waits.
         cancellation.cancel()
-        self._closed(execution, closed)
         return stopped
 
     def redrive(self, arn: str, *, client_token: str | None) -> float:
@@ -133,7 +135,7 @@ class Engine:
             execution.redrive_count += 1
             execution.redrive_date = now
             execution.stop_date = execution.error = execution.cause = None
-            execution.status = RUNNING
+            execution.change_status(RUNNING)
             if client_token is not None:
                 self._redrives[arn, client_token] = (now, now)
         self._launch(execution, after=before)
@@ -155,7 +157,7 @@ class Engine:
             seconds = min(seconds or EXPRESS_SECONDS, EXPRESS_SECONDS)
         # Of this attempt: a redrive replaces them while this attempt may still be unwinding.
         attempt, cancellation = execution.redrive_count, execution.cancellation
-        closed, unwound = execution.closed, execution.unwound
+        unwound = execution.unwound
 
         def work() -> None:
             try:
@@ -167,19 +169,10 @@ class Engine:
             finally:
                 cancellation.detach()
                 self._leave_place()
-                self._closed(execution, closed)
                 if unwound is not None:
                     unwound.set()
 
-        self._announce(execution)
         self.services.threads.submit(work)
-
-    def _closed(self, execution: Execution, closed: threading.Event | None) -> None:
-        with execution.lock:
-            if closed is None or closed.is_set():
-                return
-            closed.set()
-        self._announce(execution)
 
     def _announce(self, execution: Execution) -> None:
         if execution.express:

@@ -337,5 +337,5 @@ def end(
     execution.output = output
     execution.error = failure.error or None
     execution.cause = failure.cause or None
-    execution.status = status
+    execution.change_status(status)
     return stopped

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -147,7 +147,17 @@ class Execution:
     """Set while the execution is not running; children of a map have none, there may be very many."""
     unwound: threading.Event | None = None
     """Set once no thread works on the execution any more; not for children of a map either."""
+    on_status: Callable[[Execution], None] | None = None
+    """Called with the lock held, so that changes of status are told in order."""
 
     @property
     def is_open(self) -> bool:
         return self.status == RUNNING
+
+    def change_status(self, status: str) -> None:
+        """The caller holds the lock and has set everything else."""
+        self.status = status
+        if self.on_status is not None:
+            self.on_status(self)
+        if self.closed is not None and status != RUNNING:
+            self.closed.set()
