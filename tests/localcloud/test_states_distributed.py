@@ -408,3 +408,28 @@ def test_express_children_cannot_be_stopped_but_the_map_waits_for_them() -> None
         run.finish(execution)
         (map_run,) = run.engine.registry.map_runs_of(execution.arn)
         assert map_run.describe()["executionCounts"]["succeeded"] == 1
+
+
+def test_a_map_over_nothing_succeeds_with_nothing() -> None:
+    assert output(run_machine(machine(Items=[]))) == []
+    s3: dict[str, dict[str, bytes]] = {"data": {"a.jsonl": b""}}
+    definition = machine(ItemReader=reader("a.jsonl", InputType="JSONL"), ResultWriter=WRITER)
+    result = output(run_machine(definition, s3=s3))
+    manifest = json.loads(s3["data"][result["ResultWriterDetails"]["Key"]])
+    assert manifest["ResultFiles"] == {"FAILED": [], "PENDING": [], "SUCCEEDED": []}
+
+
+def test_a_dataset_that_breaks_off_fails_the_map_instead_of_ending_it() -> None:
+    for key, body, config in (
+        ("a.jsonl", b'{"n": 1}\n{"n": ', {"InputType": "JSONL"}),
+        ("a.jsonl.gz", gzip.compress(b"1\n2\n")[:-4], {"InputType": "JSONL"}),
+        ("a.csv", b'n\n1\n"2', {"InputType": "CSV", "CSVHeaderLocation": "FIRST_ROW"}),
+    ):
+        execution = run_machine(machine(ItemReader=reader(key, **config)), s3={"data": {key: body}})
+        assert (execution.status, execution.error) == ("FAILED", "States.ItemReaderFailed"), key
+
+
+def test_an_expression_that_fails_for_an_item_fails_the_map() -> None:
+    definition = machine(Items=[{"a": 1}, {}], ItemSelector="{% $states.context.Map.Item.Value.a %}")
+    execution = run_machine(definition)
+    assert (execution.status, execution.error) == ("FAILED", "States.QueryEvaluationError")

@@ -267,3 +267,41 @@ def test_the_context_object_tells_about_the_execution() -> None:
     assert context["StateMachine"] == {"Id": "arn:aws:states:us-east-1:111122223333:stateMachine:test", "Name": "test"}
     assert context["State"]["Name"] == "A"
     assert context["State"]["RetryCount"] == 0
+
+
+def test_variables_of_finished_scopes_do_not_count_against_the_ten_mebibytes() -> None:
+    inner = {
+        "StartAt": "Keep",
+        "States": {"Keep": {"Type": "Pass", "Assign": {"big": "{% $states.input %}"}, "Output": 1, "End": True}},
+    }
+    definition = machine(
+        {
+            "Count": {"Type": "Pass", "Assign": {"left": 20, "text": "{% $states.input.text %}"}, "Next": "Map"},
+            "Map": {
+                "Type": "Map",
+                "Items": [1, 2, 3, 4],
+                "ItemSelector": "{% $text %}",
+                "ItemProcessor": inner,
+                "Assign": {"left": "{% $left - 1 %}"},
+                "Next": "More?",
+            },
+            "More?": {
+                "Type": "Choice",
+                "Choices": [{"Condition": "{% $left > 0 %}", "Next": "Map"}],
+                "Default": "End",
+            },
+            "End": {"Type": "Succeed"},
+        }
+    )
+    # 20 rounds of four variables of 200 KiB are 16 MB in all, but never more than one at a time.
+    assert output(run_machine(definition, {"text": "x" * 200 * 1024})) == [1, 1, 1, 1]
+
+
+def test_all_variables_together_may_have_ten_mebibytes() -> None:
+    names = [f"v{number}" for number in range(42)]
+    states: dict[str, Any] = {
+        name: {"Type": "Pass", "Assign": {name: "{% $states.input %}"}, "Next": following}
+        for name, following in zip(names, [*names[1:], "End"], strict=True)
+    }
+    execution = run_machine(machine({**states, "End": {"Type": "Succeed"}}), "x" * 255 * 1024)
+    assert (execution.status, execution.error) == ("FAILED", "States.DataLimitExceeded")

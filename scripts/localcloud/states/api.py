@@ -11,7 +11,7 @@ from localcloud.states.describe import execution_description, execution_item, ma
 from localcloud.states.engine import Engine
 from localcloud.states.errors import ApiError
 from localcloud.states.findings import ERROR, Finding
-from localcloud.states.limits import MAX_CHILDREN, MAX_ITEMS
+from localcloud.states.limits import MAX_ITEMS
 from localcloud.states.map_run import MapRun
 from localcloud.states.model import Execution, Machine
 from localcloud.states.validate import validate_definition
@@ -184,7 +184,7 @@ class Api:
 
     def _update_map_run(self, request: Request) -> Answer:
         map_run = self._map_run(_text(request, "mapRunArn"))
-        _check_range(request, "maxConcurrency", 0, MAX_CHILDREN)
+        _check_range(request, "maxConcurrency", 0, MAX_ITEMS)
         _check_range(request, "toleratedFailureCount", 0, MAX_ITEMS)
         _check_range(request, "toleratedFailurePercentage", 0, 100)
         with map_run.changed:

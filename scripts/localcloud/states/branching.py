@@ -10,7 +10,7 @@ from localcloud.states.cancellation import Cancellation
 from localcloud.states.distributed import run_distributed_map
 from localcloud.states.errors import Cancelled, EvaluationError, StateError
 from localcloud.states.items import state_items
-from localcloud.states.limits import MAX_CHILDREN, MAX_INLINE_CONCURRENCY
+from localcloud.states.limits import MAX_INLINE_CONCURRENCY, MAX_ITEMS, checked_payload
 from localcloud.states.model import Frame, Variables
 from localcloud.states.runner import Runner
 from localcloud.states.visit import Visit
@@ -22,6 +22,7 @@ def run_parallel(runner: Runner, frame: Frame, visit: Visit, cancellation: Cance
     if frame.branches is None:
         runner.event(frame, "ParallelStateStarted")
         argument = visit.field("Arguments", visit.input)
+        checked_payload(argument, what=f"The input of the state '{visit.name}'")
         frame.branches = [
             Frame(
                 workflow=workflow,
@@ -45,7 +46,7 @@ def run_parallel(runner: Runner, frame: Frame, visit: Visit, cancellation: Cance
 
 def run_map(runner: Runner, frame: Frame, visit: Visit, cancellation: Cancellation) -> Any:
     """A Map state of either mode."""
-    concurrency = visit.number("MaxConcurrency", 0, least=0, most=MAX_CHILDREN)
+    concurrency = visit.number("MaxConcurrency", 0, least=0, most=MAX_ITEMS)
     processor = visit.state["ItemProcessor"]
     if processor.get("ProcessorConfig", {}).get("Mode", "INLINE") == "DISTRIBUTED":
         return run_distributed_map(runner, frame, visit, cancellation, concurrency=concurrency)
@@ -82,16 +83,19 @@ def run_map(runner: Runner, frame: Frame, visit: Visit, cancellation: Cancellati
 
 def _iterations(runner: Runner, frame: Frame, visit: Visit) -> list[Frame]:
     items = list(state_items(visit))
+    inputs = [item.selected(visit) for item in items]
+    for value in inputs:
+        checked_payload(value, what=f"An item of the state '{visit.name}'")
     started = runner.event(frame, "MapStateStarted", {"length": len(items)})
     return [
         Frame(
             workflow=visit.state["ItemProcessor"],
-            input=item.selected(visit),
+            input=value,
             variables=Variables(outer=frame.variables),
             path=f"{visit.path}/ItemProcessor",
             previous_event=started,
         )
-        for item in items
+        for value in inputs
     ]
 
 

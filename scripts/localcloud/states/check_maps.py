@@ -9,7 +9,7 @@ from typing import Any, Final
 from localcloud.states.check_expressions import ExpressionChecker, Scope
 from localcloud.states.findings import Findings
 from localcloud.states.items import DELIMITERS
-from localcloud.states.limits import MAX_CHILDREN, MAX_ITEMS, MAX_PAYLOAD_BYTES
+from localcloud.states.limits import MAX_ITEMS, MAX_PAYLOAD_BYTES
 
 _GET: Final = "arn:aws:states:::s3:getObject"
 _LIST: Final = "arn:aws:states:::s3:listObjectsV2"
@@ -64,7 +64,7 @@ class MapChecker:
         if "ItemSelector" in state:
             self._expressions.template(state["ItemSelector"], f"{where}/ItemSelector", scope)
         for name, most, whole in (
-            ("MaxConcurrency", MAX_CHILDREN, True),
+            ("MaxConcurrency", MAX_ITEMS, True),
             ("ToleratedFailureCount", MAX_ITEMS, True),
             ("ToleratedFailurePercentage", 100, False),
         ):

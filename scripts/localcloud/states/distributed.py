@@ -51,12 +51,12 @@ def run_distributed_map(
         _close(runner, map_run, model.FAILED)
         if not map_run.children:
             # Nothing has been started, so a redrive reads the dataset again, in a new Map Run.
-            frame.map_run = None
+            frame.leave_inner()
         runner.event(frame, "MapRunFailed", {"error": error.error, "cause": error.cause})
         runner.event(frame, "MapStateFailed")
         raise
     _close(runner, map_run, model.SUCCEEDED)
-    map_run.spool.close()
+    map_run.let_go()
     runner.event(frame, "MapRunSucceeded")
     runner.event(frame, "MapStateSucceeded")
     visit.checked_result(result)

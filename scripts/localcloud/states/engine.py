@@ -209,6 +209,10 @@ def redrivability(execution: Execution, now: float) -> tuple[str, str]:
     return "REDRIVABLE", f"Execution is {status} and is redrivable"
 
 
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not JSON")
+
+
 def _check_input(text: Any) -> None:
     if not isinstance(text, str):
         raise ApiError("InvalidExecutionInput", "Invalid State Machine Execution Input: the input must be a string")
@@ -219,6 +223,6 @@ def _check_input(text: Any) -> None:
             f"less than or equal to {MAX_PAYLOAD_BYTES}",
         )
     try:
-        json.loads(text)
+        json.loads(text, parse_constant=_no_constant)
     except ValueError as error:
         raise ApiError("InvalidExecutionInput", f"Invalid State Machine Execution Input: '{error}'") from error

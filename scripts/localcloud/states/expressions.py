@@ -229,7 +229,6 @@ class Names:
         self.variables: set[str] = set()
         self.states_fields: set[str] = set()
         self.bound: set[str] = set()
-        self.uses_root = False
 
 
 def names_in(expression: str) -> Names:
@@ -256,10 +255,8 @@ def _collect(node: Any, names: Names, seen: set[int]) -> None:
     elif kind == "bind":
         names.bound.add(str(node.lhs.value))
     elif kind == "variable":
-        if node.value:
+        if node.value:  # empty for "$", the context value
             names.variables.add(str(node.value))
-        else:
-            names.uses_root = True
     elif kind == "path":
         steps = list(node.steps)
         if len(steps) > 1 and steps[0].type == "variable" and steps[0].value == "states":

@@ -65,7 +65,7 @@ class Interpreter:
             frame.variables.assign(step.assigned)
             if step.next is None:
                 frame.finished, frame.output = True, step.output
-                frame.branches, frame.map_run = None, None
+                frame.leave_inner()
                 return step.output
             frame.input = step.output
             frame.enter(step.next)
@@ -100,13 +100,14 @@ class Interpreter:
         except EvaluationError as error:
             if kind not in _ATTEMPTED:
                 self.evaluation_failed(frame, error)
-            # A redrive after this error starts a new Map Run.
-            frame.map_run = None
+            if frame.map_run is not None:
+                # A redrive after this error starts a new Map Run.
+                frame.leave_inner()
             raise
         except StateError as error:
             if error.error == "States.DataLimitExceeded":
                 # A redrive after this error runs the whole state again, finished branches too.
-                frame.branches, frame.map_run = None, None
+                frame.leave_inner()
             raise
         details: dict[str, Any] = {
             "name": frame.state,
@@ -163,7 +164,7 @@ class Interpreter:
             retries += 1
             visit.set_retry_count(retries)
             # A retried map is a new Map Run, a retried Parallel runs all branches.
-            frame.branches, frame.map_run = None, None
+            frame.leave_inner()
 
     def _caught(self, frame: Frame, visit: Visit, error: StateError) -> Step:
         catchers = visit.state.get("Catch", ())

@@ -73,7 +73,13 @@ class MapRun:
         return self.state_machine_arn.rsplit("/", 1)[-1]
 
     def concurrency(self, workers: int) -> int:
-        return min(self.max_concurrency or MAX_CHILDREN, workers)
+        return min(self.max_concurrency or MAX_CHILDREN, MAX_CHILDREN, workers)
+
+    def let_go(self) -> None:
+        """The inputs are not needed any more: nothing of this Map Run will be started or redriven."""
+        with self.changed:
+            if not self.reading:
+                self.spool.close()
 
     def moved(self, child: model.Execution, before: str | None) -> None:
         """Count ``child`` under its status, no longer under ``before``."""

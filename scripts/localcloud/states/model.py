@@ -83,6 +83,12 @@ class Variables:
         self._sizes.update(sizes)
         return texts
 
+    def clear(self) -> None:
+        """The scope is over."""
+        self._budget.add(-sum(self._sizes.values()))
+        self._values.clear()
+        self._sizes.clear()
+
 
 @dataclass
 class Frame:
@@ -107,7 +113,16 @@ class Frame:
     def enter(self, state: str) -> None:
         self.state = state
         self.entered = False
+        self.leave_inner()
+
+    def leave_inner(self) -> None:
+        """Give up what is inside the state: its branches' variables and its Map Run's inputs."""
+        for branch in self.branches or ():
+            branch.leave_inner()
+            branch.variables.clear()
         self.branches = None
+        if self.map_run is not None:
+            self.map_run.let_go()
         self.map_run = None
 
     def rejoin(self, event: int) -> None:

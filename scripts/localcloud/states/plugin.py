@@ -43,6 +43,9 @@ def install(host: Host) -> None:
     unknown = config.keys() - _CONFIG.keys()
     if unknown:
         raise ValueError(f"local cloud config: 'states' has no setting '{sorted(unknown)[0]}'")
+    for name in _CONFIG.keys() - {"seed"}:
+        if isinstance(config[name], bool) or not isinstance(config[name], int | float) or config[name] < 0:
+            raise ValueError(f"local cloud config: 'states' needs a number that is not negative for '{name}'")
     clients = AwsClients(endpoint_url=host.endpoint_url)
     spool_dir = host.data_dir / "states"
     spool_dir.mkdir(parents=True, exist_ok=True)
