@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Any, Protocol
 
 from aws_lambda_powertools import Logger, Tracer
@@ -30,8 +31,13 @@ def seconds_left(context: Context) -> float:
     return context.get_remaining_time_in_millis() / 1000
 
 
+@lru_cache(maxsize=1)
 def resources(job_id: str) -> tuple[Aws, Workspace]:
-    """Clients for one invocation. ``job_id`` names the sessions of assumed roles."""
+    """Clients for the invocations of one job. ``job_id`` names the sessions of assumed roles.
+
+    Kept while the environment serves the same job: connections stay open between ranges, and memory does not grow
+    with their number.
+    """
     aws = Aws(job_id=job_id)
     return aws, Workspace(bucket=os.environ["BLOCKFERRY_WORK_BUCKET"], s3=aws.s3(aws.own_region))
 

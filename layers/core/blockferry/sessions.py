@@ -55,6 +55,7 @@ class Aws:
     _sessions: dict[tuple[str, str | None], boto3.Session] = field(default_factory=dict)
     _endpoints: dict[str, str] = field(default_factory=dict)
     _ec2: dict[Identity, EC2Client] = field(default_factory=dict)
+    _transports: dict[tuple[Identity, int], SignedHttp] = field(default_factory=dict)
 
     @property
     def own_region(self) -> str:
@@ -85,15 +86,18 @@ class Aws:
         deadline: Deadline | None = None,
         connections: int = 32,
     ) -> EbsDirect:
-        """An EBS direct client for this identity; it keeps ``connections`` open to one endpoint."""
-        session = self._session(identity)
-        transport = SignedHttp(
-            endpoint_url=self._ebs_endpoint(identity.region),
-            region=identity.region,
-            credentials=_credentials_of(session),
-            trust_store=session._session.get_config_variable("ca_bundle") or get_cert_path(True),
-            connections=connections,
-        )
+        """An EBS direct client for this identity; all of an identity's share ``connections`` kept-alive ones."""
+        key = (identity, connections)
+        if key not in self._transports:
+            session = self._session(identity)
+            self._transports[key] = SignedHttp(
+                endpoint_url=self._ebs_endpoint(identity.region),
+                region=identity.region,
+                credentials=_credentials_of(session),
+                trust_store=session._session.get_config_variable("ca_bundle") or get_cert_path(True),
+                connections=connections,
+            )
+        transport = self._transports[key]
         return EbsDirect(transport, region=identity.region, counts=counts, clock=clock, deadline=deadline)
 
     def _ebs_endpoint(self, region: str) -> str:
