@@ -445,3 +445,45 @@ def test_an_express_machine_answers_synchronously(machines: Machines, server: Ru
     standard = machines.create(machine({"P": {"Type": "Pass", "End": True}}))
     with pytest.raises(ClientError, match="StateMachineTypeNotSupported"):
         client.start_sync_execution(stateMachineArn=standard)
+
+
+def test_the_control_endpoint_tells_what_runs_and_changes_the_scale_of_waits(
+    machines: Machines, server: RunningServer
+) -> None:
+    callback = single("arn:aws:states:::lambda:invoke.waitForTaskToken", {"FunctionName": "echo", "Payload": {}})
+    arn = machines.start(machines.create(callback))
+    status, answer = server.control("GET", "states")
+    assert (status, answer["wait_scale"]) == (200, 0.001)
+    assert arn in answer["running"]
+    assert server.control("POST", "states", {"wait_scale": 0})[1]["wait_scale"] == 0
+    waited = machine({"W": {"Type": "Wait", "Seconds": 99_999_999, "End": True}})
+    assert machines.run(waited)["status"] == "SUCCEEDED"
+    assert server.control("POST", "states", {"wait_scale": -1})[0] == 400
+    server.control("POST", "states", {"wait_scale": 0.001})
+    machines.client.stop_execution(executionArn=arn)
+    assert arn not in server.control("GET", "states")[1]["running"]
+
+
+def test_a_dataset_must_be_in_the_machines_own_region(machines: Machines, server: RunningServer) -> None:
+    far = server.client("s3", region="eu-west-1")
+    far.create_bucket(Bucket="data-far", CreateBucketConfiguration={"LocationConstraint": "eu-west-1"})
+    far.put_object(Bucket="data-far", Key="plan.jsonl", Body=b"1\n")
+    definition = machine(
+        {
+            "M": {
+                "Type": "Map",
+                "ItemReader": {
+                    "Resource": "arn:aws:states:::s3:getObject",
+                    "ReaderConfig": {"InputType": "JSONL"},
+                    "Arguments": {"Bucket": "data-far", "Key": "plan.jsonl"},
+                },
+                "ItemProcessor": {
+                    "ProcessorConfig": {"Mode": "DISTRIBUTED", "ExecutionType": "STANDARD"},
+                    "StartAt": "P",
+                    "States": {"P": {"Type": "Pass", "End": True}},
+                },
+                "End": True,
+            }
+        }
+    )
+    assert machines.run(definition)["error"] == "States.ItemReaderFailed"

@@ -48,15 +48,21 @@ class AwsClients:
         return self._credentials_for(role_arn or caller.role_arn, caller.account)
 
     def get(self, service: str, caller: Caller, role_arn: str | None = None) -> Any:
-        credentials = self.credentials(caller, role_arn)
-        key = (service, credentials, caller.region)
+        return self._client(service, self.credentials(caller, role_arn), caller.region)
+
+    def of_account(self, service: str, caller: Caller) -> Any:
+        """A client for what Step Functions finds out by itself, with no permission of the role."""
+        return self._client(service, account_credentials("", caller.account), caller.region)
+
+    def _client(self, service: str, credentials: Credentials, region: str) -> Any:
+        key = (service, credentials, region)
         # Creating a client is not safe in threads, using one is.
         with self._lock:
             client = self._clients.get(key)
             if client is None:
                 client = self._clients[key] = self._session.create_client(
                     service,
-                    region_name=caller.region,
+                    region_name=region,
                     endpoint_url=self.endpoint_url,
                     aws_access_key_id=credentials.access_key_id,
                     aws_secret_access_key=credentials.secret_access_key,

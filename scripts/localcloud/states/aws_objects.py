@@ -19,6 +19,7 @@ class AwsObjects:
         self._clients = clients
 
     def open(self, caller: Caller, arguments: Mapping[str, Any]) -> IO[bytes]:
+        self._check_region(caller, arguments["Bucket"])
         answer = self._call(caller, "get_object", **arguments)
         return io.BufferedReader(_Body(answer["Body"]), _BUFFER_BYTES)
 
@@ -50,8 +51,11 @@ class AwsObjects:
             raise OSError(_reason(error, arguments)) from error
 
     def _check_region(self, caller: Caller, bucket: str) -> None:
-        """Results and listings need a bucket of the machine's own Region."""
-        answer = self._call(caller, "get_bucket_location", Bucket=bucket)
+        """Datasets and results need a bucket of the machine's own Region."""
+        try:
+            answer = self._clients.of_account("s3", caller).get_bucket_location(Bucket=bucket)
+        except (botocore.exceptions.ClientError, botocore.exceptions.BotoCoreError) as error:
+            raise OSError(_reason(error, {"Bucket": bucket})) from error
         region = answer.get("LocationConstraint") or "us-east-1"
         if region != caller.region:
             raise OSError(f"The bucket {bucket} is in {region}, the state machine in {caller.region}.")

@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from localcloud.host import Host, Response
+from localcloud.host import ControlError, ControlRequest, Host, Response
 from localcloud.states.api import Api
 from localcloud.states.aws_clients import AwsClients
 from localcloud.states.aws_invoker import AwsInvoker
@@ -50,8 +50,9 @@ def install(host: Host) -> None:
     spool_dir = host.data_dir / "states"
     spool_dir.mkdir(parents=True, exist_ok=True)
     chance = random.Random(config["seed"])  # noqa: S311 - jitter and identifiers, repeatable with a seed
+    clock = SystemClock(wait_scale=config["wait_scale"], timeout_scale=config["timeout_scale"])
     services = Services(
-        clock=SystemClock(wait_scale=config["wait_scale"], timeout_scale=config["timeout_scale"]),
+        clock=clock,
         evaluator=Evaluator(seed=config["seed"]),
         invoker=AwsInvoker(clients),
         objects=AwsObjects(clients),
@@ -71,6 +72,7 @@ def install(host: Host) -> None:
     for action in api.actions - {"RedriveExecution"}:
         # The base calls its own functions in-process too, as EventBridge does to start an execution.
         host.replace(_STEP_FUNCTIONS, _function_name(action), _in_process(api, action))
+    host.control["states"] = _Control(engine, clock)
     host.handlers["states"] = _handler(api, host.handlers["states"], services.threads)
 
     def close() -> None:
@@ -145,6 +147,37 @@ def _handler(api: Api, base: Any, threads: Threads) -> Any:
 def _settle(done: asyncio.Future[Response], result: Response) -> None:
     if not done.done():
         done.set_result(result)
+
+
+class _Control:
+    """``GET states``: what runs, and the scales of time. ``POST states`` with ``wait_scale`` or
+    ``timeout_scale`` changes them for the waits and timeouts that begin from then on.
+    """
+
+    def __init__(self, engine: Engine, clock: SystemClock) -> None:
+        self._engine = engine
+        self._clock = clock
+
+    def __call__(self, request: ControlRequest) -> dict[str, Any]:
+        if request.path:
+            raise ControlError(f"'states' has nothing at '{request.path}'", status=404)
+        if request.method == "POST":
+            changes = request.json()
+            for name, value in changes.items():
+                if name not in ("wait_scale", "timeout_scale"):
+                    raise ControlError(f"'states' has no setting '{name}'")
+                if isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
+                    raise ControlError(f"'{name}' must be a number that is not negative")
+            for name, value in changes.items():
+                setattr(self._clock, name, float(value))
+        elif request.method != "GET":
+            raise ControlError(f"'states' does not answer {request.method}", status=405)
+        running = [execution.arn for execution in self._engine.registry.all() if execution.is_open]
+        return {
+            "running": sorted(running),
+            "wait_scale": self._clock.wait_scale,
+            "timeout_scale": self._clock.timeout_scale,
+        }
 
 
 class _StatusEvents:
