@@ -7,8 +7,10 @@ API reference of RedriveExecution and DescribeMapRun.
 from __future__ import annotations
 
 import json
+import random
 import threading
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -351,3 +353,64 @@ def test_an_execution_with_a_full_history_is_not_redrivable() -> None:
         execution = run.finish(run.start())
         with pytest.raises(ApiError, match="ExecutionNotRedrivable"):
             run.engine.redrive(execution.arn, client_token=None)
+
+
+class Tripwire:
+    """Calls that fail by chance, and an event at the n-th call from when it was set."""
+
+    def __init__(self, chance: random.Random) -> None:
+        self.chance = chance
+        self.crossed = threading.Event()
+        self._lock = threading.Lock()
+        self._left = 0
+
+    def set(self, calls: int) -> None:
+        with self._lock:
+            self.crossed.clear()
+            self._left = calls
+
+    def __call__(self, event: Any) -> Any:
+        with self._lock:
+            self._left -= 1
+            draw = self.chance.random()
+            if self._left == 0:
+                self.crossed.set()
+        if draw < 0.05:
+            raise ValueError("by chance")
+        return event
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_however_often_a_map_is_stopped_and_redriven_every_item_is_reported_once(seed: int) -> None:
+    count = 60
+    chance = random.Random(seed)
+    tripwire = Tripwire(chance)
+    s3 = {"data": {"plan.jsonl": b"".join(b"%d\n" % number for number in range(count))}}
+    definition = copy_machine(MaxConcurrency=6)
+    with MachineRun(definition, tasks={"one": tripwire, "two": tripwire}, s3=s3) as run:
+        tripwire.set(chance.randrange(1, 40))
+        execution = run.start()
+        for _ in range(200):
+            # Whichever comes first: so many calls, or an end by a failure or by success.
+            while not tripwire.crossed.wait(0.001) and execution.is_open:
+                pass
+            run.engine.stop(execution.arn, error=None, cause=None)
+            if execution.status == "SUCCEEDED":
+                break
+            tripwire.set(chance.randrange(1, 40))
+            run.engine.redrive(execution.arn, client_token=None)
+        run.finish(execution)
+        assert execution.status == "SUCCEEDED"
+        (map_run,) = [each for each in run.engine.registry.map_runs_of(execution.arn) if each.children]
+        counts = map_run.describe()["executionCounts"]
+    assert {name: number for name, number in counts.items() if number} == {
+        "succeeded": count,
+        "total": count,
+        "resultsWritten": count,
+    }
+    rows = json.loads(s3["data"][f"results/{map_run.identifier}/SUCCEEDED_0.json"])
+    assert [int(row["Output"]) for row in rows] == list(range(count))
+    events = execution.history.events()
+    assert [event["id"] for event in events] == list(range(1, len(events) + 1))
+    assert run.statuses[-1] == "SUCCEEDED"
+    assert all(first != second for first, second in pairwise(run.statuses))
