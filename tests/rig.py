@@ -42,7 +42,7 @@ _REGIONS = "".join(
         ("af-south-1", "not-opted-in"),
     )
 )
-_DESCRIBE_REGIONS = (
+DESCRIBE_REGIONS = (
     '<DescribeRegionsResponse xmlns="http://ec2.amazonaws.com/doc/2016-11-15/"><requestId>r</requestId>'
     f"<regionInfo>{_REGIONS}</regionInfo></DescribeRegionsResponse>"
 )
@@ -63,7 +63,7 @@ class RigAws(Aws):
         client = super().ec2(identity)
 
         def answer(**_: Any) -> AWSResponse:
-            return AWSResponse("http://local", 200, {}, _Raw(_DESCRIBE_REGIONS.encode()))
+            return AWSResponse("http://local", 200, {}, _Raw(DESCRIBE_REGIONS.encode()))
 
         client.meta.events.register("before-send.ec2.DescribeRegions", answer)
         return client

@@ -6,20 +6,26 @@ from collections.abc import Mapping
 from typing import Any
 
 from blockferry.blocks import BlockRange
-from blockferry.lambdas import Context, resources, seconds_left, traced
+from blockferry.ebs.client import RequestCounts
+from blockferry.lambdas import Context, publish_counts, resources, seconds_left, traced
 from blockferry.transfer.move import move_range
 
 
 @traced
 def handler(event: Mapping[str, Any], context: Context) -> dict[str, Any]:
     aws, workspace = resources(event["job_id"])
-    moved = move_range(
-        job_id=event["job_id"],
-        within=BlockRange(event["range"]["first"], event["range"]["stop"]),
-        next_index=event.get("next_index"),
-        seconds_left=seconds_left(context),
-        aws=aws,
-        workspace=workspace,
-    )
+    counts = RequestCounts()
+    try:
+        moved = move_range(
+            job_id=event["job_id"],
+            within=BlockRange(event["range"]["first"], event["range"]["stop"]),
+            next_index=event.get("next_index"),
+            seconds_left=seconds_left(context),
+            aws=aws,
+            workspace=workspace,
+            counts=counts,
+        )
+    finally:
+        publish_counts(counts)
     # The answer is the next call's event: the state machine passes it back while the range is not done.
     return {"job_id": event["job_id"], "range": event["range"], **moved}

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import pytest
 from cloud_rig import CloudRig
 from localcloud.lifecycle import down, up
+from localcloud.lifecycle import info as cloud_info
 from localcloud.state import CloudDirectory
 
 
@@ -15,14 +17,21 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         item.add_marker(pytest.mark.cloud)
 
 
+REUSE = "BLOCKFERRY_TESTS_USE_CLOUD"
+"""Set to 1 to test against the checkout's own cloud (``scripts/cloud up``) and leave it up: quicker."""
+
+
 @pytest.fixture(scope="session")
 def directory(tmp_path_factory: pytest.TempPathFactory) -> CloudDirectory:
     """Beside the checkout's own cloud, which a developer may be using."""
+    if os.environ.get(REUSE) == "1":
+        return CloudDirectory.default()
     return CloudDirectory(tmp_path_factory.mktemp("cloud"))
 
 
 @pytest.fixture(scope="session")
 def cloud(directory: CloudDirectory) -> Iterator[CloudRig]:
+    was_up = cloud_info(directory) is not None
     info = up(directory=directory)
     patch = pytest.MonkeyPatch()
     try:
@@ -32,7 +41,8 @@ def cloud(directory: CloudDirectory) -> Iterator[CloudRig]:
         yield CloudRig(info)
     finally:
         patch.undo()
-        down(directory=directory)
+        if not was_up:
+            down(directory=directory)
 
 
 @pytest.fixture(autouse=True)

@@ -80,7 +80,7 @@ def test_a_dry_run_ends_with_an_estimate_and_starts_nothing(cloud: CloudRig) -> 
 
 def test_a_copy_between_accounts_reads_and_writes_through_the_roles_that_are_named(cloud: CloudRig) -> None:
     other = "123456789012"
-    iam = cloud.client("iam", aws_access_key_id=other)
+    iam = cloud.client("iam", aws_access_key_id=other, aws_secret_access_key="local")
     role = iam.create_role(
         RoleName="blockferry-far-side",
         AssumeRolePolicyDocument=json.dumps(

@@ -164,7 +164,7 @@ def test_with_no_time_left_the_block_is_unfinished_not_failed() -> None:
 def test_altered_bytes_are_read_again_and_never_accepted(bad: Answer) -> None:
     ebs, _, _ = make(bad, block())
     assert get(ebs) == (DATA, digest_of(DATA))
-    assert ebs.counts.retries["ChecksumMismatch"] == 1
+    assert ebs.counts.retries["GetSnapshotBlock ChecksumMismatch"] == 1
 
     never, _, _ = make(bad)
     with pytest.raises(ChecksumMismatch, match="block 7 of snap-00000001"):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
 from blockferry.aws_errors import translated
+from blockferry.ebs.client import RequestCounts
 from blockferry.errors import RequestRefused, RetryLater
-from blockferry.lambdas import traced
+from blockferry.lambdas import publish_counts, traced
 from botocore.exceptions import ClientError, ConnectTimeoutError
 
 
@@ -50,3 +52,18 @@ def test_a_refusal_names_the_operation_and_what_aws_said() -> None:
 
 def test_an_answer_passes_through_unchanged() -> None:
     assert traced(lambda event, _context: {"echo": event["job_id"]})({"job_id": "j"}, Context()) == {"echo": "j"}
+
+
+def test_throttled_requests_are_published_by_the_code_of_their_quota(capsys: pytest.CaptureFixture[str]) -> None:
+    counts = RequestCounts()
+    counts.sent("PutSnapshotBlock")
+    counts.retried("PutSnapshotBlock", "RequestThrottledException")
+    counts.retried("PutSnapshotBlock", "RequestThrottledException")
+    counts.retried("GetSnapshotBlock", "ThrottlingException")
+    counts.retried("GetSnapshotBlock", "InternalServerException")
+    publish_counts(counts)
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    throttled = {line["quota"]: line["ThrottledRequests"] for line in lines if "quota" in line}
+    assert throttled == {"L-1774F84A": [2.0], "L-C125AE42": [1.0]}
+    assert [line["Requests"] for line in lines if line.get("operation") == "PutSnapshotBlock"] == [[1.0]]
+    assert all(line["_aws"]["CloudWatchMetrics"][0]["Namespace"] == "Blockferry" for line in lines)

@@ -94,7 +94,7 @@ def test_a_refused_block_token_is_replaced_by_listing_from_that_index() -> None:
     refs = list(one.blocks(BlockRange(0, 10)))
     assert [one.read(ref).data for ref in refs] == [content(5), content(6), content(7)]
     assert ebs.lists[-1][0] == 6
-    assert ebs.counts.retries["StaleToken"] == 1
+    assert ebs.counts.retries["GetSnapshotBlock StaleToken"] == 1
 
 
 def test_tokens_that_are_always_refused_end_in_a_clear_error() -> None:

@@ -74,7 +74,8 @@ class Job(_Record):
 class Proof(_Record):
     """What Complete found out, stored as ``jobs/<job_id>/proof.json`` for the receipt.
 
-    ``requests`` and ``retries`` count what the workers and the recount sent, by operation and by error code.
+    ``requests`` counts what the workers that finished and the recount sent, by operation; ``retries`` what of it was
+    sent again, by operation and error code.
     """
 
     allocated_blocks: int

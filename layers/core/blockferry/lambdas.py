@@ -8,9 +8,11 @@ from functools import lru_cache
 from typing import Any, Protocol
 
 from aws_lambda_powertools import Logger, Tracer
+from aws_lambda_powertools.metrics import MetricUnit, single_metric
 from botocore.exceptions import BotoCoreError, ClientError
 
 from blockferry.aws_errors import translated
+from blockferry.ebs.client import RequestCounts
 from blockferry.sessions import Aws
 from blockferry.workspace import Workspace
 
@@ -40,6 +42,25 @@ def resources(job_id: str) -> tuple[Aws, Workspace]:
     """
     aws = Aws(job_id=job_id)
     return aws, Workspace(bucket=os.environ["BLOCKFERRY_WORK_BUCKET"], s3=aws.s3(aws.own_region))
+
+
+METRICS_NAMESPACE = "Blockferry"
+
+
+def publish_counts(counts: RequestCounts) -> None:
+    """Metrics of one invocation, as log lines that CloudWatch turns into metrics (embedded metric format).
+
+    ``ThrottledRequests`` by the code of the quota that refused them: alarms name the quota to raise.
+    """
+    for operation, count in counts.requests.items():
+        _publish("Requests", count, "operation", operation)
+    for quota, count in counts.throttled_by_quota().items():
+        _publish("ThrottledRequests", count, "quota", quota)
+
+
+def _publish(name: str, count: int, dimension: str, value: str) -> None:
+    with single_metric(name=name, unit=MetricUnit.Count, value=count, namespace=METRICS_NAMESPACE) as metric:
+        metric.add_dimension(name=dimension, value=value)
 
 
 Handler = Callable[[Mapping[str, Any], Context], dict[str, Any]]

@@ -51,6 +51,7 @@ locals {
   dashboard_alarm_arns = concat(
     flatten([for machine in values(local.machines) : machine.alarm_arns]),
     [for alarm in aws_cloudwatch_metric_alarm.sweep : alarm.arn],
+    [for alarm in aws_cloudwatch_metric_alarm.throttled : alarm.arn],
   )
 
   dashboard_alarm_widgets = var.observability.alarms ? [{

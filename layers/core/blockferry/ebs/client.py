@@ -86,7 +86,10 @@ class NewSnapshot:
 
 @dataclass
 class RequestCounts:
-    """How often each operation was sent and why it was repeated; shared by the threads of a worker."""
+    """How often each operation was sent and why it was repeated; shared by the threads of a worker.
+
+    ``retries`` is keyed by operation and error code: ``"PutSnapshotBlock RequestThrottledException"``.
+    """
 
     requests: Counter[str] = field(default_factory=Counter)
     retries: Counter[str] = field(default_factory=Counter)
@@ -96,9 +99,15 @@ class RequestCounts:
         with self._lock:
             self.requests[operation] += 1
 
-    def retried(self, code: str) -> None:
+    def retried(self, operation: str, code: str) -> None:
         with self._lock:
-            self.retries[code] += 1
+            self.retries[f"{operation} {code}"] += 1
+
+    def throttled_by_quota(self) -> dict[str, int]:
+        """How many requests each service quota refused, by the quota's code."""
+        with self._lock:
+            found = {f"{operation} {code}": quota for (operation, code), quota in QUOTAS.items()}
+            return {found[name]: count for name, count in self.retries.items() if name in found}
 
 
 class EbsDirect:
@@ -271,7 +280,7 @@ class EbsDirect:
             except _Corrupt as failure:
                 error = ChecksumMismatch(f"{request}: {failure}")
                 code = "ChecksumMismatch"
-            self.counts.retried(code)
+            self.counts.retried(operation, code)
             if attempts.pause():
                 continue
             if attempts.out_of_time:

@@ -79,7 +79,7 @@ class SnapshotSource:
             known = self._fresh.get(index)
             if known is not None and known != stale:
                 return known
-            self._ebs.counts.retried("StaleToken")
+            self._ebs.counts.retried("GetSnapshotBlock", "StaleToken")
             # Replaced, not extended: memory stays bounded by one page however often tokens go stale.
             self._fresh = dict(self._first_entries(index))
             token = self._fresh.get(index)

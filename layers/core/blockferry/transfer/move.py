@@ -29,12 +29,13 @@ def move_range(
     seconds_left: float,
     aws: Aws,
     workspace: Workspace,
+    counts: RequestCounts | None = None,
     clock: Clock | None = None,
 ) -> dict[str, Any]:
     """Move the blocks of ``within`` from ``next_index`` on, as far as the time allows, and store their digests.
 
-    ``seconds_left`` is what remains of the invocation. Returns ``{"next_index", "done", "blocks_read",
-    "blocks_written"}``; when not ``done``, call again with ``next_index``. Raises the errors of the loop.
+    ``seconds_left`` is what remains of the invocation; ``counts`` is filled also when the range fails. Returns
+    ``{"next_index", "done", "blocks_read", "blocks_written"}``; when not ``done``, call again with ``next_index``. Raises the errors of the loop.
     """
     clock = clock or Clock()
     deadline = Deadline(max(seconds_left - RESERVE_SECONDS, 1.0), clock=clock)
@@ -42,7 +43,7 @@ def move_range(
     rest = within.after(within.first if next_index is None else next_index)
     if rest is None:
         return {"next_index": within.stop, "done": True, "blocks_read": 0, "blocks_written": 0}
-    counts = RequestCounts()
+    counts = counts or RequestCounts()
 
     def client(identity: Any) -> Any:
         return aws.ebs(identity, counts=counts, clock=clock, deadline=deadline, connections=job.threads)

@@ -35,6 +35,11 @@ run "a_region_has_everything_by_default" {
   }
 
   assert {
+    condition     = alltrue([for alarm in aws_cloudwatch_metric_alarm.throttled : strcontains(alarm.alarm_description, alarm.dimensions["quota"])]) && length(aws_cloudwatch_metric_alarm.throttled) == 4
+    error_message = "Each of the four throttle alarms must name its quota."
+  }
+
+  assert {
     condition     = toset(keys(aws_cloudwatch_metric_alarm.sweep)) == toset(["failed", "missed"]) && output.dashboard == "blockferry-us-east-1"
     error_message = "Alarms and dashboard must be on."
   }
@@ -101,7 +106,7 @@ run "key_and_tags_are_used_and_everything_optional_can_be_off" {
   }
 
   assert {
-    condition     = length(aws_cloudwatch_metric_alarm.sweep) == 0 && length(aws_cloudwatch_dashboard.this) == 0 && output.dashboard == null
+    condition     = length(aws_cloudwatch_metric_alarm.sweep) == 0 && length(aws_cloudwatch_metric_alarm.throttled) == 0 && length(aws_cloudwatch_dashboard.this) == 0 && output.dashboard == null
     error_message = "There must be no alarm and no dashboard."
   }
 
