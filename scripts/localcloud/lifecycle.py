@@ -218,6 +218,7 @@ def terraform_variables(running: CloudInfo, artifacts: Artifacts) -> dict[str, o
         "recovery_region": recovery,
         "artifacts_dir": str(artifacts.output),
         "lambda": {"runtime": artifacts.runtime, "architecture": artifacts.architecture},
+        "force_destroy": True,  # what is in the buckets is thrown away with the cloud anyway
     }
 
 

@@ -7,9 +7,10 @@ from collections.abc import Iterator
 
 import pytest
 from cloud_rig import CloudRig
-from localcloud.lifecycle import down, up
+from localcloud.lifecycle import down, terraform_of, terraform_variables, up
 from localcloud.lifecycle import info as cloud_info
 from localcloud.state import CloudDirectory
+from tools.build import build, local_architecture, local_runtime
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -40,9 +41,24 @@ def cloud(directory: CloudDirectory) -> Iterator[CloudRig]:
         patch.delenv("AWS_PROFILE", raising=False)
         yield CloudRig(info)
     finally:
-        patch.undo()
-        if not was_up:
-            down(directory=directory)
+        try:
+            if not was_up:
+                assert_destroyed(CloudRig(info), directory)
+        finally:
+            patch.undo()
+            if not was_up:
+                down(directory=directory)
+
+
+def assert_destroyed(rig: CloudRig, directory: CloudDirectory) -> None:
+    """Terraform can take away what it made, however much the tests have used it."""
+    artifacts = build(runtime=local_runtime(), architecture=local_architecture())
+    terraform_of(directory, rig.info).destroy(terraform_variables(rig.info, artifacts))
+    for region in rig.info.regions:
+        assert rig.client("lambda", region).list_functions()["Functions"] == []
+        assert rig.client("stepfunctions", region).list_state_machines()["stateMachines"] == []
+        assert rig.client("scheduler", region).list_schedules()["Schedules"] == []
+    assert rig.client("s3").list_buckets()["Buckets"] == []
 
 
 @pytest.fixture(autouse=True)

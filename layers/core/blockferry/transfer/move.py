@@ -35,7 +35,8 @@ def move_range(
     """Move the blocks of ``within`` from ``next_index`` on, as far as the time allows, and store their digests.
 
     ``seconds_left`` is what remains of the invocation; ``counts`` is filled also when the range fails. Returns
-    ``{"next_index", "done", "blocks_read", "blocks_written"}``; when not ``done``, call again with ``next_index``. Raises the errors of the loop.
+    ``{"next_index", "done", "blocks_read", "blocks_written"}``; when not ``done``, call again with ``next_index``.
+    Raises the errors of the loop.
     """
     clock = clock or Clock()
     deadline = Deadline(max(seconds_left - RESERVE_SECONDS, 1.0), clock=clock)
