@@ -65,7 +65,11 @@ class RunningServer:
 
 
 @contextlib.contextmanager
-def running_server(folder: Path, *extra: str) -> Iterator[RunningServer]:
+def running_server(folder: Path, *extra: str, config: Mapping[str, Any] | None = None) -> Iterator[RunningServer]:
+    """``config`` as in ``scripts/cloud up --config``. Without a word about IAM, roles need not exist."""
+    config_file = folder / "server-config.json"
+    config_file.write_text(json.dumps({"iam": {"enforced": False}, **(config or {})}))
+    extra = ("--config", str(config_file), *extra)
     log = folder / "server.log"
     with log.open("wb") as sink:
         process = subprocess.Popen(

@@ -17,6 +17,7 @@ def base_environment(
     home_region: str,
     data_dir: Path,
     account_concurrency: int,
+    enforced: bool,
 ) -> dict[str, str]:
     """Complete environment of the server: everything that would reach the base from outside is dropped."""
     kept = {name: value for name, value in inherited.items() if not name.startswith(_FOREIGN)}
@@ -24,6 +25,7 @@ def base_environment(
     for name in ("AUTH", "SERVICES", "PERSIST_STATE", "USE_SSL", "EDGE_PORT", "STATE_DIR"):
         kept.pop(name, None)
     return kept | {
+        "AUTH": "true" if enforced else "false",
         "BIND_HOST": "127.0.0.1",
         "GATEWAY_PORT": str(port),
         "MINISTACK_HOST": "127.0.0.1",

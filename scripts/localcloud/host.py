@@ -13,7 +13,7 @@ import json
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 Response = tuple[int, dict[str, str], bytes]
 """HTTP status, headers, body."""
@@ -60,12 +60,45 @@ class HookMissing(RuntimeError):
     """The installed ministack lacks a name that a part of the local cloud replaces or calls."""
 
 
+class RoleRefused(PermissionError):
+    """A service may not assume a role: there is none, or it does not trust the service for this resource."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SessionKeys:
+    """Credentials of a role's session."""
+
+    access_key_id: str
+    secret_access_key: str
+    session_token: str
+
+
+class Verdict(Protocol):
+    """What policies say of a request; ``reason`` is AWS's text for a refusal."""
+
+    @property
+    def allowed(self) -> bool: ...
+
+    @property
+    def reason(self) -> str: ...
+
+
+class ServiceRoles(Protocol):
+    """How parts act under roles. Raises ``RoleRefused``; ``kept_credentials`` gives the same session again."""
+
+    def credentials(self, *, role_arn: str, service: str, source_arn: str, session_name: str) -> SessionKeys: ...
+
+    def kept_credentials(self, *, role_arn: str, service: str, source_arn: str, session_name: str) -> SessionKeys: ...
+
+    def may(self, keys: SessionKeys, action: str, resource: str, *, region: str) -> Verdict: ...
+
+
 @dataclass
 class Host:
     """The running base as our parts see it.
 
     ``config`` is the parsed ``--config`` file of ``scripts/cloud up`` (one object per part: ``ebs``,
-    ``lambda``, ``states``, ``events``); a missing part means its defaults.
+    ``lambda``, ``states``, ``events``, ``iam``); a missing part means its defaults.
     """
 
     endpoint_url: str
@@ -76,6 +109,8 @@ class Host:
     handlers: dict[str, Handler]
     control: dict[str, ControlHandler] = field(default_factory=dict)
     """Control handlers by the first path segment below ``/_local/``."""
+    roles: ServiceRoles | None = None
+    """Set where policies are enforced; without it everything acts as its account."""
     _missing: list[str] = field(default_factory=list)
     _shutdown: list[Callable[[], None]] = field(default_factory=list)
 

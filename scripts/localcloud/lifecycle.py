@@ -21,6 +21,8 @@ from tools.terraform import Terraform, TerraformFailed
 from localcloud.state import CloudDirectory, CloudInfo, CloudState, Server
 
 DEFAULT_REGIONS = ("us-east-1", "eu-west-1")
+FAR_SIDE_ROLE = "arn:aws:iam::123456789012:role/blockferry-far-side"
+"""What the functions may assume: a role of this name in this other account makes copies between accounts possible."""
 START_SECONDS = 60.0
 STOP_SECONDS = 15.0
 _REGION = re.compile(r"^[a-z]{2}(-[a-z]+)+-\d+$")
@@ -218,6 +220,7 @@ def terraform_variables(running: CloudInfo, artifacts: Artifacts) -> dict[str, o
         "recovery_region": recovery,
         "artifacts_dir": str(artifacts.output),
         "lambda": {"runtime": artifacts.runtime, "architecture": artifacts.architecture},
+        "trusted_role_arns": [FAR_SIDE_ROLE],
         "force_destroy": True,  # what is in the buckets is thrown away with the cloud anyway
     }
 

@@ -6,7 +6,8 @@
 - ``GET health``: pid, addresses, regions
 - ``GET caller?access_key=..``: account and ARN that an access key stands for
 - ``POST quit``: end the server
-- ``lambda/...``, ``states/...``, ``events/...``: what those parts register (see their modules)
+- ``POST authorize``: whether a key's principal may do something (see ``localcloud.iam.plugin``)
+- ``iam/...``, ``lambda/...``, ``states/...``, ``events/...``: what those parts register (see their modules)
 - ``ebs/...``: passed on to the EBS server
 
 The ready file is written when requests are served: one JSON object with ``pid``, ``account_id``,
@@ -32,13 +33,21 @@ from localcloud.base_environment import base_environment
 from localcloud.control import ControlLayer, proxy_to
 from localcloud.ebs_process import EbsProcess, EbsProcessFailed
 from localcloud.host import ControlError, ControlRequest, HookMissing, Host
+from localcloud.iam.plugin import enforced
 
 DEFAULT_ACCOUNT_ID = "111122223333"
 DEFAULT_ACCOUNT_CONCURRENCY = 64
 """Concurrent executions per account. AWS gives 1,000; every one of them is a process on this machine."""
 
-PARTS = ("localcloud.base_fixes", "localcloud.compute.plugin", "localcloud.states.plugin", "localcloud.ebs.plugin")
-CONFIG_PARTS = ("account_id", "ebs", "events", "lambda", "states")
+PARTS = (
+    "localcloud.base_fixes",
+    "localcloud.iam.plugin",  # before the parts that act under roles
+    "localcloud.compute.plugin",
+    "localcloud.states.plugin",
+    "localcloud.ebs.plugin",
+    "localcloud.events.plugin",
+)
+CONFIG_PARTS = ("account_id", "ebs", "events", "iam", "lambda", "states")
 SHUTDOWN_SECONDS = 2.0
 """For requests that are being answered when the server ends."""
 
@@ -105,6 +114,10 @@ def read_config(path: Path | None) -> Mapping[str, Any]:
         raise ConfigError(f"config file {path}: must hold one JSON object")
     if unknown := sorted(set(config) - set(CONFIG_PARTS)):
         raise ConfigError(f"config file {path}: unknown parts {', '.join(unknown)}; known: {', '.join(CONFIG_PARTS)}")
+    try:
+        enforced(config)
+    except ValueError as error:
+        raise ConfigError(f"config file {path}: {error}") from error
     return config
 
 
@@ -116,6 +129,7 @@ def _server_environment(config: Mapping[str, Any], *, port: int, data_dir: Path,
         account_id=str(config.get("account_id", DEFAULT_ACCOUNT_ID)),
         home_region=home_region,
         data_dir=data_dir,
+        enforced=enforced(config),
         account_concurrency=int(config.get("lambda", {}).get("account_concurrency", DEFAULT_ACCOUNT_CONCURRENCY)),
     )
     os.environ.clear()

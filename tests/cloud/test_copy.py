@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
 from cloud_rig import PALETTE, CloudRig, filled
 from fakes import content
+from localcloud.lifecycle import FAR_SIDE_ROLE
 from rig import hashes
 
 
@@ -78,25 +81,48 @@ def test_a_dry_run_ends_with_an_estimate_and_starts_nothing(cloud: CloudRig) -> 
     assert cloud.snapshots() == before
 
 
+def far_side(cloud: CloudRig) -> str:
+    """The role of the other account, as modules/trust makes it; returns its ARN."""
+    account, name = FAR_SIDE_ROLE.split(":")[4], FAR_SIDE_ROLE.rpartition("/")[2]
+    iam = cloud.client("iam", aws_access_key_id=account, aws_secret_access_key="local")
+    home = cloud.info.account_id
+    trust = {
+        "Effect": "Allow",
+        "Principal": {"AWS": f"arn:aws:iam::{home}:root"},
+        "Action": "sts:AssumeRole",
+        "Condition": {
+            "StringEquals": {"sts:ExternalId": "ferry"},
+            "ArnLike": {"aws:PrincipalArn": f"arn:aws:iam::{home}:role/blockferry-*"},
+        },
+    }
+    snapshots = [f"arn:aws:ec2:{region}::snapshot/*" for region in cloud.info.regions]
+    of_jobs = {"Null": {"aws:ResourceTag/blockferry:job-id": "false"}}
+    of_new = {"Null": {"aws:RequestTag/blockferry:job-id": "false"}}
+    statements = [
+        {"Action": ["ec2:DescribeSnapshots", "ec2:DescribeRegions"], "Resource": "*"},
+        {"Action": ["ebs:GetSnapshotBlock", "ebs:ListSnapshotBlocks"], "Resource": snapshots},
+        {"Action": "ebs:StartSnapshot", "Resource": snapshots, "Condition": of_new},
+        {"Action": "ec2:CreateTags", "Resource": snapshots},
+        {
+            "Action": ["ebs:CompleteSnapshot", "ebs:PutSnapshotBlock", "ec2:DeleteSnapshot"],
+            "Resource": snapshots,
+            "Condition": of_jobs,
+        },
+    ]
+    with contextlib.suppress(iam.exceptions.EntityAlreadyExistsException):
+        iam.create_role(RoleName=name, AssumeRolePolicyDocument=document(trust))
+        allowed = document(*({"Effect": "Allow", **statement} for statement in statements))
+        iam.put_role_policy(RoleName=name, PolicyName="snapshots", PolicyDocument=allowed)
+    return FAR_SIDE_ROLE
+
+
+def document(*statements: Mapping[str, Any]) -> str:
+    return json.dumps({"Version": "2012-10-17", "Statement": statements})
+
+
 def test_a_copy_between_accounts_reads_and_writes_through_the_roles_that_are_named(cloud: CloudRig) -> None:
-    other = "123456789012"
-    iam = cloud.client("iam", aws_access_key_id=other, aws_secret_access_key="local")
-    role = iam.create_role(
-        RoleName="blockferry-far-side",
-        AssumeRolePolicyDocument=json.dumps(
-            {
-                "Version": "2012-10-17",
-                "Statement": [
-                    {
-                        "Effect": "Allow",
-                        "Principal": {"AWS": f"arn:aws:iam::{cloud.info.account_id}:root"},
-                        "Action": "sts:AssumeRole",
-                        "Condition": {"StringEquals": {"sts:ExternalId": "ferry"}},
-                    }
-                ],
-            }
-        ),
-    )["Role"]["Arn"]
+    role = far_side(cloud)
+    other = role.split(":")[4]
     side = {"role_arn": role, "external_id": "ferry"}
     blocks = filled(70)
 

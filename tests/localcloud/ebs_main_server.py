@@ -21,7 +21,7 @@ START_SECONDS = 60.0
 _PROGRAM = """
 import sys
 from localcloud import server
-server.PARTS = ("localcloud.base_fixes", "localcloud.ebs.plugin")
+server.PARTS = ("localcloud.base_fixes", "localcloud.iam.plugin", "localcloud.ebs.plugin")
 sys.exit(server.main(sys.argv[1:]))
 """
 

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -109,11 +109,16 @@ def test_both_doors_serve_the_direct_apis_from_one_store(main: MainServer, door:
         ec2.describe_snapshots(SnapshotIds=["snap-0123456789abcdef0"])
 
 
+def policy(*statements: Mapping[str, Any]) -> str:
+    return json.dumps({"Version": "2012-10-17", "Statement": statements})
+
+
 def test_an_assumed_role_acts_in_its_own_account_through_both_doors(main: MainServer) -> None:
     iam = main.client("iam", account="123456789012")
-    role = iam.create_role(
-        RoleName="ferry", AssumeRolePolicyDocument=json.dumps({"Version": "2012-10-17", "Statement": []})
-    )["Role"]
+    trust = {"Effect": "Allow", "Principal": {"AWS": "111122223333"}, "Action": "sts:AssumeRole"}
+    role = iam.create_role(RoleName="ferry", AssumeRolePolicyDocument=policy(trust))["Role"]
+    allowed = {"Effect": "Allow", "Action": "ebs:StartSnapshot", "Resource": "arn:aws:ec2:*::snapshot/*"}
+    iam.put_role_policy(RoleName="ferry", PolicyName="start", PolicyDocument=policy(allowed))
     session = main.client("sts").assume_role(RoleArn=role["Arn"], RoleSessionName="session")["Credentials"]
     keys = {
         "access_key": session["AccessKeyId"],

@@ -41,9 +41,7 @@ def handler(event, context):
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     folder = tmp_path_factory.mktemp("server")
-    config = folder / "config.json"
-    config.write_text(json.dumps({"states": {"wait_scale": 0.001, "seed": 1}}))
-    with running_server(folder, "--config", str(config)) as running:
+    with running_server(folder, config={"states": {"wait_scale": 0.001, "seed": 1}}) as running:
         zipped = io.BytesIO()
         with zipfile.ZipFile(zipped, "w") as archive:
             archive.writestr("handler.py", CODE)

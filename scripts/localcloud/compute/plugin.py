@@ -16,7 +16,7 @@ from localcloud.compute.outcome import Outcome
 from localcloud.compute.packages import BadPackage, PackageStore
 from localcloud.compute.pool import Pool, PoolSettings
 from localcloud.compute.runtime_api import Invocation
-from localcloud.host import ControlError, ControlRequest, Host, Response
+from localcloud.host import ControlError, ControlRequest, Host, Response, RoleRefused, ServiceRoles
 
 LAMBDA = "services.lambda_svc"
 LOGS = "services.cloudwatch_logs"
@@ -43,7 +43,7 @@ def install(host: Host) -> None:
             "AWS_ENDPOINT_URL_EBS": host.ebs_endpoint_url,
             "PATH": os.environ.get("PATH", os.defpath),
         },
-        credentials_for=account_credentials,
+        credentials_for=role_credentials(host.roles) if host.roles is not None else account_credentials,
         deliver=base.deliver_log_events,
         faults=faults,
     )
@@ -55,6 +55,28 @@ def install(host: Host) -> None:
 def account_credentials(function: Function) -> Credentials:
     """Credentials of the function's account: the local cloud takes a 12-digit access key for the account."""
     return Credentials(access_key_id=function.account_id, secret_access_key="local-cloud")  # noqa: S106
+
+
+def role_credentials(roles: ServiceRoles) -> Callable[[Function], Credentials]:
+    """Credentials of the function's own role, one session an environment, named after the function as in AWS."""
+
+    def credentials_for(function: Function) -> Credentials:
+        try:
+            keys = roles.credentials(
+                role_arn=function.role_arn,
+                service="lambda.amazonaws.com",
+                source_arn=f"arn:aws:lambda:{function.region}:{function.account_id}:function:{function.name}",
+                session_name=function.name,
+            )
+        except RoleRefused as refused:
+            raise RoleRefused(f"The role defined for the function cannot be assumed by Lambda: {refused}") from refused
+        return Credentials(
+            access_key_id=keys.access_key_id,
+            secret_access_key=keys.secret_access_key,
+            session_token=keys.session_token,
+        )
+
+    return credentials_for
 
 
 def _configured(config: Mapping[str, Any]) -> tuple[PoolSettings, Faults]:
@@ -230,9 +252,7 @@ class _Executor:
             trace_id=self._base.trace_id(config),
         )
         try:
-            answer = self._pool.run(function, invocation)
-            self._base.count(function, answer)
-            return _result(answer)
+            return _result(self._pool.run(function, invocation, self._base.count))
         except OSError as error:
             return _result(_refused("Runtime.StartFailed", f"no execution environment could be started: {error}"))
 

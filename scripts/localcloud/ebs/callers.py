@@ -11,6 +11,8 @@ import urllib.parse
 import urllib.request
 from collections.abc import Mapping
 
+from localcloud.ebs.decisions import Caller
+
 _CREDENTIAL = re.compile(r"Credential=([^/,\s]+)/[0-9]*/([^/]*)/")
 _ACCOUNT = re.compile(r"[0-9]{12}")
 
@@ -38,6 +40,12 @@ class Callers:
             key, region = scope[0], scope[2] if len(scope) > 2 else ""
         account = headers.get("x-local-account") or self.account_of(key)
         return account, headers.get("x-local-region") or region or self._default_region
+
+    def credentials(self, headers: Mapping[str, str], query: Mapping[str, str]) -> Caller:
+        """The access key and session token that the request was signed with."""
+        credential = _CREDENTIAL.search(headers.get("authorization", ""))
+        key = credential.group(1) if credential else query.get("X-Amz-Credential", "").split("/")[0]
+        return Caller(key, headers.get("x-amz-security-token") or query.get("X-Amz-Security-Token", ""))
 
     def account_of(self, access_key: str) -> str:
         if _ACCOUNT.fullmatch(access_key):

@@ -11,6 +11,7 @@
 | GET /_local/snapshots/{id}/raw-index | ``{"blocks": [[index, sha256 hex], ..]}`` |
 | GET, POST /_local/volumes | volumes; POST takes one on that was made elsewhere |
 | DELETE /_local/volumes/{id} | forget a volume and its data |
+| POST /_local/decisions/forget | ask anew what callers' policies allow: some have changed |
 | POST, DELETE, GET /_local/volumes/{id}/blocks/{index} | write (raw 512 KiB body), de-allocate, read a block |
 | POST /_local/volumes/{id}/fill | many pattern blocks at once, see ``patterns`` |
 | GET /_local/volumes/{id}/raw-index | as for snapshots |
@@ -73,6 +74,11 @@ def _object(request: Request) -> Mapping[str, Any]:
 
 def _health(service: EbsService, request: Request) -> Response:
     return json_response(200, {"status": "ok"})
+
+
+def _forget_decisions(service: EbsService, request: Request) -> Response:
+    service.permissions.decisions.forget()
+    return json_response(200, {})
 
 
 def _get_config(service: EbsService, request: Request) -> Response:
@@ -329,6 +335,7 @@ _Control = Callable[..., Response]
 _VOLUME_BLOCK = r"/_local/volumes/([^/]+)/blocks/([0-9]{1,10})"
 _ROUTES: tuple[tuple[str, str, _Control], ...] = (
     ("GET", "/_local/health", _health),
+    ("POST", "/_local/decisions/forget", _forget_decisions),
     ("GET", "/_local/config", _get_config),
     ("POST", "/_local/config", _post_config),
     ("GET", "/_local/clock", _get_clock),

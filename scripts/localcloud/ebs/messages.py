@@ -7,11 +7,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from localcloud.ebs.decisions import Caller
 from localcloud.ebs.errors import ApiError
 
 Cut = Literal["none", "before", "after", "short"]
 """How the transport spoils an exchange: closed before any work, closed after the work without a word,
 or the full length announced and half the body sent."""
+
+NOBODY = Caller()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +28,7 @@ class Request:
     body: bytes | bytearray
     account: str
     region: str
+    caller: Caller = NOBODY
 
 
 @dataclass(slots=True)

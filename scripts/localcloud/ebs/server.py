@@ -20,6 +20,7 @@ from typing import Any
 
 from localcloud.ebs.callers import Callers
 from localcloud.ebs.config import EbsConfig
+from localcloud.ebs.decisions import Everything, MainServerDecisions
 from localcloud.ebs.errors import EbsError
 from localcloud.ebs.events import EventSink, KeptEvents
 from localcloud.ebs.httpserver import HttpServer, RawRequest
@@ -73,7 +74,10 @@ def serve_with(service: EbsService, callers: Callers, request: RawRequest) -> Re
         print(f"the main server did not say whose request this is: {error}", file=sys.stderr, flush=True)
         message = "The local cloud's main server did not say whose access key this is."
         return ebs_error_response(EbsError(status=500, code="InternalServerException", message=message))
-    return service.handle(request.method, request.path, request.query, request.headers, request.body, account, region)
+    caller = callers.credentials(request.headers, request.query)
+    return service.handle(
+        request.method, request.path, request.query, request.headers, request.body, account, region, caller
+    )
 
 
 def _arguments(arguments: list[str] | None) -> argparse.Namespace:
@@ -120,6 +124,7 @@ def main(arguments: list[str] | None = None) -> int:
         config=_read_config(options.config),
         keys=MainServerKeys(main_url) if main_url else AnyKey(),
         event_sink=sink,
+        decisions=MainServerDecisions(main_url) if main_url else Everything(),
     )
     callers = Callers(default_account=options.default_account, default_region=options.default_region, main_url=main_url)
     server = HttpServer(

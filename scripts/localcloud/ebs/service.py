@@ -19,16 +19,19 @@ from localcloud.ebs import control, ec2, ec2_query
 from localcloud.ebs.blockstore import BlockStore
 from localcloud.ebs.clock import Clock, OffsetClock, Timers
 from localcloud.ebs.config import EbsConfig
+from localcloud.ebs.decisions import Caller, Decisions, Everything
 from localcloud.ebs.errors import ApiError, EbsError, Ec2Error, invalid
 from localcloud.ebs.events import Events, EventSink, KeptEvents
-from localcloud.ebs.faults import Faults, Rule, flipped
+from localcloud.ebs.faults import Faults, Rule
 from localcloud.ebs.kms import AnyKey, KeyResolver
-from localcloud.ebs.messages import Request, Response, ebs_error_response
+from localcloud.ebs.messages import NOBODY, Request, Response, ebs_error_response
+from localcloud.ebs.permissions import Permissions
 from localcloud.ebs.reading import Reading
 from localcloud.ebs.registry import Registry
 from localcloud.ebs.stats import Stats
 from localcloud.ebs.tokens import Tokens
 from localcloud.ebs.writing import Writing
+from localcloud.faults import flipped
 
 _ROUTES = (
     ("GET", re.compile(r"/snapshots/([^/]+)/blocks/([^/]+)"), "GetSnapshotBlock"),
@@ -66,6 +69,7 @@ class EbsService:
         keys: KeyResolver | None = None,
         event_sink: EventSink | None = None,
         sleep: Callable[[float], None] = time.sleep,
+        decisions: Decisions | None = None,
     ) -> None:
         config = config or EbsConfig()
         self.clock = clock or OffsetClock()
@@ -84,7 +88,8 @@ class EbsService:
         self.faults = Faults()
         self.stats = Stats()
         self._reading = Reading(self.registry)
-        self._writing = Writing(self.registry)
+        self.permissions = Permissions(self.registry, decisions or Everything())
+        self._writing = Writing(self.registry, self.permissions)
         self._sleep = sleep
 
     @property
@@ -112,11 +117,19 @@ class EbsService:
         body: bytes | bytearray,
         account: str,
         region: str,
+        caller: Caller = NOBODY,
     ) -> Response:
         """Answer one request. ``path`` is decoded, ``query`` has one value a name, ``headers`` lower-case
         names. Never raises."""
         request = Request(
-            method=method, path=path, query=query, headers=headers, body=body, account=account, region=region
+            method=method,
+            path=path,
+            query=query,
+            headers=headers,
+            body=body,
+            account=account,
+            region=region,
+            caller=caller,
         )
         self.tick()
         if path.startswith("/_local/"):
@@ -186,8 +199,12 @@ class EbsService:
     def _answer(self, request: Request, target: _Target) -> Response:
         try:
             if target.ec2:
+                self.permissions.check_ec2(request)
                 return ec2.handle(self.registry, request)
+            self.permissions.check_direct(request, target.operation, target.snapshot_id)
             return self._direct(request, target)
+        except Ec2Error as refusal:
+            return ec2_query.xml_error(refusal)
         except ApiError as refusal:
             return ebs_error_response(refusal)
         except Exception:

@@ -26,14 +26,16 @@ from localcloud.ebs.errors import (
 )
 from localcloud.ebs.messages import Request, Response, json_response
 from localcloud.ebs.model import MAX_VOLUME_GIB, Encryption, Snapshot
+from localcloud.ebs.permissions import Permissions
 from localcloud.ebs.registry import Registry
 
 _CLIENT_TOKEN = re.compile(r"[!-~]{1,64}")  # the guide's 64 ASCII characters, tighter than the model's 255
 
 
 class Writing:
-    def __init__(self, registry: Registry) -> None:
+    def __init__(self, registry: Registry, permissions: Permissions) -> None:
         self._registry = registry
+        self._permissions = permissions
         self._replays: dict[tuple[str, str, str], tuple[float, str, dict[str, Any]]] = {}
         self._in_flight: dict[tuple[str, int], list[bytes]] = {}
 
@@ -64,6 +66,7 @@ class Writing:
             account=request.account,
             region=request.region,
         )
+        self._permissions.check_new_key(request, outcome.kms_key_arn)
         with registry.lock:
             replay = self._replay(request, token, fingerprint)  # of a request that came at the same time
             if replay is not None:

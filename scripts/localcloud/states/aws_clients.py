@@ -23,14 +23,14 @@ class Credentials:
     session_token: str | None = None
 
 
-CredentialsFor = Callable[[str, str], Credentials]
-"""``credentials_for(role_arn, account)``: what calls under a role are signed with."""
+CredentialsFor = Callable[[Caller, str], Credentials]
+"""``credentials_for(caller, role_arn)``: what calls under a role are signed with."""
 
 
-def account_credentials(role_arn: str, account: str) -> Credentials:
+def account_credentials(caller: Caller, role_arn: str) -> Credentials:
     """Credentials of the role's account: the local cloud takes a 12-digit access key for the account."""
     parts = role_arn.split(":")
-    owner = parts[4] if len(parts) > 5 and parts[4] else account
+    owner = parts[4] if len(parts) > 5 and parts[4] else caller.account
     return Credentials(access_key_id=owner, secret_access_key="local-cloud")  # noqa: S106
 
 
@@ -45,14 +45,14 @@ class AwsClients:
         self._clients: dict[tuple[str, Credentials, str], Any] = {}
 
     def credentials(self, caller: Caller, role_arn: str | None = None) -> Credentials:
-        return self._credentials_for(role_arn or caller.role_arn, caller.account)
+        return self._credentials_for(caller, role_arn or caller.role_arn)
 
     def get(self, service: str, caller: Caller, role_arn: str | None = None) -> Any:
         return self._client(service, self.credentials(caller, role_arn), caller.region)
 
     def of_account(self, service: str, caller: Caller) -> Any:
         """A client for what Step Functions finds out by itself, with no permission of the role."""
-        return self._client(service, account_credentials("", caller.account), caller.region)
+        return self._client(service, account_credentials(caller, ""), caller.region)
 
     def _client(self, service: str, credentials: Credentials, region: str) -> Any:
         key = (service, credentials, region)

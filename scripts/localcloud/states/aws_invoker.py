@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import botocore.exceptions
 
+from localcloud.host import RoleRefused
 from localcloud.states.aws_clients import AwsClients
 from localcloud.states.clock import iso
 from localcloud.states.errors import Cancelled, StateError
@@ -37,6 +38,12 @@ class AwsInvoker:
 
     def invoke(self, call: TaskCall) -> Any:
         """Raises ``StateError`` named after the service's exception."""
+        try:
+            return self._invoked(call)
+        except RoleRefused as refused:
+            raise StateError("States.Permissions", str(refused)) from refused
+
+    def _invoked(self, call: TaskCall) -> Any:
         resource = call.resource
         if resource.kind == "function" or resource.name == "lambda:invoke":
             return self._lambda.invoke(call)

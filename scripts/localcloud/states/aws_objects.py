@@ -45,10 +45,7 @@ class AwsObjects:
         self._call(caller, "put_object", Bucket=bucket, Key=key, Body=body, ContentType="application/json")
 
     def _call(self, caller: Caller, operation: str, **arguments: Any) -> Any:
-        try:
-            return getattr(self._clients.get("s3", caller), operation)(**arguments)
-        except (botocore.exceptions.ClientError, botocore.exceptions.BotoCoreError) as error:
-            raise OSError(_reason(error, arguments)) from error
+        return _called(self._clients.get("s3", caller), operation, **arguments)
 
     def _check_region(self, caller: Caller, bucket: str) -> None:
         """Datasets and results need a bucket of the machine's own Region."""
@@ -59,6 +56,13 @@ class AwsObjects:
         region = answer.get("LocationConstraint") or "us-east-1"
         if region != caller.region:
             raise OSError(f"The bucket {bucket} is in {region}, the state machine in {caller.region}.")
+
+
+def _called(client: Any, operation: str, **arguments: Any) -> Any:
+    try:
+        return getattr(client, operation)(**arguments)
+    except (botocore.exceptions.ClientError, botocore.exceptions.BotoCoreError) as error:
+        raise OSError(_reason(error, arguments)) from error
 
 
 def _reason(error: Exception, arguments: Mapping[str, Any]) -> str:

@@ -72,6 +72,7 @@ def _start(runner: Runner, frame: Frame, visit: Visit, concurrency: int) -> MapR
     items, length = _items(runner, visit)
     identifier = str(uuid.uuid4())
     machine_arn = execution.machine.arn
+    services.permit(runner.caller, "states:StartExecution", machine_arn)
     label = visit.state.get("Label") or str(uuid.uuid5(uuid.NAMESPACE_URL, machine_arn + visit.path))
     map_run = MapRun(
         arn=f"{_arn(machine_arn, 'mapRun')}/{label}:{identifier}",

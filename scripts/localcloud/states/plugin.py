@@ -14,8 +14,9 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from localcloud.host import ControlError, ControlRequest, Host, Response
+from localcloud.states.acting import RoleActing
 from localcloud.states.api import Api
-from localcloud.states.aws_clients import AwsClients
+from localcloud.states.aws_clients import AwsClients, account_credentials
 from localcloud.states.aws_invoker import AwsInvoker
 from localcloud.states.aws_objects import AwsObjects
 from localcloud.states.cancellation import Cancellation
@@ -27,7 +28,7 @@ from localcloud.states.expressions import Evaluator
 from localcloud.states.machine_store import MachineStore
 from localcloud.states.model import Execution
 from localcloud.states.registry import Registry
-from localcloud.states.services import Services
+from localcloud.states.services import Services, permit_all
 from localcloud.states.threads import Threads
 from localcloud.states.tokens import TaskTokens
 
@@ -46,7 +47,10 @@ def install(host: Host) -> None:
     for name in _CONFIG.keys() - {"seed"}:
         if isinstance(config[name], bool) or not isinstance(config[name], int | float) or config[name] < 0:
             raise ValueError(f"local cloud config: 'states' needs a number that is not negative for '{name}'")
-    clients = AwsClients(endpoint_url=host.endpoint_url)
+    acting = RoleActing(host.roles, endpoint_url=host.endpoint_url) if host.roles is not None else None
+    clients = AwsClients(
+        endpoint_url=host.endpoint_url, credentials_for=acting.credentials if acting else account_credentials
+    )
     spool_dir = host.data_dir / "states"
     spool_dir.mkdir(parents=True, exist_ok=True)
     chance = random.Random(config["seed"])  # noqa: S311 - jitter and identifiers, repeatable with a seed
@@ -61,6 +65,7 @@ def install(host: Host) -> None:
         registry=Registry(),
         random=chance,
         shutdown=Cancellation(),
+        permit=acting.permit if acting else permit_all,
         spool_dir=str(spool_dir),
         max_workers=config["max_workers"],
     )

@@ -83,6 +83,15 @@ class ObjectStore(Protocol):
     def put(self, caller: Caller, *, bucket: str, key: str, body: IO[bytes]) -> None: ...
 
 
+Permit = Callable[[Caller, str, str], None]
+"""``permit(caller, action, resource)`` raises ``StateError`` unless the machine's role allows what Step Functions
+does as it without a request of its own, as starting the children of a Map Run."""
+
+
+def permit_all(caller: Caller, action: str, resource: str) -> None:
+    """Where no policies are enforced."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Services:
     """What every execution works with."""
@@ -97,6 +106,7 @@ class Services:
     random: random.Random
     shutdown: Cancellation
     """The root of all cancellations."""
+    permit: Permit = permit_all
     spool_dir: str | None = None
     max_workers: int = 256
     """Threads of one map, whatever its MaxConcurrency."""

@@ -1,0 +1,1 @@
+"""Who may do what in the local cloud: roles' own credentials, and every request decided by their policies."""

@@ -1,0 +1,221 @@
+"""Enforced IAM: corrections of the base's own enforcement, roles' sessions, and the EBS server's questions.
+
+The base decides every request it serves itself (its ``AUTH`` mode, which ``base_environment`` switches on).
+What is changed here: two condition keys, service principals in trust policies, what S3 tells those who may
+not list; and requests about snapshots are only authenticated here, since the EBS server decides them: it
+alone knows snapshots' tags. An account's root (a 12-digit access key) may do everything in its account.
+"""
+
+from __future__ import annotations
+
+import http.client
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+from urllib.parse import urlsplit
+
+from localcloud.ebs.ec2 import ACTIONS
+from localcloud.host import ControlError, ControlRequest, Handler, Host, Response
+from localcloud.iam.authorizer import EVALUATOR, Authorizer
+from localcloud.iam.record import Record
+from localcloud.iam.roles import RoleSessions
+from localcloud.iam.targets import Targets
+
+ACTION_NAMES = "core.iam_actions"
+_ASSUMED = re.compile(r"arn:(aws[a-z-]*):sts::([0-9]{12}):assumed-role/([^/]+)/.+")
+_BASE_DECIDES = frozenset({"DescribeVolumes", "DeleteVolume", "DescribeTags"})
+_TAGGING = frozenset({"ec2:CreateTags", "ec2:DeleteTags"})
+_ELSEWHERE = "decided-by-the-ebs-server"
+_READS = ("Get", "List", "Simulate", "Generate")
+
+
+def enforced(config: Mapping[str, Any]) -> bool:
+    """The switch ``{"iam": {"enforced": true}}``, on if not said otherwise. ``ValueError`` for anything else."""
+    part = config.get("iam", {})
+    if not isinstance(part, Mapping):
+        raise ValueError("local cloud config: 'iam' must be an object")
+    if unknown := sorted(set(part) - {"enforced"}):
+        raise ValueError(f"local cloud config: unknown keys in 'iam': {', '.join(unknown)}")
+    value = part.get("enforced", True)
+    if not isinstance(value, bool):
+        raise ValueError("local cloud config: 'enforced' in 'iam' must be true or false")
+    return value
+
+
+def install(host: Host) -> None:
+    if not enforced(host.config):
+        host.control["authorize"] = lambda _: {"allowed": True, "principal": "", "reason": "", "error": ""}
+        return
+    record = Record()
+    authorizer = Authorizer(host, record)
+    roles = RoleSessions(host, authorizer)
+    host.roles = roles
+    _repair_conditions(host)
+    _repair_trust(host)
+    _decide_requests(host, authorizer, record)
+    host.handlers["s3"] = _hide_missing_objects(host, host.handlers["s3"], authorizer)
+    host.handlers["iam"] = _forget_decisions(host, host.handlers["iam"])
+    Targets(host, roles).plug_in()
+    host.control["authorize"] = _authorize(authorizer)
+    host.control["iam"] = _Control(record)
+
+
+def _repair_conditions(host: Host) -> None:
+    """``aws:PrincipalArn`` of a session is its role's ARN; and everything here is on this machine's loopback,
+    which nobody listens to: it counts as secure transport, so that policies that demand TLS can be kept."""
+    base: Callable[[str, Any], Any] = host.lookup(EVALUATOR, "_resolve_condition_key")
+    roles = host.lookup("services.iam", "_roles")
+
+    def resolve(key: str, asked: Any) -> Any:
+        name = key.lower()
+        if name == "aws:securetransport":
+            return "true"
+        if name == "aws:principalarn" and (session := _ASSUMED.fullmatch(asked.principal_arn)):
+            partition, account, role_name = session.groups()
+            role = roles.get_scoped(account, None, role_name) or {}
+            return role.get("Arn") or f"arn:{partition}:iam::{account}:role/{role_name}"
+        return base(key, asked)
+
+    host.replace(EVALUATOR, "_resolve_condition_key", resolve)
+
+
+def _repair_trust(host: Host) -> None:
+    """The base lets an account's root pass as every service; only our service sessions are services."""
+    base: Callable[[Any, str], bool] = host.lookup(EVALUATOR, "_principal_matches")
+
+    def matches(principal: Any, caller_arn: str) -> bool:
+        if isinstance(principal, Mapping):
+            principal = {kind: names for kind, names in principal.items() if kind != "Service"}
+        return base(principal, caller_arn)
+
+    host.replace(EVALUATOR, "_principal_matches", matches)
+
+
+def _decide_requests(host: Host, authorizer: Authorizer, record: Record) -> None:
+    enforce = host.lookup(EVALUATOR, "enforce")
+    authenticate: Callable[[str, str], Any] = host.lookup(EVALUATOR, "check_credentials")
+    resource_of: Callable[..., str] = host.lookup(ACTION_NAMES, "extract_resource_arn")
+    identity_of = host.lookup(EVALUATOR, "resolve_caller_identity")
+    auth_error = host.lookup(EVALUATOR, "AuthError")
+    elsewhere = {f"ec2:{name}" for name in ACTIONS if name not in _BASE_DECIDES} - _TAGGING
+
+    def resource(
+        service: str, method: str, path: str, headers: Any, body: bytes, params: Any, region: str, account: str
+    ) -> str:
+        if service == "ec2":
+            ids = [_one(value) for name, value in params.items() if re.fullmatch(r"ResourceId\.[0-9]+", name)]
+            if ids and all(each.startswith("snap-") for each in ids):
+                return _ELSEWHERE
+        return resource_of(service, method, path, headers, body, params, region, account)
+
+    def decide(
+        access_key: str,
+        action: str,
+        service: str,
+        region: str,
+        resource_arn: str = "*",
+        service_context: dict[str, Any] | None = None,
+    ) -> Any:
+        if service == "ebs" or action in elsewhere or (action in _TAGGING and resource_arn == _ELSEWHERE):
+            return authenticate(access_key, service)
+        refusal = enforce(
+            access_key, action, service, region, resource_arn=resource_arn, service_context=service_context
+        )
+        if not isinstance(refusal, auth_error):
+            caller = identity_of(access_key)
+            principal = caller["userArn"] if caller else ""
+            record.add(principal=principal or ":root", action=action, resource=resource_arn, allowed=refusal is None)
+        return refusal
+
+    host.replace(ACTION_NAMES, "extract_resource_arn", resource)
+    host.replace(EVALUATOR, "enforce", decide)
+
+
+def _hide_missing_objects(host: Host, base: Handler, authorizer: Authorizer) -> Handler:
+    """Only those who may list a bucket learn that an object is not there (S3 API reference, GetObject)."""
+    key_of: Callable[..., str | None] = host.lookup("core.router", "extract_access_key_id")
+    denied = host.lookup(ACTION_NAMES, "access_denied_response")
+    region_of: Callable[[], str] = host.lookup("core.responses", "get_region")
+
+    async def handle(method: str, path: str, headers: dict[str, str], body: bytes, query: dict[str, Any]) -> Response:
+        answer = await base(method, path, headers, body, query)
+        bucket, _, name = path.lstrip("/").partition("/")
+        if answer[0] != 404 or method not in ("GET", "HEAD") or not name:
+            return answer
+        access_key = key_of(headers, query) or ""
+        listing = authorizer.decide(
+            access_key=access_key or authorizer.account_of(""),
+            action="s3:ListBucket",
+            resource=f"arn:aws:s3:::{bucket}",
+            region=region_of(),
+        )
+        if listing.allowed:
+            return answer
+        status, sent, content = denied("s3", "s3:ListBucket", listing.principal, "", resource_arn=path)
+        return status, sent, b"" if method == "HEAD" else content
+
+    return handle
+
+
+def _forget_decisions(host: Host, base: Handler) -> Handler:
+    """The EBS server remembers decisions for some seconds; a change of policies ends that at once."""
+    address = urlsplit(host.ebs_endpoint_url)
+
+    async def handle(method: str, path: str, headers: dict[str, str], body: bytes, query: dict[str, Any]) -> Response:
+        answer = await base(method, path, headers, body, query)
+        action = re.search(rb"(?:^|&)Action=(\w+)", body)
+        name = action.group(1).decode() if action else _one(query.get("Action", ""))
+        if answer[0] < 300 and not name.startswith(_READS):
+            connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=5)
+            try:
+                connection.request("POST", "/_local/decisions/forget", b"{}")
+                connection.getresponse().read()
+            finally:
+                connection.close()
+        return answer
+
+    return handle
+
+
+def _one(value: Any) -> str:
+    return str(value[-1] if isinstance(value, list) and value else value or "")
+
+
+def _authorize(authorizer: Authorizer) -> Callable[[ControlRequest], Any]:
+    """``POST /_local/authorize``: ``{access_key, session_token?, action, resource, region, context?}`` is answered
+    with ``{allowed, reason, principal, error}``."""
+
+    def authorize(request: ControlRequest) -> Any:
+        asked = request.json()
+        missing = [
+            name for name in ("access_key", "action", "resource", "region") if not isinstance(asked.get(name), str)
+        ]
+        if request.method != "POST" or missing:
+            raise ControlError(f"POST access_key, action, resource and region; missing: {', '.join(missing)}")
+        decision = authorizer.decide(
+            access_key=asked["access_key"],
+            action=asked["action"],
+            resource=asked["resource"],
+            region=asked["region"],
+            context=asked.get("context") or {},
+            session_token=asked.get("session_token"),
+        )
+        return vars(decision)
+
+    return authorize
+
+
+class _Control:
+    """``GET iam/calls``: what roles and users asked for since ``DELETE iam/calls``."""
+
+    def __init__(self, record: Record) -> None:
+        self._record = record
+
+    def __call__(self, request: ControlRequest) -> Any:
+        match request.method, request.path:
+            case "GET", "calls":
+                return {"calls": self._record.listing()}
+            case "DELETE", "calls":
+                self._record.clear()
+                return {}
+        raise ControlError(f"no such control request: {request.method} /_local/iam/{request.path}", status=404)
