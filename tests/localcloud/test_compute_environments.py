@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,8 +12,10 @@ from unittest import mock
 
 import pytest
 from lambda_probe import Runner, is_running, payload_of, running_pool, wait_until, zip_of
+from localcloud.compute.environment import Answer
 from localcloud.compute.faults import Faults
 from localcloud.compute.packages import BadPackage, PackageStore
+from localcloud.compute.runtime_api import Invocation
 from localcloud.host import ControlError
 
 
@@ -266,6 +269,67 @@ def test_a_fault_during_the_handler_interrupts_it(runner: Runner, tmp_path: Path
     assert payload_of(runner.ask(runner.function(), event))["errorType"] == "Runtime.ExitError"
 
 
+def test_a_duplicate_runs_the_handler_twice_at_a_time_and_the_caller_has_one_answer(
+    runner: Runner, tmp_path: Path
+) -> None:
+    runner.faults.add({"function": "probe", "kind": "duplicate", "nth": 1})
+    function, go = runner.function(), tmp_path / "go"
+    event = {"do": "wait_for", "started": str(tmp_path / "started"), "until": str(go)}
+
+    with ThreadPoolExecutor(1) as thread:
+        answer = thread.submit(runner.ask, function, event)
+        wait_until(lambda: len(list(tmp_path.glob("started-*"))) == 2, "two handlers run")
+        go.touch()
+        answered_by = payload_of(answer.result(10))
+
+    handlers = {int(file.name.removeprefix("started-")) for file in tmp_path.glob("started-*")}
+    assert answered_by in handlers
+    assert {worker["pid"] for worker in runner.pool.workers()} == handlers
+    assert payload_of(runner.ask(function, event)) in handlers
+    assert len(list(tmp_path.glob("started-*"))) == 2
+
+
+def test_both_deliveries_of_a_duplicate_are_reported_and_carry_one_request_id(runner: Runner, tmp_path: Path) -> None:
+    runner.faults.add({"function": "*", "kind": "duplicate"})
+    finished: list[Answer] = []
+    invocation = Invocation(request_id="request-7", payload=b'{"do": "echo"}', function_arn="", trace_id=None)
+
+    runner.pool.run(runner.function(), invocation, lambda function, answer: finished.append(answer))
+
+    wait_until(lambda: len(finished) == 2, "both deliveries ended")
+    answers = [payload_of(answer) for answer in finished]
+    assert {answer["request_id"] for answer in answers} == {"request-7"}
+    assert len({answer["pid"] for answer in answers}) == 2
+
+
+def test_a_crash_strikes_one_delivery_of_a_duplicate_only(runner: Runner, tmp_path: Path) -> None:
+    file = tmp_path / "deeds"
+    runner.faults.add({"function": "probe", "kind": "duplicate", "nth": 1})
+    runner.faults.add({"function": "probe", "kind": "crash", "nth": 1, "when": "before"})
+
+    runner.ask(runner.function(), {"do": "mark", "file": str(file)})
+
+    wait_until(lambda: not any(worker["busy"] for worker in runner.pool.workers()), "both deliveries ended")
+    wait_until(file.exists, "the other delivery ran")
+    assert file.read_text() == "handled\n"
+
+
+def test_a_slow_start_delays_cold_starts_only_and_no_time_limit_counts_it(runner: Runner) -> None:
+    runner.faults.add({"function": "probe", "kind": "slow_start", "delay_ms": 120})
+    function = runner.function()
+
+    begun = time.monotonic()
+    cold = runner.ask(function, {"do": "echo"})
+    seconds = time.monotonic() - begun
+    warm = runner.ask(function, {"do": "echo"})
+
+    assert seconds >= 0.12
+    assert payload_of(cold)["pid"] == payload_of(warm)["pid"]
+    assert payload_of(cold)["left_ms"] > 19_000
+    (shown,) = runner.faults.listing()
+    assert (shown["seen"], shown["acted"]) == (1, 1)
+
+
 def test_faults_by_probability_strike_the_same_invocations_with_the_same_seed() -> None:
     def struck() -> list[bool]:
         faults = Faults()
@@ -279,10 +343,10 @@ def test_faults_by_probability_strike_the_same_invocations_with_the_same_seed() 
 @pytest.mark.parametrize(
     ("raw", "message"),
     [
-        ({"function": "f", "kind": "crash"}, "either nth or probability"),
+        ({"function": "f", "kind": "crash", "nth": 1, "probability": 0.5}, "nth, every and probability exclude"),
         ({"function": "f", "kind": "boom", "nth": 1}, "kind must be one of"),
         ({"function": "f", "kind": "crash", "nth": 0}, "nth must be a whole number of at least 1"),
-        ({"function": "f", "kind": "crash", "nth": 1, "wen": "after"}, "unknown keys in the fault: wen"),
+        ({"function": "f", "kind": "crash", "nth": 1, "wen": "after"}, "unknown members of a fault: wen"),
         ({"kind": "crash", "nth": 1}, "function must be the name"),
     ],
 )

@@ -227,7 +227,7 @@ def test_faults_of_the_service_are_answered_as_lambda_does(
     assert refused.value.response["Error"]["Code"] == code
     assert refused.value.response["ResponseMetadata"]["HTTPStatusCode"] == status
     assert [
-        entry["struck"] for entry in server.control("GET", "lambda/faults")[1]["faults"] if entry["id"] == fault["id"]
+        entry["acted"] for entry in server.control("GET", "lambda/faults")[1]["faults"] if entry["id"] == fault["id"]
     ] == [1]
     assert server.control("DELETE", f"lambda/faults?id={fault['id']}") == (200, {})
 
