@@ -32,7 +32,6 @@ from localcloud.ebs.stats import Stats
 from localcloud.ebs.tokens import Tokens
 from localcloud.ebs.writing import Writing
 from localcloud.faults import flipped
-from localcloud.faults import flipped
 
 _ROUTES = (
     ("GET", re.compile(r"/snapshots/([^/]+)/blocks/([^/]+)"), "GetSnapshotBlock"),
