@@ -145,8 +145,21 @@ class Rig:
             while not answer["done"]:
                 answer = self.move(job_id, within, next_index=answer["next_index"])
 
+    def move_missing(self, job_id: str) -> None:
+        """What the second map does: the ranges that single targets miss."""
+        plan = self.workspace.read(job_id, "missing.jsonl")
+        assert plan is not None
+        for line in plan.decode().splitlines():
+            item = json.loads(line)
+            self.move(job_id, BlockRange(item["first"], item["stop"]), targets=tuple(item["targets"]))
+
+    def complete(self, job_id: str, *, missing_moved: bool = False) -> dict[str, Any]:
+        return complete_transfer(job_id=job_id, missing_moved=missing_moved, aws=self.aws, workspace=self.workspace)
+
     def finish(self, job_id: str) -> dict[str, Any]:
-        complete_transfer(job_id=job_id, aws=self.aws, workspace=self.workspace)
+        if self.complete(job_id)["missing_ranges"]:
+            self.move_missing(job_id)
+            self.complete(job_id, missing_moved=True)
         while not check_targets(job_id=job_id, waited_seconds=None, aws=self.aws, workspace=self.workspace)[
             "completed"
         ]:

@@ -1,4 +1,4 @@
-"""Complete transfer: prove that everything was moved, then let EBS seal the targets."""
+"""Complete transfer: prove what was moved, let EBS seal the targets that hold it all, plan what the others miss."""
 
 from __future__ import annotations
 
@@ -12,4 +12,4 @@ from blockferry.transfer.complete import complete_transfer
 @traced
 def handler(event: Mapping[str, Any], _context: Context) -> dict[str, Any]:
     aws, workspace = resources(event["job_id"])
-    return complete_transfer(job_id=event["job_id"], aws=aws, workspace=workspace)
+    return complete_transfer(job_id=event["job_id"], missing_moved=event["missing_moved"], aws=aws, workspace=workspace)

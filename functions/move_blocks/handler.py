@@ -20,6 +20,7 @@ def handler(event: Mapping[str, Any], context: Context) -> dict[str, Any]:
             job_id=event["job_id"],
             within=BlockRange(event["range"]["first"], event["range"]["stop"]),
             next_index=event.get("next_index"),
+            targets=tuple(event["range"]["targets"]) if "targets" in event["range"] else None,
             seconds_left=seconds_left(context),
             aws=aws,
             workspace=workspace,

@@ -15,13 +15,18 @@ def request(snapshot_id: str, region: str, **options: Any) -> dict[str, Any]:
     return {"snapshot_id": snapshot_id, "targets": [{"region": region}], "options": {**defaults, **options}}
 
 
-def target_of(cloud: CloudRig, arn: str) -> str:
+def target_of(cloud: CloudRig, arn: str, region: str | None = None) -> str:
+    found = targets_of(cloud, arn, region or cloud.recovery)
+    assert len(found) == 1
+    return found[0]
+
+
+def targets_of(cloud: CloudRig, arn: str, region: str) -> list[str]:
     job_id = arn.rsplit(":", 1)[-1]
-    found = cloud.client("ec2", cloud.recovery).describe_snapshots(
+    found = cloud.client("ec2", region).describe_snapshots(
         Filters=[{"Name": "tag:blockferry:job-id", "Values": [job_id]}]
     )["Snapshots"]
-    assert len(found) == 1
-    return str(found[0]["SnapshotId"])
+    return [str(snapshot["SnapshotId"]) for snapshot in found]
 
 
 def test_a_worker_killed_once_in_the_middle_is_repeated_by_the_map(cloud: CloudRig) -> None:
@@ -91,3 +96,37 @@ def test_a_stopped_job_goes_on_and_ends_with_the_same_copy(cloud: CloudRig) -> N
     state = cloud.ended(arn)
     assert state.status == "SUCCEEDED", state.cause
     assert cloud.held(state.output["targets"][0]["snapshot_id"]) == hashes(blocks)
+
+
+def test_one_region_that_fails_leaves_the_other_copies_completed_and_a_redrive_makes_only_the_missing_one(
+    cloud: CloudRig,
+) -> None:
+    blocks = filled(400)
+    source = cloud.snapshot(blocks)
+    wanted = request(source, cloud.home)
+    wanted["targets"] = [{"region": region} for region in (cloud.home, cloud.recovery, "ap-southeast-2")]
+    cloud.control("ebs/config", {"latency_ms": 60})
+    arn = cloud.start(wanted)
+    cloud.until(lambda: bool(targets_of(cloud, arn, cloud.recovery)))
+    bad = target_of(cloud, arn)
+    fault = {"operation": "PutSnapshotBlock", "snapshot_id": bad, "action": "error", "status": 403,
+             "code": "AccessDeniedException"}  # fmt: skip
+    cloud.control("ebs/faults", fault)
+    cloud.control("ebs/config", {"latency_ms": 0})
+    failed = cloud.ended(arn)
+
+    good = [target_of(cloud, arn, region) for region in (cloud.home, "ap-southeast-2")]
+    assert failed.status == "FAILED"
+    cloud.until(lambda: all(cloud.facts(each)["state"] == "completed" for each in good))
+    assert [cloud.held(each) for each in good] == [hashes(blocks)] * 2
+    assert cloud.facts(bad)["state"] == "pending"
+
+    cloud.clear_faults()
+    cloud.control("ebs/stats/reset", {})
+    cloud.operator.resume(arn)
+    state = cloud.ended(arn)
+    assert state.status == "SUCCEEDED", state.cause
+    calls = cloud.control("ebs/stats")["snapshots"]
+    assert all("PutSnapshotBlock" not in calls.get(each, {}) for each in good)
+    assert cloud.held(bad) == hashes(blocks)
+    assert [target["snapshot_id"] for target in state.output["targets"]] == [good[0], bad, good[1]]

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 from blockferry.blocks import BlockRange
 from blockferry.checksums import ZERO_DIGEST, digest_of
@@ -19,9 +21,10 @@ def run(
     holes: HolePolicy = HolePolicy.PRESERVE,
     threads: int = 4,
     deadline: Deadline | None = None,
+    spare_others: bool = False,
 ) -> Moved:
     deadline = deadline or Deadline(None, clock=ManualClock())
-    return move(within, source, sinks, holes=holes, threads=threads, deadline=deadline)
+    return move(within, source, sinks, holes=holes, threads=threads, deadline=deadline, spare_others=spare_others)
 
 
 @settings(max_examples=40, deadline=None)
@@ -128,3 +131,46 @@ def test_allocated_zero_blocks_are_data() -> None:
     moved = run(BlockRange(0, 3), MemorySource({1: content(0)}), sink)
     assert sink.blocks == {1: content(0)}
     assert moved.digests == ((1, ZERO_DIGEST),)
+
+
+def refuse_from(index: int) -> Callable[[int], None]:
+    def check(asked: int) -> None:
+        if asked >= index:
+            raise RetryLater(f"PutSnapshotBlock block {asked}")
+
+    return check
+
+
+@pytest.mark.parametrize("threads", [1, 4])
+def test_a_sink_that_fails_is_reported_and_does_not_spoil_the_others(threads: int) -> None:
+    held = {index: content(index + 1) for index in range(50)}
+    source, good, bad, last = MemorySource(held), MemorySink(), MemorySink(before_write=refuse_from(20)), MemorySink()
+    moved = run(BlockRange(0, 50), source, good, bad, last, threads=threads, spare_others=True)
+    assert moved.done
+    assert good.blocks == last.blocks == held
+    assert list(moved.failed_sinks) == [1]
+    assert "PutSnapshotBlock" in str(moved.failed_sinks[1])
+    assert len(source.reads) == 50
+    assert len(bad.writes) < 50
+
+
+def test_when_every_sink_has_failed_the_range_fails() -> None:
+    sinks = [MemorySink(before_write=refuse_from(5)), MemorySink(before_write=refuse_from(10))]
+    with pytest.raises(RetryLater):
+        run(BlockRange(0, 50), MemorySource(dict.fromkeys(range(50), content(1))), *sinks, spare_others=True)
+
+
+def test_a_single_sink_has_no_others_to_spare() -> None:
+    with pytest.raises(RetryLater):
+        run(
+            BlockRange(0, 9),
+            MemorySource({1: content(1)}),
+            MemorySink(before_write=refuse_from(0)),
+            spare_others=True,
+        )
+
+
+def test_a_failing_source_spares_nobody() -> None:
+    source = MemorySource({1: content(1)}, before_read=refuse_from(0))
+    with pytest.raises(RetryLater):
+        run(BlockRange(0, 9), source, MemorySink(), MemorySink(), spare_others=True)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from blockferry.blocks import BLOCK_SIZE
-from blockferry.errors import IncompleteTransfer, InvalidRequest, RequestRefused, TargetFailed
-from blockferry.transfer.complete import complete_transfer
+from blockferry.errors import IncompleteTransfer, InvalidRequest, RequestRefused, RetryLater, TargetFailed
+from blockferry.retry import RetryPolicy
 from fakes import content
 from rig import HOME, RECOVERY, THIRD, Rig, hashes, put, running_rig
 
@@ -186,7 +188,7 @@ def test_a_digest_that_lost_a_block_is_found_by_the_recount(rig: Rig) -> None:
     rig.move_all(job_id)
     key = list(rig.workspace.stretch_keys(job_id))[1]
     stretch = rig.workspace.stretch(key)
-    forged = type(stretch)(stretch.first, stretch.stop, stretch.digests[1:], stretch.requests, stretch.retries)
+    forged = dataclasses.replace(stretch, digests=stretch.digests[1:])
     rig.workspace.save_stretch(job_id, forged)
     with pytest.raises(IncompleteTransfer, match=r"block 64 of snap-\w+ is allocated but was not moved"):
         rig.finish(job_id)
@@ -207,8 +209,8 @@ def test_a_target_that_got_other_bytes_than_were_proved_is_refused_by_ebs(rig: R
 def test_completing_twice_leaves_a_sealed_target_alone(rig: Rig) -> None:
     job_id = rig.plan(request(rig.snapshot({0: content(1)})))["job_id"]
     rig.move_all(job_id)
-    once = complete_transfer(job_id=job_id, aws=rig.aws, workspace=rig.workspace)
-    assert complete_transfer(job_id=job_id, aws=rig.aws, workspace=rig.workspace) == once
+    once = rig.complete(job_id)
+    assert rig.complete(job_id) == once
     assert rig.finish(job_id)["changed_blocks"] == 1
 
 
@@ -283,3 +285,106 @@ def test_the_last_range_may_lie_partly_or_wholly_beyond_the_last_allocated_block
     blocks = {index: content(1) for index in range(size * 2048 - 100, size * 2048 - 50)}
     receipt = rig.copy(request(rig.snapshot(blocks, size_gib=size), blocks_per_range=1000))
     assert rig.held(receipt["targets"][0]["snapshot_id"]) == hashes(blocks)
+
+
+def unreachable(rig: Rig, region: str, *, job_id: str) -> None:
+    """Every write to the job's target in this region is refused."""
+    job = rig.workspace.job(job_id)
+    assert job is not None
+    target = next(target for target in job.targets if target.region == region)
+    rig.control("faults", {"operation": "PutSnapshotBlock", "snapshot_id": target.snapshot_id, "action": "error",
+                           "status": 403, "code": "AccessDeniedException"})  # fmt: skip
+
+
+def test_one_target_that_fails_does_not_spoil_the_others_and_only_it_is_moved_again(rig: Rig) -> None:
+    blocks = {index: content(index + 1) for index in range(200)}
+    source = rig.snapshot(blocks)
+    job_id = rig.plan(request(source, HOME, RECOVERY, THIRD, **SMALL))["job_id"]
+    unreachable(rig, RECOVERY, job_id=job_id)
+    rig.control("stats/reset", {})
+    rig.move_all(job_id)
+    assert rig.calls()["GetSnapshotBlock"] == 200
+
+    settled = rig.complete(job_id)
+    job = rig.workspace.job(job_id)
+    assert job is not None
+    good, bad, last = (target.snapshot_id for target in job.targets)
+    assert settled["missing_ranges"] == 32
+    assert [rig.state(each) for each in (good, bad, last)] == ["completed", "pending", "completed"]
+    states = json.loads(rig.workspace.read(job_id, "targets.json") or b"")
+    assert [(s["region"], s["completed"]) for s in states] == [(HOME, True), (RECOVERY, False), (THIRD, True)]
+
+    with pytest.raises(RequestRefused, match="AccessDeniedException"):
+        rig.move_missing(job_id)
+
+    rig.control("faults", method="DELETE")
+    rig.control("stats/reset", {})
+    rig.move_missing(job_id)
+    assert rig.calls()["PutSnapshotBlock"] == 200
+    rig.complete(job_id, missing_moved=True)
+    receipt = rig.finish(job_id)
+    assert [rig.held(each) for each in (good, bad, last)] == [hashes(blocks)] * 3
+    assert [target["state"] for target in receipt["targets"]] == ["completed"] * 3
+
+
+def test_workers_leave_a_target_alone_that_another_worker_gave_up_on(rig: Rig) -> None:
+    blocks = {index: content(1) for index in range(0, 2048, 8)}
+    job_id = rig.plan(request(rig.snapshot(blocks), HOME, RECOVERY))["job_id"]
+    unreachable(rig, RECOVERY, job_id=job_id)
+    first, *rest = rig.ranges(job_id)
+    rig.move(job_id, first)
+    rig.control("stats/reset", {})
+    for part in rest:
+        rig.move(job_id, part)
+    assert rig.control("stats")["errors"] == {}
+    assert rig.calls()["PutSnapshotBlock"] == sum(index >= first.stop for index in blocks)
+
+
+def test_when_no_target_can_be_written_the_range_fails(rig: Rig) -> None:
+    job_id = rig.plan(request(rig.snapshot({0: content(1)}), HOME, RECOVERY))["job_id"]
+    for region in (HOME, RECOVERY):
+        unreachable(rig, region, job_id=job_id)
+    for _ in range(2):
+        with pytest.raises(RequestRefused):
+            rig.move(job_id, rig.ranges(job_id)[0])
+
+
+def test_a_region_that_cannot_be_reached_at_first_gets_its_copy_at_the_end(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("blockferry.transfer.targets.START_POLICY", RetryPolicy(max_attempts=1))
+    blocks = {index: content(index + 1) for index in range(70)}
+    source = rig.snapshot(blocks)
+    rig.control("faults", {"operation": "StartSnapshot", "nth": 2, "action": "error", "status": 503,
+                           "code": "InternalServerException"})  # fmt: skip
+    receipt = rig.copy(request(source, HOME, RECOVERY))
+    assert [target["region"] for target in receipt["targets"]] == [HOME, RECOVERY]
+    assert [rig.held(target["snapshot_id"]) for target in receipt["targets"]] == [hashes(blocks)] * 2
+
+
+def test_a_region_that_cannot_be_reached_at_all_leaves_the_others_completed(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("blockferry.transfer.targets.START_POLICY", RetryPolicy(max_attempts=1))
+    source = rig.snapshot({0: content(1)})
+    rig.control("faults", {"operation": "StartSnapshot", "after": 1, "action": "error", "status": 503,
+                           "code": "InternalServerException"})  # fmt: skip
+    job_id = rig.plan(request(source, HOME, RECOVERY))["job_id"]
+    rig.move_all(job_id)
+    with pytest.raises(RetryLater, match="StartSnapshot in eu-west-1"):
+        rig.complete(job_id)
+    job = rig.workspace.job(job_id)
+    assert job is not None
+    assert rig.state(job.targets[0].snapshot_id) == "completed"
+
+
+def test_an_empty_list_of_a_snapshot_that_is_not_empty_is_a_failure(rig: Rig) -> None:
+    job_id = rig.plan(request(rig.snapshot({})))["job_id"]
+    rig.move_all(job_id)
+    job = rig.workspace.job(job_id)
+    assert job is not None
+    facts = job.source.model_copy(update={"full_size_bytes": BLOCK_SIZE})
+    rig.workspace.save_job(job.model_copy(update={"source": facts}))
+    with pytest.raises(IncompleteTransfer, match="an empty copy is refused"):
+        rig.finish(job_id)
+    assert rig.state(job.targets[0].snapshot_id) == "pending"

@@ -2,7 +2,8 @@
 
 Layout: one line of JSON (UTF-8, ends with ``\\n``), then 36 bytes per block in ascending order: the block index as
 an unsigned 32-bit big-endian number (64 TiB have 2^27 blocks) and the raw SHA-256 of the block. The line holds
-``format``, ``first``, ``stop`` (the stretch), ``blocks`` (records that follow), ``requests`` and ``retries``.
+``format``, ``first``, ``stop`` (the stretch), ``targets`` (positions of the targets that hold it), ``blocks`` (records
+that follow), ``requests`` and ``retries``.
 """
 
 from __future__ import annotations
@@ -10,8 +11,9 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from blockferry.blocks import BlockRange
 from blockferry.checksums import DIGEST_SIZE
 from blockferry.errors import IncompleteTransfer
 
@@ -22,10 +24,11 @@ _RECORD = struct.Struct(f">I{DIGEST_SIZE}s")
 
 @dataclass(frozen=True)
 class Stretch:
-    """The blocks ``first <= index < stop`` as one invocation left them."""
+    """The blocks ``first <= index < stop`` as one invocation left them in the job's ``targets`` (by position)."""
 
     first: int
     stop: int
+    targets: tuple[int, ...]
     digests: tuple[tuple[int, bytes], ...]
     requests: Mapping[str, int]
     retries: Mapping[str, int]
@@ -37,6 +40,7 @@ def pack(stretch: Stretch) -> bytes:
         "format": FORMAT,
         "first": stretch.first,
         "stop": stretch.stop,
+        "targets": list(stretch.targets),
         "blocks": len(stretch.digests),
         "requests": dict(sorted(stretch.requests.items())),
         "retries": dict(sorted(stretch.retries.items())),
@@ -55,7 +59,9 @@ def unpack(data: bytes, *, name: str) -> Stretch:
         if len(records) != head["blocks"] * _RECORD.size:
             raise ValueError(f"{len(records)} bytes of records for {head['blocks']} blocks")
         digests = tuple(_RECORD.iter_unpack(records))
-        stretch = Stretch(head["first"], head["stop"], digests, head["requests"], head["retries"])
+        stretch = Stretch(
+            head["first"], head["stop"], tuple(head["targets"]), digests, head["requests"], head["retries"]
+        )
     except (ValueError, KeyError, TypeError) as error:
         raise IncompleteTransfer(f"digest object {name} is damaged: {error}") from error
     last = stretch.first - 1
@@ -81,12 +87,12 @@ def joined(stretches: Iterable[Stretch], *, total_blocks: int) -> Iterator[Stret
             _agree(before, stretch)
         if stretch.stop > done:
             fresh = tuple(entry for entry in stretch.digests if entry[0] >= done)
-            yield Stretch(done, stretch.stop, fresh, stretch.requests, stretch.retries)
+            yield replace(stretch, first=done, digests=fresh)
             done = stretch.stop
             before = stretch
         else:
             # Nothing new in it, but its requests were made and are counted.
-            yield Stretch(done, done, (), stretch.requests, stretch.retries)
+            yield replace(stretch, first=done, stop=done, digests=())
     if done != total_blocks:
         raise IncompleteTransfer(f"digests end at block {done} of {total_blocks}: the rest was not moved")
 
@@ -101,3 +107,35 @@ def _agree(before: Stretch, stretch: Stretch) -> None:
             f"two runs of the same range read different content for block {odd}; a completed snapshot does not "
             "change, so nothing read from it can be trusted"
         )
+
+
+class Coverage:
+    """Which blocks each target holds, from stretches that come in ascending order of ``first``."""
+
+    def __init__(self, *, targets: int, total_blocks: int) -> None:
+        self._total = total_blocks
+        self._done = [0] * targets
+        self._gaps: list[list[BlockRange]] = [[] for _ in range(targets)]
+
+    def add(self, stretch: Stretch) -> None:
+        for target in stretch.targets:
+            if stretch.first > self._done[target]:
+                self._gaps[target].append(BlockRange(self._done[target], stretch.first))
+            self._done[target] = max(self._done[target], stretch.stop)
+
+    def missing(self, target: int) -> list[BlockRange]:
+        """The blocks that were not written to the target; empty when it holds all. Ask when all are added."""
+        rest = [BlockRange(self._done[target], self._total)] if self._done[target] < self._total else []
+        return [*self._gaps[target], *rest]
+
+    def missing_by_range(self, length: int) -> list[tuple[BlockRange, tuple[int, ...]]]:
+        """What is missing, cut at multiples of ``length``, each piece with the targets that miss it, ascending."""
+        pieces: dict[BlockRange, list[int]] = {}
+        for target in range(len(self._done)):
+            for gap in self.missing(target):
+                first = gap.first
+                while first < gap.stop:
+                    stop = min(gap.stop, (first // length + 1) * length)
+                    pieces.setdefault(BlockRange(first, stop), []).append(target)
+                    first = stop
+        return [(piece, tuple(pieces[piece])) for piece in sorted(pieces)]

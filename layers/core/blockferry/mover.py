@@ -7,7 +7,7 @@ list page plus 36 bytes per block of the range, whatever the size of the volume.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from blockferry.blocks import BlockRange
@@ -21,7 +21,8 @@ from blockferry.retry import Deadline
 
 @dataclass(frozen=True)
 class Moved:
-    """What happened to a range: every block of ``range.first <= index < next_index`` is in every sink.
+    """What happened to a range: every block of ``range.first <= index < next_index`` is in every sink that is not in
+    ``failed_sinks`` (position in the sinks, and its first error).
 
     ``digests`` holds ``(index, raw SHA-256)`` of the blocks that the source holds there (with ``zero_fill``: of
     every index), ascending; ``next_index`` is ``range.stop`` when the range is done, else where to go on.
@@ -32,6 +33,7 @@ class Moved:
     digests: tuple[tuple[int, bytes], ...]
     blocks_read: int
     blocks_written: int
+    failed_sinks: Mapping[int, Exception]
 
     @property
     def done(self) -> bool:
@@ -47,13 +49,16 @@ def move(
     threads: int,
     deadline: Deadline,
     pace: Pace | None = None,
+    spare_others: bool = False,
 ) -> Moved:
     """Carry the blocks of ``within`` from the source to every sink.
 
     Stops cleanly when the deadline passes. The first error of a source or sink stops the loop and is raised after
     the blocks in flight have ended; nothing is reported as moved then, and moving the range again is harmless.
+    With ``spare_others`` a sink that fails is left out from there on and reported, so that one of many does not
+    spoil the rest; its error is raised only when no sink is left.
     """
-    work = _Work(within, source, holes=holes, deadline=deadline)
+    work = _Work(within, source, holes=holes, deadline=deadline, sinks=len(sinks) if spare_others else 0)
 
     def run() -> None:
         while (item := work.take()) is not None:
@@ -64,8 +69,9 @@ def move(
                 block = source.read(ref) if ref is not None else Block(index, ZERO_BLOCK, ZERO_DIGEST)
                 written = holes.writes(block.digest)
                 if written:
-                    for sink in sinks:
-                        sink.write(block)
+                    for number, sink in enumerate(sinks):
+                        if number not in work.failed_sinks:
+                            _write(work, number, sink, block)
                 work.finished(index, block.digest, read=ref is not None, written=written)
             except OutOfTime:
                 work.unfinished(index)
@@ -83,10 +89,25 @@ def move(
     return work.outcome()
 
 
+def _write(work: _Work, number: int, sink: BlockSink, block: Block) -> None:
+    try:
+        sink.write(block)
+    except OutOfTime:
+        raise
+    except Exception as error:
+        if not work.spares_others:
+            raise
+        work.sink_failed(number, error)
+
+
 class _Work:
     """The blocks still to move, handed out one by one, and what became of those handed out."""
 
-    def __init__(self, within: BlockRange, source: BlockSource, *, holes: HolePolicy, deadline: Deadline) -> None:
+    def __init__(
+        self, within: BlockRange, source: BlockSource, *, holes: HolePolicy, deadline: Deadline, sinks: int
+    ) -> None:
+        self._sinks = sinks
+        self.failed_sinks: dict[int, Exception] = {}
         self._within = within
         self._deadline = deadline
         self._lock = threading.Lock()
@@ -136,6 +157,17 @@ class _Work:
             self._stopped = True
             self._left.append(index)
 
+    @property
+    def spares_others(self) -> bool:
+        """Whether a sink may fail alone; with a single one there are no others to spare."""
+        return self._sinks > 1
+
+    def sink_failed(self, number: int, error: Exception) -> None:
+        with self._lock:
+            self.failed_sinks.setdefault(number, error)
+            if len(self.failed_sinks) == self._sinks:
+                self._error = self._error or error
+
     def fail(self, error: BaseException) -> None:
         with self._lock:
             # The first error is the cause; what follows is mostly its echo in the other threads.
@@ -146,4 +178,4 @@ class _Work:
             raise self._error
         next_index = min([self._next, *self._left])
         digests = tuple(sorted(entry for entry in self._digests if entry[0] < next_index))
-        return Moved(self._within, next_index, digests, self._read, self._written)
+        return Moved(self._within, next_index, digests, self._read, self._written, self.failed_sinks)

@@ -21,7 +21,7 @@ from blockferry.ebs.client import EbsDirect, RequestCounts
 from blockferry.ebs.signing import Credentials
 from blockferry.ebs.transport import SignedHttp
 from blockferry.errors import InvalidRequest
-from blockferry.retry import Clock, Deadline
+from blockferry.retry import Clock, Deadline, RetryPolicy
 
 if TYPE_CHECKING:
     from mypy_boto3_ec2 import EC2Client
@@ -82,6 +82,7 @@ class Aws:
         identity: Identity,
         *,
         counts: RequestCounts,
+        policy: RetryPolicy | None = None,
         clock: Clock | None = None,
         deadline: Deadline | None = None,
         connections: int = 32,
@@ -98,7 +99,9 @@ class Aws:
                 connections=connections,
             )
         transport = self._transports[key]
-        return EbsDirect(transport, region=identity.region, counts=counts, clock=clock, deadline=deadline)
+        return EbsDirect(
+            transport, region=identity.region, counts=counts, policy=policy, clock=clock, deadline=deadline
+        )
 
     def _ebs_endpoint(self, region: str) -> str:
         """botocore resolves it: partition, FIPS, dual stack, ``AWS_ENDPOINT_URL_EBS``. Once, a client is dear."""

@@ -27,8 +27,9 @@ R = TypeVar("R", bound=BaseModel)
 class Workspace:
     """The objects of jobs in one bucket.
 
-    ``job.json`` the record; ``plan.jsonl`` one range a line; ``digests/<first>-<stop>.bin`` what was proved of a
-    stretch; ``results/`` the map's own results; ``proof.json`` and ``receipt.json`` the end.
+    ``job.json`` the record; ``plan.jsonl`` one range a line; ``digests/<first>-<stop>-<targets>.bin`` what was proved
+    of a stretch; ``failed/<target>.txt`` a target that a worker gave up on; ``targets.json`` the targets' states and
+    ``missing.jsonl`` what they miss; ``results/`` the map's own results; ``proof.json`` and ``receipt.json`` the end.
     """
 
     bucket: str
@@ -65,9 +66,27 @@ class Workspace:
         self.write(job_id, "plan.jsonl", ("\n".join(lines) + "\n").encode())
         return len(lines)
 
+    def save_missing(self, job_id: str, missing: Iterable[tuple[BlockRange, tuple[int, ...]]]) -> None:
+        """Write the plan of what single targets still miss."""
+        lines = [json.dumps({"first": r.first, "stop": r.stop, "targets": list(numbers)}) for r, numbers in missing]
+        self.write(job_id, "missing.jsonl", ("\n".join(lines) + "\n").encode())
+
+    def mark_failed(self, job_id: str, target: int, reason: str) -> None:
+        """Let the other workers know that a target cannot be written at present."""
+        self.write(job_id, f"failed/{target}.txt", reason.encode(), content_type="text/plain; charset=utf-8")
+
+    def failed_targets(self, job_id: str) -> frozenset[int]:
+        """The targets that a worker has marked."""
+        prefix = self.key(job_id, "failed/")
+        pages = self.s3.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix)
+        names = (item["Key"].removeprefix(prefix) for page in pages for item in page.get("Contents", ()))
+        return frozenset(int(name.removesuffix(".txt")) for name in names)
+
     def save_stretch(self, job_id: str, stretch: Stretch) -> None:
-        # Zero-padded, so that S3's listing order is the order of blocks.
-        self.write(job_id, f"digests/{stretch.first:010d}-{stretch.stop:010d}.bin", pack(stretch))
+        # Zero-padded, so that S3's listing order is the order of blocks. The targets are part of the name: a range
+        # that is moved again for one target must not replace what was proved for the others.
+        targets = ".".join(str(number) for number in stretch.targets)
+        self.write(job_id, f"digests/{stretch.first:010d}-{stretch.stop:010d}-{targets}.bin", pack(stretch))
 
     def stretch_keys(self, job_id: str) -> Iterator[str]:
         """Keys of the digest objects in ascending order of their first block."""

@@ -44,6 +44,8 @@ locals {
     complete_transfer = {
       any     = ["ec2:DescribeSnapshots"]
       read    = ["ebs:ListSnapshotBlocks"]
+      start   = ["ebs:StartSnapshot"]
+      tag     = ["ec2:CreateTags"]
       own     = ["ebs:CompleteSnapshot"]
       objects = ["s3:GetObject", "s3:PutObject"]
       list    = ["s3:ListBucket"]

@@ -3,21 +3,28 @@
 The digests of all ranges are streamed in the order of their blocks. Each range is listed again, independently of
 the worker that moved it: a block that is allocated but has no digest, or the other way round, fails the job before
 any target is completed. EBS then gets the count and the LINEAR checksum and refuses a target that does not match.
+
+A target that could not be written everywhere does not hold up the others: they are completed, and what it misses is
+planned as ranges of its own.
 """
 
 from __future__ import annotations
 
+import json
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TypeVar
+from typing import Any, TypeVar
+
+from botocore.exceptions import BotoCoreError, ClientError
 
 from blockferry import snapshots
+from blockferry.aws_errors import translated
 from blockferry.blocks import BlockRange
 from blockferry.checksums import ZERO_DIGEST, Linear
-from blockferry.digests import Stretch, joined
+from blockferry.digests import Coverage, Stretch, joined
 from blockferry.ebs.client import RequestCounts
-from blockferry.errors import IncompleteTransfer, RequestRefused, TargetFailed
+from blockferry.errors import BlockferryError, IncompleteTransfer, RequestRefused, TargetFailed
 from blockferry.holes import HolePolicy
 from blockferry.jobs import Job, JobTarget, Proof
 from blockferry.pacing import Pace
@@ -26,6 +33,7 @@ from blockferry.retry import Clock
 from blockferry.sessions import Aws
 from blockferry.sources.snapshot import SnapshotSource
 from blockferry.transfer.steps import recorded_job
+from blockferry.transfer.targets import start_target
 from blockferry.workspace import Workspace
 
 AHEAD = 16
@@ -38,28 +46,82 @@ A = TypeVar("A")
 B = TypeVar("B")
 
 
-def complete_transfer(*, job_id: str, aws: Aws, workspace: Workspace, clock: Clock | None = None) -> dict[str, object]:
-    """Prove the transfer and complete every target.
+def complete_transfer(
+    *, job_id: str, missing_moved: bool = False, aws: Aws, workspace: Workspace, clock: Clock | None = None
+) -> dict[str, object]:
+    """Prove the transfer, complete every target that holds all blocks, and plan what the others miss.
 
-    Returns ``{"allocated_blocks", "blocks_written", "linear_checksum"}``. Called again it proves again and leaves
-    targets that are sealed already. Raises ``IncompleteTransfer`` with no target completed, ``TargetFailed`` when a
-    target is no longer pending and not completed.
+    ``missing_moved`` says that missing ranges were moved before: then nothing may be missing any more. Returns
+    ``{"job_id", "bucket", "missing_ranges", "missing_key", "blocks_written", "linear_checksum"}``. Called again it
+    proves again and leaves targets that are sealed already.
+
+    Raises ``IncompleteTransfer`` with no target completed, ``TargetFailed`` naming each target that could not be
+    completed when the others are, ``RetryLater`` when a target that was never started still cannot be.
     """
     clock = clock or Clock()
     job = recorded_job(workspace, job_id)
     counts = RequestCounts()
-    proof = _prove(job, aws=aws, workspace=workspace, counts=counts, clock=clock)
+    coverage = Coverage(targets=len(job.targets), total_blocks=job.total_blocks)
+    proof = _prove(job, coverage, aws=aws, workspace=workspace, counts=counts, clock=clock)
     workspace.save_proof(job_id, proof)
-    for target in job.targets:
-        _complete(target, proof, aws=aws, clock=clock)
+    missing = coverage.missing_by_range(job.blocks_per_range)
+    states = [_settle(target, coverage.missing(n), proof, aws, clock) for n, target in enumerate(job.targets)]
+    workspace.write(job_id, "targets.json", json.dumps(states, indent=1).encode())
+    failed = [state for state in states if state["error"]]
+    if failed:
+        raise TargetFailed(_named("targets that could not be completed (the others are)", failed))
+    if missing and missing_moved:
+        behind = [state for state in states if state["missing_ranges"]]
+        raise IncompleteTransfer(_named("targets that miss blocks although every range was moved", behind))
+    if missing:
+        workspace.save_job(_all_started(job, aws=aws, counts=counts))
+        workspace.save_missing(job_id, missing)
     return {
-        "allocated_blocks": proof.allocated_blocks,
+        "job_id": job_id,
+        "bucket": workspace.bucket,
+        "missing_ranges": len(missing),
+        "missing_key": workspace.key(job_id, "missing.jsonl"),
         "blocks_written": proof.blocks_written,
         "linear_checksum": proof.linear_checksum,
     }
 
 
-def _prove(job: Job, *, aws: Aws, workspace: Workspace, counts: RequestCounts, clock: Clock) -> Proof:
+def _settle(target: JobTarget, missing: list[BlockRange], proof: Proof, aws: Aws, clock: Clock) -> dict[str, Any]:
+    """Complete a target that misses nothing; its state for ``targets.json``, with the error if it has one."""
+    error = None
+    if not missing:
+        try:
+            _complete(target, proof, aws=aws, clock=clock)
+        except BlockferryError as failure:
+            error = str(failure)
+        except (ClientError, BotoCoreError) as failure:
+            error = str(translated(failure))
+    return {
+        "region": target.region,
+        "snapshot_id": target.snapshot_id,
+        "completed": not missing and error is None,
+        "missing_ranges": len(missing),
+        "error": error,
+    }
+
+
+def _named(what: str, states: list[dict[str, Any]]) -> str:
+    lines = [f"- {s['snapshot_id']} in {s['region']}: {s['error'] or 'incomplete'}" for s in states]
+    return "\n".join([f"{what}:", *lines])
+
+
+def _all_started(job: Job, *, aws: Aws, counts: RequestCounts) -> Job:
+    """The job with the targets started that could not be reached when it was planned."""
+    targets = [
+        target if target.snapshot_id else start_target(job, number, aws=aws, counts=counts)
+        for number, target in enumerate(job.targets)
+    ]
+    return job.model_copy(update={"targets": tuple(targets)})
+
+
+def _prove(
+    job: Job, coverage: Coverage, *, aws: Aws, workspace: Workspace, counts: RequestCounts, clock: Clock
+) -> Proof:
     source = SnapshotSource(aws.ebs(job.source.identity, counts=counts, clock=clock), job.source.snapshot_id)
     pace = Pace(LISTS_PER_SECOND, clock=clock)
     linear = Linear()
@@ -71,8 +133,13 @@ def _prove(job: Job, *, aws: Aws, workspace: Workspace, counts: RequestCounts, c
         pace.take()
         return stretch, _listed(source, stretch)
 
+    def covered(stretches: Iterable[Stretch]) -> Iterator[Stretch]:
+        for stretch in stretches:
+            coverage.add(stretch)
+            yield stretch
+
     with ThreadPoolExecutor(max_workers=8, thread_name_prefix="prove") as pool:
-        stored = _ahead(pool, workspace.stretch, workspace.stretch_keys(job.job_id))
+        stored = covered(_ahead(pool, workspace.stretch, workspace.stretch_keys(job.job_id)))
         for stretch, listed in _ahead(pool, recount, joined(stored, total_blocks=job.total_blocks)):
             _compare(job, stretch, listed)
             allocated += len(listed)

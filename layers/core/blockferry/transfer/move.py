@@ -6,11 +6,12 @@ from typing import Any
 
 from blockferry.blocks import BlockRange
 from blockferry.digests import Stretch
-from blockferry.ebs.client import RequestCounts
+from blockferry.ebs.client import EbsDirect, RequestCounts
+from blockferry.jobs import Job
 from blockferry.mover import move
 from blockferry.pacing import Pace
 from blockferry.retry import Clock, Deadline
-from blockferry.sessions import Aws
+from blockferry.sessions import Aws, Identity
 from blockferry.sinks.snapshot import SnapshotSink
 from blockferry.sources.snapshot import SnapshotSource
 from blockferry.transfer.steps import recorded_job
@@ -26,6 +27,7 @@ def move_range(
     job_id: str,
     within: BlockRange,
     next_index: int | None,
+    targets: tuple[int, ...] | None = None,
     seconds_left: float,
     aws: Aws,
     workspace: Workspace,
@@ -34,6 +36,8 @@ def move_range(
 ) -> dict[str, Any]:
     """Move the blocks of ``within`` from ``next_index`` on, as far as the time allows, and store their digests.
 
+    Without ``targets`` the blocks go to all of them, and one that fails is left to the end of the job, so that it does
+    not spoil the rest. With ``targets`` (positions) they go to these only, and any failure is raised.
     ``seconds_left`` is what remains of the invocation; ``counts`` is filled also when the range fails. Returns
     ``{"next_index", "done", "blocks_read", "blocks_written"}``; when not ``done``, call again with ``next_index``.
     Raises the errors of the loop.
@@ -45,23 +49,28 @@ def move_range(
     if rest is None:
         return {"next_index": within.stop, "done": True, "blocks_read": 0, "blocks_written": 0}
     counts = counts or RequestCounts()
+    numbers = _writable(job, workspace) if targets is None else targets
 
-    def client(identity: Any) -> Any:
+    def client(identity: Identity) -> EbsDirect:
         return aws.ebs(identity, counts=counts, clock=clock, deadline=deadline, connections=job.threads)
 
     moved = move(
         rest,
         SnapshotSource(client(job.source.identity), job.source.snapshot_id),
-        [SnapshotSink(client(target.identity), target.snapshot_id) for target in job.targets],
+        [SnapshotSink(client(job.targets[n].identity), job.targets[n].snapshot_id) for n in numbers],
         holes=job.holes,
         threads=job.threads,
         deadline=deadline,
         pace=Pace(job.blocks_per_second, clock=clock),
+        spare_others=targets is None,
     )
+    for sink, error in moved.failed_sinks.items():
+        workspace.mark_failed(job_id, numbers[sink], str(error))
     if moved.next_index > rest.first:
-        # Stored last: a stretch that is on record is in every target.
+        written = tuple(number for sink, number in enumerate(numbers) if sink not in moved.failed_sinks)
+        # Stored last: a stretch that is on record is in every target that it names.
         workspace.save_stretch(
-            job_id, Stretch(rest.first, moved.next_index, moved.digests, counts.requests, counts.retries)
+            job_id, Stretch(rest.first, moved.next_index, written, moved.digests, counts.requests, counts.retries)
         )
     return {
         "next_index": moved.next_index,
@@ -69,3 +78,12 @@ def move_range(
         "blocks_read": moved.blocks_read,
         "blocks_written": moved.blocks_written,
     }
+
+
+def _writable(job: Job, workspace: Workspace) -> tuple[int, ...]:
+    """The started targets that no worker has given up on; all of them when none would be left."""
+    started = [number for number, target in enumerate(job.targets) if target.snapshot_id]
+    if len(started) == 1:
+        return tuple(started)
+    failed = workspace.failed_targets(job.job_id)
+    return tuple(number for number in started if number not in failed) or tuple(started)

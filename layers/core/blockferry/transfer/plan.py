@@ -18,13 +18,14 @@ from botocore.exceptions import BotoCoreError, ClientError
 from blockferry import snapshots
 from blockferry.blocks import BLOCK_SIZE, BlockRange, blocks_of_volume, blocks_per_range, split
 from blockferry.cost import request_cost
-from blockferry.ebs.client import EbsDirect, NewSnapshot, RequestCounts
-from blockferry.errors import InvalidRequest, RequestRefused
+from blockferry.ebs.client import EbsDirect, RequestCounts
+from blockferry.errors import InvalidRequest, RequestRefused, RetryLater
 from blockferry.holes import HolePolicy
 from blockferry.jobs import Job, JobSource, JobTarget
 from blockferry.models import CONTROL_PREFIX, MAX_TAGS, CopyRequest, Target, parse
 from blockferry.sessions import Aws, Identity
 from blockferry.sources.snapshot import SnapshotSource
+from blockferry.transfer.targets import assuming, start_target
 from blockferry.workspace import Workspace
 
 SNAPSHOT_QUOTA_PER_SECOND = 1_000
@@ -60,7 +61,7 @@ def plan_transfer(event: PlanInput, *, aws: Aws, workspace: Workspace) -> dict[s
     source = Identity(region, request.source.role_arn, request.source.external_id)
     counts = RequestCounts()
     _refuse_unknown_regions(aws, [region, *(target.region for target in request.targets)])
-    facts = _as_invalid(
+    facts = assuming(
         lambda: snapshots.describe(aws.ec2(source), request.snapshot_id, region=region), f"source in {region}"
     )
     snapshots.refuse_unreadable(facts, region=region)
@@ -126,20 +127,6 @@ def plan_transfer(event: PlanInput, *, aws: Aws, workspace: Workspace) -> dict[s
     workspace.save_job(job)
     workspace.save_plan(job.job_id, split(total, length))
     return pointer
-
-
-def _as_invalid(call: Any, what: str) -> Any:
-    """Run a first call under an identity; a role that cannot be assumed is a fault of the input."""
-    try:
-        return call()
-    except ClientError as error:
-        if error.operation_name == "AssumeRole":
-            raise InvalidRequest(
-                f"{what}: the role cannot be assumed ({error.response['Error']['Code']}: "
-                f"{error.response['Error'].get('Message', '')}); check role_arn, external_id, the role's trust policy "
-                "and trusted_role_arns of the deployment"
-            ) from error
-        raise
 
 
 def _refuse_unknown_regions(aws: Aws, regions: list[str]) -> None:
@@ -214,39 +201,33 @@ def _threads(blocks_per_second: float, targets: int) -> int:
     return max(MIN_THREADS, min(MAX_THREADS, math.ceil(in_flight)))
 
 
-def _client_token(job_id: str, number: int) -> str:
-    """The idempotency key of a target: at most 64 ASCII characters, the same whenever the job is planned again."""
-    return hashlib.sha256(f"{job_id}/{number}".encode()).hexdigest()
-
-
 def _start_targets(job: Job, *, aws: Aws, counts: RequestCounts) -> Job:
-    """Start every target. If one is refused for good, those started before are deleted and nothing is left."""
-    started: list[JobTarget] = []
-    try:
-        for number, target in enumerate(job.targets):
-            new = NewSnapshot(
-                volume_size_gib=job.source.size_gib,
-                client_token=_client_token(job.execution_arn, number),
-                description=target.description,
-                tags=target.tags,
-                encrypted=target.encrypted,
-                kms_key_arn=target.kms_key_arn,
-            )
-            client = aws.ebs(target.identity, counts=counts)
-            snapshot_id = _as_invalid(lambda c=client, n=new: c.start_snapshot(n), f"target in {target.region}")
-            started.append(target.model_copy(update={"snapshot_id": snapshot_id}))
-    except (RequestRefused, InvalidRequest) as error:
-        failed = job.targets[len(started)]
-        _undo(started, aws)
-        raise InvalidRequest(
-            f"targets[{len(started)}] in {failed.region} cannot be started, nothing is left of the job: {error}"
-        ) from error
-    return job.model_copy(update={"targets": tuple(started)})
+    """Start every target.
+
+    If one is refused for good, those started before are deleted and nothing is left. One that cannot be reached at
+    present is left to the end of the job, unless it is the only one or none can be reached.
+    """
+    targets = list(job.targets)
+    unreachable: RetryLater | None = None
+    for number, target in enumerate(job.targets):
+        try:
+            targets[number] = start_target(job, number, aws=aws, counts=counts)
+        except RetryLater as error:
+            unreachable = unreachable or error
+        except (RequestRefused, InvalidRequest) as error:
+            _undo(targets, aws)
+            raise InvalidRequest(
+                f"targets[{number}] in {target.region} cannot be started, nothing is left of the job: {error}"
+            ) from error
+    if unreachable is not None and not any(target.snapshot_id for target in targets):
+        raise unreachable
+    return job.model_copy(update={"targets": tuple(targets)})
 
 
 def _undo(started: list[JobTarget], aws: Aws) -> None:
     for target in started:
-        snapshots.delete(aws.ec2(target.identity), target.snapshot_id)
+        if target.snapshot_id:
+            snapshots.delete(aws.ec2(target.identity), target.snapshot_id)
 
 
 def _estimate(job: Job, ebs: EbsDirect) -> dict[str, Any]:

@@ -20,6 +20,6 @@ def recorded_job(workspace: Workspace, job_id: str) -> Job:
             f"job {job_id} was not resumed in time and was swept at {job.swept_at}: its targets are deleted. Start a "
             "new job"
         )
-    if any(not target.snapshot_id for target in job.targets):
+    if not any(target.snapshot_id for target in job.targets):
         raise IncompleteTransfer(f"{workspace.uri(job_id, 'job.json')} names targets that were never started")
     return job

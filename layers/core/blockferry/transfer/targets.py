@@ -1,0 +1,58 @@
+"""Starting the snapshots that a job makes."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from typing import TypeVar
+
+from botocore.exceptions import ClientError
+
+from blockferry.ebs.client import NewSnapshot, RequestCounts
+from blockferry.errors import InvalidRequest
+from blockferry.jobs import Job, JobTarget
+from blockferry.retry import RetryPolicy
+from blockferry.sessions import Aws
+
+START_POLICY = RetryPolicy(budget_seconds=30.0)
+"""A region that does not answer must not use up the time in which the other targets are started."""
+
+T = TypeVar("T")
+
+
+def start_target(job: Job, number: int, *, aws: Aws, counts: RequestCounts) -> JobTarget:
+    """Start the target at this position, or find the one that was started before.
+
+    Raises ``InvalidRequest`` when its role cannot be assumed, and what ``EbsDirect.start_snapshot`` raises.
+    """
+    target = job.targets[number]
+    new = NewSnapshot(
+        volume_size_gib=job.source.size_gib,
+        client_token=_client_token(job.execution_arn, number),
+        description=target.description,
+        tags=target.tags,
+        encrypted=target.encrypted,
+        kms_key_arn=target.kms_key_arn,
+    )
+    client = aws.ebs(target.identity, counts=counts, policy=START_POLICY)
+    snapshot_id = assuming(lambda: client.start_snapshot(new), f"target in {target.region}")
+    return target.model_copy(update={"snapshot_id": snapshot_id})
+
+
+def assuming(call: Callable[[], T], what: str) -> T:
+    """Make the first call under an identity; a role that cannot be assumed is a fault of the input."""
+    try:
+        return call()
+    except ClientError as error:
+        if error.operation_name == "AssumeRole":
+            raise InvalidRequest(
+                f"{what}: the role cannot be assumed ({error.response['Error']['Code']}: "
+                f"{error.response['Error'].get('Message', '')}); check role_arn, external_id, the role's trust policy "
+                "and trusted_role_arns of the deployment"
+            ) from error
+        raise
+
+
+def _client_token(execution_arn: str, number: int) -> str:
+    """The idempotency key of a target: at most 64 ASCII characters, the same whenever it is started again."""
+    return hashlib.sha256(f"{execution_arn}/{number}".encode()).hexdigest()
