@@ -56,6 +56,13 @@ class FakeOperator:
     def state(self, arn: str) -> JobState:
         return self.states[0]
 
+    def targets(self, job_id: str) -> list[dict[str, Any]]:
+        return [
+            {"region": "eu-west-1", "snapshot_id": "snap-1", "completed": True, "missing_ranges": 0, "error": None},
+            {"region": "eu-west-2", "snapshot_id": "snap-2", "completed": False, "missing_ranges": 7, "error": None},
+            {"region": "eu-west-3", "snapshot_id": "", "completed": False, "missing_ranges": 9, "error": None},
+        ]
+
     def resume(self, arn: str) -> None:
         self.calls.append(f"resume {arn}")
 
@@ -113,14 +120,20 @@ def test_json_prints_one_object_and_nothing_else_on_standard_output(
     assert json.loads(capsys.readouterr().out) == RECEIPT
 
 
-def test_a_failed_job_gives_its_reason_and_how_to_go_on(
+def test_a_failed_job_gives_its_reason_the_state_of_each_target_and_how_to_go_on(
     operator: FakeOperator, capsys: pytest.CaptureFixture[str]
 ) -> None:
     operator.states = [state("FAILED", error="RetryLater", cause="throttled")]
     assert cli.main(["copy", SNAPSHOT, "--to", "eu-west-1", "--wait"]) == 1
-    err = capsys.readouterr().err
+    out, err = capsys.readouterr()
     assert "RetryLater: throttled" in err
     assert "blockferry resume job" in err
+    assert out.splitlines() == [
+        "job: FAILED",
+        "snap-1 in eu-west-1: completed",
+        "snap-2 in eu-west-2: 7 ranges missing",
+        "not started in eu-west-3: 9 ranges missing",
+    ]
 
 
 @pytest.mark.parametrize(("status", "expected"), [("RUNNING", 3), ("SUCCEEDED", 0), ("FAILED", 1), ("ABORTED", 1)])

@@ -22,7 +22,7 @@ from blockferry import __version__
 from blockferry.errors import BlockferryError, InvalidRequest
 from blockferry.models import CopyRequest, parse
 from blockferry.operate import JobState, Operator
-from blockferry.render import receipt_table
+from blockferry.render import receipt_table, target_line
 from blockferry.sessions import Aws
 from blockferry.upload import upload_image
 
@@ -140,7 +140,7 @@ def _copy_request(options: argparse.Namespace) -> dict[str, Any]:
 def _status(options: argparse.Namespace) -> int:
     operator = _operator(options)
     state = operator.state(operator.execution_arn(options.operation, options.job_id))
-    return _report(state, as_json=options.json)
+    return _report(operator, state, as_json=options.json)
 
 
 def _resume(options: argparse.Namespace) -> int:
@@ -193,7 +193,7 @@ def _follow(operator: Operator, arn: str, *, as_json: bool) -> int:
             shown = line
             _say(line)
 
-    return _report(operator.wait(arn, sleep=time.sleep, on_progress=progress), as_json=as_json)
+    return _report(operator, operator.wait(arn, sleep=time.sleep, on_progress=progress), as_json=as_json)
 
 
 def progress_line(state: JobState) -> str:
@@ -206,13 +206,16 @@ def progress_line(state: JobState) -> str:
     return text
 
 
-def _report(state: JobState, *, as_json: bool) -> int:
+def _report(operator: Operator, state: JobState, *, as_json: bool) -> int:
+    ended_early = state.status != "SUCCEEDED" and not state.running
+    targets = operator.targets(state.job_id) if ended_early and state.error != "InvalidRequest" else []
     if as_json:
-        print(json.dumps(state.output if state.status == "SUCCEEDED" else vars(state), indent=1, default=dict))
+        result = state.output if state.status == "SUCCEEDED" else {**vars(state), "targets": targets}
+        print(json.dumps(result, indent=1, default=dict))
     elif state.status == "SUCCEEDED":
         print(receipt_table(state.output))
     else:
-        print(progress_line(state))
+        print("\n".join([progress_line(state), *map(target_line, targets)]))
     if state.status == "SUCCEEDED":
         return 0
     if state.running:

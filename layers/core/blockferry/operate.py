@@ -11,8 +11,10 @@ import boto3
 from botocore.exceptions import ClientError
 
 from blockferry.errors import InvalidRequest
+from blockferry.workspace import Workspace
 
 if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
     from mypy_boto3_stepfunctions import SFNClient
 
 
@@ -44,6 +46,7 @@ class Operator:
     account: str
     partition: str
     sfn: SFNClient
+    s3: S3Client
 
     @classmethod
     def of(cls, *, region: str, prefix: str = "blockferry", session: boto3.Session | None = None) -> Operator:
@@ -56,6 +59,7 @@ class Operator:
             account=caller["Account"],
             partition=caller["Arn"].split(":")[1],
             sfn=session.client("stepfunctions", region_name=region),
+            s3=session.client("s3", region_name=region),
         )
 
     def machine_arn(self, operation: str) -> str:
@@ -108,6 +112,13 @@ class Operator:
             cause=found.get("cause"),
             output=None if output is None else json.loads(output),
         )
+
+    def targets(self, job_id: str) -> list[dict[str, Any]]:
+        """What the last Complete transfer left of each target: ``region``, ``snapshot_id``, ``completed``,
+        ``missing_ranges``, ``error``; empty when the job did not get that far."""
+        workspace = Workspace(f"{self.prefix}-work-{self.account}-{self.region}", self.s3)
+        body = workspace.read(job_id, "targets.json")
+        return [] if body is None else list(json.loads(body))
 
     def resume(self, arn: str) -> None:
         """Redrive a failed, aborted or timed-out job: it goes on with what is not done."""

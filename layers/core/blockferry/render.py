@@ -43,6 +43,14 @@ def receipt_table(receipt: Mapping[str, Any]) -> str:
     return aligned(rows)
 
 
+def target_line(target: Mapping[str, Any]) -> str:
+    """A target of a job that has not succeeded, in one line."""
+    name = f"{target['snapshot_id'] or 'not started'} in {target['region']}"
+    if target["completed"]:
+        return f"{name}: completed"
+    return f"{name}: {target['error'] or str(target['missing_ranges']) + ' ranges missing'}"
+
+
 def aligned(rows: Sequence[tuple[str, str]]) -> str:
     """Two columns, the first as wide as its widest cell."""
     width = max(len(name) for name, _ in rows)
