@@ -124,6 +124,15 @@ def test_a_copy_of_an_encrypted_snapshot_is_encrypted_unless_it_is_asked_not_to_
     assert rig.facts(dropped["snapshot_id"])["encrypted"] is False
 
 
+def test_the_region_of_the_source_is_the_one_in_the_input_not_the_one_of_the_environment(rig: Rig) -> None:
+    blocks = {3: content(3)}
+    source = rig.snapshot(blocks, region=RECOVERY)
+    receipt = rig.copy({**request(source, HOME), "source": {"region": RECOVERY}})
+    copy = receipt["targets"][0]["snapshot_id"]
+    assert (rig.facts(copy)["region"], rig.held(copy)) == (HOME, hashes(blocks))
+    assert receipt["source"]["region"] == RECOVERY
+
+
 def test_a_dry_run_counts_and_prices_and_writes_nothing_anywhere(rig: Rig) -> None:
     source = rig.snapshot({index: content(1) for index in range(100)})
     rig.control("stats/reset", {})
