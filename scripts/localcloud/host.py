@@ -111,6 +111,8 @@ class Host:
     """Control handlers by the first path segment below ``/_local/``."""
     roles: ServiceRoles | None = None
     """Set where policies are enforced; without it everything acts as its account."""
+    target_refusal: Callable[[Mapping[str, Any], str], str] = field(default=lambda target, source_arn: "")
+    """Why a rule or schedule (its ARN) may not call a target; empty if it may."""
     _missing: list[str] = field(default_factory=list)
     _shutdown: list[Callable[[], None]] = field(default_factory=list)
 

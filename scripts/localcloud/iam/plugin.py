@@ -52,10 +52,13 @@ def install(host: Host) -> None:
     host.roles = roles
     _repair_conditions(host)
     _repair_trust(host)
-    _decide_requests(host, authorizer, record)
+    _name_resources(host)
+    _decide_requests(host, record)
     host.handlers["s3"] = _hide_missing_objects(host, host.handlers["s3"], authorizer)
     host.handlers["iam"] = _forget_decisions(host, host.handlers["iam"])
-    Targets(host, roles).plug_in()
+    targets = Targets(host, roles)
+    targets.plug_in()
+    host.target_refusal = targets.refusal
     host.control["authorize"] = _authorize(authorizer)
     host.control["iam"] = _Control(record)
 
@@ -91,7 +94,25 @@ def _repair_trust(host: Host) -> None:
     host.replace(EVALUATOR, "_principal_matches", matches)
 
 
-def _decide_requests(host: Host, authorizer: Authorizer, record: Record) -> None:
+def _name_resources(host: Host) -> None:
+    """A refusal names the resource, as in AWS (IAM user guide, "Troubleshoot access denied error messages")."""
+    base: Callable[..., Response] = host.lookup(ACTION_NAMES, "access_denied_response")
+    text: Callable[[str, str, str, bool], str] = host.lookup(ACTION_NAMES, "identity_denial_message")
+
+    def refusal(service: str, action: str, principal: str, request_id: str, **about: Any) -> Response:
+        resource = about.get("resource_arn", "*")
+        if not (about.get("error_code") or about.get("message") or about.get("resource_policy_arn")):
+            shown = f'"{resource}"' if service == "s3" else resource
+            message = text(action, principal, shown, bool(about.get("explicit_deny")))
+            if service == "ec2":
+                message = f"You are not authorized to perform this operation. {message}"
+            about["message"] = message
+        return base(service, action, principal, request_id, **about)
+
+    host.replace(ACTION_NAMES, "access_denied_response", refusal)
+
+
+def _decide_requests(host: Host, record: Record) -> None:
     enforce = host.lookup(EVALUATOR, "enforce")
     authenticate: Callable[[str, str], Any] = host.lookup(EVALUATOR, "check_credentials")
     resource_of: Callable[..., str] = host.lookup(ACTION_NAMES, "extract_resource_arn")
@@ -134,7 +155,7 @@ def _decide_requests(host: Host, authorizer: Authorizer, record: Record) -> None
 def _hide_missing_objects(host: Host, base: Handler, authorizer: Authorizer) -> Handler:
     """Only those who may list a bucket learn that an object is not there (S3 API reference, GetObject)."""
     key_of: Callable[..., str | None] = host.lookup("core.router", "extract_access_key_id")
-    denied = host.lookup(ACTION_NAMES, "access_denied_response")
+    denied: Callable[..., Response] = host.lookup(ACTION_NAMES, "access_denied_response")
     region_of: Callable[[], str] = host.lookup("core.responses", "get_region")
 
     async def handle(method: str, path: str, headers: dict[str, str], body: bytes, query: dict[str, Any]) -> Response:
@@ -143,15 +164,16 @@ def _hide_missing_objects(host: Host, base: Handler, authorizer: Authorizer) -> 
         if answer[0] != 404 or method not in ("GET", "HEAD") or not name:
             return answer
         access_key = key_of(headers, query) or ""
+        resource = f"arn:aws:s3:::{bucket}"
         listing = authorizer.decide(
             access_key=access_key or authorizer.account_of(""),
             action="s3:ListBucket",
-            resource=f"arn:aws:s3:::{bucket}",
+            resource=resource,
             region=region_of(),
         )
         if listing.allowed:
             return answer
-        status, sent, content = denied("s3", "s3:ListBucket", listing.principal, "", resource_arn=path)
+        status, sent, content = denied("s3", "s3:ListBucket", listing.principal, "", resource_arn=resource)
         return status, sent, b"" if method == "HEAD" else content
 
     return handle

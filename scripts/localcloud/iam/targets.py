@@ -1,13 +1,12 @@
 """Targets of schedules and of EventBridge rules act under their roles.
 
-A delivery that the role does not allow is refused and logged; EventBridge and Scheduler, too, drop it after
-their retries. Source: EventBridge Scheduler user guide, "Setting up the execution role" and "Universal
-targets"; EventBridge user guide, "Using IAM roles" and "Resource-based policies" (Lambda without a role).
+``localcloud.events`` asks before every delivery. Source: EventBridge Scheduler user guide, "Setting up the
+execution role" and "Universal targets"; EventBridge user guide, "Using IAM roles" and "Resource-based
+policies" (Lambda without a role).
 """
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -16,9 +15,7 @@ from localcloud.host import Host, Response, RoleRefused
 from localcloud.iam.authorizer import EVALUATOR
 from localcloud.iam.roles import RoleSessions
 
-EVENTS = "services.eventbridge"
 SCHEDULER = "services.scheduler"
-_log = logging.getLogger("localcloud.iam")
 _ACTIONS = {
     "lambda": "lambda:InvokeFunction",
     "states": "states:StartExecution",
@@ -38,38 +35,32 @@ class Targets:
         self._context = host.lookup(EVALUATOR, "EvalContext")
         self._resource_decision = host.lookup(EVALUATOR, "evaluate_resource_policy")
         self._function_policy = host.lookup("services.lambda_svc", "function_policy_for_arn")
+        self._scope = host.lookup("core.responses", "request_scope")
         self._account: Callable[[], str] = host.lookup("core.responses", "get_account_id")
         self._region: Callable[[], str] = host.lookup("core.responses", "get_region")
         self._error: Callable[[int, str, str], Response] = host.lookup(SCHEDULER, "_error")
 
     def plug_in(self) -> None:
-        deliver = self._host.lookup(EVENTS, "_invoke_target")
-
-        def deliver_if_allowed(target: Any, event: Any, rule: Any, *view: Any) -> None:
-            refusal = self.refusal(target, event, rule)
-            if refusal:
-                _log.warning("not delivered to %s: %s", target.get("Arn"), refusal)
-                return
-            deliver(target, event, rule, *view)
-
-        self._host.replace(EVENTS, "_invoke_target", deliver_if_allowed)
         for name in ("_create_schedule", "_update_schedule"):
             self._host.replace(SCHEDULER, name, self._checked(self._host.lookup(SCHEDULER, name)))
 
-    def refusal(self, target: Mapping[str, Any], event: Mapping[str, Any], rule: Mapping[str, Any]) -> str:
-        """Why the target may not be called, empty if it may."""
-        arn = str(target.get("Arn", ""))
-        scheduled = event.get("Source") == "aws.scheduler"
-        role_arn = target.get("RoleArn") or rule.get("RoleArn")
+    def refusal(self, target: Mapping[str, Any], source_arn: str) -> str:
+        """Why the rule or schedule ``source_arn`` may not call the target, empty if it may."""
+        arn, role_arn = str(target.get("Arn", "")), target.get("RoleArn")
+        region, account = source_arn.split(":")[3:5]
         if not role_arn:
-            return self._without_role(arn, rule)
-        source = self._group_arn(rule.get("GroupName", "default")) if scheduled else str(rule.get("Arn", ""))
+            return self._without_role(arn, source_arn, region=region, account=account)
+        scheduled = ":scheduler:" in source_arn
+        name = source_arn.rpartition("/")[2]
+        if scheduled:
+            # Scheduler names the group: arn:..:schedule/<group>/<name> becomes arn:..:schedule-group/<group>.
+            source_arn = source_arn.replace(":schedule/", ":schedule-group/", 1).rpartition("/")[0]
         try:
             keys = self._roles.kept_credentials(
                 role_arn=role_arn,
                 service="scheduler.amazonaws.com" if scheduled else "events.amazonaws.com",
-                source_arn=source,
-                session_name=str(rule.get("Name", "target")),
+                source_arn=source_arn,
+                session_name=name,
             )
         except RoleRefused as refused:
             return str(refused)
@@ -82,24 +73,24 @@ class Targets:
             action = _ACTIONS[service]
         else:
             return f"the local cloud knows no action for the target {arn}"
-        decision = self._roles.may(keys, action, arn, region=self._region())
+        decision = self._roles.may(keys, action, arn, region=region)
         return "" if decision.allowed else decision.reason
 
-    def _without_role(self, arn: str, rule: Mapping[str, Any]) -> str:
-        """A function's own policy has to let EventBridge in; queues and topics are the base's matter."""
+    def _without_role(self, arn: str, source_arn: str, *, region: str, account: str) -> str:
+        """A function's own policy has to let EventBridge in; queues' and topics' policies are not asked."""
         if ":lambda:" not in arn:
             return ""
-        policy = self._function_policy(arn)
-        source = str(rule.get("Arn", ""))
         asked = self._context(
             principal_arn="events.amazonaws.com",
             principal_type="Service",
             principal_account="",
             action="lambda:InvokeFunction",
             resource_arn=arn,
-            region=self._region(),
-            service_context={"aws:sourcearn": source, "aws:sourceaccount": self._account()},
+            region=region,
+            service_context={"aws:sourcearn": source_arn, "aws:sourceaccount": account},
         )
+        with self._scope(account, region):
+            policy = self._function_policy(arn)
         document = policy[0] if policy is not None else None
         if self._resource_decision(document, asked, service="events.amazonaws.com").decision == "Allow":
             return ""
