@@ -241,3 +241,12 @@ def test_a_completion_carries_count_and_linear_checksum() -> None:
         "x-amz-checksum-algorithm": "SHA256",
         "x-amz-checksum-aggregation-method": "LINEAR",
     }
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"[]", b'{"Blocks": [{"BlockIndex": 1}]}', b'{"Blocks": 5}'])
+def test_a_list_that_cannot_be_read_is_asked_for_again(body: bytes) -> None:
+    good = Answer(200, {}, b'{"Blocks": [{"BlockIndex": 1, "BlockToken": "t"}], "NextToken": "n"}')
+    ebs, transport, _ = make(Answer(200, {}, body), good)
+    page = ebs.list_blocks("snap-00000001")
+    assert (page.entries, page.next_token) == (((1, "t"),), "n")
+    assert len(transport.requests) == 2

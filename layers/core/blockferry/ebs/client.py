@@ -269,7 +269,7 @@ class EbsDirect:
             try:
                 answer = send()
                 if answer.status < 300:
-                    return read(answer)
+                    return _read(read, answer)
                 error: BlockferryError = _error(request, answer)
                 if not _may_pass(error, snapshot_is_new=snapshot_is_new):
                     raise error if isinstance(error, StaleToken) else RequestRefused(str(error)) from error
@@ -286,6 +286,13 @@ class EbsDirect:
             if attempts.out_of_time:
                 raise OutOfTime(f"{request}: no time left after {attempts.failed} attempts: {error}") from error
             raise _final(error, attempts=attempts.failed) from error
+
+
+def _read(read: Callable[[Answer], T], answer: Answer) -> T:
+    try:
+        return read(answer)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise _Corrupt(f"the answer cannot be read: {type(error).__name__}: {error}") from error
 
 
 def _final(error: BlockferryError, *, attempts: int) -> BlockferryError:

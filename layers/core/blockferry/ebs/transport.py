@@ -105,7 +105,11 @@ class SignedHttp:
             )
         except urllib3.exceptions.HTTPError as error:
             raise TransportError(f"{type(error).__name__}: {error}") from error
-        return Answer(answer.status, {k.lower(): v for k, v in answer.headers.items()}, answer.data)
+        received = {name.lower(): value for name, value in answer.headers.items()}
+        if "content-length" not in received and "transfer-encoding" not in received:
+            # A connection that breaks within the head looks like an answer without a body.
+            raise TransportError("the answer does not tell its length: its head is incomplete")
+        return Answer(answer.status, received, answer.data)
 
 
 def _pool(endpoint_url: str, *, connections: int, trust_store: str | None) -> Any:
