@@ -50,7 +50,10 @@ def install(host: Host) -> None:
     timers = Timers(clock)
     pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="events")
     deliverer = Deliverer(
-        targets=ApiTargets(endpoint_url=host.endpoint_url, refusal=lambda target, origin: ""),
+        targets=ApiTargets(
+            endpoint_url=host.endpoint_url,
+            refusal=lambda target, origin: host.target_refusal(target, origin.arn),
+        ),
         clock=clock,
         timers=timers,
         pool=pool,
