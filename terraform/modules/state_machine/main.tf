@@ -4,9 +4,14 @@ resource "aws_sfn_state_machine" "this" {
   role_arn = aws_iam_role.this.arn
   tags     = var.tags
 
-  definition = templatefile(var.definition_file, {
-    for placeholder, arn in var.function_arns : "${placeholder}_arn" => arn
-  })
+  # The ARNs of Step Functions' own integrations name the partition, which differs in China and GovCloud.
+  definition = replace(
+    templatefile(var.definition_file, {
+      for placeholder, arn in var.function_arns : "${placeholder}_arn" => arn
+    }),
+    "\"arn:aws:states:::",
+    "\"arn:${data.aws_partition.current.partition}:states:::",
+  )
 
   logging_configuration {
     level                  = var.log_level

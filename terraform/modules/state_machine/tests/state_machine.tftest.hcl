@@ -85,3 +85,15 @@ run "wrong_values_are_refused_by_name" {
 
   expect_failures = [var.name, var.role_name, var.definition_file, var.log_level, var.log_retention_in_days]
 }
+
+run "integrations_are_those_of_the_partition" {
+  override_data {
+    target = data.aws_partition.current
+    values = { partition = "aws-cn" }
+  }
+
+  assert {
+    condition     = jsondecode(aws_sfn_state_machine.this.definition).States["Check"].Resource == "arn:aws-cn:states:::lambda:invoke"
+    error_message = "A machine in China must use the integrations of its partition."
+  }
+}
