@@ -146,6 +146,19 @@ def test_a_dry_run_counts_and_prices_and_writes_nothing_anywhere(rig: Rig) -> No
     assert list(rig.workspace.job_ids()) == []
 
 
+def test_a_64_tib_volume_is_planned_by_arithmetic(rig: Rig) -> None:
+    source = rig.snapshot({0: content(1), 134_217_727: content(2)}, size_gib=65_536)
+    rig.control("stats/reset", {})
+    pointer = rig.plan({"snapshot_id": source, "targets": [{"region": RECOVERY}]})
+    ranges = rig.ranges(pointer["job_id"])
+    assert len(ranges) <= 10_000
+    assert ranges[0].first == 0
+    assert ranges[-1].stop == 134_217_728
+    assert all(one.stop == other.first for one, other in zip(ranges, ranges[1:], strict=False))
+    assert rig.calls()["ListSnapshotBlocks"] == 1
+    assert len(json.dumps(pointer)) < 1_000
+
+
 def test_planning_twice_finds_the_same_targets(rig: Rig) -> None:
     wanted = request(rig.snapshot({0: content(1)}), RECOVERY, THIRD)
     rig.plan(wanted, job_id="same")
