@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from localcloud.ebs.clock import ManualClock, Timers
 from localcloud.events.delivery import Deliverer, Delivery
-from localcloud.events.faults import Faults, parse_fault
+from localcloud.events.faults import Fault, Faults
 from localcloud.events.targets import Origin, TargetFailed
 
 QUEUE = "arn:aws:sqs:us-east-1:111122223333:work"
@@ -62,15 +62,15 @@ class Recorded:
 
 
 class Post:
-    def __init__(self, targets: Recorded, *faults: Mapping[str, Any], seed: int = 1) -> None:
+    def __init__(self, targets: Recorded, *faults: Mapping[str, Any]) -> None:
         self.targets = targets
         self.clock = ManualClock()
         self.timers = Timers(self.clock)
-        self.faults = Faults(seed=seed)
+        self.faults = Faults()
         for fault in faults:
-            self.faults.add(parse_fault(fault))
+            self.faults.add(Fault.parse(fault))
         self.deliverer = Deliverer(
-            targets=targets, clock=self.clock, timers=self.timers, pool=Here(), faults=self.faults, seed=seed
+            targets=targets, clock=self.clock, timers=self.timers, pool=Here(), faults=self.faults, seed=1
         )
 
     def send(self, payload: str = "x", origin: Origin = RULE, **target: Any) -> None:
@@ -190,7 +190,7 @@ def test_a_fault_fails_calls_as_a_busy_target_would() -> None:
 
 def test_the_same_seed_strikes_the_same_deliveries() -> None:
     def outcomes(seed: int) -> list[str]:
-        post = Post(Recorded(), {"kind": "drop", "probability": 0.5}, seed=seed)
+        post = Post(Recorded(), {"kind": "drop", "probability": 0.5, "seed": seed})
         for _ in range(40):
             post.send()
         return post.outcomes()
@@ -214,4 +214,4 @@ def test_the_same_seed_strikes_the_same_deliveries() -> None:
 )
 def test_a_fault_that_makes_no_sense_is_refused(raw: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"kind|probability|times|target|wen|copies"):
-        parse_fault(raw)
+        Fault.parse(raw)

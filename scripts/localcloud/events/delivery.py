@@ -63,12 +63,12 @@ class Deliverer:
     def deliver(self, delivery: Delivery) -> None:
         """Take a delivery on; returns at once."""
         where = {"target": delivery.arn, "origin": delivery.origin.arn}
-        if self._faults.strike(("drop",), **where):
+        if self._faults.strike("drop", **where):
             self._note(delivery, "dropped")
             return
-        again = self._faults.strike(("duplicate",), **where)
+        again = self._faults.strike("duplicate", **where)
         for _ in range(1 + (again.copies if again else 0)):
-            late = self._faults.strike(("delay",), **where)
+            late = self._faults.strike("delay", **where)
             if late:
                 self._note(delivery, "delayed")
                 self._timers.at(self._clock.now() + late.seconds, lambda: self._submit(delivery))
@@ -103,7 +103,7 @@ class Deliverer:
 
     def _attempt(self, delivery: Delivery) -> None:
         try:
-            fault = self._faults.strike(("fail",), target=delivery.arn, origin=delivery.origin.arn)
+            fault = self._faults.strike("fail", target=delivery.arn, origin=delivery.origin.arn)
             if fault:
                 raise TargetFailed(fault.error, "failed as asked for", retriable=True)
             self._targets.call(delivery.target, delivery.payload_for(delivery.attempt), delivery.origin)

@@ -21,7 +21,7 @@ from typing import Any
 from localcloud.control import proxy_to
 from localcloud.ebs.clock import Clock, OffsetClock, Timers
 from localcloud.events.delivery import Deliverer
-from localcloud.events.faults import Faults, parse_fault
+from localcloud.events.faults import Fault, Faults
 from localcloud.events.rules import Rules
 from localcloud.events.scheduler import Schedules
 from localcloud.events.targets import ApiTargets
@@ -43,9 +43,9 @@ def install(host: Host) -> None:
         raise ValueError(f"local cloud config: unknown keys in 'events': {', '.join(unknown)}")
     if config["rate_starts"] not in RATE_STARTS:
         raise ValueError(f"local cloud config: 'rate_starts' in 'events' must be one of {', '.join(RATE_STARTS)}")
-    faults = Faults(seed=config["seed"])
-    for raw in config["faults"]:
-        faults.add(parse_fault(raw))
+    faults = Faults()
+    for fault in Fault.parse_all(config["faults"]):
+        faults.add(fault)
     clock = OffsetClock()
     timers = Timers(clock)
     pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="events")
@@ -153,13 +153,14 @@ class EventsControl:
                 return {"faults": self._faults.listing()}
             case "POST", "faults":
                 try:
-                    return {"id": self._faults.add(parse_fault(request.json()))}
+                    return {"id": self._faults.add(Fault.parse(request.json()))}
                 except ValueError as error:
                     raise ControlError(str(error)) from error
             case "DELETE", "faults":
                 number = request.query.get("id", "")
                 if number and not number.isdigit():
                     raise ControlError("id must be the number of a fault")
-                self._faults.remove(int(number) if number else None)
+                if not self._faults.remove(int(number) if number else None):
+                    raise ControlError(f"there is no fault {number}", status=404)
                 return {}
         raise ControlError(f"no such control request: {request.method} /_local/events/{request.path}", status=404)
