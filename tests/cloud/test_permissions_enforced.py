@@ -7,8 +7,10 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+import boto3
 import pytest
-from blockferry.operate import JobState
+from blockferry.operate import JobState, Operator
+from botocore.exceptions import ClientError
 from cloud_rig import CloudRig, filled
 from rig import hashes
 from tools.environment import repository_root
@@ -38,7 +40,8 @@ def used(cloud: CloudRig, function: str) -> set[str]:
     return {
         call["action"]
         for call in cloud.control("iam/calls")["calls"]
-        if call["principal"].endswith(f"/{name}") and f":{cloud.info.account_id}:" in call["principal"]
+        for region in cloud.info.regions
+        if call["principal"].endswith(f":{cloud.info.account_id}:assumed-role/{name}-{region}/{name}")
     }
 
 
@@ -120,6 +123,71 @@ def test_a_copy_whose_machine_lacks_one_action_fails_and_names_it(cloud: CloudRi
     assert state.status == "FAILED"
     causes = causes_of(cloud, state)
     assert any(f"is not authorized to perform: {action}" in cause for cause in causes), causes
+
+
+@pytest.fixture
+def operator(cloud: CloudRig) -> Iterator[Operator]:
+    """A person with the policy for operators and nothing else."""
+    iam, name = cloud.client("iam"), "somebody"
+    policy = f"arn:aws:iam::{cloud.info.account_id}:policy/{PREFIX}-operator"
+    trust = {"Effect": "Allow", "Principal": {"AWS": cloud.info.account_id}, "Action": "sts:AssumeRole"}
+    document = json.dumps({"Version": "2012-10-17", "Statement": [trust]})
+    role = iam.create_role(RoleName=name, AssumeRolePolicyDocument=document)["Role"]["Arn"]
+    iam.attach_role_policy(RoleName=name, PolicyArn=policy)
+    try:
+        keys = cloud.client("sts").assume_role(RoleArn=role, RoleSessionName="operator")["Credentials"]
+        session = boto3.Session(
+            aws_access_key_id=keys["AccessKeyId"],
+            aws_secret_access_key=keys["SecretAccessKey"],
+            aws_session_token=keys["SessionToken"],
+            region_name=cloud.home,
+        )
+        yield Operator.of(region=cloud.home, session=session)
+    finally:
+        iam.detach_role_policy(RoleName=name, PolicyArn=policy)
+        iam.delete_role(RoleName=name)
+
+
+def test_the_policy_for_operators_is_enough_to_start_follow_stop_and_resume_jobs(
+    cloud: CloudRig, operator: Operator
+) -> None:
+    blocks = filled(300)
+    source = cloud.snapshot(blocks)
+    wanted = {**request(cloud, source), "options": {"blocks_per_range": 100, "max_concurrency": 1}}
+    cloud.control("ebs/config", {"latency_ms": 40})
+    try:
+        arn = operator.start("copy", wanted, job_id="operators-job")
+        cloud.until(lambda: operator.state(arn).ranges.get("succeeded", 0) >= 1)
+        operator.stop(arn, reason="test")
+        cloud.until(lambda: not operator.state(arn).running)
+    finally:
+        cloud.control("ebs/config", {"latency_ms": 0})
+    assert operator.targets("operators-job") == []  # there is no such record yet, and the operator is told so
+    operator.resume(arn)
+    cloud.until(lambda: not operator.state(arn).running)
+    state = operator.state(arn)
+    assert state.status == "SUCCEEDED", state.cause
+    assert cloud.held(state.output["targets"][0]["snapshot_id"]) == hashes(blocks)
+    assert operator.targets("operators-job") != []
+    with pytest.raises(ClientError, match="s3:GetObject"):
+        operator.s3.get_object(Bucket=cloud.info.buckets[cloud.home]["work"], Key="jobs/operators-job/plan.jsonl")
+
+
+def test_an_encrypted_copy_needs_the_keys_and_only_through_ebs(cloud: CloudRig) -> None:
+    blocks = filled(5)
+    keys = {region: cloud.client("kms", region).create_key()["KeyMetadata"]["Arn"] for region in cloud.info.regions}
+    source = cloud.snapshot(blocks, kms_key_arn=keys[cloud.home])
+    wanted = request(cloud, source)
+    wanted["targets"][0]["kms_key_arn"] = keys[cloud.recovery]
+    receipt = cloud.copy(wanted)
+    target = receipt["targets"][0]["snapshot_id"]
+    assert cloud.held(target) == hashes(blocks)
+    assert {"kms:CreateGrant", "kms:GenerateDataKeyWithoutPlaintext"} <= used(cloud, "plan_transfer")
+    assert "kms:Decrypt" in used(cloud, "move_blocks")
+    with without(cloud, f"{PREFIX}-plan-transfer-{cloud.home}", "kms:CreateGrant"):
+        state = cloud.ended(cloud.start(wanted))
+    assert state.status == "FAILED"
+    assert any("is not authorized to perform: kms:CreateGrant" in cause for cause in causes_of(cloud, state))
 
 
 def test_functions_use_only_what_they_declare_and_whatever_else_they_declare_has_a_reason(cloud: CloudRig) -> None:

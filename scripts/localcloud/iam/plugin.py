@@ -127,6 +127,8 @@ def _decide_requests(host: Host, record: Record) -> None:
             ids = [_one(value) for name, value in params.items() if re.fullmatch(r"ResourceId\.[0-9]+", name)]
             if ids and all(each.startswith("snap-") for each in ids):
                 return _ELSEWHERE
+        if service == "states" and (map_run := re.search(rb'"mapRunArn"\s*:\s*"([^"]+)"', body)):
+            return map_run.group(1).decode()
         return resource_of(service, method, path, headers, body, params, region, account)
 
     def decide(

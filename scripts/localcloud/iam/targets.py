@@ -51,7 +51,6 @@ class Targets:
         if not role_arn:
             return self._without_role(arn, source_arn, region=region, account=account)
         scheduled = ":scheduler:" in source_arn
-        name = source_arn.rpartition("/")[2]
         if scheduled:
             # Scheduler names the group: arn:..:schedule/<group>/<name> becomes arn:..:schedule-group/<group>.
             source_arn = source_arn.replace(":schedule/", ":schedule-group/", 1).rpartition("/")[0]
@@ -60,7 +59,7 @@ class Targets:
                 role_arn=role_arn,
                 service="scheduler.amazonaws.com" if scheduled else "events.amazonaws.com",
                 source_arn=source_arn,
-                session_name=name,
+                session_name="scheduler" if scheduled else "events",
             )
         except RoleRefused as refused:
             return str(refused)

@@ -47,10 +47,13 @@ data "aws_iam_policy_document" "operator" {
   }
 
   statement {
-    # Receipts and reports only: a job's plan and digests are nobody's business but the functions'.
-    sid       = "ReadReceipts"
-    actions   = ["s3:GetObject"]
-    resources = flatten([for arn in local.work_buckets : ["${arn}/jobs/*/receipt.json", "${arn}/jobs/*/report.*"]])
+    # How jobs ended only: a job's plan and digests are nobody's business but the functions'.
+    sid     = "ReadReceipts"
+    actions = ["s3:GetObject"]
+    resources = flatten([
+      for arn in local.work_buckets :
+      ["${arn}/jobs/*/receipt.json", "${arn}/jobs/*/report.*", "${arn}/jobs/*/targets.json"]
+    ])
   }
 
   statement {
@@ -59,7 +62,8 @@ data "aws_iam_policy_document" "operator" {
     resources = local.work_buckets
 
     condition {
-      test     = "StringLike"
+      # IfExists: that an object is not there is told only to those who may list, and reading it has no prefix.
+      test     = "StringLikeIfExists"
       variable = "s3:prefix"
       values   = ["jobs/*"]
     }
