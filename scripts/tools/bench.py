@@ -4,24 +4,22 @@
 and lets each contender copy it several times, the contenders in turn, each time in a fresh process. A contender
 reports its own CPU time (user + system, after imports and a warm-up) and its peak memory. Compare the ratios, not
 the absolute values.
+
+``ebs`` measures the EBS server of the local cloud itself, see ``bench_ebs``.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
-import subprocess
-import sys
 import tempfile
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tools.environment import repository_root
+from tools import bench_ebs
+from tools.bench_server import contend, ebs_server
 
 CONTENDERS = {
     "floor": "raw sockets and SHA-256, no client library, nothing listed: a limit, not a plan",
@@ -39,7 +37,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     copy.add_argument("--rounds", type=int, default=5, help="counted rounds of each contender (default: 5)")
     copy.add_argument("--threads", type=int, default=12, help="threads of boto3 and of the worker (default: 12)")
     copy.add_argument("--json", action="store_true", help="print one JSON object")
+    ebs = commands.add_parser("ebs", help="blocks per second that the local EBS server gives and takes on one core")
+    bench_ebs.add_arguments(ebs)
     options = parser.parse_args(arguments)
+    if options.benchmark == "ebs":
+        return bench_ebs.run(options)
     result = bench_copy(blocks=options.blocks, rounds=options.rounds, threads=options.threads)
     print(json.dumps(result, indent=1) if options.json else table(result))
     return 0
@@ -49,12 +51,12 @@ def bench_copy(*, blocks: int, rounds: int, threads: int) -> dict[str, Any]:
     """Medians per contender: CPU ms per block, blocks per second, peak MiB; and the ratios to boto3 and the floor."""
     runs: dict[str, list[dict[str, float]]] = {name: [] for name in CONTENDERS}
     with tempfile.TemporaryDirectory(prefix="blockferry-bench-") as name, ebs_server(Path(name)) as url:
-        snapshot_id = _contend("fill", url, snapshot="-", blocks=blocks, threads=threads)["snapshot_id"]
+        snapshot_id = contend("fill", url, snapshot="-", blocks=blocks, threads=threads)["snapshot_id"]
         for number in range(rounds):
             # In turn, and in another order each round: a drifting machine hits all of them alike.
             order = list(CONTENDERS)[number % 3 :] + list(CONTENDERS)[: number % 3]
             for contender in order:
-                runs[contender].append(_contend(contender, url, snapshot=snapshot_id, blocks=blocks, threads=threads))
+                runs[contender].append(contend(contender, url, snapshot=snapshot_id, blocks=blocks, threads=threads))
     medians = {
         name: {key: round(statistics.median(run[key] for run in measured), 3) for key in measured[0]}
         for name, measured in runs.items()
@@ -104,49 +106,3 @@ def _ratios(runs: dict[str, list[dict[str, float]]]) -> dict[str, float]:
         )
         for other in ("boto3", "floor")
     }
-
-
-@contextmanager
-def ebs_server(folder: Path) -> Iterator[str]:
-    """The EBS server of the local cloud as a process of its own; yields its URL."""
-    config, port_file = folder / "config.json", folder / "port"
-    config.write_text(json.dumps({"quotas_enabled": False, "seal_seconds": 0}))
-    arguments = ["--data-dir", str(folder / "data"), "--config", str(config), "--port-file", str(port_file)]
-    server = subprocess.Popen(
-        [sys.executable, "-m", "localcloud.ebs.server", *arguments], env=_environment(), cwd=repository_root()
-    )
-    try:
-        deadline = time.monotonic() + 20
-        while not port_file.exists():
-            if server.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError(f"the EBS server did not start (exit status {server.poll()})")
-            time.sleep(0.02)
-        yield f"http://127.0.0.1:{port_file.read_text().strip()}"
-    finally:
-        server.terminate()
-        server.wait(timeout=20)
-
-
-def _contend(contender: str, url: str, *, snapshot: str, blocks: int, threads: int) -> dict[str, Any]:
-    command = [sys.executable, "-m", "tools.bench_contenders", contender, snapshot, str(blocks), str(threads)]
-    done = subprocess.run(
-        command, env=_environment(url), cwd=repository_root(), capture_output=True, text=True, check=False
-    )
-    if done.returncode != 0:
-        raise RuntimeError(f"{contender} failed:\n{done.stderr}")
-    result: dict[str, Any] = json.loads(done.stdout)
-    return result
-
-
-def _environment(url: str | None = None) -> dict[str, str]:
-    root = repository_root()
-    environment = {
-        "PATH": os.environ["PATH"],
-        "PYTHONPATH": f"{root / 'scripts'}:{root / 'layers' / 'core'}",
-        "AWS_ACCESS_KEY_ID": "111122223333",
-        "AWS_SECRET_ACCESS_KEY": "local",
-        "AWS_REGION": "us-east-1",
-        "AWS_DEFAULT_REGION": "us-east-1",
-        "AWS_EC2_METADATA_DISABLED": "true",
-    }
-    return environment if url is None else environment | {"AWS_ENDPOINT_URL": url, "AWS_ENDPOINT_URL_EBS": url}
