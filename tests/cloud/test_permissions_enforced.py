@@ -190,6 +190,37 @@ def test_an_encrypted_copy_needs_the_keys_and_only_through_ebs(cloud: CloudRig) 
     assert any("is not authorized to perform: kms:CreateGrant" in cause for cause in causes_of(cloud, state))
 
 
+@contextlib.contextmanager
+def resume_window_of_no_time(cloud: CloudRig) -> Iterator[str]:
+    """The sweeper takes every job that ended without a receipt as given up."""
+    name, lambdas = f"{PREFIX}-sweep-jobs", cloud.client("lambda")
+    before = lambdas.get_function_configuration(FunctionName=name)["Environment"]["Variables"]
+    now = {"Variables": {**before, "BLOCKFERRY_RESUME_WINDOW_HOURS": "0"}}
+    lambdas.update_function_configuration(FunctionName=name, Environment=now)
+    try:
+        yield name
+    finally:
+        lambdas.update_function_configuration(FunctionName=name, Environment={"Variables": before})
+
+
+def test_the_sweeper_may_take_away_what_an_abandoned_job_left(cloud: CloudRig) -> None:
+    source = cloud.snapshot(filled(3))
+    before = set(cloud.snapshots())
+    with without(cloud, f"{PREFIX}-move-blocks-{cloud.home}", "ebs:PutSnapshotBlock"):
+        state = cloud.ended(cloud.start(request(cloud, source)))
+    assert state.status == "FAILED"
+    (target,) = set(cloud.snapshots()) - before
+    with resume_window_of_no_time(cloud) as name:
+        answer = cloud.client("lambda").invoke(FunctionName=name, Payload=b"{}")
+    result = json.loads(answer["Payload"].read())
+    assert "FunctionError" not in answer, result
+    assert state.job_id in result["swept"]
+    assert target in result["deleted_snapshots"]
+    assert target not in cloud.snapshots()
+    sweeping = {"ec2:DeleteSnapshot", "ec2:DescribeSnapshots", "s3:DeleteObject", "s3:PutObject"}
+    assert sweeping | {"states:DescribeExecution"} <= used(cloud, "sweep_jobs")
+
+
 def test_functions_use_only_what_they_declare_and_whatever_else_they_declare_has_a_reason(cloud: CloudRig) -> None:
     cloud.copy(request(cloud, cloud.snapshot(filled(3))))
     cloud.client("lambda").invoke(FunctionName=f"{PREFIX}-sweep-jobs", Payload=b"{}")
