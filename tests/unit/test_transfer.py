@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -154,7 +155,7 @@ def test_a_64_tib_volume_is_planned_by_arithmetic(rig: Rig) -> None:
     assert len(ranges) <= 10_000
     assert ranges[0].first == 0
     assert ranges[-1].stop == 134_217_728
-    assert all(one.stop == other.first for one, other in zip(ranges, ranges[1:], strict=False))
+    assert all(one.stop == other.first for one, other in itertools.pairwise(ranges))
     assert rig.calls()["ListSnapshotBlocks"] == 1
     assert len(json.dumps(pointer)) < 1_000
 
