@@ -130,6 +130,7 @@ def _read(visit: Visit, map_run: MapRun, items: Iterator[Item]) -> None:
 def _redrive(runner: Runner, frame: Frame, map_run: MapRun) -> None:
     if map_run.redrive_count >= MAX_MAP_RUN_REDRIVES:
         raise StateError("States.Runtime", f"The Map Run {map_run.arn} has been redriven {MAX_MAP_RUN_REDRIVES} times.")
+    runner.services.permit(runner.caller, "states:RedriveExecution", f"{map_run.child_prefix}:{map_run.identifier}")
     with map_run.changed:
         map_run.prepare_redrive(runner.services.clock.now())
     runner.event(frame, "MapRunRedriven", {"mapRunArn": map_run.arn, "redriveCount": map_run.redrive_count})
