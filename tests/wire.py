@@ -27,7 +27,6 @@ from localcloud.ebs.faults import Faults, Rule
 from moto.core.models import botocore_stubber
 from rig import DESCRIBE_REGIONS
 
-
 _NO_DELAY: Any = [(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)]
 
 
