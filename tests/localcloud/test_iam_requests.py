@@ -2,127 +2,46 @@
 
 from __future__ import annotations
 
-import base64
 import contextlib
-import hashlib
-import io
-import itertools
-import json
-import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-import boto3
 import pytest
-from botocore.config import Config
 from botocore.exceptions import ClientError
 from lambda_probe import wait_until
 from server_probe import RunningServer, running_server
 
-HOME, OTHER = "111122223333", "123456789012"
-REGION = "us-east-1"
-SNAPSHOTS = "arn:aws:ec2:*::snapshot/*"
-BLOCK = bytes(range(256)) * 2048
-EBS_ALL = ["ebs:StartSnapshot", "ebs:PutSnapshotBlock", "ebs:CompleteSnapshot", "ebs:ListSnapshotBlocks"]
-EBS_ALL += ["ebs:GetSnapshotBlock"]
-NUMBERS = itertools.count(1)
+from .iam_clients import (
+    BLOCK,
+    CONFIG,
+    HOME,
+    OTHER,
+    REGION,
+    Session,
+    document,
+    put,
+    read,
+    refused,
+    role,
+    snapshot,
+    statement,
+    trust,
+)
 
-Door = Callable[[str], str]
+SNAPSHOTS = "arn:aws:ec2:*::snapshot/*"
+EBS_ALL = [
+    "ebs:CompleteSnapshot",
+    "ebs:GetSnapshotBlock",
+    "ebs:ListSnapshotBlocks",
+    "ebs:PutSnapshotBlock",
+    "ebs:StartSnapshot",
+]
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    config = {"iam": {"enforced": True}, "ebs": {"seal_seconds": 0, "quotas_enabled": False}}
-    with running_server(tmp_path_factory.mktemp("server"), config=config) as running:
+    with running_server(tmp_path_factory.mktemp("server"), config=CONFIG) as running:
         yield running
-
-
-def statement(actions: str | list[str], resources: str | list[str] = "*", **more: Any) -> dict[str, Any]:
-    return {"Effect": "Allow", "Action": actions, "Resource": resources, **more}
-
-
-def document(*statements: Mapping[str, Any]) -> str:
-    return json.dumps({"Version": "2012-10-17", "Statement": statements})
-
-
-def trust(principal: Mapping[str, str], **condition: Any) -> str:
-    asked = {"Condition": condition} if condition else {}
-    return document({"Effect": "Allow", "Principal": principal, "Action": "sts:AssumeRole", **asked})
-
-
-def role(
-    server: RunningServer, *statements: Mapping[str, Any], account: str = HOME, trusts: str = "", **more: Any
-) -> str:
-    """The ARN of a new role that its account may assume."""
-    iam = server.client("iam", account=account)
-    name = f"role-{next(NUMBERS)}"
-    trusted = trusts or trust({"AWS": f"arn:aws:iam::{account}:root"})
-    arn = str(iam.create_role(RoleName=name, AssumeRolePolicyDocument=trusted, **more)["Role"]["Arn"])
-    if statements:
-        iam.put_role_policy(RoleName=name, PolicyName="calls", PolicyDocument=document(*statements))
-    return arn
-
-
-class Session:
-    """Clients with a session of a role; ``ebs`` at the main server's door or at the EBS server's own."""
-
-    def __init__(self, server: RunningServer, arn: str, *, account: str = HOME) -> None:
-        self.server = server
-        keys = server.client("sts", account=account).assume_role(RoleArn=arn, RoleSessionName="test")["Credentials"]
-        self.keys: dict[str, Any] = {
-            "aws_access_key_id": keys["AccessKeyId"],
-            "aws_secret_access_key": keys["SecretAccessKey"],
-            "aws_session_token": keys["SessionToken"],
-        }
-
-    def client(self, service: str, *, own_door: bool = False) -> Any:
-        health = self.server.control("GET", "health")[1]
-        return boto3.client(
-            service,
-            endpoint_url=health["ebs_endpoint_url" if own_door else "endpoint_url"],
-            region_name=REGION,
-            config=Config(retries={"total_max_attempts": 1}),
-            **self.keys,
-        )
-
-
-@contextlib.contextmanager
-def refused(code: str, *texts: str) -> Iterator[None]:
-    with pytest.raises(ClientError) as caught:
-        yield
-    error = caught.value.response["Error"]
-    assert error["Code"] == code
-    for text in texts:
-        assert text in error["Message"]
-
-
-def put(ebs: Any, snapshot_id: str, index: int = 0) -> None:
-    ebs.put_snapshot_block(
-        SnapshotId=snapshot_id,
-        BlockIndex=index,
-        BlockData=BLOCK,
-        DataLength=len(BLOCK),
-        Checksum=base64.b64encode(hashlib.sha256(BLOCK).digest()).decode(),
-        ChecksumAlgorithm="SHA256",
-    )
-
-
-def snapshot(server: RunningServer, *, account: str = HOME, **more: Any) -> str:
-    """A completed snapshot of one block, made by its account."""
-    ebs, ec2 = (server.client(service, account=account) for service in ("ebs", "ec2"))
-    snapshot_id = str(ebs.start_snapshot(VolumeSize=1, **more)["SnapshotId"])
-    put(ebs, snapshot_id)
-    ebs.complete_snapshot(SnapshotId=snapshot_id, ChangedBlocksCount=1)
-    wait_until(
-        lambda: ec2.describe_snapshots(SnapshotIds=[snapshot_id])["Snapshots"][0]["State"] == "completed", "completed"
-    )
-    return snapshot_id
-
-
-def read(ebs: Any, snapshot_id: str) -> bytes:
-    listed = ebs.list_snapshot_blocks(SnapshotId=snapshot_id)["Blocks"][0]
-    answer = ebs.get_snapshot_block(SnapshotId=snapshot_id, BlockIndex=0, BlockToken=listed["BlockToken"])
-    return bytes(answer["BlockData"].read())
 
 
 both_doors = pytest.mark.parametrize("own_door", [False, True], ids=["main_server", "ebs_server"])
@@ -340,112 +259,5 @@ def test_keys_that_nobody_knows_and_wrong_session_tokens_are_refused(server: Run
         assert caught.value.response["ResponseMetadata"]["HTTPStatusCode"] == 403
 
 
-CODE = """
-import boto3
-def handler(event, context):
-    return boto3.client("sts").get_caller_identity()["Arn"]
-"""
-
-
-def function(server: RunningServer, arn: str) -> str:
-    archive = io.BytesIO()
-    with zipfile.ZipFile(archive, "w") as opened:
-        opened.writestr("app.py", CODE)
-    name = f"function-{next(NUMBERS)}"
-    server.client("lambda").create_function(
-        FunctionName=name,
-        Runtime="python3.11",
-        Role=arn,
-        Handler="app.handler",
-        Code={"ZipFile": archive.getvalue()},
-        Timeout=30,
-    )
-    return name
-
-
-def test_a_function_that_lambda_may_not_act_for_does_not_run(server: RunningServer) -> None:
-    name = function(server, role(server))  # trusts its account, not Lambda
-    answer = server.client("lambda").invoke(FunctionName=name, Payload=b"{}")
-    assert "FunctionError" in answer
-    assert "cannot be assumed by Lambda" in answer["Payload"].read().decode()
-
-
 def test_the_root_of_an_account_may_do_everything_there(server: RunningServer) -> None:
     assert read(server.client("ebs"), snapshot(server)) == BLOCK
-
-
-MACHINE = {
-    "QueryLanguage": "JSONata",
-    "StartAt": "Map",
-    "States": {
-        "Map": {
-            "Type": "Map",
-            "Items": [1, 2],
-            "ItemProcessor": {
-                "ProcessorConfig": {"Mode": "DISTRIBUTED", "ExecutionType": "STANDARD"},
-                "StartAt": "Pass",
-                "States": {"Pass": {"Type": "Pass", "End": True}},
-            },
-            "End": True,
-        }
-    },
-}
-
-
-def test_a_machine_starts_children_only_where_its_role_may_start_executions(server: RunningServer) -> None:
-    states = server.client("stepfunctions")
-    name = f"machine-{next(NUMBERS)}"
-    machine = f"arn:aws:states:{REGION}:{HOME}:stateMachine:{name}"
-    trusts = trust({"Service": "states.amazonaws.com"}, ArnLike={"aws:SourceArn": [machine, f"{machine}/*"]})
-    arn = role(server, trusts=trusts)
-    states.create_state_machine(name=name, definition=json.dumps(MACHINE), roleArn=arn)
-
-    def ended() -> dict[str, Any]:
-        execution = states.start_execution(stateMachineArn=machine)["executionArn"]
-        wait_until(lambda: states.describe_execution(executionArn=execution)["status"] != "RUNNING", "it ends")
-        found: dict[str, Any] = states.describe_execution(executionArn=execution)
-        return found
-
-    without = ended()
-    assert (without["status"], without["error"]) == ("FAILED", "States.Permissions")
-    assert "states:StartExecution" in without["cause"]
-    server.client("iam").put_role_policy(
-        RoleName=arn.rpartition("/")[2],
-        PolicyName="calls",
-        PolicyDocument=document(statement("states:StartExecution", machine)),
-    )
-    assert ended()["status"] == "SUCCEEDED"
-
-
-def test_a_schedule_calls_its_target_only_where_its_role_may(server: RunningServer) -> None:
-    queue = server.client("sqs").create_queue(QueueName="reached")["QueueUrl"]
-    arn = f"arn:aws:sqs:{REGION}:{HOME}:reached"
-    trusts = trust(
-        {"Service": "scheduler.amazonaws.com"},
-        ArnEquals={"aws:SourceArn": f"arn:aws:scheduler:{REGION}:{HOME}:schedule-group/default"},
-    )
-    scheduler = server.client("scheduler")
-
-    def schedule(role_arn: str) -> str:
-        name = f"schedule-{next(NUMBERS)}"
-        scheduler.create_schedule(
-            Name=name,
-            ScheduleExpression="rate(1 hour)",
-            FlexibleTimeWindow={"Mode": "OFF"},
-            Target={"Arn": arn, "RoleArn": role_arn, "Input": name, "RetryPolicy": {"MaximumRetryAttempts": 0}},
-        )
-        return name
-
-    with refused("ValidationException", "must allow AWS EventBridge Scheduler to assume the role"):
-        schedule(role(server))
-    refused_one = schedule(role(server, trusts=trusts))
-    allowed_one = schedule(role(server, statement("sqs:SendMessage", arn), trusts=trusts))
-    server.control("POST", "clock", {"advance": 3700})
-
-    def bodies() -> list[str]:
-        got = server.client("sqs").receive_message(QueueUrl=queue, WaitTimeSeconds=5, MaxNumberOfMessages=10)
-        return [message["Body"] for message in got.get("Messages", [])]
-
-    assert set(bodies()) == {allowed_one}
-    deliveries = server.control("GET", "events/deliveries")[1]["deliveries"]
-    assert any(refused_one in json.dumps(each) and "sqs:SendMessage" in json.dumps(each) for each in deliveries)
