@@ -49,7 +49,7 @@ def _parser() -> argparse.ArgumentParser:
 
     start = commands.add_parser("up", help="build, start the server, apply the Terraform; print where it is")
     start.add_argument("--json", action="store_true", help="print one JSON object with endpoints, ARNs, buckets")
-    start.add_argument("--port", type=int, help="port of the server on 127.0.0.1 (default: a free one)")
+    start.add_argument("--port", type=_port, metavar="N", help="port of the server on 127.0.0.1 (default: a free one)")
     start.add_argument("--regions", metavar="HOME,RECOVERY", help="two regions (default: us-east-1,eu-west-1)")
     start.add_argument("--config", type=Path, metavar="FILE", help="JSON file with faults, delays and quotas")
     start.add_argument("--no-apply", action="store_true", help="start the server only, with nothing in it")
@@ -71,6 +71,12 @@ def _parser() -> argparse.ArgumentParser:
     logs.add_argument("--follow", "-f", action="store_true", help="go on printing what is added")
     logs.set_defaults(run=_logs)
     return parser
+
+
+def _port(text: str) -> int:
+    if not text.isdigit() or not 1 <= int(text) <= 65535:
+        raise argparse.ArgumentTypeError(f"a port is a number from 1 to 65535, not {text}")
+    return int(text)
 
 
 def _up(options: argparse.Namespace) -> int:

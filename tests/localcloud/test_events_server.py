@@ -7,12 +7,15 @@ Expectations: EventBridge Scheduler API reference (CreateSchedule, ClientToken, 
 
 from __future__ import annotations
 
+import io
 import json
+import zipfile
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
+from lambda_probe import wait_until
 from server_probe import RunningServer, running_server
 
 ROLE = "arn:aws:iam::111122223333:role/caller"
@@ -26,7 +29,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     config.write_text(json.dumps({"iam": {"enforced": True}}))
     with running_server(folder, "--config", str(config)) as running:
         iam = running.client("iam")
-        services = {"Service": ["scheduler.amazonaws.com", "events.amazonaws.com", "states.amazonaws.com"]}
+        services = {"Service": [f"{name}.amazonaws.com" for name in ("scheduler", "events", "states", "lambda")]}
         trust = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Principal": services, "Action": "sts:*"}]}
         may = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "*", "Resource": "*"}]}
         for name in ("caller", "powerless"):
@@ -292,3 +295,38 @@ def test_control_requests_that_make_no_sense_say_so(server: RunningServer) -> No
     assert server.control("POST", "clock", {})[0] == 400
     assert server.control("POST", "events/faults", {"kind": "explode"})[0] == 400
     assert server.control("GET", "events/nothing")[0] == 404
+
+
+CODE = """
+import json, os, urllib.request
+
+def handler(event, context):
+    with urllib.request.urlopen(os.environ["AWS_ENDPOINT_URL"] + "/_local/lambda/workers") as answer:
+        workers = json.load(answer)["workers"]
+    print("BUSY", sum(worker["busy"] for worker in workers))
+"""
+
+
+def test_a_day_of_invocations_waits_in_line(server: RunningServer) -> None:
+    zipped = io.BytesIO()
+    with zipfile.ZipFile(zipped, "w") as archive:
+        archive.writestr("handler.py", CODE)
+    function = server.client("lambda").create_function(
+        FunctionName="counted",
+        Runtime="python3.11",
+        Role=ROLE,
+        Handler="handler.handler",
+        Code={"ZipFile": zipped.getvalue()},
+    )
+    server.client("logs").create_log_group(logGroupName="/aws/lambda/counted")
+    schedule(server, "s", {"Arn": function["FunctionArn"]})
+
+    advance(server, 24 * 3600)
+
+    def said(what: str) -> list[str]:
+        pages = server.client("logs").get_paginator("filter_log_events")
+        found = pages.paginate(logGroupName="/aws/lambda/counted", filterPattern=what)
+        return [event["message"] for page in found for event in page["events"]]
+
+    wait_until(lambda: len(said("BUSY")) == 25, "every run is over", 30)
+    assert max(int(line.split()[-1]) for line in said("BUSY")) <= 4

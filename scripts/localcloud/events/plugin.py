@@ -20,6 +20,7 @@ from typing import Any
 
 from localcloud.control import proxy_to
 from localcloud.ebs.clock import Clock, OffsetClock, Timers
+from localcloud.events import queueing
 from localcloud.events.delivery import Deliverer
 from localcloud.events.faults import Fault, Faults
 from localcloud.events.rules import Rules
@@ -29,7 +30,7 @@ from localcloud.events.timetable import Timetable, TooManyRuns
 from localcloud.host import ControlError, ControlHandler, ControlRequest, Host
 
 RATE_STARTS = ("immediately", "after_interval")
-_CONFIG: Mapping[str, Any] = {"faults": [], "seed": 1, "rate_starts": "immediately"}
+_CONFIG: Mapping[str, Any] = {"faults": [], "seed": 1, "rate_starts": "immediately", "invocations_at_once": 4}
 _THREADS = 8
 _TICK_SECONDS = 0.5
 """How late a run may be. Scheduler promises the minute."""
@@ -43,6 +44,10 @@ def install(host: Host) -> None:
         raise ValueError(f"local cloud config: unknown keys in 'events': {', '.join(unknown)}")
     if config["rate_starts"] not in RATE_STARTS:
         raise ValueError(f"local cloud config: 'rate_starts' in 'events' must be one of {', '.join(RATE_STARTS)}")
+    at_once = config["invocations_at_once"]
+    if isinstance(at_once, bool) or not isinstance(at_once, int) or at_once < 1:
+        raise ValueError("local cloud config: 'invocations_at_once' in 'events' must be a whole number of at least 1")
+    queueing.install(host, at_once=at_once)
     faults = Faults()
     for fault in Fault.parse_all(config["faults"]):
         faults.add(fault)
