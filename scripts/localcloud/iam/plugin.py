@@ -8,6 +8,8 @@ alone knows snapshots' tags. An account's root (a 12-digit access key) may do ev
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import http.client
 import re
 from collections.abc import Callable, Mapping
@@ -185,17 +187,19 @@ def _forget_decisions(host: Host, base: Handler) -> Handler:
     """The EBS server remembers decisions for some seconds; a change of policies ends that at once."""
     address = urlsplit(host.ebs_endpoint_url)
 
+    def forget() -> None:
+        connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=5)
+        # An EBS server that has ended remembers nothing, and IAM goes on without it.
+        with contextlib.suppress(OSError, http.client.HTTPException), contextlib.closing(connection):
+            connection.request("POST", "/_local/decisions/forget", b"{}")
+            connection.getresponse().read()
+
     async def handle(method: str, path: str, headers: dict[str, str], body: bytes, query: dict[str, Any]) -> Response:
         answer = await base(method, path, headers, body, query)
         action = re.search(rb"(?:^|&)Action=(\w+)", body)
         name = action.group(1).decode() if action else _one(query.get("Action", ""))
         if answer[0] < 300 and not name.startswith(_READS):
-            connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=5)
-            try:
-                connection.request("POST", "/_local/decisions/forget", b"{}")
-                connection.getresponse().read()
-            finally:
-                connection.close()
+            await asyncio.to_thread(forget)
         return answer
 
     return handle
