@@ -6,6 +6,7 @@
 - ``GET health``: pid, addresses, regions
 - ``GET caller?access_key=..``: account and ARN that an access key stands for
 - ``POST quit``: end the server
+- ``GET, POST clock``: the clock of schedules and of the EBS server (see ``localcloud.events.plugin``)
 - ``POST authorize``: whether a key's principal may do something (see ``localcloud.iam.plugin``)
 - ``iam/...``, ``lambda/...``, ``states/...``, ``events/...``: what those parts register (see their modules)
 - ``ebs/...``: passed on to the EBS server
