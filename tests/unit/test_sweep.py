@@ -89,6 +89,22 @@ def test_a_job_given_up_loses_its_pending_targets_its_plan_and_its_digests(rig: 
     assert sweep(rig)["swept"] == []
 
 
+def test_what_a_sweep_that_died_after_its_mark_left_is_deleted_by_the_next_one(
+    rig: Rig, executions: Executions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started(rig, "old")
+    executions.states["old"] = stopped(NOW - timedelta(hours=73))
+    with monkeypatch.context() as patch:
+        patch.setattr(type(rig.workspace), "delete_all_but", lambda *_a, **_k: (_ for _ in ()).throw(SystemExit))
+        with pytest.raises(SystemExit):
+            sweep(rig)
+    assert rig.workspace.read("old", "plan.jsonl") is not None
+    sweep(rig)
+    assert rig.workspace.read("old", "plan.jsonl") is None
+    assert list(rig.workspace.stretch_keys("old")) == []
+    assert rig.workspace.job("old") is not None
+
+
 def test_a_redrive_of_a_swept_job_is_told_so(rig: Rig, executions: Executions) -> None:
     started(rig, "old")
     second = rig.ranges("old")[1]

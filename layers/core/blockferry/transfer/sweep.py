@@ -47,7 +47,13 @@ def sweep_jobs(
         seen += 1
         try:
             job = workspace.job(job_id)
-            if job is None or job.swept_at is not None or workspace.read(job_id, "receipt.json") is not None:
+            if job is None:
+                continue
+            if job.swept_at is not None:
+                # An earlier run may have ended after the mark, and a late worker may have stored digests since.
+                workspace.delete_all_but(job_id, keep=KEEP)
+                continue
+            if workspace.read(job_id, "receipt.json") is not None:
                 continue
             if not _given_up(job, aws, moment - resume_window):
                 continue
