@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 
 import pytest
 from crash_points import Execution, Proving, proving_ground
-from wire import AtServer, Call, ConnectionLost, Death, Refusal, Spoil, Spoiler
+from wire import AtServer, Call, ConnectionLost, Death, Died, Refusal, Spoil, Spoiler
 
 CALLS: Mapping[str, Mapping[str, int]] = {
     "Plan transfer": {
@@ -152,6 +153,16 @@ def once(number: int, spoil: Spoil) -> Spoiler:
     return lambda call: spoil if call.number == number else None
 
 
+def from_then_on(point: Call, spoil: Spoil) -> Spoiler:
+    """Every call of the same operation, beginning with this one."""
+
+    def spoiler(call: Call) -> Spoil | None:
+        same = (call.service, call.operation) == (point.service, point.operation)
+        return spoil if same and call.number >= point.number else None
+
+    return spoiler
+
+
 def outcome_of(execution: Execution) -> str:
     if execution.redrives:
         return "healed by redrive"
@@ -189,3 +200,81 @@ def test_one_fault_at_any_call_changes_nothing_in_the_end(ground: Ground, step: 
             continue
         proving.proved(execution, receipt, where)
         proving.points[outcome_of(execution)] += 1
+
+
+PERMANENT = {
+    "throttled for ever": ("ebs", error(400, "ThrottlingException")),
+    "denied for ever": ("ebs", error(403, "AccessDeniedException", reason="UNAUTHORIZED_ACCOUNT")),
+    "no connection for ever": ("ebs", ConnectionLost(False)),
+    "S3 denied for ever": ("s3", Refusal(403, "AccessDenied")),
+    "S3 down for ever": ("s3", Refusal(500, "InternalError")),
+    "EC2 denied for ever": ("ec2", Refusal(403, "UnauthorizedOperation")),
+}
+
+CLEAR = {"InvalidRequest", "RequestRefused", "RetryLater", "TargetFailed", "IncompleteTransfer"}
+"""The errors by which a job may end; anything else is a bug to its operator."""
+
+
+@pytest.mark.parametrize("name", PERMANENT)
+def test_a_fault_that_never_passes_fails_the_job_by_name_and_the_sweep_leaves_nothing(
+    ground: Ground, name: str
+) -> None:
+    proving, (service, spoil) = ground.proving, PERMANENT[name]
+    first: dict[tuple[str, str], Call] = {}
+    for step, call in ground.calls:
+        if call.service == service:
+            first.setdefault((step, call.operation), call)
+    for (step, operation), point in first.items():
+        where = f"{name} from {point} on ({step})"
+        execution = proving.execution()
+        proving.wire.clear(from_then_on(point, spoil))
+        receipt, failure = proving.redriven(execution, times=1)
+        assert receipt is None, where
+        assert failure is not None, where
+        assert failure.error in CLEAR, f"{where}: {failure}"
+        assert failure.cause, where
+        proving.wire.clear()
+        states = proving.started(execution.job_id)
+        if step in ("Check targets", "Write receipt") or operation == "CompleteSnapshot":
+            # The targets are proved and sealed, or EBS was never asked to seal them; the sweep takes the pending ones.
+            assert set(states.values()) <= {"completed", "pending"}, where
+        else:
+            assert "completed" not in states.values(), where
+        if execution.workspace.job(execution.job_id) is not None:
+            proving.sweep(execution)
+        left = proving.started(execution.job_id)
+        assert set(left.values()) <= {"completed"}, where
+        assert proving.strangers() == set(), where
+        proving.points["failed by name, swept"] += 1
+
+
+SWEEP_FAULTS: Mapping[str, Spoil] = {
+    "process dies before": Death(False),
+    "process dies after success": Death(True),
+    "connection lost after success": ConnectionLost(True),
+    "denied": Refusal(403, "AccessDenied"),
+    "server error": Refusal(500, "InternalError"),
+}
+
+
+@pytest.mark.parametrize("name", SWEEP_FAULTS)
+def test_a_sweep_that_fails_at_any_call_is_finished_by_the_next_one(ground: Ground, name: str) -> None:
+    proving, number = ground.proving, 0
+    while True:
+        number += 1
+        execution = proving.execution()
+        # Dead from the first block on: both targets are pending.
+        proving.wire.clear(lambda call: Death(False) if call.operation == "GetSnapshotBlock" else None)
+        _, failure = proving.redriven(execution, times=0)
+        assert failure is not None
+        assert sorted(proving.started(execution.job_id).values()) == ["pending", "pending"]
+        proving.wire.clear(once(number, SWEEP_FAULTS[name]))
+        with suppress(Died, Exception):
+            proving.sweep(execution)
+        if len(proving.wire.calls) < number:
+            break
+        where = f"{name} at {proving.wire.calls[number - 1]} (sweep)"
+        proving.wire.revive()
+        proving.abandoned(execution, where)
+        proving.points["swept by the next run"] += 1
+    assert number > 6
