@@ -139,7 +139,10 @@ def _connect(connection: http.client.HTTPConnection) -> None:
 
 
 def _is_readable(sock: socket.socket) -> bool:
-    return bool(select.select([sock], [], [], 0)[0])
+    # Not select(): it knows descriptors below 1024 only, and a busy server has more.
+    poll = select.poll()
+    poll.register(sock, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 def _hang_up(connection: http.client.HTTPConnection) -> None:
