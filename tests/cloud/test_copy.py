@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +13,8 @@ from cloud_rig import PALETTE, CloudRig, filled
 from fakes import content
 from localcloud.lifecycle import FAR_SIDE_ROLE
 from rig import hashes
+from tools.environment import repository_root
+from tools.terraform import Terraform
 
 
 def request(snapshot_id: str, *regions: str, **options: Any) -> dict[str, Any]:
@@ -81,49 +84,36 @@ def test_a_dry_run_ends_with_an_estimate_and_starts_nothing(cloud: CloudRig) -> 
     assert cloud.snapshots() == before
 
 
-def far_side(cloud: CloudRig) -> str:
-    """The role of the other account, as modules/trust makes it; returns its ARN."""
+@pytest.fixture
+def far_side(cloud: CloudRig, tmp_path: Path) -> Iterator[str]:
+    """The ARN of the role that modules/trust makes in the other account."""
     account, name = FAR_SIDE_ROLE.split(":")[4], FAR_SIDE_ROLE.rpartition("/")[2]
-    iam = cloud.client("iam", aws_access_key_id=account, aws_secret_access_key="local")
-    home = cloud.info.account_id
-    trust = {
-        "Effect": "Allow",
-        "Principal": {"AWS": f"arn:aws:iam::{home}:root"},
-        "Action": "sts:AssumeRole",
-        "Condition": {
-            "StringEquals": {"sts:ExternalId": "ferry"},
-            "ArnLike": {"aws:PrincipalArn": f"arn:aws:iam::{home}:role/blockferry-*"},
-        },
+    environment = cloud.info.environment() | {
+        "AWS_ACCESS_KEY_ID": account,
+        "AWS_PROFILE": "",
+        "AWS_CONFIG_FILE": os.devnull,
+        "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
     }
-    snapshots = [f"arn:aws:ec2:{region}::snapshot/*" for region in cloud.info.regions]
-    of_jobs = {"Null": {"aws:ResourceTag/blockferry:job-id": "false"}}
-    of_new = {"Null": {"aws:RequestTag/blockferry:job-id": "false"}}
-    statements = [
-        {"Action": ["ec2:DescribeSnapshots", "ec2:DescribeRegions"], "Resource": "*"},
-        {"Action": ["ebs:GetSnapshotBlock", "ebs:ListSnapshotBlocks"], "Resource": snapshots},
-        {"Action": "ebs:StartSnapshot", "Resource": snapshots, "Condition": of_new},
-        {"Action": "ec2:CreateTags", "Resource": snapshots},
-        {
-            "Action": ["ebs:CompleteSnapshot", "ebs:PutSnapshotBlock", "ec2:DeleteSnapshot"],
-            "Resource": snapshots,
-            "Condition": of_jobs,
-        },
-    ]
-    with contextlib.suppress(iam.exceptions.EntityAlreadyExistsException):
-        iam.create_role(RoleName=name, AssumeRolePolicyDocument=document(trust))
-        allowed = document(*({"Effect": "Allow", **statement} for statement in statements))
-        iam.put_role_policy(RoleName=name, PolicyName="snapshots", PolicyDocument=allowed)
-    return FAR_SIDE_ROLE
+    terraform = Terraform(repository_root() / "terraform" / "modules" / "trust", tmp_path, environment)
+    side = {"regions": list(cloud.info.regions)}
+    variables = {
+        "name": name,
+        "trusted": {"account_id": cloud.info.account_id},
+        "external_id": "ferry-1234",
+        "source_side": side,
+        "target_side": side,
+    }
+    terraform.init()
+    terraform.apply(variables)
+    yield FAR_SIDE_ROLE
+    terraform.destroy(variables)
 
 
-def document(*statements: Mapping[str, Any]) -> str:
-    return json.dumps({"Version": "2012-10-17", "Statement": statements})
-
-
-def test_a_copy_between_accounts_reads_and_writes_through_the_roles_that_are_named(cloud: CloudRig) -> None:
-    role = far_side(cloud)
-    other = role.split(":")[4]
-    side = {"role_arn": role, "external_id": "ferry"}
+def test_a_copy_between_accounts_reads_and_writes_through_the_roles_that_are_named(
+    cloud: CloudRig, far_side: str
+) -> None:
+    other = far_side.split(":")[4]
+    side = {"role_arn": far_side, "external_id": "ferry-1234"}
     blocks = filled(70)
 
     pulled = cloud.copy(
