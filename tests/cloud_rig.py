@@ -61,6 +61,7 @@ class CloudRig:
     def clear_faults(self) -> None:
         self.control("ebs/faults", method="DELETE")
         self.control("lambda/faults", method="DELETE")
+        self.control("faults", method="DELETE")
 
     def snapshot(
         self, blocks: Mapping[int, bytes], *, size_gib: int = 1, account: str | None = None, **more: Any

@@ -113,6 +113,8 @@ class Host:
     """Set where policies are enforced; without it everything acts as its account."""
     target_refusal: Callable[[Mapping[str, Any], str], str] = field(default=lambda target, source_arn: "")
     """Why a rule or schedule (its ARN) may not call a target; empty if it may."""
+    layers: list[Callable[[Any], Any]] = field(default_factory=list)
+    """ASGI applications around the base, the innermost first."""
     _missing: list[str] = field(default_factory=list)
     _shutdown: list[Callable[[], None]] = field(default_factory=list)
 

@@ -8,6 +8,7 @@
 - ``POST quit``: end the server
 - ``GET, POST clock``: the clock of schedules and of the EBS server (see ``localcloud.events.plugin``)
 - ``POST authorize``: whether a key's principal may do something (see ``localcloud.iam.plugin``)
+- ``faults``: faults of every service (see ``localcloud.service_faults``)
 - ``iam/...``, ``lambda/...``, ``states/...``, ``events/...``: what those parts register (see their modules)
 - ``ebs/...``: passed on to the EBS server
 
@@ -47,8 +48,9 @@ PARTS = (
     "localcloud.states.plugin",
     "localcloud.ebs.plugin",
     "localcloud.events.plugin",
+    "localcloud.service_faults",
 )
-CONFIG_PARTS = ("account_id", "ebs", "events", "iam", "lambda", "states")
+CONFIG_PARTS = ("account_id", "ebs", "events", "faults", "iam", "lambda", "states")
 SHUTDOWN_SECONDS = 2.0
 """For requests that are being answered when the server ends."""
 
@@ -237,7 +239,10 @@ async def _serve(host: Host, listener: socket.socket, *, ready_file: Path) -> No
     config.graceful_timeout = SHUTDOWN_SECONDS
     config.shutdown_timeout = SHUTDOWN_SECONDS
     config.loglevel = "WARNING"
-    application = ControlLayer(importlib.import_module("ministack.app").app, host.control, on_ready=announce)
+    base = importlib.import_module("ministack.app").app
+    for layer in host.layers:
+        base = layer(base)
+    application = ControlLayer(base, host.control, on_ready=announce)
     # hypercorn's types spell out every message; ours, like ASGI itself, leave them open.
     await serve(application, config, shutdown_trigger=stopped)  # type: ignore[arg-type]
 
