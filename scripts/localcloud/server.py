@@ -33,6 +33,7 @@ from typing import Any
 
 from localcloud.base_environment import base_environment
 from localcloud.control import ControlLayer, proxy_to
+from localcloud.ebs.config import configured
 from localcloud.ebs_process import EbsProcess, EbsProcessFailed
 from localcloud.host import ControlError, ControlRequest, HookMissing, Host
 from localcloud.iam.plugin import enforced
@@ -121,6 +122,10 @@ def read_config(path: Path | None) -> Mapping[str, Any]:
         enforced(config)
     except ValueError as error:
         raise ConfigError(f"config file {path}: {error}") from error
+    try:
+        configured(config.get("ebs", {}))
+    except (ValueError, AttributeError) as error:
+        raise ConfigError(f"config file {path}: ebs: {error}") from error
     return config
 
 

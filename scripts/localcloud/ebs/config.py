@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args, get_type_hints
 
+from localcloud.ebs.faults import Rule
+
 HIGH_QUOTA_REGIONS = ("us-east-1", "us-east-2", "us-west-2", "ap-southeast-1", "eu-west-1")
 """Regions with 5,000 Get/PutSnapshotBlock per second and account (EBS user guide, quotas)."""
 
@@ -108,6 +110,12 @@ class EbsConfig:
         if configured is not None:
             return configured
         return 5000.0 if region in HIGH_QUOTA_REGIONS else 1000.0
+
+
+def configured(part: Mapping[str, Any]) -> tuple[EbsConfig, list[Rule]]:
+    """Settings and ``faults`` of the config file's ``ebs`` part; ``ValueError`` names what is wrong."""
+    settings = {name: value for name, value in part.items() if name != "faults"}
+    return EbsConfig().merged(settings), Rule.parse_all(part.get("faults", []))
 
 
 def _checked(name: str, value: Any, hint: Any) -> Any:

@@ -19,10 +19,11 @@ from types import MappingProxyType
 from typing import Any
 
 from localcloud.ebs.callers import Callers
-from localcloud.ebs.config import EbsConfig
+from localcloud.ebs.config import EbsConfig, configured
 from localcloud.ebs.decisions import Everything, MainServerDecisions
 from localcloud.ebs.errors import EbsError
 from localcloud.ebs.events import EventSink, KeptEvents
+from localcloud.ebs.faults import Rule
 from localcloud.ebs.httpserver import HttpServer, RawRequest
 from localcloud.ebs.kms import AnyKey, MainServerKeys
 from localcloud.ebs.messages import Response, ebs_error_response
@@ -92,16 +93,16 @@ def _arguments(arguments: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def _read_config(name: str | None) -> EbsConfig:
+def _read_config(name: str | None) -> tuple[EbsConfig, list[Rule]]:
     if name is None:
-        return EbsConfig()
+        return EbsConfig(), []
     text = sys.stdin.read() if name == "-" else Path(name).read_text()
     given = json.loads(text or "{}")
     # The local cloud's own config file has one object per part; a file with settings only will do, too.
     if not _PARTS & set(given):
-        return EbsConfig().merged(given)
+        return configured(given)
     events = {_EVENT_SETTINGS.get(name, name): value for name, value in given.get("events", {}).items()}
-    return EbsConfig().merged({**given.get("ebs", {}), **events})
+    return configured({**given.get("ebs", {}), **events})
 
 
 def _write_port(port_file: Path, port: int) -> None:
@@ -119,13 +120,16 @@ def main(arguments: list[str] | None = None) -> int:
         signal.signal(number, lambda _number, _frame: stop.set())
     main_url = options.main_url.rstrip("/") if options.main_url else None
     sink: EventSink = PostedEvents(main_url) if main_url else KeptEvents()
+    config, rules = _read_config(options.config)
     service = EbsService(
         data_dir=options.data_dir,
-        config=_read_config(options.config),
+        config=config,
         keys=MainServerKeys(main_url) if main_url else AnyKey(),
         event_sink=sink,
         decisions=MainServerDecisions(main_url) if main_url else Everything(),
     )
+    for rule in rules:
+        service.faults.add(rule)
     callers = Callers(default_account=options.default_account, default_region=options.default_region, main_url=main_url)
     server = HttpServer(
         lambda request: serve_with(service, callers, request),
