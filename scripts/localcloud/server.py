@@ -240,7 +240,8 @@ async def _serve(host: Host, listener: socket.socket, *, ready_file: Path) -> No
     config.bind = [f"fd://{listener.detach()}"]
     # Longer than clients keep idle connections (Go's AWS SDK: 90 seconds). Otherwise the server closes first, and a
     # request that arrives meanwhile is carried out without an answer: the client repeats it and hears of a conflict.
-    config.keep_alive_timeout = 600
+    # Not much longer: a connection that the client has closed is kept until then, and its descriptor with it.
+    config.keep_alive_timeout = 120
     config.graceful_timeout = SHUTDOWN_SECONDS
     config.shutdown_timeout = SHUTDOWN_SECONDS
     config.loglevel = "WARNING"

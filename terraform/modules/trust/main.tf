@@ -50,7 +50,7 @@ data "aws_iam_policy_document" "trust" {
 data "aws_iam_policy_document" "this" {
   statement {
     sid     = "Describe"
-    actions = concat(["ec2:DescribeSnapshots"], var.target_side == null ? [] : ["ec2:DescribeRegions"])
+    actions = ["ec2:DescribeSnapshots"]
     # EC2 has no resource level for its Describe actions.
     resources = ["*"]
   }

@@ -59,7 +59,7 @@ run "a_target_side_changes_only_snapshots_of_jobs_and_reads_no_block" {
   assert {
     condition = toset(flatten([for statement in jsondecode(aws_iam_role_policy.this.policy).Statement : statement.Action])) == toset([
       "ebs:CompleteSnapshot", "ebs:PutSnapshotBlock", "ebs:StartSnapshot",
-      "ec2:CreateTags", "ec2:DeleteSnapshot", "ec2:DescribeRegions", "ec2:DescribeSnapshots",
+      "ec2:CreateTags", "ec2:DeleteSnapshot", "ec2:DescribeSnapshots",
     ])
     error_message = "The target side must write only."
   }
