@@ -64,7 +64,9 @@ def check_types(commands: Commands) -> list[str]:
 
 def check_unit(commands: Commands) -> list[str]:
     """Tests that need nothing but this checkout."""
-    return _pytest(commands, "tests/unit", "tests/localcloud", "tests/terraform", "-m", "not cloud")
+    # Two processes, as there are two cores: no test here shares anything with another one.
+    side_by_side = ("-n", "2", "--dist", "worksteal")
+    return _pytest(commands, "tests/unit", "tests/localcloud", "tests/terraform", "-m", "not cloud", *side_by_side)
 
 
 def check_cloud(commands: Commands) -> list[str]:

@@ -68,7 +68,7 @@ VERDICTS = [{"verdict": "true"}, {"verdict": "false"}, {"verdict": "half"}]
     ("key", "body"),
     [
         ("a.jsonl", LINES),
-        ("a.jsonl.gz", gzip.compress(LINES)),
+        ("a.jsonl.gz", gzip.compress(LINES, mtime=0)),
         ("a.jsonl.zstd", zstandard.compress(LINES)),
     ],
 )
@@ -121,8 +121,8 @@ def test_an_inventory_manifest_gives_the_objects_of_all_its_files() -> None:
     s3 = {
         "data": {"manifest.json": json.dumps(manifest).encode()},
         "inventory": {
-            "data/1.csv.gz": gzip.compress(rows),
-            "data/2.csv.gz": gzip.compress(rows.splitlines(keepends=True)[0]),
+            "data/1.csv.gz": gzip.compress(rows, mtime=0),
+            "data/2.csv.gz": gzip.compress(rows.splitlines(keepends=True)[0], mtime=0),
         },
     }
     execution = run_machine(machine(ItemReader=reader("manifest.json", InputType="MANIFEST")), s3=s3)
@@ -422,7 +422,7 @@ def test_a_map_over_nothing_succeeds_with_nothing() -> None:
 def test_a_dataset_that_breaks_off_fails_the_map_instead_of_ending_it() -> None:
     for key, body, config in (
         ("a.jsonl", b'{"n": 1}\n{"n": ', {"InputType": "JSONL"}),
-        ("a.jsonl.gz", gzip.compress(b"1\n2\n")[:-4], {"InputType": "JSONL"}),
+        ("a.jsonl.gz", gzip.compress(b"1\n2\n", mtime=0)[:-4], {"InputType": "JSONL"}),
         ("a.csv", b'n\n1\n"2', {"InputType": "CSV", "CSVHeaderLocation": "FIRST_ROW"}),
     ):
         execution = run_machine(machine(ItemReader=reader(key, **config)), s3={"data": {key: body}})

@@ -89,9 +89,18 @@ class AwsInvoker:
         started = self._call(call, arguments, metadata=True)
         if not call.resource.pattern.startswith("sync"):
             return started
-        call.submitted(started)
         client = self._clients.get("stepfunctions", call.caller, call.role_arn)
         arn = started["ExecutionArn"]
+        try:
+            # The parent may have been stopped while its child was being started: then this is where it shows.
+            call.submitted(started)
+            return self._ended(call, client, arn)
+        except Cancelled:
+            client.stop_execution(executionArn=arn, cause="The parent execution does not wait for it any more.")
+            raise
+
+    def _ended(self, call: TaskCall, client: Any, arn: str) -> Any:
+        """The result of a nested execution; ``Cancelled`` when nobody waits for it any more."""
         delay = _FIRST_POLL_SECONDS
         while not call.abandonment.event.wait(delay):
             try:
@@ -101,7 +110,6 @@ class AwsInvoker:
             if about["status"] != "RUNNING":
                 return _nested_result(about, as_json=call.resource.pattern == "sync:2")
             delay = min(delay * 1.5, _MAX_POLL_SECONDS)
-        client.stop_execution(executionArn=arn, cause="The parent execution does not wait for it any more.")
         raise Cancelled
 
 
