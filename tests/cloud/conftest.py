@@ -18,6 +18,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         item.add_marker(pytest.mark.cloud)
 
 
+WAIT_SCALE = 0.05
+
 REUSE = "BLOCKFERRY_TESTS_USE_CLOUD"
 """Set to 1 to test against the checkout's own cloud (``scripts/cloud up``) and leave it up: quicker."""
 
@@ -39,7 +41,11 @@ def cloud(directory: CloudDirectory) -> Iterator[CloudRig]:
         for name, value in info.environment().items():
             patch.setenv(name, value)
         patch.delenv("AWS_PROFILE", raising=False)
-        yield CloudRig(info)
+        rig = CloudRig(info)
+        # Waits of state machines and pauses before their retries pass quicker; nothing else does.
+        rig.control("states", {"wait_scale": WAIT_SCALE})
+        yield rig
+        rig.control("states", {"wait_scale": 1.0})
     finally:
         try:
             if not was_up:
