@@ -242,6 +242,8 @@ async def _serve(host: Host, listener: socket.socket, *, ready_file: Path) -> No
     # request that arrives meanwhile is carried out without an answer: the client repeats it and hears of a conflict.
     # Not much longer: a connection that the client has closed is kept until then, and its descriptor with it.
     config.keep_alive_timeout = 120
+    # The default closes a connection after its thousandth request, which races with the next one in the same way.
+    config.keep_alive_max_requests = 1_000_000
     config.graceful_timeout = SHUTDOWN_SECONDS
     config.shutdown_timeout = SHUTDOWN_SECONDS
     config.loglevel = "WARNING"

@@ -485,3 +485,11 @@ def test_a_dataset_must_be_in_the_machines_own_region(machines: Machines, server
         }
     )
     assert machines.run(definition)["error"] == "States.ItemReaderFailed"
+
+
+def test_deleting_a_state_machine_that_is_gone_succeeds(machines: Machines) -> None:
+    """DeleteStateMachine, API reference: its errors are InvalidArn and ValidationException only."""
+    arn = machines.create(single("arn:aws:states:::lambda:invoke", {"FunctionName": "echo", "Payload": {}}))
+    for _ in range(2):
+        answer = machines.client.delete_state_machine(stateMachineArn=arn)
+        assert answer["ResponseMetadata"]["HTTPStatusCode"] == 200
