@@ -209,6 +209,8 @@ def running_rig(monkeypatch: pytest.MonkeyPatch, settings: Mapping[str, Any] | N
             monkeypatch.setenv(name, value)
         for name in ("AWS_SESSION_TOKEN", "AWS_PROFILE", "AWS_ENDPOINT_URL"):
             monkeypatch.delenv(name, raising=False)
+        # The share of a quota that this server does not have: it would only make the tests wait.
+        monkeypatch.setattr("blockferry.transfer.complete.LISTS_PER_SECOND", 10_000.0)
         s3 = boto3.client("s3", region_name=HOME)
         s3.create_bucket(Bucket=BUCKET)
         aws = RigAws(base=boto3.Session(region_name=HOME))
