@@ -7,6 +7,7 @@ import json
 import time
 import urllib.request
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,13 +74,13 @@ class CloudRig:
         ebs = Aws(base=session).ebs(Identity(self.home), counts=RequestCounts())
         token = hashlib.sha256(f"{time.monotonic_ns()}".encode()).hexdigest()
         snapshot_id = ebs.start_snapshot(NewSnapshot(size_gib, token, "", {}, **more))
+        known = {id(data): digest_of(data) for data in {id(data): data for data in blocks.values()}.values()}
         linear = Linear()
-        known: dict[int, bytes] = {}
         for index in sorted(blocks):
-            data = blocks[index]
-            digest = known.setdefault(id(data), digest_of(data))
-            ebs.put_block(snapshot_id, index, data, digest)
-            linear.add(index, digest)
+            linear.add(index, known[id(blocks[index])])
+        with ThreadPoolExecutor(4) as pool:
+            for _ in pool.map(lambda i: ebs.put_block(snapshot_id, i, blocks[i], known[id(blocks[i])]), blocks):
+                pass
         ebs.complete_snapshot(snapshot_id, changed_blocks=len(blocks), linear_checksum=linear.value())
         self.until(lambda: self.facts(snapshot_id)["state"] == "completed")
         return snapshot_id
