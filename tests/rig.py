@@ -9,9 +9,9 @@ import base64
 import hashlib
 import json
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import boto3
@@ -78,7 +78,6 @@ class Rig:
     workspace: Workspace
     jobs: int = 0
     seconds_left: float = 900.0
-    executions: dict[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def client(self, service: str, region: str = HOME, account: str = ACCOUNT) -> Any:
         return boto3.client(service, **self.server.client_settings(account=account, region=region))
@@ -215,6 +214,3 @@ def running_rig(monkeypatch: pytest.MonkeyPatch, settings: Mapping[str, Any] | N
         s3.create_bucket(Bucket=BUCKET)
         aws = RigAws(base=boto3.Session(region_name=HOME))
         yield Rig(server, aws, Workspace(BUCKET, aws.s3(HOME)))
-
-
-MakeRig = Callable[..., Rig]
