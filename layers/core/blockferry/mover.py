@@ -25,7 +25,7 @@ class Moved:
     ``failed_sinks`` (position in the sinks, and its first error).
 
     ``digests`` holds ``(index, raw SHA-256)`` of the blocks that the source holds there (with ``zero_fill``: of
-    every index), ascending; ``next_index`` is ``range.stop`` when the range is done, else where to go on.
+    every index), ascending, but for those that are ``unchanged``; ``next_index`` is ``range.stop`` when the range is done, else where to go on.
     """
 
     range: BlockRange
@@ -66,13 +66,17 @@ def move(
             try:
                 if pace is not None:
                     pace.take()
-                block = source.read(ref) if ref is not None else Block(index, ZERO_BLOCK, ZERO_DIGEST)
+                held = ref if ref is not None and not ref.removed else None
+                block = Block(index, ZERO_BLOCK, ZERO_DIGEST) if held is None else source.read(held)
+                if block.unchanged:
+                    work.unchanged()
+                    continue
                 written = holes.writes(block.digest)
                 if written:
                     for number, sink in enumerate(sinks):
                         if number not in work.failed_sinks:
                             _write(work, number, sink, block)
-                work.finished(index, block.digest, read=ref is not None, written=written)
+                work.finished(index, block.digest, read=held is not None, written=written)
             except OutOfTime:
                 work.unfinished(index)
             except BaseException as error:
@@ -151,6 +155,10 @@ class _Work:
             self._digests.append((index, digest))
             self._read += read
             self._written += written
+
+    def unchanged(self) -> None:
+        with self._lock:
+            self._read += 1
 
     def unfinished(self, index: int) -> None:
         with self._lock:

@@ -11,19 +11,27 @@ from blockferry.blocks import BlockRange
 
 @dataclass(frozen=True, slots=True)
 class BlockRef:
-    """A block that a source holds: its index and what the source needs to read it (a block token, say)."""
+    """A block that a source holds: its index and what the source needs to read it (a block token, say).
+
+    ``removed`` marks a block that only the base of a delta holds: it reads as zeros, and nothing is asked for it.
+    """
 
     index: int
     handle: str = ""
+    removed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """A block's content: always 524,288 bytes, and their raw SHA-256, already verified."""
+    """A block's content: always 524,288 bytes, and their raw SHA-256, already verified.
+
+    ``unchanged`` says that what is written on top of holds the same content already: nothing is to be written.
+    """
 
     index: int
     data: bytes
     digest: bytes
+    unchanged: bool = False
 
 
 class BlockSource(Protocol):

@@ -70,6 +70,26 @@ class Page:
     next_token: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One entry of a list of changed blocks: the token of the block in the first and in the second snapshot.
+
+    Without ``first_token`` the block is only in the second snapshot, without ``second_token`` only in the first.
+    """
+
+    index: int
+    first_token: str | None
+    second_token: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class ChangedPage:
+    """One page of a list of changed blocks, ascending, perhaps empty, and where to go on."""
+
+    entries: tuple[Change, ...]
+    next_token: str | None
+
+
 @dataclass(frozen=True)
 class NewSnapshot:
     """A snapshot to start, as StartSnapshot takes it. ``timeout_minutes`` counts while no block is written."""
@@ -141,13 +161,35 @@ class EbsDirect:
 
         Raises ``StaleToken`` when the page token is no longer valid.
         """
-        query = {"maxResults": str(max(MIN_PAGE, min(window, MAX_PAGE)))}
-        query |= {"pageToken": page_token} if page_token else {"startingBlockIndex": str(start)}
+        query = _window(start, window, page_token)
         return self._call(
             "ListSnapshotBlocks",
             f"of {snapshot_id} in {self.region} from block {start}",
             lambda: self._send("GET", f"/snapshots/{snapshot_id}/blocks", query=query),
             lambda answer: _page(answer),
+        )
+
+    def list_changed_blocks(
+        self,
+        first_snapshot_id: str,
+        second_snapshot_id: str,
+        *,
+        start: int = 0,
+        window: int = MAX_PAGE,
+        page_token: str | None = None,
+    ) -> ChangedPage:
+        """One page of the blocks that differ between two snapshots of one lineage, as ``list_blocks`` gives them.
+
+        The window is over the indices that either snapshot holds, so a page without changes may be followed by more.
+        Raises ``RequestRefused`` from an ``EbsError`` with reason ``UNRELATED_SNAPSHOTS`` when they are not of one
+        lineage, ``StaleToken`` when the page token is no longer valid.
+        """
+        query = {"firstSnapshotId": first_snapshot_id, **_window(start, window, page_token)}
+        return self._call(
+            "ListChangedBlocks",
+            f"from {first_snapshot_id} to {second_snapshot_id} in {self.region} from block {start}",
+            lambda: self._send("GET", f"/snapshots/{second_snapshot_id}/changedblocks", query=query),
+            _changed_page,
         )
 
     def get_block(self, snapshot_id: str, index: int, token: str) -> tuple[bytes, bytes]:
@@ -331,13 +373,34 @@ def _error(request: str, answer: Answer) -> EbsError:
     return kind(request=request, status=answer.status, code=code, reason=reason, message=message)
 
 
-def _page(answer: Answer) -> Page:
+def _window(start: int, window: int, page_token: str | None) -> dict[str, str]:
+    query = {"maxResults": str(max(MIN_PAGE, min(window, MAX_PAGE)))}
+    return query | ({"pageToken": page_token} if page_token else {"startingBlockIndex": str(start)})
+
+
+def _listing(answer: Answer) -> Any:
     body = json.loads(answer.body)
     size = body.get("BlockSize")
     if size not in (None, BLOCK_SIZE):
         raise RequestRefused(f"EBS reports blocks of {size} bytes; this software knows {BLOCK_SIZE} only")
+    return body
+
+
+def _page(answer: Answer) -> Page:
+    body = _listing(answer)
     entries = tuple((int(block["BlockIndex"]), str(block["BlockToken"])) for block in body.get("Blocks") or ())
     return Page(entries, body.get("NextToken") or None)
+
+
+def _changed_page(answer: Answer) -> ChangedPage:
+    body = _listing(answer)
+    entries = []
+    for block in body.get("ChangedBlocks") or ():
+        first, second = block.get("FirstBlockToken"), block.get("SecondBlockToken")
+        if not first and not second:
+            raise _Corrupt(f"block {block['BlockIndex']} is listed as changed without any token")
+        entries.append(Change(int(block["BlockIndex"]), first or None, second or None))
+    return ChangedPage(tuple(entries), body.get("NextToken") or None)
 
 
 def _verified_block(answer: Answer) -> tuple[bytes, bytes]:

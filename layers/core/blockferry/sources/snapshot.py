@@ -6,9 +6,10 @@ import threading
 from collections.abc import Iterator
 
 from blockferry.blocks import BlockRange
-from blockferry.ebs.client import EbsDirect, StaleToken
+from blockferry.ebs.client import EbsDirect, Page, StaleToken
 from blockferry.errors import IncompleteTransfer, RetryLater
 from blockferry.ports import Block, BlockRef
+from blockferry.sources.listing import walk
 
 MAX_RELISTS = 8
 """Lists of one block in a row that each come back with a token which is already stale: give up then."""
@@ -28,36 +29,13 @@ class SnapshotSource:
         self._fresh: dict[int, str] = {}
 
     def blocks(self, within: BlockRange) -> Iterator[BlockRef]:
-        """The allocated blocks of ``within``, ascending; a page may be empty, only a missing token ends the list.
+        """The allocated blocks of ``within``, ascending. Raises what ``walk`` raises."""
 
-        Raises ``IncompleteTransfer`` when a list is not strictly ascending: counting on it would lose blocks.
-        """
-        start = within.first
-        page_token: str | None = None
-        while True:
-            try:
-                page = self._ebs.list_blocks(
-                    self._snapshot_id, start=start, window=within.stop - start, page_token=page_token
-                )
-            except StaleToken:
-                if page_token is None:
-                    raise
-                # Page tokens live 60 minutes: begin again behind the last block that was seen.
-                page_token = None
-                continue
-            for index, token in page.entries:
-                if index < start:
-                    raise IncompleteTransfer(
-                        f"the list of {self._snapshot_id} is not ascending: block {index} came where {start} or "
-                        "later was due"
-                    )
-                start = index + 1
-                if index >= within.stop:
-                    return
-                yield BlockRef(index, token)
-            page_token = page.next_token
-            if page_token is None or start >= within.stop:
-                return
+        def ask(start: int, window: int, page_token: str | None) -> Page:
+            return self._ebs.list_blocks(self._snapshot_id, start=start, window=window, page_token=page_token)
+
+        for index, token in walk(within, ask, lambda entry: entry[0], what=self._snapshot_id):
+            yield BlockRef(index, token)
 
     def read(self, ref: BlockRef) -> Block:
         """Read a listed block. Raises what ``EbsDirect.get_block`` raises, but mends stale tokens itself."""
