@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from blockferry.errors import InvalidRequest
 from blockferry.holes import HolePolicy
-from blockferry.models import CopyRequest, parse, schema
+from blockferry.models import parse, schema
+from blockferry.requests import CopyRequest
 
 ROOT = Path(__file__).resolve().parents[2]
 KEY = "arn:aws:kms:eu-west-1:111122223333:key/11111111-2222-3333-4444-555555555555"

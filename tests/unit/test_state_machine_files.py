@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from blockferry.models import CopyRequest, schema
+from blockferry.models import schema
+from blockferry.requests import CopyRequest
 from localcloud.states.validate import validate_definition
 from pydantic import BaseModel, ValidationError
 from tools.environment import repository_root

@@ -20,9 +20,10 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from blockferry import __version__
 from blockferry.errors import BlockferryError, InvalidRequest
-from blockferry.models import CopyRequest, parse
+from blockferry.models import parse
 from blockferry.operate import JobState, Operator
 from blockferry.render import receipt_table, target_line
+from blockferry.requests import CopyRequest
 from blockferry.sessions import Aws
 from blockferry.upload import upload_image
 

@@ -1,4 +1,4 @@
-"""What operators send: request models, which also give the published JSON Schemas.
+"""The parts that requests are made of, how they are parsed, and how violations are told.
 
 Input keys are a contract (see the schemas beside the state machines). Every violation is reported with the path
 of its field, all of them at once, before anything is started.
@@ -7,6 +7,7 @@ of its field, all of them at once, before anything is started.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Annotated, Any, Self, TypeVar
 
 from pydantic import (
@@ -55,7 +56,9 @@ RoleArn = Annotated[str, *_pattern(ROLE_ARN, "the ARN of an IAM role (arn:aws:ia
 KeyArn = Annotated[str, *_pattern(KEY_ARN, "the ARN of a KMS key (arn:aws:kms:<region>:<account>:key/<id>)")]
 
 
-class _Model(BaseModel):
+class Model(BaseModel):
+    """A part of a request: unknown keys are refused, and ``null`` is the same as leaving a key out."""
+
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     @model_validator(mode="before")
@@ -67,7 +70,7 @@ class _Model(BaseModel):
         return {key: value for key, value in data.items() if value is not None or key not in optional}
 
 
-class _Party(_Model):
+class Party(Model):
     """A side of a transfer: where it is and as whom to act there."""
 
     role_arn: RoleArn | None = Field(None, description="Role to assume; without one the function's own.")
@@ -82,13 +85,13 @@ class _Party(_Model):
         return self
 
 
-class Source(_Party):
+class Source(Party):
     """Where the snapshot is read."""
 
     region: Region | None = Field(None, description="Defaults to the region of the state machine.")
 
 
-class Target(_Party):
+class Target(Party):
     """A snapshot to make."""
 
     region: Region
@@ -109,13 +112,7 @@ class Target(_Party):
                 raise ValueError(
                     f"kms_key_arn names a key in {key_region}, the target is in {self.region}: name a key there"
                 )
-        for key, value in self.tags.items():
-            if key.lower().startswith(("aws:", CONTROL_PREFIX)):
-                raise ValueError(f"tags: {key!r} has a reserved prefix (aws: or {CONTROL_PREFIX})")
-            if not 1 <= len(key) <= 127 or len(value) > 255:
-                raise ValueError(f"tags: {key!r} is longer than EBS takes (127 for a key, 255 for a value)")
-        if len(self.tags) > MAX_TAGS:
-            raise ValueError(f"tags: {len(self.tags)} tags, EC2 keeps at most {MAX_TAGS}")
+        check_tags(self.tags)
         return self
 
     @property
@@ -124,7 +121,18 @@ class Target(_Party):
         return (self.region, self.role_arn, self.kms_key_arn, str(self.encrypted))
 
 
-class TransferOptions(_Model):
+def check_tags(tags: Mapping[str, str]) -> None:
+    """Raise ``ValueError`` for tags that EBS refuses or that jobs use themselves."""
+    for key, value in tags.items():
+        if key.lower().startswith(("aws:", CONTROL_PREFIX)):
+            raise ValueError(f"tags: {key!r} has a reserved prefix (aws: or {CONTROL_PREFIX})")
+        if not 1 <= len(key) <= 127 or len(value) > 255:
+            raise ValueError(f"tags: {key!r} is longer than EBS takes (127 for a key, 255 for a value)")
+    if len(tags) > MAX_TAGS:
+        raise ValueError(f"tags: {len(tags)} tags, EC2 keeps at most {MAX_TAGS}")
+
+
+class TransferOptions(Model):
     """How a transfer is carried out."""
 
     max_concurrency: int = Field(10, ge=1, le=1_000, description="Workers at the same time.")
@@ -140,32 +148,6 @@ class TransferOptions(_Model):
         description="preserve: the exact allocated set; zero_fill: every block; skip_zero: no blocks of zeros.",
     )
     dry_run: bool = Field(False, description="Report requests, bytes and cost; start and write nothing.")
-
-
-class CopyRequest(_Model):
-    """Input of the state machine ``copy``."""
-
-    snapshot_id: SnapshotId
-    source: Source = Field(default_factory=lambda: Source())
-    targets: tuple[Target, ...] = Field(min_length=1, max_length=100, strict=False)
-    options: TransferOptions = Field(default_factory=lambda: TransferOptions())
-
-    @model_validator(mode="after")
-    def _targets_differ_and_fit(self) -> Self:
-        seen: dict[tuple[str | None, ...], int] = {}
-        for number, target in enumerate(self.targets):
-            if target.place in seen:
-                raise ValueError(
-                    f"targets[{number}] is identical to targets[{seen[target.place]}] (region, role and key): "
-                    "one copy would be made twice; remove it"
-                )
-            seen[target.place] = number
-            if self.options.holes is HolePolicy.SKIP_ZERO and (target.encrypted or target.kms_key_arn):
-                raise ValueError(
-                    f"options.holes: skip_zero is not safe for targets[{number}], which is encrypted: a block that "
-                    "is absent there is not the same as a block of zeros; use preserve"
-                )
-        return self
 
 
 M = TypeVar("M", bound=BaseModel)

@@ -25,7 +25,8 @@ class Moved:
     ``failed_sinks`` (position in the sinks, and its first error).
 
     ``digests`` holds ``(index, raw SHA-256)`` of the blocks that the source holds there (with ``zero_fill``: of
-    every index), ascending, but for those that are ``unchanged``; ``next_index`` is ``range.stop`` when the range is done, else where to go on.
+    every index), ascending, without those that are ``unchanged``; ``next_index`` is ``range.stop`` when the range is
+    done, else where to go on.
     """
 
     range: BlockRange

@@ -10,13 +10,14 @@ from blockferry.ebs.client import StaleToken
 from blockferry.errors import IncompleteTransfer
 
 E = TypeVar("E")
+E_co = TypeVar("E_co", covariant=True)
 
 
-class ListPage(Protocol[E]):
+class ListPage(Protocol[E_co]):
     """A page of any list: ascending entries, perhaps none, and the token of the next page."""
 
     @property
-    def entries(self) -> tuple[E, ...]: ...
+    def entries(self) -> tuple[E_co, ...]: ...
 
     @property
     def next_token(self) -> str | None: ...

@@ -22,7 +22,8 @@ from blockferry.ebs.client import EbsDirect, RequestCounts
 from blockferry.errors import InvalidRequest, RequestRefused, RetryLater
 from blockferry.holes import HolePolicy
 from blockferry.jobs import Job, JobSource, JobTarget
-from blockferry.models import CONTROL_PREFIX, MAX_TAGS, CopyRequest, Target, parse
+from blockferry.models import CONTROL_PREFIX, MAX_TAGS, Target, parse
+from blockferry.requests import CopyRequest
 from blockferry.sessions import Aws, Identity
 from blockferry.sources.snapshot import SnapshotSource
 from blockferry.transfer.targets import assuming, start_target
