@@ -1,0 +1,322 @@
+from __future__ import annotations
+
+import gzip
+import json
+import random
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import boto3
+import pytest
+import zstandard
+from blockferry.blocks import BLOCK_SIZE, BlockRange
+from blockferry.ebs.client import RequestCounts
+from blockferry.errors import IncompleteTransfer, InvalidRequest, RequestRefused, RetryLater
+from blockferry.images import unpack
+from blockferry.images.address import Image, examine
+from blockferry.images.codecs import MAX_PIECE
+from blockferry.images.unpack import UnpackedInfo, drop_unpacked, unpack_image, unpacked
+from blockferry.retry import Clock, RetryPolicy
+from blockferry.sources.s3_image import UnpackedImageSource
+from blockferry.workspace import Workspace
+from fakes import ManualClock
+from moto import mock_aws
+
+REGION = "us-east-1"
+IMAGES = "images"
+SMALL_CHUNK = 3 * MAX_PIECE + 1_000
+"""Not a multiple of a piece, so that pieces lie across the ends of chunks."""
+
+RESERVE = 60.0
+
+
+@pytest.fixture(scope="module")
+def moto_s3() -> Iterator[Any]:
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL"):
+            patch.delenv(name, raising=False)
+        with mock_aws():
+            # One client for all tests: making it takes longer than most of them.
+            yield boto3.client("s3", region_name=REGION)
+
+
+@pytest.fixture
+def s3(moto_s3: Any) -> Any:
+    """A client of moto's S3 with an empty bucket for images and an empty work bucket."""
+    for bucket in (IMAGES, "work"):
+        moto_s3.create_bucket(Bucket=bucket)
+        for item in moto_s3.list_objects_v2(Bucket=bucket).get("Contents", ()):
+            moto_s3.delete_object(Bucket=bucket, Key=item["Key"])
+    return moto_s3
+
+
+@pytest.fixture
+def workspace(s3: Any) -> Workspace:
+    return Workspace("work", s3)
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Chunks and reads so small that little images have many of them."""
+    monkeypatch.setattr(unpack, "CHUNK_BYTES", SMALL_CHUNK)
+    monkeypatch.setattr(unpack, "PART_BYTES", 50_000)
+
+
+class TickingClock(ManualClock):
+    """A second passes whenever somebody looks: time is the number of pieces that were unpacked."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        look = self.monotonic
+
+        def tick() -> float:
+            self.advance(1.0)
+            return look()
+
+        self.monotonic = tick
+
+
+def upload(s3: Any, stream: bytes, *, codec: Any = "zstd") -> Image:
+    s3.put_object(Bucket=IMAGES, Key="disk", Body=stream)
+    return examine(s3, f"s3://{IMAGES}/disk", codec, region=REGION)
+
+
+def step(
+    s3: Any,
+    workspace: Workspace,
+    image: Image,
+    progress: Any = None,
+    *,
+    work_seconds: float = 800.0,
+    clock: Clock | None = None,
+    max_bytes: int = 1 << 40,
+    **more: Any,
+) -> dict[str, Any]:
+    return unpack_image(
+        job_id="job",
+        image=image,
+        s3=s3,
+        workspace=workspace,
+        seconds_left=RESERVE + work_seconds,
+        progress=progress,
+        max_bytes=max_bytes,
+        clock=clock or ManualClock(),
+        **more,
+    )
+
+
+def stored(workspace: Workspace) -> dict[str, bytes]:
+    """What the job holds, by name."""
+    listed = workspace.s3.list_objects_v2(Bucket="work", Prefix="jobs/job/").get("Contents", [])
+    names = [item["Key"].removeprefix("jobs/job/") for item in listed]
+    return {name: workspace.read("job", name) or b"" for name in names}
+
+
+def image_in(workspace: Workspace) -> bytes:
+    info = unpacked(workspace, "job")
+    assert info is not None
+    names = [f"image/{number:08d}.zst" for number in range(info.chunks)]
+    assert sorted(stored(workspace)) == ["image.json", *names]
+    data = b"".join(zstandard.decompress(workspace.read("job", name) or b"") for name in names)
+    assert len(data) == info.raw_bytes
+    return data
+
+
+def frames(pieces: list[bytes], codec: str) -> bytes:
+    pack: Callable[[bytes], bytes] = gzip.compress if codec == "gzip" else zstandard.compress
+    return b"".join(pack(piece) for piece in pieces)
+
+
+def pieces_of_disk(count: int) -> list[bytes]:
+    """Pieces of all lengths, smaller and larger than a chunk, some of them all zeros."""
+    dice = random.Random(5)
+    return [
+        dice.randbytes(5_000) + bytes(dice.choice((0, 1, 100, SMALL_CHUNK - 5_000, SMALL_CHUNK, 2 * SMALL_CHUNK)))
+        for _ in range(count)
+    ]
+
+
+@pytest.mark.parametrize("codec", ["gzip", "zstd"])
+def test_an_image_is_unpacked_and_read_as_it_was(s3: Any, workspace: Workspace, codec: str) -> None:
+    raw = random.Random(1).randbytes(3 * BLOCK_SIZE) + bytes(40 << 20) + b"the end"
+    image, counts = upload(s3, frames([raw], codec), codec=codec), RequestCounts()
+    result = step(s3, workspace, image, max_bytes=len(raw), counts=counts)
+    assert (result["done"], result["raw_bytes"]) == (True, len(raw))
+    assert unpacked(workspace, "job") == UnpackedInfo(raw_bytes=len(raw), chunks=2, etag=image.etag, codec=codec)  # type: ignore[arg-type]
+    assert counts.requests == {"GetObject": 1, "PutObject": 2}
+    reads = UnpackedImageSource(workspace, "job", len(raw))
+    blocks = [reads.read(ref).data for ref in reads.blocks(BlockRange(0, 2048))]
+    assert b"".join(blocks)[: len(raw)] == raw
+
+
+def test_a_chunk_is_one_checked_frame_that_tells_its_size(s3: Any, workspace: Workspace, small: None) -> None:
+    step(s3, workspace, upload(s3, frames([bytes(SMALL_CHUNK + 5)], "zstd")))
+    for name, size in (("image/00000000.zst", SMALL_CHUNK), ("image/00000001.zst", 5)):
+        parameters = zstandard.get_frame_parameters(stored(workspace)[name])
+        assert (parameters.content_size, parameters.has_checksum) == (size, True)
+    record = json.loads(stored(workspace)["image.json"])
+    assert sorted(record) == ["chunks", "codec", "etag", "format", "raw_bytes"]
+
+
+@pytest.mark.parametrize("raw_bytes", [1, SMALL_CHUNK - 1, SMALL_CHUNK, SMALL_CHUNK + 1, 2 * SMALL_CHUNK])
+def test_images_end_anywhere(s3: Any, workspace: Workspace, small: None, raw_bytes: int) -> None:
+    raw = random.Random(2).randbytes(raw_bytes)
+    assert step(s3, workspace, upload(s3, frames([raw], "zstd")), max_bytes=raw_bytes)["done"]
+    assert image_in(workspace) == raw
+
+
+@pytest.mark.parametrize("codec", ["gzip", "zstd"])
+@pytest.mark.parametrize("looks", [17, 19, 23, 29, 61])
+def test_unpacking_in_many_invocations_gives_the_same_chunks(
+    s3: Any, workspace: Workspace, small: None, codec: str, looks: int
+) -> None:
+    pieces = pieces_of_disk(40)
+    image = upload(s3, frames(pieces, codec), codec=codec)
+    step(s3, workspace, image)
+    at_once = stored(workspace)
+    assert image_in(workspace) == b"".join(pieces)
+    drop_unpacked(workspace, "job")
+    assert stored(workspace) == {}
+    progress, calls = None, 0
+    while True:
+        result = step(s3, workspace, image, progress, work_seconds=looks, clock=TickingClock())
+        calls += 1
+        if result["done"]:
+            break
+        assert unpacked(workspace, "job") is None
+        assert result["raw_bytes"] is None
+        progress = json.loads(json.dumps(result["progress"]))
+        assert progress["raw_offset"] <= progress["chunks"] * SMALL_CHUNK
+    assert calls > 2
+    assert stored(workspace) == at_once
+    # Once more what was done already, from the last progress and from the start.
+    for again in (progress, None):
+        assert step(s3, workspace, image, again)["raw_bytes"] == len(b"".join(pieces))
+        assert stored(workspace) == at_once
+
+
+@pytest.mark.parametrize("codec", ["gzip", "zstd"])
+def test_a_frame_that_takes_whole_invocations_is_refused_with_a_way_out(
+    s3: Any, workspace: Workspace, small: None, codec: str
+) -> None:
+    image = upload(s3, frames([bytes(40 * SMALL_CHUNK)], codec), codec=codec)
+    chunks = [-1]
+
+    def unpack_on() -> None:
+        progress = None
+        while True:
+            progress = step(s3, workspace, image, progress, work_seconds=40, clock=TickingClock())["progress"]
+            chunks.append(progress["chunks"])
+
+    with pytest.raises(InvalidRequest, match=rf"(?s)image s3://images/disk.*{codec} stream.*pzstd.*upload it raw"):
+        unpack_on()
+    assert chunks == sorted(set(chunks))
+    assert len(chunks) > 1
+    assert unpacked(workspace, "job") is None
+
+
+def test_another_image_under_the_same_job_begins_at_its_start(s3: Any, workspace: Workspace, small: None) -> None:
+    image = upload(s3, frames([bytes(9 * SMALL_CHUNK)] * 2, "zstd"))
+    first = step(s3, workspace, image, work_seconds=20, clock=TickingClock())
+    assert first["progress"]["chunks"] > 1
+    step(s3, workspace, image)
+    other = upload(s3, frames([b"another disk"], "zstd"))
+    assert step(s3, workspace, other, first["progress"])["done"]
+    assert image_in(workspace) == b"another disk"
+
+
+def test_an_image_larger_than_its_volume_is_refused(s3: Any, workspace: Workspace, small: None) -> None:
+    image = upload(s3, frames([bytes(1_000), bytes(1_000)], "zstd"))
+    with pytest.raises(InvalidRequest, match=r"image s3://images/disk unpacks to more than 1999 bytes"):
+        step(s3, workspace, image, max_bytes=1_999)
+    assert step(s3, workspace, image, max_bytes=2_000)["done"]
+
+
+@pytest.mark.parametrize(("codec", "stream"), [("gzip", gzip.compress(b"")), ("zstd", zstandard.compress(b""))])
+def test_an_image_of_zero_bytes_is_refused(s3: Any, workspace: Workspace, codec: str, stream: bytes) -> None:
+    with pytest.raises(InvalidRequest, match="image s3://images/disk unpacks to 0 bytes"):
+        step(s3, workspace, upload(s3, stream, codec=codec))
+    assert stored(workspace) == {}
+
+
+def test_a_damaged_image_is_refused_with_the_place_of_the_damage(s3: Any, workspace: Workspace, small: None) -> None:
+    stream = frames([random.Random(3).randbytes(5 * SMALL_CHUNK)], "zstd")
+    with pytest.raises(InvalidRequest, match=r"image s3://images/disk is damaged at byte \d+ of its zstd stream"):
+        step(s3, workspace, upload(s3, stream[:-1]))
+    assert unpacked(workspace, "job") is None
+
+
+@pytest.mark.parametrize("how", ["replaced", "deleted"])
+def test_an_image_that_changes_meanwhile_is_refused(s3: Any, workspace: Workspace, small: None, how: str) -> None:
+    image = upload(s3, frames([bytes(20 * SMALL_CHUNK)] * 20, "zstd"))
+    progress = step(s3, workspace, image, work_seconds=100, clock=TickingClock())["progress"]
+    if how == "replaced":
+        upload(s3, frames([b"another disk"], "zstd"))
+    else:
+        s3.delete_object(Bucket=IMAGES, Key="disk")
+    with pytest.raises(InvalidRequest, match=rf"s3://images/disk.*{how}.*no snapshot was started"):
+        step(s3, workspace, image, progress)
+
+
+class Refusing:
+    """An S3 client whose answers to GetObject are server errors from the ``good``-th on."""
+
+    def __init__(self, s3: Any, good: int, *, status: int = 503, code: str = "SlowDown") -> None:
+        self._s3, self._good = s3, good
+        self._answer = {"Error": {"Code": code}, "ResponseMetadata": {"HTTPStatusCode": status}}
+
+    def get_object(self, **arguments: Any) -> Any:
+        self._good -= 1
+        if self._good < 0:
+            raise self._s3.exceptions.ClientError(self._answer, "GetObject")
+        return self._s3.get_object(**arguments)
+
+
+def test_what_was_stored_before_time_ran_out_is_kept(s3: Any, workspace: Workspace, small: None) -> None:
+    pieces = [random.Random(seed).randbytes(SMALL_CHUNK) for seed in range(4)]
+    image = upload(s3, frames(pieces, "zstd"))
+    part_way = step(Refusing(s3, 20), workspace, image, work_seconds=30)
+    assert not part_way["done"]
+    assert part_way["progress"]["chunks"] == 2
+    assert step(s3, workspace, image, part_way["progress"])["done"]
+    assert image_in(workspace) == b"".join(pieces)
+
+
+def test_an_image_that_cannot_be_read_for_long_is_left_to_a_later_attempt(
+    s3: Any, workspace: Workspace, small: None
+) -> None:
+    image = upload(s3, frames([b"disk"], "zstd"))
+    with pytest.raises(RetryLater, match=r"s3://images/disk.*SlowDown"):
+        step(Refusing(s3, 0), workspace, image)
+    with pytest.raises(RetryLater, match=r"s3://images/disk could be read in time.*SlowDown"):
+        step(Refusing(s3, 0), workspace, image, work_seconds=5)
+    with pytest.raises(RequestRefused, match=r"s3://images/disk.*AccessDenied"):
+        step(Refusing(s3, 0, status=403, code="AccessDenied"), workspace, image, policy=RetryPolicy())
+
+
+def test_a_chunk_that_cannot_be_stored_fails_the_step(s3: Any, workspace: Workspace, small: None) -> None:
+    image = upload(s3, frames([bytes(9 * SMALL_CHUNK)], "zstd"))
+    s3.delete_bucket(Bucket="work")
+    with pytest.raises(s3.exceptions.NoSuchBucket):
+        step(s3, workspace, image, {"etag": image.etag, "chunks": 1, "compressed_offset": 0, "raw_offset": 0})
+
+
+def test_a_raw_image_is_not_unpacked(s3: Any, workspace: Workspace) -> None:
+    with pytest.raises(ValueError, match="raw"):
+        step(s3, workspace, upload(s3, b"disk", codec="raw"))
+
+
+def test_the_record_is_missing_or_damaged(workspace: Workspace) -> None:
+    assert unpacked(workspace, "job") is None
+    workspace.write("job", "image.json", b"{}")
+    with pytest.raises(IncompleteTransfer, match=r"s3://work/jobs/job/image\.json is damaged"):
+        unpacked(workspace, "job")
+
+
+def test_dropping_leaves_the_rest_of_the_job(s3: Any, workspace: Workspace, small: None) -> None:
+    drop_unpacked(workspace, "job")
+    workspace.write("job", "job.json", b"{}")
+    workspace.write("job", "images.txt", b"")
+    step(s3, workspace, upload(s3, frames([bytes(3 * SMALL_CHUNK)], "zstd")))
+    drop_unpacked(workspace, "job")
+    assert sorted(stored(workspace)) == ["images.txt", "job.json"]
