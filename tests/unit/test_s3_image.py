@@ -58,7 +58,7 @@ def s3(moto_s3: Any) -> Any:
 
 def refused(operation: str, status: int, code: str) -> ClientError:
     return ClientError(
-        {"Error": {"Code": code, "Message": "no"}, "ResponseMetadata": {"HTTPStatusCode": status}},  # type: ignore[typeddict-item]
+        {"Error": {"Code": code, "Message": "no"}, "ResponseMetadata": {"HTTPStatusCode": status}},
         operation,
     )
 
@@ -454,7 +454,7 @@ def test_threads_wait_for_the_one_that_fetches_and_share_its_error() -> None:
         everyone_waits.wait(10)
         return result(timeout)
 
-    chunk.data.result = wait_with_the_others  # type: ignore[method-assign]
+    chunk.data.result = wait_with_the_others
     others = [threading.Thread(target=read, args=(ref,)) for ref in refs[1:9]]
     for thread in others:
         thread.start()

@@ -142,7 +142,7 @@ def test_an_image_is_unpacked_and_read_as_it_was(s3: Any, workspace: Workspace, 
     image, counts = upload(s3, frames([raw], codec), codec=codec), RequestCounts()
     result = step(s3, workspace, image, max_bytes=len(raw), counts=counts)
     assert (result["done"], result["raw_bytes"]) == (True, len(raw))
-    assert unpacked(workspace, "job") == UnpackedInfo(raw_bytes=len(raw), chunks=2, etag=image.etag, codec=codec)  # type: ignore[arg-type]
+    assert unpacked(workspace, "job") == UnpackedInfo(raw_bytes=len(raw), chunks=2, etag=image.etag, codec=codec)
     assert counts.requests == {"GetObject": 1, "PutObject": 2}
     reads = UnpackedImageSource(workspace, "job", len(raw))
     blocks = [reads.read(ref).data for ref in reads.blocks(BlockRange(0, 2048))]

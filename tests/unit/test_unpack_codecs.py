@@ -26,7 +26,7 @@ def bitten(stream: bytes, bite: int, start: int = 0) -> Iterator[bytes]:
 
 def unpacking(stream: bytes, codec: str, *, bite: int = 1 << 20, start: RestartPoint | None = None) -> Unpacking:
     begin = start or RestartPoint()
-    return Unpacking(bitten(stream, bite, begin.compressed_offset), codec, name=NAME, start=start)  # type: ignore[arg-type]
+    return Unpacking(bitten(stream, bite, begin.compressed_offset), codec, name=NAME, start=start)
 
 
 def unpacked(stream: bytes, codec: str, *, bite: int = 1 << 20) -> bytes:
