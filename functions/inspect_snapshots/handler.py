@@ -1,0 +1,30 @@
+"""Inspect snapshots: count blocks as far as the time allows, then report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from blockferry.ebs.client import RequestCounts
+from blockferry.inspection.steps import inspect_snapshots
+from blockferry.lambdas import Context, publish_counts, resources, seconds_left, traced
+
+
+@traced
+def handler(event: Mapping[str, Any], context: Context) -> dict[str, Any]:
+    aws, workspace = resources(event["job_id"])
+    counts = RequestCounts()
+    try:
+        return inspect_snapshots(
+            job_id=event["job_id"],
+            execution_arn=event["execution_arn"],
+            started_at=event["started_at"],
+            request=event["request"],
+            progress=event.get("progress"),
+            seconds_left=seconds_left(context),
+            aws=aws,
+            workspace=workspace,
+            counts=counts,
+        )
+    finally:
+        publish_counts(counts)

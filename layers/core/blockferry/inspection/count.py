@@ -1,0 +1,318 @@
+"""Counting the blocks of snapshots and of the differences between them, window by window.
+
+A window is a stretch of block indices. Of each list a window becomes a few bitmaps (Python integers, bit 0 is the
+window's first index), so that "allocated here, but differing from both neighbours" is one line of bit arithmetic, and
+memory is the same for every size of volume. Counts only grow, and where to go on is one number.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+from blockferry.blocks import BlockRange
+from blockferry.checksums import ZERO_DIGEST
+from blockferry.ebs.client import MAX_PAGE, Change, ChangedPage, EbsDirect, Page
+from blockferry.errors import IncompleteTransfer, OutOfTime
+from blockferry.holes import HolePolicy
+from blockferry.mover import move
+from blockferry.pacing import Pace
+from blockferry.retry import Clock, Deadline
+from blockferry.sources.listing import walk
+from blockferry.sources.snapshot import SnapshotSource
+
+LISTS_PER_SECOND = 25.0
+"""Half of the quota of each list operation, which other jobs of the account share (EBS user guide, quotas)."""
+
+READS_PER_SECOND = 1_000.0
+"""GetSnapshotBlock per snapshot (EBS user guide, quotas)."""
+
+LIST_THREADS = 12
+"""Two quotas of 25 lists a second at up to a quarter of a second each (Little's law)."""
+
+READ_THREADS = 16
+
+PAGES_PER_WINDOW = 64
+"""Pages of all lists of a window together: a window takes seconds, and little is lost when time is up."""
+
+READ_RANGE = 4_096
+"""Blocks that are read in one go: bounds the digests in memory."""
+
+Pair = tuple[str, str]
+
+
+@dataclass(frozen=True)
+class Delta:
+    """How many blocks are only in the second of two snapshots, differ between them, are only in the first."""
+
+    added: int = 0
+    overwritten: int = 0
+    removed: int = 0
+
+    @property
+    def blocks(self) -> int:
+        """All of them: what has to be written on top of the first to get the second, removed ones as zeros."""
+        return self.added + self.overwritten + self.removed
+
+
+@dataclass(frozen=True)
+class DeltaBits:
+    """The same of a window, as bitmaps."""
+
+    added: int = 0
+    overwritten: int = 0
+    removed: int = 0
+
+    @property
+    def any(self) -> int:
+        return self.added | self.overwritten | self.removed
+
+    def added_to(self, delta: Delta) -> Delta:
+        return Delta(
+            delta.added + self.added.bit_count(),
+            delta.overwritten + self.overwritten.bit_count(),
+            delta.removed + self.removed.bit_count(),
+        )
+
+
+@dataclass(frozen=True)
+class Lists:
+    """What is to be counted. ``blocks`` is the number of block indices of each snapshot's volume.
+
+    ``chain`` is in order of time; its neighbours are among ``pairs``, its members among ``snapshots``.
+    """
+
+    snapshots: tuple[str, ...]
+    pairs: tuple[Pair, ...]
+    chain: tuple[str, ...]
+    blocks: Mapping[str, int]
+
+    @property
+    def total_blocks(self) -> int:
+        return max(self.blocks.values())
+
+    @property
+    def window(self) -> int:
+        """Indices of a window."""
+        return MAX_PAGE * max(1, PAGES_PER_WINDOW // (len(self.snapshots) + len(self.pairs)))
+
+
+@dataclass
+class Counts:
+    """Everything counted below ``next_index``."""
+
+    next_index: int = 0
+    allocated: dict[str, int] = field(default_factory=dict)
+    changed: dict[Pair, Delta] = field(default_factory=dict)
+    frees: dict[str, int] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "next_index": self.next_index,
+            "allocated": self.allocated,
+            "changed": {"..".join(pair): [c.added, c.overwritten, c.removed] for pair, c in self.changed.items()},
+            "frees": self.frees,
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Counts:
+        changed: dict[Pair, Delta] = {}
+        for name, numbers in data["changed"].items():
+            first, _, second = name.partition("..")
+            changed[first, second] = Delta(*numbers)
+        return cls(int(data["next_index"]), dict(data["allocated"]), changed, dict(data["frees"]))
+
+    def add(self, lists: Lists, within: BlockRange, window: Window) -> None:
+        """Take a window's blocks. Raises ``IncompleteTransfer`` when its lists contradict each other."""
+        window.refuse_contradictions(within)
+        for name, bits in window.allocated.items():
+            self.allocated[name] = self.allocated.get(name, 0) + bits.bit_count()
+        for pair, delta in window.changed.items():
+            self.changed[pair] = delta.added_to(self.changed.get(pair, Delta()))
+        for name, bits in freed(lists.chain, window).items():
+            self.frees[name] = self.frees.get(name, 0) + bits.bit_count()
+        self.next_index = within.stop
+
+
+@dataclass(frozen=True)
+class Window:
+    """The bitmaps of all lists over one stretch of indices."""
+
+    allocated: Mapping[str, int]
+    changed: Mapping[Pair, DeltaBits]
+
+    def refuse_contradictions(self, within: BlockRange) -> None:
+        for (first, second), bits in self.changed.items():
+            in_first, in_second = self.allocated.get(first), self.allocated.get(second)
+            wrong = 0
+            if in_second is not None:
+                wrong |= (bits.added | bits.overwritten) & ~in_second | bits.removed & in_second
+            if in_first is not None:
+                wrong |= (bits.removed | bits.overwritten) & ~in_first | bits.added & in_first
+            if in_first is not None and in_second is not None:
+                # What only one of the two holds differs, whatever is in it.
+                wrong |= (in_first ^ in_second) & ~bits.any
+            if wrong:
+                index = within.first + (wrong & -wrong).bit_length() - 1
+                raise IncompleteTransfer(
+                    f"EBS contradicts itself about block {index}: the list of changes from {first} to {second} does "
+                    "not fit the lists of their blocks; completed snapshots do not change, so no count can be trusted"
+                )
+
+
+def freed(chain: tuple[str, ...], window: Window) -> dict[str, int]:
+    """For each snapshot of a chain the blocks that nothing needs any more when it alone is deleted.
+
+    These are the allocated ones whose content differs from both neighbours: EBS keeps a block as long as any snapshot
+    of the volume refers to it, and what is unchanged to a neighbour is referred to by that one, too.
+    """
+    found: dict[str, int] = {}
+    for position, name in enumerate(chain):
+        bits = window.allocated[name]
+        if position > 0:
+            bits &= window.changed[chain[position - 1], name].any
+        if position + 1 < len(chain):
+            bits &= window.changed[name, chain[position + 1]].any
+        found[name] = bits
+    return found
+
+
+class ListReader:
+    """Lists of one region and identity as bitmaps, each operation at its share of its quota; any thread may ask."""
+
+    def __init__(self, ebs: EbsDirect, *, blocks: Mapping[str, int], clock: Clock) -> None:
+        self._ebs = ebs
+        self._blocks = blocks
+        self._of_snapshots = Pace(LISTS_PER_SECOND, clock=clock)
+        self._of_changes = Pace(LISTS_PER_SECOND, clock=clock)
+
+    def allocated(self, snapshot_id: str, within: BlockRange) -> int:
+        """The allocated blocks of a snapshot."""
+
+        def ask(start: int, window: int, page_token: str | None) -> Page:
+            self._of_snapshots.take()
+            return self._ebs.list_blocks(snapshot_id, start=start, window=window, page_token=page_token)
+
+        own = _below(within, self._blocks[snapshot_id])
+        if own is None:
+            return 0
+        indices = (index for index, _ in walk(own, ask, lambda entry: entry[0], what=snapshot_id))
+        return _bits(indices, within)
+
+    def changed(self, pair: Pair, within: BlockRange) -> DeltaBits:
+        """The changed blocks from the first snapshot of a pair to the second."""
+        first, second = pair
+
+        def ask(start: int, window: int, page_token: str | None) -> ChangedPage:
+            self._of_changes.take()
+            return self._ebs.list_changed_blocks(first, second, start=start, window=window, page_token=page_token)
+
+        own = _below(within, max(self._blocks[first], self._blocks[second]))
+        if own is None:
+            return DeltaBits()
+        kinds: tuple[list[int], list[int], list[int]] = ([], [], [])
+        for change in walk(own, ask, lambda each: each.index, what=f"changes from {first} to {second}"):
+            kinds[_kind(change)].append(change.index)
+        return DeltaBits(*(_bits(indices, within) for indices in kinds))
+
+
+def count_lists(
+    lists: Lists, counts: Counts, reader: ListReader, *, deadline: Deadline, threads: int = LIST_THREADS
+) -> None:
+    """Count on from ``counts.next_index`` to the end of the volume, or as far as the deadline allows."""
+    pool = ThreadPoolExecutor(max_workers=threads, thread_name_prefix="list")
+    try:
+        for within, listed in _ahead(pool, lists, counts.next_index, reader, deadline):
+            try:
+                window = listed.result()
+            except OutOfTime:
+                return
+            counts.add(lists, within, window)
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+@dataclass(frozen=True)
+class _Listed:
+    """The lists of a window, some of them still under way."""
+
+    allocated: Mapping[str, Future[int]]
+    changed: Mapping[Pair, Future[DeltaBits]]
+
+    def result(self) -> Window:
+        return Window(
+            {name: future.result() for name, future in self.allocated.items()},
+            {pair: future.result() for pair, future in self.changed.items()},
+        )
+
+
+def _ahead(
+    pool: ThreadPoolExecutor, lists: Lists, start: int, reader: ListReader, deadline: Deadline
+) -> Iterator[tuple[BlockRange, _Listed]]:
+    """The windows in order, with as many lists under way as there are threads."""
+    windows_ahead = -(-LIST_THREADS // (len(lists.snapshots) + len(lists.pairs)))
+    waiting: deque[tuple[BlockRange, _Listed]] = deque()
+    for first in range(start, lists.total_blocks, lists.window):
+        if deadline.passed():
+            break
+        within = BlockRange(first, min(first + lists.window, lists.total_blocks))
+        waiting.append(
+            (
+                within,
+                _Listed(
+                    {name: pool.submit(reader.allocated, name, within) for name in lists.snapshots},
+                    {pair: pool.submit(reader.changed, pair, within) for pair in lists.pairs},
+                ),
+            )
+        )
+        if len(waiting) > windows_ahead:
+            yield waiting.popleft()
+    yield from waiting
+
+
+@dataclass
+class Zeros:
+    """Blocks of zeros among those read below ``next_index``."""
+
+    next_index: int = 0
+    blocks_read: int = 0
+    zero_blocks: int = 0
+
+    def to_json(self) -> dict[str, int]:
+        return {"next_index": self.next_index, "blocks_read": self.blocks_read, "zero_blocks": self.zero_blocks}
+
+
+def count_zeros(
+    snapshot_id: str, total_blocks: int, zeros: Zeros, ebs: EbsDirect, *, deadline: Deadline, clock: Clock
+) -> None:
+    """Read on from ``zeros.next_index`` to the end of the volume, or as far as the deadline allows."""
+    source = SnapshotSource(ebs, snapshot_id)
+    pace = Pace(READS_PER_SECOND, clock=clock)
+    while zeros.next_index < total_blocks and not deadline.passed():
+        within = BlockRange(zeros.next_index, min(zeros.next_index + READ_RANGE, total_blocks))
+        moved = move(within, source, [], holes=HolePolicy.PRESERVE, threads=READ_THREADS, deadline=deadline, pace=pace)
+        zeros.blocks_read += len(moved.digests)
+        zeros.zero_blocks += sum(digest == ZERO_DIGEST for _, digest in moved.digests)
+        zeros.next_index = moved.next_index
+
+
+def _below(within: BlockRange, stop: int) -> BlockRange | None:
+    """A range without what lies behind a volume's end, where nothing may be asked for."""
+    return BlockRange(within.first, min(within.stop, stop)) if within.first < stop else None
+
+
+def _kind(change: Change) -> int:
+    if change.first_token is None:
+        return 0
+    return 2 if change.second_token is None else 1
+
+
+def _bits(indices: Iterable[int], within: BlockRange) -> int:
+    bits = bytearray(-(-len(within) // 8))
+    for index in indices:
+        place = index - within.first
+        bits[place >> 3] |= 1 << (place & 7)
+    return int.from_bytes(bits, "little")
