@@ -58,6 +58,13 @@ class Subject:
         return self.allocated_blocks if self.delta is None else self.delta.blocks
 
     @property
+    def unreadable(self) -> str | None:
+        """Why this software cannot read it; ``None`` when it can."""
+        if self.tier == "archive":
+            return f"{self.snapshot_id} is in the archive tier, which the EBS direct APIs cannot read; restore it first"
+        return None
+
+    @property
     def ranges(self) -> int:
         return math.ceil(self.total_blocks / blocks_per_range(self.total_blocks, BLOCKS_PER_RANGE))
 

@@ -142,6 +142,7 @@ def _s3(subject: Subject, storage_class: str) -> Choice:
         notes.append("the average of the first year if nothing is read: 1 month frequent, 2 infrequent, 9 instant")
     return Choice(
         name=f"s3_{storage_class.lower()}",
+        why_not=subject.unreadable,
         conditions=conditions,
         requests=requests,
         seconds=math.ceil(subject.blocks_read / SNAPSHOT_QUOTA_PER_SECOND),
