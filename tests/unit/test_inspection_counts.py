@@ -301,7 +301,7 @@ def test_a_list_is_not_asked_behind_the_end_of_a_smaller_volume() -> None:
     assert len([start for name, start in asked if name == "snap-b"]) == 8
 
 
-@pytest.mark.parametrize(("lists", "pages"), [(1, 64), (2, 32), (64, 1), (199, 1)])
+@pytest.mark.parametrize(("lists", "pages"), [(1, 16), (2, 8), (16, 1), (199, 1)])
 def test_a_window_is_shorter_the_more_lists_there_are(lists: int, pages: int) -> None:
     names = tuple(f"snap-{n}" for n in range(lists))
     assert Lists(names, (), (), {}).window == pages * 10_000

@@ -35,8 +35,8 @@ LIST_THREADS = 12
 
 READ_THREADS = 16
 
-PAGES_PER_WINDOW = 64
-"""Pages of all lists of a window together: a window takes seconds, and little is lost when time is up."""
+PAGES_PER_WINDOW = 16
+"""Pages of all lists of a window together: what is under way when time is up is done within seconds."""
 
 READ_RANGE = 4_096
 """Blocks that are read in one go: bounds the digests in memory."""
@@ -219,11 +219,9 @@ class ListReader:
         return DeltaBits(*(_bits(indices, within) for indices in kinds))
 
 
-def count_lists(
-    lists: Lists, counts: Counts, reader: ListReader, *, deadline: Deadline, threads: int = LIST_THREADS
-) -> None:
+def count_lists(lists: Lists, counts: Counts, reader: ListReader, *, deadline: Deadline) -> None:
     """Count on from ``counts.next_index`` to the end of the volume, or as far as the deadline allows."""
-    pool = ThreadPoolExecutor(max_workers=threads, thread_name_prefix="list")
+    pool = ThreadPoolExecutor(max_workers=LIST_THREADS, thread_name_prefix="list")
     try:
         for within, listed in _ahead(pool, lists, counts.next_index, reader, deadline):
             try:
