@@ -23,6 +23,7 @@ module "home" {
   log_retention_in_days = var.log_retention_in_days
   storage_kms_key_arn   = var.kms_key_arns.home
   snapshot_kms_key_arns = var.kms_key_arns.snapshots
+  image_bucket_names    = var.image_bucket_names
   trusted_role_arns     = var.trusted_role_arns
   permissions_boundary  = var.permissions_boundary
   alarm_topic_arns      = local.alarm_topic_arns[var.home_region]
@@ -44,6 +45,7 @@ module "recovery" {
   log_retention_in_days = var.log_retention_in_days
   storage_kms_key_arn   = var.kms_key_arns.recovery
   snapshot_kms_key_arns = var.kms_key_arns.snapshots
+  image_bucket_names    = var.image_bucket_names
   trusted_role_arns     = var.trusted_role_arns
   permissions_boundary  = var.permissions_boundary
   alarm_topic_arns      = local.alarm_topic_arns[var.recovery_region]

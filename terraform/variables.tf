@@ -163,6 +163,17 @@ variable "kms_key_arns" {
   }
 }
 
+variable "image_bucket_names" {
+  description = "Buckets of this account from which fanout may read disk images. Null: every bucket of this account. Empty: none."
+  type        = list(string)
+  default     = null
+
+  validation {
+    condition     = alltrue([for name in coalesce(var.image_bucket_names, []) : can(regex("^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$", name))])
+    error_message = "Every image bucket must be the name of a bucket, without s3:// and without a key."
+  }
+}
+
 variable "permissions_boundary" {
   description = "ARN of the permissions boundary of every role."
   type        = string

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import boto3
+import botocore.loaders
 import pytest
 from blockferry.blocks import BlockRange
 from blockferry.sessions import Aws, Identity
@@ -23,6 +24,7 @@ from blockferry.transfer.complete import complete_transfer
 from blockferry.transfer.move import move_range
 from blockferry.transfer.plan import PlanInput, plan_transfer
 from blockferry.transfer.receipt import write_receipt
+from blockferry.transfer.unpack import unpack
 from blockferry.workspace import Workspace
 from botocore.awsrequest import AWSResponse
 from localcloud.ebs.testing import RunningServer, running_server
@@ -46,6 +48,17 @@ DESCRIBE_REGIONS = (
     '<DescribeRegionsResponse xmlns="http://ec2.amazonaws.com/doc/2016-11-15/"><requestId>r</requestId>'
     f"<regionInfo>{_REGIONS}</regionInfo></DescribeRegionsResponse>"
 )
+
+
+_MODELS = botocore.loaders.create_loader()
+"""Reading the model of EC2 takes a third of a second, and every session would do it again."""
+
+
+def session() -> boto3.Session:
+    """A session in the home region that shares the service models with all others."""
+    made = boto3.Session(region_name=HOME)
+    made._session.register_component("data_loader", _MODELS)
+    return made
 
 
 class _Raw:
@@ -80,7 +93,7 @@ class Rig:
     seconds_left: float = 900.0
 
     def client(self, service: str, region: str = HOME, account: str = ACCOUNT) -> Any:
-        return boto3.client(service, **self.server.client_settings(account=account, region=region))
+        return session().client(service, **self.server.client_settings(account=account, region=region))
 
     def control(self, path: str, body: Any = None, *, method: str | None = None) -> Any:
         """Ask the server's control endpoint."""
@@ -90,6 +103,11 @@ class Rig:
         )
         with urllib.request.urlopen(request) as answer:
             return json.loads(answer.read())
+
+    def post(self, path: str, data: bytes) -> None:
+        """Send bytes to the server's control endpoint."""
+        with urllib.request.urlopen(urllib.request.Request(f"{self.server.url}/_local/{path}", data, method="POST")):
+            pass
 
     def snapshot(
         self, blocks: Mapping[int, bytes], *, size_gib: int = 1, region: str = HOME, account: str = ACCOUNT, **more: Any
@@ -120,12 +138,28 @@ class Rig:
         """Requests that reached the server, by operation."""
         return dict(self.control("stats")["calls"])
 
-    def plan(self, request: Mapping[str, Any], *, job_id: str | None = None) -> dict[str, Any]:
+    def plan(self, request: Mapping[str, Any], *, operation: str = "copy", job_id: str | None = None) -> dict[str, Any]:
+        """Plan transfer, and Unpack image where it asks for that."""
         self.jobs += 1
         job_id = job_id or f"job-{self.jobs}"
-        arn = f"arn:aws:states:{HOME}:{ACCOUNT}:execution:blockferry-copy:{job_id}"
-        event = PlanInput(job_id, arn, "2026-01-01T00:00:00.000Z", request)
-        return plan_transfer(event, aws=self.aws, workspace=self.workspace)
+        arn = f"arn:aws:states:{HOME}:{ACCOUNT}:execution:blockferry-{operation}:{job_id}"
+        event = PlanInput(operation, job_id, arn, "2026-01-01T00:00:00.000Z", request)
+        pointer = plan_transfer(event, aws=self.aws, workspace=self.workspace)
+        if pointer["unpack"] and not pointer["dry_run"]:
+            self.unpack(job_id)
+            pointer = plan_transfer(event, aws=self.aws, workspace=self.workspace)
+        return pointer
+
+    def unpack(self, job_id: str) -> None:
+        answer: dict[str, Any] = {"done": False, "progress": None}
+        while not answer["done"]:
+            answer = unpack(
+                job_id=job_id,
+                progress=answer["progress"],
+                seconds_left=self.seconds_left,
+                aws=self.aws,
+                workspace=self.workspace,
+            )
 
     def ranges(self, job_id: str) -> list[BlockRange]:
         plan = self.workspace.read(job_id, "plan.jsonl")
@@ -165,11 +199,20 @@ class Rig:
             self.control("clock", {"advance": 1})
         return write_receipt(job_id=job_id, aws=self.aws, workspace=self.workspace)
 
-    def copy(self, request: Mapping[str, Any]) -> dict[str, Any]:
+    def run(self, operation: str, request: Mapping[str, Any]) -> dict[str, Any]:
         """A whole job; returns its receipt."""
-        pointer = self.plan(request)
+        pointer = self.plan(request, operation=operation)
         self.move_all(pointer["job_id"])
         return self.finish(pointer["job_id"])
+
+    def copy(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        return self.run("copy", request)
+
+    def image_of(self, snapshot_id: str, *, size_gib: int) -> dict[int, str]:
+        """What a volume of the snapshot reads: index to SHA-256 (hex) of every block that is not all zeros."""
+        assert self.facts(snapshot_id)["volume_size"] == size_gib
+        zero = hashlib.sha256(bytes(524_288)).hexdigest()
+        return {index: digest for index, digest in self.held(snapshot_id).items() if digest != zero}
 
 
 def put(client: Any, snapshot_id: str, blocks: Mapping[int, bytes]) -> None:
@@ -210,7 +253,6 @@ def running_rig(monkeypatch: pytest.MonkeyPatch, settings: Mapping[str, Any] | N
             monkeypatch.delenv(name, raising=False)
         # The share of a quota that this server does not have: it would only make the tests wait.
         monkeypatch.setattr("blockferry.transfer.complete.LISTS_PER_SECOND", 10_000.0)
-        s3 = boto3.client("s3", region_name=HOME)
-        s3.create_bucket(Bucket=BUCKET)
-        aws = RigAws(base=boto3.Session(region_name=HOME))
+        aws = RigAws(base=session())
+        aws.s3(HOME).create_bucket(Bucket=BUCKET)
         yield Rig(server, aws, Workspace(BUCKET, aws.s3(HOME)))

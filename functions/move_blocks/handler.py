@@ -7,7 +7,7 @@ from typing import Any
 
 from blockferry.blocks import BlockRange
 from blockferry.ebs.client import RequestCounts
-from blockferry.lambdas import Context, publish_counts, resources, seconds_left, traced
+from blockferry.lambdas import Context, memory_gb, publish_counts, resources, seconds_left, traced
 from blockferry.transfer.move import move_range
 
 
@@ -22,6 +22,7 @@ def handler(event: Mapping[str, Any], context: Context) -> dict[str, Any]:
             next_index=event.get("next_index"),
             targets=tuple(event["range"]["targets"]) if "targets" in event["range"] else None,
             seconds_left=seconds_left(context),
+            memory_gb=memory_gb(),
             aws=aws,
             workspace=workspace,
             counts=counts,

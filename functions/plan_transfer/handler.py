@@ -13,7 +13,13 @@ from blockferry.transfer.plan import PlanInput, plan_transfer
 def handler(event: Mapping[str, Any], _context: Context) -> dict[str, Any]:
     aws, workspace = resources(event["job_id"])
     return plan_transfer(
-        PlanInput(event["job_id"], event["execution_arn"], event["started_at"], event["request"]),
+        PlanInput(
+            operation=event["operation"],
+            job_id=event["job_id"],
+            execution_arn=event["execution_arn"],
+            started_at=event["started_at"],
+            request=event["request"],
+        ),
         aws=aws,
         workspace=workspace,
     )

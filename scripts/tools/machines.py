@@ -15,7 +15,15 @@ Definition = Mapping[str, Any]
 # All that Terraform fills into a definition: ARNs, nothing else. (The local cloud and the linters fill
 # in the same names.)
 PLACEHOLDERS = frozenset(
-    {"plan_transfer_arn", "move_blocks_arn", "complete_transfer_arn", "check_targets_arn", "write_receipt_arn"}
+    {
+        "plan_transfer_arn",
+        "unpack_image_arn",
+        "move_blocks_arn",
+        "complete_transfer_arn",
+        "check_targets_arn",
+        "write_receipt_arn",
+        "inspect_snapshots_arn",
+    }
 )
 
 

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from blockferry.inspection.request import InspectRequest
 from blockferry.models import schema
-from blockferry.requests import CopyRequest
+from blockferry.requests import CopyRequest, FanoutRequest, SyncRequest
 from localcloud.states.validate import validate_definition
 from pydantic import BaseModel, ValidationError
 from tools.environment import repository_root
@@ -18,7 +19,12 @@ from tools.machine_rules import LAMBDA_SERVICE_ERRORS, RULES
 from tools.machines import PLACEHOLDERS, cloudformation_template, machine_files, machine_name, render, states
 
 # The model behind each machine's input. A machine that is not named here fails its tests.
-REQUESTS: dict[str, type[BaseModel]] = {"copy": CopyRequest}
+REQUESTS: dict[str, type[BaseModel]] = {
+    "copy": CopyRequest,
+    "fanout": FanoutRequest,
+    "inspect": InspectRequest,
+    "sync": SyncRequest,
+}
 
 MACHINES = pytest.mark.parametrize("file", machine_files(), ids=machine_name)
 
@@ -82,6 +88,23 @@ def test_the_published_schema_is_the_one_of_the_model(file: Path) -> None:
 def test_no_example_or_schema_is_left_of_a_machine_that_is_gone(folder: str) -> None:
     found = {path.name.split(".")[0] for path in (repository_root() / "statemachines" / folder).glob("*.json")}
     assert found == REQUESTS.keys()
+
+
+@pytest.mark.parametrize("name", ["sync", "fanout"])
+def test_the_transfers_are_one_graph_but_for_what_an_image_needs(name: str) -> None:
+    """State machines cannot share states, so the same states stand in each file; here they are kept the same."""
+    copying, other = (
+        json.loads((repository_root() / "statemachines" / f"{machine}.asl.json").read_text())["States"]
+        for machine in ("copy", name)
+    )
+    assert copying["Plan transfer"]["Arguments"]["Payload"].pop("operation") == "copy"
+    assert other["Plan transfer"]["Arguments"]["Payload"].pop("operation") == name
+    if name == "fanout":
+        for state in ("Image compressed?", "Unpack image", "Image unpacked?"):
+            del other[state]
+        assert other["Dry run?"].pop("Default") == "Image compressed?"
+        del copying["Dry run?"]["Default"]
+    assert other == copying
 
 
 def test_every_placeholder_is_a_function_of_this_repository() -> None:

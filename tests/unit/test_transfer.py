@@ -110,6 +110,7 @@ def test_description_and_tags_of_the_source_are_carried_and_those_of_the_target_
         "blockferry:job-id": receipt["job_id"],
         "blockferry:source-snapshot-id": source,
         "blockferry:source-region": HOME,
+        "blockferry:lineage": "vol-ffffffff",
         "blockferry:linear-checksum": receipt["linear_checksum"],
     }
 
@@ -141,7 +142,10 @@ def test_a_dry_run_counts_and_prices_and_writes_nothing_anywhere(rig: Rig) -> No
     assert estimate["allocated_blocks"] == 100
     assert estimate["requests"]["GetSnapshotBlock"] == 100
     assert estimate["requests"]["PutSnapshotBlock"] == 200
-    assert estimate["cost_usd"]["total"] == pytest.approx(100 * 0.000003 + 200 * 0.000006, abs=1e-3)
+    cost = estimate["cost_usd"]
+    assert (cost["GetSnapshotBlock"], cost["PutSnapshotBlock"]) == pytest.approx((0.0003, 0.0012))
+    # Both copies leave the home region: 100 MiB at 2 cents per GiB.
+    assert cost["DataTransfer"] == pytest.approx(2 * 50 / 1024 * 0.02, rel=0.08)
     assert len(rig.snapshots()) == 1
     assert not {"StartSnapshot", "PutSnapshotBlock", "CompleteSnapshot"} & rig.calls().keys()
     assert list(rig.workspace.job_ids()) == []

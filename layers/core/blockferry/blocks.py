@@ -42,6 +42,10 @@ class BlockRange:
         """What is left of the range from ``index`` on; ``None`` when nothing is."""
         return BlockRange(max(self.first, index), self.stop) if index < self.stop else None
 
+    def before(self, index: int) -> BlockRange | None:
+        """What of the range lies below ``index``; ``None`` when nothing does."""
+        return BlockRange(self.first, min(self.stop, index)) if index > self.first else None
+
 
 def blocks_of_volume(size_gib: int) -> int:
     """Number of block indices of a volume. Raises ``ValueError`` outside 1 GiB to 64 TiB."""

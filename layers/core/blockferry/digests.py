@@ -3,7 +3,7 @@
 Layout: one line of JSON (UTF-8, ends with ``\\n``), then 36 bytes per block in ascending order: the block index as
 an unsigned 32-bit big-endian number (64 TiB have 2^27 blocks) and the raw SHA-256 of the block. The line holds
 ``format``, ``first``, ``stop`` (the stretch), ``targets`` (positions of the targets that hold it), ``blocks`` (records
-that follow), ``requests`` and ``retries``.
+that follow), and what it took: ``requests``, ``retries``, ``parent_blocks`` and ``gb_seconds``.
 """
 
 from __future__ import annotations
@@ -24,7 +24,11 @@ _RECORD = struct.Struct(f">I{DIGEST_SIZE}s")
 
 @dataclass(frozen=True)
 class Stretch:
-    """The blocks ``first <= index < stop`` as one invocation left them in the job's ``targets`` (by position)."""
+    """The blocks ``first <= index < stop`` as one invocation left them in the job's ``targets`` (by position).
+
+    ``parent_blocks`` were compared with parents of targets; ``gb_seconds`` is the memory of the invocation (GB) times
+    the seconds that it took, by which Lambda is billed.
+    """
 
     first: int
     stop: int
@@ -32,6 +36,8 @@ class Stretch:
     digests: tuple[tuple[int, bytes], ...]
     requests: Mapping[str, int]
     retries: Mapping[str, int]
+    parent_blocks: int = 0
+    gb_seconds: float = 0.0
 
 
 def pack(stretch: Stretch) -> bytes:
@@ -44,6 +50,8 @@ def pack(stretch: Stretch) -> bytes:
         "blocks": len(stretch.digests),
         "requests": dict(sorted(stretch.requests.items())),
         "retries": dict(sorted(stretch.retries.items())),
+        "parent_blocks": stretch.parent_blocks,
+        "gb_seconds": stretch.gb_seconds,
     }
     records = b"".join(_RECORD.pack(index, digest) for index, digest in stretch.digests)
     return json.dumps(head).encode() + b"\n" + records
@@ -60,7 +68,14 @@ def unpack(data: bytes, *, name: str) -> Stretch:
             raise ValueError(f"{len(records)} bytes of records for {head['blocks']} blocks")
         digests = tuple(_RECORD.iter_unpack(records))
         stretch = Stretch(
-            head["first"], head["stop"], tuple(head["targets"]), digests, head["requests"], head["retries"]
+            head["first"],
+            head["stop"],
+            tuple(head["targets"]),
+            digests,
+            head["requests"],
+            head["retries"],
+            head["parent_blocks"],
+            head["gb_seconds"],
         )
     except (ValueError, KeyError, TypeError) as error:
         raise IncompleteTransfer(f"digest object {name} is damaged: {error}") from error

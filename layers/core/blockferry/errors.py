@@ -37,3 +37,11 @@ class TargetFailed(BlockferryError):
 
 class OutOfTime(BlockferryError):
     """The deadline of this invocation is near; the block was not finished and is left to the next one."""
+
+
+class ParentDiffers(BlockferryError):
+    """A snapshot that was to be built upon does not hold what it was said to hold."""
+
+
+class SourceChanged(BlockferryError):
+    """An image was replaced or deleted while it was read; what was read of it does not belong together."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import BaseModel, ConfigDict
 
 from blockferry.holes import HolePolicy
@@ -12,27 +14,61 @@ class _Record(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class JobSource(_Record):
-    """The snapshot that is read, as it was when the job was planned. ``start_time`` is ISO 8601."""
-
-    snapshot_id: str
+class _Origin(_Record):
     region: str
     role_arn: str | None
     external_id: str | None
-    owner_id: str
-    volume_id: str
-    size_gib: int
-    start_time: str
-    encrypted: bool
-    full_size_bytes: int | None
 
     @property
     def identity(self) -> Identity:
         return Identity(self.region, self.role_arn, self.external_id)
 
 
+class BaseSnapshot(_Record):
+    """The earlier snapshot of a delta, in the same place as the later one. ``start_time`` is ISO 8601."""
+
+    snapshot_id: str
+    size_gib: int
+    start_time: str
+
+
+class JobSnapshot(_Origin):
+    """The snapshot that is read, as it was when the job was planned; with ``base`` only what changed since then."""
+
+    kind: Literal["snapshot"] = "snapshot"
+    snapshot_id: str
+    owner_id: str
+    volume_id: str
+    size_gib: int
+    start_time: str
+    encrypted: bool
+    full_size_bytes: int | None
+    lineage: str
+    base: BaseSnapshot | None = None
+
+    @property
+    def name(self) -> str:
+        return self.snapshot_id
+
+
+class JobImage(_Origin):
+    """The disk image that is read. ``size_bytes`` is the object's, ``raw_bytes`` the disk's, 0 until it is unpacked."""
+
+    kind: Literal["image"] = "image"
+    uri: str
+    etag: str
+    size_bytes: int
+    codec: Literal["raw", "gzip", "zstd"]
+    raw_bytes: int
+
+    @property
+    def name(self) -> str:
+        return self.uri
+
+
 class JobTarget(_Record):
-    """A snapshot that is made; ``snapshot_id`` is empty until it is started."""
+    """A snapshot that is made; ``snapshot_id`` is empty until it is started. ``parent_snapshot_id`` is what it is made
+    on top of; ``parent_size_gib`` and ``parent_encrypted`` tell of that one."""
 
     region: str
     role_arn: str | None
@@ -41,6 +77,10 @@ class JobTarget(_Record):
     encrypted: bool | None
     description: str
     tags: dict[str, str]
+    size_gib: int
+    parent_snapshot_id: str | None = None
+    parent_size_gib: int = 0
+    parent_encrypted: bool = False
     snapshot_id: str = ""
 
     @property
@@ -52,6 +92,7 @@ class Job(_Record):
     """Everything the steps of a job need to know. Stored as ``jobs/<job_id>/job.json``.
 
     ``blocks_per_second`` is one worker's share of the request quota; ``fingerprint`` the SHA-256 of the input.
+    ``total_blocks`` is 0 as long as an image is not unpacked.
     """
 
     job_id: str
@@ -59,7 +100,7 @@ class Job(_Record):
     execution_arn: str
     started_at: str
     fingerprint: str
-    source: JobSource
+    source: JobSnapshot | JobImage
     targets: tuple[JobTarget, ...]
     total_blocks: int
     blocks_per_range: int
@@ -67,6 +108,8 @@ class Job(_Record):
     blocks_per_second: float
     threads: int
     holes: HolePolicy
+    verify_parents: bool = False
+    """Whether every range of the parents is compared with the base before anything is written on top of them."""
     swept_at: str | None = None
     """When the job was given up and its pending targets were deleted (ISO 8601)."""
 
@@ -74,13 +117,20 @@ class Job(_Record):
 class Proof(_Record):
     """What Complete found out, stored as ``jobs/<job_id>/proof.json`` for the receipt.
 
+    ``allocated_blocks`` are those that the source holds, ``changed_blocks`` those of them that were written,
+    ``removed_blocks`` those written as zeros because only the base holds them; ``blocks_read`` were asked for.
     ``requests`` counts what the workers that finished and the recount sent, by operation; ``retries`` what of it was
-    sent again, by operation and error code.
+    sent again, by operation and error code; ``parent_blocks`` the blocks that were compared with parents.
     """
 
     allocated_blocks: int
+    changed_blocks: int
+    removed_blocks: int
     zero_blocks: int
+    blocks_read: int
     blocks_written: int
+    parent_blocks: int
     linear_checksum: str
     requests: dict[str, int]
     retries: dict[str, int]
+    worker_gb_seconds: float

@@ -33,6 +33,11 @@ def seconds_left(context: Context) -> float:
     return context.get_remaining_time_in_millis() / 1000
 
 
+def memory_gb() -> float:
+    """The size of this function, by which its seconds are billed; Lambda sets the variable."""
+    return int(os.environ.get("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "0")) / 1024
+
+
 @lru_cache(maxsize=1)
 def resources(job_id: str) -> tuple[Aws, Workspace]:
     """Clients for the invocations of one job. ``job_id`` names the sessions of assumed roles.

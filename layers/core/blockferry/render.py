@@ -8,14 +8,25 @@ from typing import Any
 _MIB = 2**20
 
 
+def source_line(receipt: Mapping[str, Any]) -> str:
+    """What was read, and how much of it, in one line."""
+    source = receipt["source"]
+    if "image_uri" in source:
+        name = f"image {source['image_uri']} ({source['codec']}, {source['image_bytes']} bytes)"
+    elif source.get("base_snapshot_id"):
+        name = f"changes from {source['base_snapshot_id']} to {source['snapshot_id']} in {source['region']}"
+    else:
+        name = f"{source['snapshot_id']} in {source['region']}"
+    return name
+
+
 def receipt_table(receipt: Mapping[str, Any]) -> str:
     """The receipt of a job, or the estimate of a dry run, as aligned rows."""
-    source = receipt["source"]
     rows: list[tuple[str, str]] = [
         ("job", str(receipt["job_id"])),
         ("operation", str(receipt["operation"])),
         ("status", str(receipt["status"])),
-        ("source", f"{source['snapshot_id']} in {source['region']}"),
+        ("source", source_line(receipt)),
     ]
     for target in receipt["targets"]:
         made = f"{target['snapshot_id']} in {target['region']}" if "snapshot_id" in target else target["region"]

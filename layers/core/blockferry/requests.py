@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, StringConstraints, model_validator
@@ -111,9 +112,9 @@ class SyncTarget(Party):
             for name in ("encrypted", "kms_key_arn"):
                 if data.get(name) is not None:
                     raise ValueError(
-                        f"{name}: a snapshot on top of a parent is encrypted as the parent is, with the same key, and EBS "
-                        f"refuses to be told otherwise; leave {name} out, or make a full copy with the operation copy "
-                        "and sync on top of that one from then on"
+                        f"{name}: a snapshot on top of a parent is encrypted as the parent is, with the same key, and "
+                        f"EBS refuses to be told otherwise; leave {name} out, or make a full copy with the operation "
+                        "copy and sync on top of that one from then on"
                     )
         return data
 
@@ -139,8 +140,8 @@ class SyncOptions(TransferOptions):
     def _only_the_delta(self) -> Self:
         if self.holes is not HolePolicy.PRESERVE:
             raise ValueError(
-                f"holes: {self.holes.value} is not possible on top of a parent, whose data would be overwritten or show "
-                "through; leave it out"
+                f"holes: {self.holes.value} is not possible on top of a parent, whose data would be overwritten or "
+                "show through; leave it out"
             )
         return self
 
@@ -172,7 +173,8 @@ class SyncRequest(Model):
                 raise ValueError("base_snapshot_id is required, or follow: true, which finds it")
             if self.base_snapshot_id == self.snapshot_id:
                 raise ValueError(
-                    f"base_snapshot_id: {self.snapshot_id} is named twice; between a snapshot and itself nothing changes"
+                    f"base_snapshot_id: {self.snapshot_id} is named twice; nothing changes between a snapshot and "
+                    "itself"
                 )
             for number, target in enumerate(self.targets):
                 if target.parent_snapshot_id is None:
@@ -184,7 +186,7 @@ class SyncRequest(Model):
         return self
 
 
-def _refuse_twins(targets: tuple[Target, ...] | tuple[SyncTarget, ...]) -> None:
+def _refuse_twins(targets: Sequence[Target | SyncTarget]) -> None:
     seen: dict[tuple[str | None, ...], int] = {}
     for number, target in enumerate(targets):
         if target.place in seen:

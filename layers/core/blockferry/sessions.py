@@ -25,6 +25,7 @@ from blockferry.retry import Clock, Deadline, RetryPolicy
 
 if TYPE_CHECKING:
     from mypy_boto3_ec2 import EC2Client
+    from mypy_boto3_kms import KMSClient
     from mypy_boto3_s3 import S3Client
     from mypy_boto3_stepfunctions import SFNClient
 
@@ -34,6 +35,12 @@ _CONFIG = Config(
     read_timeout=60,
     retries={"mode": "standard", "total_max_attempts": 8},
     max_pool_connections=32,
+)
+
+
+# One attempt each: whoever reads whole ranges has its own retry budget and a deadline to keep.
+_READING = Config(
+    connect_timeout=5, read_timeout=20, retries={"mode": "standard", "total_max_attempts": 1}, max_pool_connections=32
 )
 
 
@@ -73,6 +80,13 @@ class Aws:
 
     def s3(self, region: str) -> S3Client:
         return self.base.client("s3", region_name=region, config=_CONFIG)
+
+    def image_s3(self, identity: Identity) -> S3Client:
+        """A client for reading images, which leaves repeating to its caller."""
+        return self._session(identity).client("s3", region_name=identity.region, config=_READING)
+
+    def kms(self, identity: Identity) -> KMSClient:
+        return self._session(identity).client("kms", region_name=identity.region, config=_CONFIG)
 
     def step_functions(self, region: str) -> SFNClient:
         return self.base.client("stepfunctions", region_name=region, config=_CONFIG)

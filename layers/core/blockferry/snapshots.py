@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from botocore.exceptions import ClientError
+from botocore.exceptions import BotoCoreError, ClientError
 
 from blockferry.errors import InvalidRequest
 
@@ -17,7 +17,16 @@ if TYPE_CHECKING:
 JOB_TAG = "blockferry:job-id"
 SOURCE_TAG = "blockferry:source-snapshot-id"
 SOURCE_REGION_TAG = "blockferry:source-region"
+BASE_TAG = "blockferry:base-snapshot-id"
+PARENT_TAG = "blockferry:parent-snapshot-id"
+LINEAGE_TAG = "blockferry:lineage"
+IMAGE_TAG = "blockferry:source-image"
 CHECKSUM_TAG = "blockferry:linear-checksum"
+"""Set when EBS was given count and checksum: a completed snapshot that carries it is what its job proved."""
+
+
+FILTER_VALUES = 200
+"""Values that a filter of DescribeSnapshots takes at most (EC2 API reference, filters)."""
 
 
 @dataclass(frozen=True)
@@ -40,8 +49,10 @@ class SnapshotFacts:
     state_message: str
 
 
-def describe(ec2: EC2Client, snapshot_id: str, *, region: str) -> SnapshotFacts:
-    """The facts of one snapshot.
+def describe(
+    ec2: EC2Client, snapshot_id: str, *, region: str, hint: str = "Check the id and source.region"
+) -> SnapshotFacts:
+    """The facts of one snapshot. ``hint`` is what its user should look at when there is none.
 
     Raises ``InvalidRequest`` when it is not there or not visible to this identity; other AWS errors pass through.
     """
@@ -51,7 +62,7 @@ def describe(ec2: EC2Client, snapshot_id: str, *, region: str) -> SnapshotFacts:
         code = error.response["Error"]["Code"]
         if code in ("InvalidSnapshot.NotFound", "InvalidSnapshotID.Malformed"):
             raise InvalidRequest(
-                f"snapshot {snapshot_id} in {region}: EC2 does not know it ({code}). Check the id and source.region; "
+                f"snapshot {snapshot_id} in {region}: EC2 does not know it ({code}). {hint}; "
                 "a snapshot of another account must be shared with this one or be read through source.role_arn"
             ) from error
         if code in ("UnauthorizedOperation", "AccessDenied", "AuthFailure"):
@@ -61,8 +72,42 @@ def describe(ec2: EC2Client, snapshot_id: str, *, region: str) -> SnapshotFacts:
             ) from error
         raise
     if not found:
-        raise InvalidRequest(f"snapshot {snapshot_id} in {region}: EC2 does not know it. Check the id and the region")
+        raise InvalidRequest(f"snapshot {snapshot_id} in {region}: EC2 does not know it. {hint}")
     return _facts(found[0])
+
+
+def existing(ec2: EC2Client, snapshot_ids: Iterable[str]) -> list[SnapshotFacts]:
+    """The facts of those of the snapshots that still exist and are visible, in no order."""
+    ids = sorted(set(snapshot_ids))
+    found: list[SnapshotFacts] = []
+    for first in range(0, len(ids), FILTER_VALUES):
+        pages = ec2.get_paginator("describe_snapshots").paginate(
+            Filters=[{"Name": "snapshot-id", "Values": ids[first : first + FILTER_VALUES]}]
+        )
+        found += [_facts(snapshot) for page in pages for snapshot in page["Snapshots"]]
+    return found
+
+
+def proven_copies(ec2: EC2Client, *, lineage: str, source_region: str) -> list[SnapshotFacts]:
+    """The completed copies of a lineage in the client's region and account that a job has proved."""
+    pages = ec2.get_paginator("describe_snapshots").paginate(
+        OwnerIds=["self"],
+        Filters=[
+            {"Name": f"tag:{LINEAGE_TAG}", "Values": [lineage]},
+            {"Name": f"tag:{SOURCE_REGION_TAG}", "Values": [source_region]},
+            {"Name": "status", "Values": ["completed"]},
+        ],
+    )
+    found = [_facts(snapshot) for page in pages for snapshot in page["Snapshots"]]
+    return [facts for facts in found if {JOB_TAG, SOURCE_TAG, CHECKSUM_TAG} <= facts.tags.keys()]
+
+
+def encrypted_by_default(ec2: EC2Client) -> bool | None:
+    """Whether the account encrypts new snapshots in the client's region; ``None`` when that cannot be found out."""
+    try:
+        return bool(ec2.get_ebs_encryption_by_default()["EbsEncryptionByDefault"])
+    except (ClientError, BotoCoreError):
+        return None
 
 
 def pending_of_job(ec2: EC2Client, job_id: str) -> list[str]:

@@ -28,7 +28,8 @@ class Workspace:
     """The objects of jobs in one bucket.
 
     ``job.json`` the record; ``plan.jsonl`` one range a line; ``digests/<first>-<stop>-<targets>.bin`` what was proved
-    of a stretch; ``failed/<target>.txt`` a target that a worker gave up on; ``targets.json`` the targets' states and
+    of a stretch; ``failed/<target>.txt`` a target that a worker gave up on; ``refused.txt`` why the job cannot be done
+    at all; ``image/`` and ``image.json`` an image that was unpacked; ``targets.json`` the targets' states and
     ``missing.jsonl`` what they miss; ``results/`` the map's own results; ``proof.json`` and ``receipt.json`` the end.
     """
 
@@ -74,6 +75,15 @@ class Workspace:
     def mark_failed(self, job_id: str, target: int, reason: str) -> None:
         """Let the other workers know that a target cannot be written at present."""
         self.write(job_id, f"failed/{target}.txt", reason.encode(), content_type="text/plain; charset=utf-8")
+
+    def refuse(self, job_id: str, reason: str) -> None:
+        """Let all others know that the job cannot be done and why: its targets are to be deleted."""
+        self.write(job_id, "refused.txt", reason.encode(), content_type="text/plain; charset=utf-8")
+
+    def refusal(self, job_id: str) -> str | None:
+        """Why the job cannot be done, if a worker has found that out."""
+        body = self.read(job_id, "refused.txt")
+        return None if body is None else body.decode()
 
     def failed_targets(self, job_id: str) -> frozenset[int]:
         """The targets that a worker has marked."""

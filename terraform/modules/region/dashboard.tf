@@ -1,5 +1,4 @@
 locals {
-  machines       = { copy = module.copy }
   function_names = [for name in sort(keys(local.functions)) : module.function[name].name]
 
   dashboard_graphs = [
@@ -7,7 +6,7 @@ locals {
       title = "Jobs"
       stat  = "Sum"
       metrics = flatten([
-        for machine in values(local.machines) : [
+        for machine in values(module.machine) : [
           for metric in ["ExecutionsStarted", "ExecutionsSucceeded", "ExecutionsFailed", "ExecutionsTimedOut", "ExecutionsAborted"] :
           { line = ["AWS/States", metric, "StateMachineArn", machine.arn, { label = "${machine.name}: ${metric}" }] }
         ]
@@ -17,7 +16,7 @@ locals {
       title = "Duration of jobs (ms, 90 % are faster)"
       stat  = "p90"
       metrics = [
-        for machine in values(local.machines) :
+        for machine in values(module.machine) :
         { line = ["AWS/States", "ExecutionTime", "StateMachineArn", machine.arn, { label = machine.name }] }
       ]
     },
@@ -49,7 +48,7 @@ locals {
   ]
 
   dashboard_alarm_arns = concat(
-    flatten([for machine in values(local.machines) : machine.alarm_arns]),
+    flatten([for machine in values(module.machine) : machine.alarm_arns]),
     [for alarm in aws_cloudwatch_metric_alarm.sweep : alarm.arn],
     [for alarm in aws_cloudwatch_metric_alarm.throttled : alarm.arn],
   )

@@ -3,7 +3,17 @@ locals {
     plan_transfer = {
       description     = "Plans the block ranges of a transfer and starts its target snapshots"
       memory_mb       = 512
-      timeout_seconds = 300
+      timeout_seconds = 900 # a dry run counts what is to be moved
+    }
+    unpack_image = {
+      description     = "Decompresses a disk image so that many workers can read it"
+      memory_mb       = 1769 # one whole vCPU: decompression is the work
+      timeout_seconds = 900
+    }
+    inspect_snapshots = {
+      description     = "Counts what snapshots hold and compares the ways to copy and to keep them"
+      memory_mb       = 1769 # one whole vCPU: it may have to read every block
+      timeout_seconds = 900
     }
     move_blocks = {
       description     = "Moves the blocks of one range from the source to every target"

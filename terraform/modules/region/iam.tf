@@ -9,6 +9,9 @@ locals {
   snapshot_arns = ["arn:${local.partition}:ec2:*::snapshot/*"]
   job_objects   = ["${local.work_bucket_arn}/jobs/*"]
 
+  # Disk images: every bucket of this account, or only those that are named.
+  image_buckets = var.image_bucket_names == null ? ["*"] : var.image_bucket_names
+
   # Through EBS a principal may use every key that the key's own policy gives to this account, or only the
   # named ones. The region is a wildcard for the same reason as above.
   snapshot_keys = var.snapshot_kms_key_arns == null ? ["arn:${local.partition}:kms:*:${local.account}:key/*"] : var.snapshot_kms_key_arns
@@ -23,10 +26,13 @@ locals {
   # - list:     on the keys of job records
   # - machines: on executions of this deployment's machines in this region
   # - keys:     uses the keys of encrypted snapshots, through EBS only
+  # - key_facts: looks at keys, which decides whether EC2 could copy a snapshot by itself
+  # - images:   reads disk images, and decrypts them through S3 only
   calls = {
     plan_transfer = {
-      any     = ["ec2:DescribeRegions", "ec2:DescribeSnapshots"]
-      read    = ["ebs:ListSnapshotBlocks"]
+      any     = ["ec2:DescribeRegions", "ec2:DescribeSnapshots", "ec2:GetEbsEncryptionByDefault"]
+      read    = ["ebs:ListChangedBlocks", "ebs:ListSnapshotBlocks"]
+      images  = true
       start   = ["ebs:StartSnapshot"]
       own     = ["ec2:DeleteSnapshot"]
       tag     = ["ec2:CreateTags"]
@@ -34,8 +40,22 @@ locals {
       list    = ["s3:ListBucket"]
       keys    = true
     }
+    unpack_image = {
+      images  = true
+      objects = ["s3:GetObject", "s3:PutObject"]
+      list    = ["s3:ListBucket"]
+    }
+    inspect_snapshots = {
+      any       = ["ec2:DescribeRegions", "ec2:DescribeSnapshots"]
+      read      = ["ebs:GetSnapshotBlock", "ebs:ListChangedBlocks", "ebs:ListSnapshotBlocks"]
+      objects   = ["s3:GetObject", "s3:PutObject"]
+      list      = ["s3:ListBucket"]
+      key_facts = ["kms:DescribeKey"]
+      read_keys = true
+    }
     move_blocks = {
-      read    = ["ebs:GetSnapshotBlock", "ebs:ListSnapshotBlocks"]
+      read    = ["ebs:GetSnapshotBlock", "ebs:ListChangedBlocks", "ebs:ListSnapshotBlocks"]
+      images  = true
       own     = ["ebs:PutSnapshotBlock"]
       objects = ["s3:GetObject", "s3:PutObject"]
       list    = ["s3:ListBucket"]
@@ -43,10 +63,10 @@ locals {
     }
     complete_transfer = {
       any     = ["ec2:DescribeSnapshots"]
-      read    = ["ebs:ListSnapshotBlocks"]
+      read    = ["ebs:ListChangedBlocks", "ebs:ListSnapshotBlocks"]
       start   = ["ebs:StartSnapshot"]
       tag     = ["ec2:CreateTags"]
-      own     = ["ebs:CompleteSnapshot"]
+      own     = ["ebs:CompleteSnapshot", "ec2:DeleteSnapshot"]
       objects = ["s3:GetObject", "s3:PutObject"]
       list    = ["s3:ListBucket"]
       keys    = true
@@ -58,8 +78,7 @@ locals {
     }
     write_receipt = {
       any     = ["ec2:DescribeSnapshots"]
-      own     = ["ec2:CreateTags"]
-      objects = ["s3:GetObject", "s3:PutObject"]
+      objects = ["s3:DeleteObject", "s3:GetObject", "s3:PutObject"]
       list    = ["s3:ListBucket"]
     }
     sweep_jobs = {
@@ -222,6 +241,83 @@ data "aws_iam_policy_document" "function" {
         test     = "Bool"
         variable = "kms:GrantIsForAWSResource"
         values   = ["true"]
+      }
+    }
+  }
+
+  dynamic "statement" {
+    for_each = try(each.value.read_keys, false) && length(local.snapshot_keys) > 0 ? [local.snapshot_keys] : []
+
+    content {
+      sid       = "DecryptSnapshotsThroughEbs"
+      actions   = ["kms:Decrypt"]
+      resources = statement.value
+
+      condition {
+        test     = "StringLike"
+        variable = "kms:ViaService"
+        values   = ["ec2.*.amazonaws.com"]
+      }
+    }
+  }
+
+  dynamic "statement" {
+    for_each = length(local.snapshot_keys) > 0 ? try([each.value.key_facts], []) : []
+
+    content {
+      sid       = "LookAtKeysOfSnapshots"
+      actions   = statement.value
+      resources = local.snapshot_keys
+    }
+  }
+
+  dynamic "statement" {
+    for_each = try(each.value.images, false) && length(local.image_buckets) > 0 ? [local.image_buckets] : []
+
+    content {
+      sid       = "ReadImages"
+      actions   = ["s3:GetObject"]
+      resources = [for bucket in statement.value : "arn:${local.partition}:s3:::${bucket}/*"]
+
+      condition {
+        # A bucket of another account is read through a role of that account.
+        test     = "StringEquals"
+        variable = "aws:ResourceAccount"
+        values   = [local.account]
+      }
+    }
+  }
+
+  dynamic "statement" {
+    for_each = try(each.value.images, false) && length(local.image_buckets) > 0 ? [local.image_buckets] : []
+
+    content {
+      # S3 tells a missing image from a forbidden one only to those who may list.
+      sid       = "FindImages"
+      actions   = ["s3:ListBucket"]
+      resources = [for bucket in statement.value : "arn:${local.partition}:s3:::${bucket}"]
+
+      condition {
+        test     = "StringEquals"
+        variable = "aws:ResourceAccount"
+        values   = [local.account]
+      }
+    }
+  }
+
+  dynamic "statement" {
+    for_each = try(each.value.images, false) && length(local.image_buckets) > 0 ? [1] : []
+
+    content {
+      sid     = "DecryptImagesThroughS3"
+      actions = ["kms:Decrypt"]
+      # Of this account only; which of them decrypts an image is a matter of the bucket.
+      resources = ["arn:${local.partition}:kms:*:${local.account}:key/*"]
+
+      condition {
+        test     = "StringLike"
+        variable = "kms:ViaService"
+        values   = ["s3.*.amazonaws.com"]
       }
     }
   }

@@ -16,7 +16,7 @@ locals {
     archive = "${var.name_prefix}-archive-${local.account}-${local.region}"
   }
   work_bucket_arn = "arn:${local.partition}:s3:::${local.bucket_names.work}"
-  machine_names   = { copy = "${var.name_prefix}-copy" }
+  machine_names   = { for operation in keys(local.machine_functions) : operation => "${var.name_prefix}-${operation}" }
 
   layer_path = "${var.artifacts_dir}/layer-${var.lambda.runtime}-${var.lambda.architecture}.zip"
 }

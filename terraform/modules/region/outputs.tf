@@ -5,7 +5,7 @@ output "region" {
 
 output "state_machines" {
   description = "ARN of each state machine, by operation."
-  value       = { for operation, machine in local.machines : operation => machine.arn }
+  value       = { for operation, machine in module.machine : operation => machine.arn }
 }
 
 output "functions" {
@@ -36,7 +36,7 @@ output "dashboard" {
 output "start_commands" {
   description = "A command for each operation that starts it with the example input of this project."
   value = {
-    for operation, machine in local.machines : operation => join(" ", [
+    for operation, machine in module.machine : operation => join(" ", [
       "aws stepfunctions start-execution",
       "--region ${local.region}",
       "--state-machine-arn ${machine.arn}",

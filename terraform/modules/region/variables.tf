@@ -129,6 +129,17 @@ variable "snapshot_kms_key_arns" {
   }
 }
 
+variable "image_bucket_names" {
+  description = "Buckets of this account from which fanout may read disk images. Null: every bucket of this account. Empty: none."
+  type        = list(string)
+  default     = null
+
+  validation {
+    condition     = alltrue([for name in coalesce(var.image_bucket_names, []) : can(regex("^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$", name))])
+    error_message = "Every image bucket must be the name of a bucket, without s3:// and without a key."
+  }
+}
+
 variable "trusted_role_arns" {
   description = "Roles, mostly of other accounts, that functions may assume to read a source or to write a target."
   type        = list(string)

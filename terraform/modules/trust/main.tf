@@ -13,6 +13,7 @@ locals {
   target_snapshots = [for region in try(sort(var.target_side.regions), []) : "arn:${local.partition}:ec2:${region}::snapshot/*"]
   source_keys      = try(var.source_side.kms_key_arns, [])
   target_keys      = try(var.target_side.kms_key_arns, [])
+  image_buckets    = try(sort(var.source_side.image_bucket_names), [])
 
   # EBS calls KMS under the name of EC2.
   source_via = [for region in try(sort(var.source_side.regions), []) : "ec2.${region}.amazonaws.com"]
@@ -50,9 +51,20 @@ data "aws_iam_policy_document" "trust" {
 data "aws_iam_policy_document" "this" {
   statement {
     sid     = "Describe"
-    actions = ["ec2:DescribeSnapshots"]
-    # EC2 has no resource level for its Describe actions.
+    actions = concat(["ec2:DescribeSnapshots"], var.target_side == null ? [] : ["ec2:GetEbsEncryptionByDefault"])
+    # EC2 has no resource level for either.
     resources = ["*"]
+  }
+
+  dynamic "statement" {
+    for_each = length(local.image_buckets) > 0 ? [local.image_buckets] : []
+
+    content {
+      sid     = "ReadImages"
+      actions = ["s3:GetObject", "s3:ListBucket"]
+      # Listing tells a missing image from a forbidden one.
+      resources = flatten([for name in statement.value : ["arn:${local.partition}:s3:::${name}", "arn:${local.partition}:s3:::${name}/*"]])
+    }
   }
 
   dynamic "statement" {

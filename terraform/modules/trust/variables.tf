@@ -48,11 +48,13 @@ variable "source_side" {
     - regions: regions of the snapshots.
     - required_tag: only snapshots with this tag (key and value) may be read. Null: all that the account sees.
     - kms_key_arns: keys of encrypted snapshots, beyond the account's aws/ebs keys, which need no permission.
+    - image_bucket_names: buckets with disk images that may be read.
   EOT
   type = object({
-    regions      = set(string)
-    required_tag = optional(object({ key = string, value = string }))
-    kms_key_arns = optional(list(string), [])
+    regions            = set(string)
+    required_tag       = optional(object({ key = string, value = string }))
+    kms_key_arns       = optional(list(string), [])
+    image_bucket_names = optional(list(string), [])
   })
   default = null
 

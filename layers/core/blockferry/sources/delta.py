@@ -18,12 +18,15 @@ class DeltaSource:
     otherwise the base's data would show through.
     """
 
-    def __init__(self, ebs: EbsDirect, base_snapshot_id: str, snapshot_id: str) -> None:
+    def __init__(
+        self, ebs: EbsDirect, base_snapshot_id: str, snapshot_id: str, *, total_blocks: int | None = None
+    ) -> None:
         self._ebs = ebs
         self._base = base_snapshot_id
         self._snapshot_id = snapshot_id
         # A refused token is mended there: a changed block is an allocated one, so its own list has it, too.
-        self._second = SnapshotSource(ebs, snapshot_id)
+        self._second = SnapshotSource(ebs, snapshot_id, total_blocks=total_blocks)
+        self._total_blocks = total_blocks
 
     def changes(self, within: BlockRange) -> Iterator[Change]:
         """The entries of the list of changed blocks in ``within``, ascending, with the tokens of both sides."""
@@ -33,7 +36,10 @@ class DeltaSource:
                 self._base, self._snapshot_id, start=start, window=window, page_token=page_token
             )
 
-        return walk(within, ask, lambda change: change.index, what=f"changes from {self._base} to {self._snapshot_id}")
+        own = within if self._total_blocks is None else within.before(self._total_blocks)
+        if own is None:
+            return iter(())
+        return walk(own, ask, lambda change: change.index, what=f"changes from {self._base} to {self._snapshot_id}")
 
     def blocks(self, within: BlockRange) -> Iterator[BlockRef]:
         """The changed blocks of ``within``, ascending, removed ones among them. Raises what ``walk`` raises."""

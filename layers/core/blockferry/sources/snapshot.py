@@ -22,9 +22,11 @@ class SnapshotSource:
     user guide, "elements of the direct APIs"). A refused token is therefore no failure: the index is listed again.
     """
 
-    def __init__(self, ebs: EbsDirect, snapshot_id: str) -> None:
+    def __init__(self, ebs: EbsDirect, snapshot_id: str, *, total_blocks: int | None = None) -> None:
         self._ebs = ebs
         self._snapshot_id = snapshot_id
+        # A range of a larger volume may lie partly behind this one's end, where nothing may be asked for.
+        self._total_blocks = total_blocks
         self._lock = threading.Lock()
         self._fresh: dict[int, str] = {}
 
@@ -34,8 +36,10 @@ class SnapshotSource:
         def ask(start: int, window: int, page_token: str | None) -> Page:
             return self._ebs.list_blocks(self._snapshot_id, start=start, window=window, page_token=page_token)
 
-        for index, token in walk(within, ask, lambda entry: entry[0], what=self._snapshot_id):
-            yield BlockRef(index, token)
+        own = within if self._total_blocks is None else within.before(self._total_blocks)
+        if own is not None:
+            for index, token in walk(own, ask, lambda entry: entry[0], what=self._snapshot_id):
+                yield BlockRef(index, token)
 
     def read(self, ref: BlockRef) -> Block:
         """Read a listed block. Raises what ``EbsDirect.get_block`` raises, but mends stale tokens itself."""

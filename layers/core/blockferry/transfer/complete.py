@@ -5,7 +5,7 @@ the worker that moved it: a block that is allocated but has no digest, or the ot
 any target is completed. EBS then gets the count and the LINEAR checksum and refuses a target that does not match.
 
 A target that could not be written everywhere does not hold up the others: they are completed, and what it misses is
-planned as ranges of its own.
+planned as ranges of its own. A job that a worker has refused ends here, with its targets deleted.
 """
 
 from __future__ import annotations
@@ -23,15 +23,14 @@ from blockferry.aws_errors import translated
 from blockferry.blocks import BlockRange
 from blockferry.checksums import ZERO_DIGEST, Linear
 from blockferry.digests import Coverage, Stretch, joined
-from blockferry.ebs.client import RequestCounts
-from blockferry.errors import BlockferryError, IncompleteTransfer, RequestRefused, TargetFailed
+from blockferry.ebs.client import EbsDirect, RequestCounts
+from blockferry.errors import BlockferryError, IncompleteTransfer, InvalidRequest, RequestRefused, TargetFailed
 from blockferry.holes import HolePolicy
-from blockferry.jobs import Job, JobTarget, Proof
+from blockferry.jobs import Job, JobSnapshot, JobTarget, Proof
 from blockferry.pacing import Pace
-from blockferry.ports import BlockSource
 from blockferry.retry import Clock
-from blockferry.sessions import Aws
-from blockferry.sources.snapshot import SnapshotSource
+from blockferry.sessions import Aws, Identity
+from blockferry.transfer.sources import Listed, list_again
 from blockferry.transfer.steps import recorded_job
 from blockferry.transfer.targets import start_target
 from blockferry.workspace import Workspace
@@ -56,10 +55,14 @@ def complete_transfer(
     proves again and leaves targets that are sealed already.
 
     Raises ``IncompleteTransfer`` with no target completed, ``TargetFailed`` naming each target that could not be
-    completed when the others are, ``RetryLater`` when a target that was never started still cannot be.
+    completed when the others are, ``RetryLater`` when a target that was never started still cannot be, and
+    ``InvalidRequest`` with the pending targets deleted when a worker has refused the job.
     """
     clock = clock or Clock()
     job = recorded_job(workspace, job_id)
+    refusal = workspace.refusal(job_id)
+    if refusal is not None:
+        raise InvalidRequest(f"{refusal}. {_discard(job, aws=aws, workspace=workspace)}")
     counts = RequestCounts()
     coverage = Coverage(targets=len(job.targets), total_blocks=job.total_blocks)
     proof = _prove(job, coverage, aws=aws, workspace=workspace, counts=counts, clock=clock)
@@ -84,6 +87,18 @@ def complete_transfer(
         "blocks_written": proof.blocks_written,
         "linear_checksum": proof.linear_checksum,
     }
+
+
+def _discard(job: Job, *, aws: Aws, workspace: Workspace) -> str:
+    """Delete the targets of a job that cannot be done, but those that were completed before; says what was done."""
+    body = workspace.read(job.job_id, "targets.json")
+    kept = {state["snapshot_id"] for state in json.loads(body or b"[]") if state["completed"]}
+    for target in job.targets:
+        if target.snapshot_id and target.snapshot_id not in kept:
+            snapshots.delete(aws.ec2(target.identity), target.snapshot_id)
+    if not kept:
+        return "Nothing is left of the job"
+    return f"Completed before that, and kept: {', '.join(sorted(kept))}"
 
 
 def _settle(target: JobTarget, missing: list[BlockRange], proof: Proof, aws: Aws, clock: Clock) -> dict[str, Any]:
@@ -122,16 +137,19 @@ def _all_started(job: Job, *, aws: Aws, counts: RequestCounts) -> Job:
 def _prove(
     job: Job, coverage: Coverage, *, aws: Aws, workspace: Workspace, counts: RequestCounts, clock: Clock
 ) -> Proof:
-    source = SnapshotSource(aws.ebs(job.source.identity, counts=counts, clock=clock), job.source.snapshot_id)
     pace = Pace(LISTS_PER_SECOND, clock=clock)
     linear = Linear()
     requests: Counter[str] = Counter()
     retries: Counter[str] = Counter()
-    allocated = zeros = 0
+    allocated = read = removed = zeros = parent_blocks = 0
+    gb_seconds = 0.0
 
-    def recount(stretch: Stretch) -> tuple[Stretch, frozenset[int]]:
+    def ebs_for(identity: Identity) -> EbsDirect:
+        return aws.ebs(identity, counts=counts, clock=clock)
+
+    def recount(stretch: Stretch) -> tuple[Stretch, Listed]:
         pace.take()
-        return stretch, _listed(source, stretch)
+        return stretch, list_again(job, ebs_for, stretch.first, stretch.stop)
 
     def covered(stretches: Iterable[Stretch]) -> Iterator[Stretch]:
         for stretch in stretches:
@@ -141,15 +159,26 @@ def _prove(
     with ThreadPoolExecutor(max_workers=8, thread_name_prefix="prove") as pool:
         stored = covered(_ahead(pool, workspace.stretch, workspace.stretch_keys(job.job_id)))
         for stretch, listed in _ahead(pool, recount, joined(stored, total_blocks=job.total_blocks)):
-            _compare(job, stretch, listed)
-            allocated += len(listed)
+            _compare(job, stretch, listed.indices)
+            allocated += listed.allocated
+            removed += len(listed.removed)
+            read += len(listed.indices) - len(listed.removed)
             requests.update(stretch.requests)
             retries.update(stretch.retries)
+            parent_blocks += stretch.parent_blocks
+            gb_seconds += stretch.gb_seconds
             for index, digest in stretch.digests:
-                zeros += digest == ZERO_DIGEST
+                if index in listed.removed:
+                    if digest != ZERO_DIGEST:
+                        raise IncompleteTransfer(
+                            f"block {index} is gone from {job.source.name}, but something else than zeros was written "
+                            "there; no target was completed"
+                        )
+                else:
+                    zeros += digest == ZERO_DIGEST
                 if job.holes.writes(digest):
                     linear.add(index, digest)
-    if allocated == 0 and job.source.full_size_bytes:
+    if allocated == 0 and isinstance(job.source, JobSnapshot) and job.source.full_size_bytes:
         raise IncompleteTransfer(
             f"{job.source.snapshot_id} lists no block, but EC2 says that it holds {job.source.full_size_bytes} bytes; "
             "an empty copy is refused"
@@ -158,18 +187,17 @@ def _prove(
     retries.update(counts.retries)
     return Proof(
         allocated_blocks=allocated,
+        changed_blocks=linear.blocks - removed,
+        removed_blocks=removed,
         zero_blocks=zeros,
+        blocks_read=read,
         blocks_written=linear.blocks,
+        parent_blocks=parent_blocks,
         linear_checksum=linear.value(),
         requests=dict(requests),
         retries=dict(retries),
+        worker_gb_seconds=round(gb_seconds, 3),
     )
-
-
-def _listed(source: BlockSource, stretch: Stretch) -> frozenset[int]:
-    if stretch.first == stretch.stop:
-        return frozenset()
-    return frozenset(ref.index for ref in source.blocks(BlockRange(stretch.first, stretch.stop)))
 
 
 def _compare(job: Job, stretch: Stretch, listed: frozenset[int]) -> None:
@@ -177,7 +205,7 @@ def _compare(job: Job, stretch: Stretch, listed: frozenset[int]) -> None:
     missing = listed - moved
     if missing:
         raise IncompleteTransfer(
-            f"block {min(missing)} of {job.source.snapshot_id} is allocated but was not moved ({len(missing)} such "
+            f"block {min(missing)} of {job.source.name} is {_due(job)} but was not moved ({len(missing)} such "
             f"blocks between {stretch.first} and {stretch.stop}); no target was completed"
         )
     if job.holes is HolePolicy.ZERO_FILL:
@@ -188,15 +216,26 @@ def _compare(job: Job, stretch: Stretch, listed: frozenset[int]) -> None:
             )
     elif moved - listed:
         raise IncompleteTransfer(
-            f"block {min(moved - listed)} was moved but is not allocated in {job.source.snapshot_id}; no target was "
+            f"block {min(moved - listed)} was moved but is not {_due(job)} in {job.source.name}; no target was "
             "completed"
         )
 
 
+def _due(job: Job) -> str:
+    return "changed" if isinstance(job.source, JobSnapshot) and job.source.base is not None else "allocated"
+
+
 def _complete(target: JobTarget, proof: Proof, *, aws: Aws, clock: Clock) -> None:
-    if snapshots.describe(aws.ec2(target.identity), target.snapshot_id, region=target.region).state == "completed":
-        # Only this step completes targets, always with count and checksum: an earlier call got this far.
-        return
+    ec2 = aws.ec2(target.identity)
+    if snapshots.describe(ec2, target.snapshot_id, region=target.region).state != "completed":
+        # Only this step completes targets, always with count and checksum: one that is completed was so by an
+        # earlier call.
+        _seal(target, proof, aws=aws, clock=clock)
+    # What a later sync trusts. If EBS should still find fault with the snapshot it is never completed, tag or not.
+    snapshots.add_tags(ec2, target.snapshot_id, {snapshots.CHECKSUM_TAG: proof.linear_checksum})
+
+
+def _seal(target: JobTarget, proof: Proof, *, aws: Aws, clock: Clock) -> None:
     try:
         aws.ebs(target.identity, counts=RequestCounts(), clock=clock).complete_snapshot(
             target.snapshot_id, changed_blocks=proof.blocks_written, linear_checksum=proof.linear_checksum

@@ -7,13 +7,15 @@ from typing import Any
 from blockferry.blocks import BlockRange
 from blockferry.digests import Stretch
 from blockferry.ebs.client import EbsDirect, RequestCounts
-from blockferry.jobs import Job
+from blockferry.errors import ParentDiffers, SourceChanged
+from blockferry.holes import HolePolicy
+from blockferry.jobs import Job, JobImage
 from blockferry.mover import move
 from blockferry.pacing import Pace
 from blockferry.retry import Clock, Deadline
 from blockferry.sessions import Aws, Identity
 from blockferry.sinks.snapshot import SnapshotSink
-from blockferry.sources.snapshot import SnapshotSource
+from blockferry.transfer.sources import block_source, parents_beside_base
 from blockferry.transfer.steps import recorded_job
 from blockferry.workspace import Workspace
 
@@ -29,6 +31,7 @@ def move_range(
     next_index: int | None,
     targets: tuple[int, ...] | None = None,
     seconds_left: float,
+    memory_gb: float = 0.0,
     aws: Aws,
     workspace: Workspace,
     counts: RequestCounts | None = None,
@@ -38,46 +41,101 @@ def move_range(
 
     Without ``targets`` the blocks go to all of them, and one that fails is left to the end of the job, so that it does
     not spoil the rest. With ``targets`` (positions) they go to these only, and any failure is raised.
-    ``seconds_left`` is what remains of the invocation; ``counts`` is filled also when the range fails. Returns
-    ``{"next_index", "done", "blocks_read", "blocks_written"}``; when not ``done``, call again with ``next_index``.
-    Raises the errors of the loop.
+    ``seconds_left`` is what remains of the invocation, ``memory_gb`` its size; ``counts`` is filled also when the range
+    fails. Returns ``{"next_index", "done", "blocks_read", "blocks_written"}``; when not ``done``, call again with
+    ``next_index``.
+
+    With ``verify_parents`` the range is compared in base and parents before anything of it is written. A parent that
+    differs, or an image that was replaced, is no failure of the range: it is left to Complete transfer, which deletes
+    the targets and tells why, and the ranges that are not moved yet count as done. Raises the errors of the loop.
     """
     clock = clock or Clock()
+    began = clock.monotonic()
     deadline = Deadline(max(seconds_left - RESERVE_SECONDS, 1.0), clock=clock)
     job = recorded_job(workspace, job_id)
     rest = within.after(within.first if next_index is None else next_index)
-    if rest is None:
-        return {"next_index": within.stop, "done": True, "blocks_read": 0, "blocks_written": 0}
+    if rest is None or (_may_be_refused(job) and workspace.refusal(job_id) is not None):
+        return _nothing_more(within)
     counts = counts or RequestCounts()
     numbers = _writable(job, workspace) if targets is None else targets
 
-    def client(identity: Identity) -> EbsDirect:
-        return aws.ebs(identity, counts=counts, clock=clock, deadline=deadline, connections=job.threads)
+    def client(identity: Identity, until: Deadline = deadline) -> EbsDirect:
+        return aws.ebs(identity, counts=counts, clock=clock, deadline=until, connections=job.threads)
 
-    moved = move(
-        rest,
-        SnapshotSource(client(job.source.identity), job.source.snapshot_id),
-        [SnapshotSink(client(job.targets[n].identity), job.targets[n].snapshot_id) for n in numbers],
-        holes=job.holes,
-        threads=job.threads,
-        deadline=deadline,
-        pace=Pace(job.blocks_per_second, clock=clock),
-        spare_others=targets is None,
-    )
-    for sink, error in moved.failed_sinks.items():
-        workspace.mark_failed(job_id, numbers[sink], str(error))
+    parent_blocks = 0
+    pace = Pace(job.blocks_per_second, clock=clock)
+    try:
+        if job.verify_parents:
+            # Half of the time: what was compared and then not moved would be compared again, for ever.
+            half = Deadline(deadline.remaining() / 2, clock=clock)
+            compared = move(
+                rest,
+                parents_beside_base(job, numbers, ebs_for=lambda identity: client(identity, half)),
+                [],
+                holes=HolePolicy.PRESERVE,
+                threads=job.threads,
+                deadline=half,
+                pace=pace,
+            )
+            parent_blocks = compared.blocks_read
+            proven = rest.before(compared.next_index)
+            if proven is None:
+                return {"next_index": rest.first, "done": False, "blocks_read": 0, "blocks_written": 0}
+            rest = proven
+        moved = move(
+            rest,
+            block_source(
+                job,
+                ebs_for=client,
+                aws=aws,
+                workspace=workspace,
+                counts=counts,
+                clock=clock,
+                deadline=deadline,
+            ),
+            [SnapshotSink(client(job.targets[n].identity), job.targets[n].snapshot_id) for n in numbers],
+            holes=job.holes,
+            threads=job.threads,
+            deadline=deadline,
+            pace=pace,
+            spare_others=targets is None,
+        )
+    except (ParentDiffers, SourceChanged) as error:
+        workspace.refuse(job_id, str(error))
+        return _nothing_more(within)
+    for sink, failure in moved.failed_sinks.items():
+        workspace.mark_failed(job_id, numbers[sink], str(failure))
     if moved.next_index > rest.first:
         written = tuple(number for sink, number in enumerate(numbers) if sink not in moved.failed_sinks)
         # Stored last: a stretch that is on record is in every target that it names.
         workspace.save_stretch(
-            job_id, Stretch(rest.first, moved.next_index, written, moved.digests, counts.requests, counts.retries)
+            job_id,
+            Stretch(
+                rest.first,
+                moved.next_index,
+                written,
+                moved.digests,
+                counts.requests,
+                counts.retries,
+                parent_blocks,
+                round((clock.monotonic() - began) * memory_gb, 3),
+            ),
         )
     return {
         "next_index": moved.next_index,
-        "done": moved.done,
+        "done": moved.next_index >= within.stop,
         "blocks_read": moved.blocks_read,
         "blocks_written": moved.blocks_written,
     }
+
+
+def _may_be_refused(job: Job) -> bool:
+    """Whether a worker may find out that the job cannot be done at all."""
+    return job.verify_parents or isinstance(job.source, JobImage)
+
+
+def _nothing_more(within: BlockRange) -> dict[str, Any]:
+    return {"next_index": within.stop, "done": True, "blocks_read": 0, "blocks_written": 0}
 
 
 def _writable(job: Job, workspace: Workspace) -> tuple[int, ...]:

@@ -10,14 +10,16 @@ from blockferry import __version__, snapshots
 from blockferry.blocks import BLOCK_SIZE
 from blockferry.cost import request_cost
 from blockferry.errors import IncompleteTransfer, TargetFailed
-from blockferry.jobs import Job, JobTarget, Proof
+from blockferry.images.unpack import drop_unpacked
+from blockferry.jobs import Job, JobImage, JobSnapshot, JobTarget, Proof
+from blockferry.render import source_line
 from blockferry.sessions import Aws
 from blockferry.transfer.steps import recorded_job
 from blockferry.workspace import Workspace
 
 
 def write_receipt(*, job_id: str, aws: Aws, workspace: Workspace, now: datetime | None = None) -> dict[str, Any]:
-    """Confirm every target once more, write the checksum to its tags, and store ``receipt.json`` and ``report.md``.
+    """Confirm every target once more, and store ``receipt.json`` and ``report.md``.
 
     Returns the receipt (at most a few KiB). Raises ``TargetFailed`` when a target is not completed and
     ``IncompleteTransfer`` when the proof is gone: there is no receipt without a proof.
@@ -27,6 +29,9 @@ def write_receipt(*, job_id: str, aws: Aws, workspace: Workspace, now: datetime 
     if proof is None:
         raise IncompleteTransfer(f"{workspace.uri(job_id, 'proof.json')} is gone; redrive from Complete transfer")
     targets = [_confirmed(target, job, proof, aws) for target in job.targets]
+    if isinstance(job.source, JobImage):
+        # Every target holds it by now; it may be many times larger than the rest of the job's record.
+        drop_unpacked(workspace, job_id)
     requests = dict(proof.requests)
     # Counted by the plan and by completion, one each per target; they are free but part of the story.
     requests |= {"StartSnapshot": len(targets), "CompleteSnapshot": len(targets)}
@@ -35,29 +40,28 @@ def write_receipt(*, job_id: str, aws: Aws, workspace: Workspace, now: datetime 
         "job_id": job_id,
         "operation": job.operation,
         "status": "SUCCEEDED",
-        "source": {
-            "snapshot_id": job.source.snapshot_id,
-            "region": job.source.region,
-            "owner_id": job.source.owner_id,
-            "volume_id": job.source.volume_id,
-            "volume_size_gib": job.source.size_gib,
-            "start_time": job.source.start_time,
-            "encrypted": job.source.encrypted,
-        },
+        "source": source_facts(job.source),
         "targets": targets,
+        "lineage": _lineage(job),
         "manifest_uri": None,
         "allocated_blocks": proof.allocated_blocks,
-        "changed_blocks": proof.blocks_written,
-        "removed_blocks": 0,
+        "changed_blocks": proof.changed_blocks,
+        "removed_blocks": proof.removed_blocks,
         "zero_blocks": proof.zero_blocks,
-        "bytes_read": proof.allocated_blocks * BLOCK_SIZE,
+        "parent_blocks_compared": proof.parent_blocks,
+        "bytes_read": proof.blocks_read * BLOCK_SIZE,
         "bytes_written": proof.blocks_written * BLOCK_SIZE * len(targets),
         "holes": job.holes.value,
         "linear_checksum": proof.linear_checksum,
         "duration_seconds": round((ended - datetime.fromisoformat(job.started_at)).total_seconds(), 3),
         "requests": dict(sorted(requests.items())),
         "retries": dict(sorted(proof.retries.items())),
-        "cost_usd": request_cost(requests),
+        "cost_usd": request_cost(
+            requests,
+            region=job.source.region,
+            transfer=transferred(job, read=proof.blocks_read, written=proof.blocks_written),
+            lambda_gb_seconds=proof.worker_gb_seconds,
+        ),
         "tool_version": __version__,
         "receipt_uri": workspace.uri(job_id, "receipt.json"),
         "report_uri": workspace.uri(job_id, "report.md"),
@@ -67,19 +71,70 @@ def write_receipt(*, job_id: str, aws: Aws, workspace: Workspace, now: datetime 
     return receipt
 
 
+def source_facts(source: JobSnapshot | JobImage) -> dict[str, Any]:
+    """What a receipt tells of the source."""
+    if isinstance(source, JobImage):
+        return {
+            "image_uri": source.uri,
+            "region": source.region,
+            "etag": source.etag,
+            "codec": source.codec,
+            "object_bytes": source.size_bytes,
+            "image_bytes": source.raw_bytes,
+        }
+    return {
+        "snapshot_id": source.snapshot_id,
+        "base_snapshot_id": None if source.base is None else source.base.snapshot_id,
+        "region": source.region,
+        "owner_id": source.owner_id,
+        "volume_id": source.volume_id,
+        "volume_size_gib": source.size_gib,
+        "start_time": source.start_time,
+        "encrypted": source.encrypted,
+    }
+
+
+def _lineage(job: Job) -> dict[str, Any] | None:
+    """Which snapshot was made of which: what the next sync of the chain starts from."""
+    if isinstance(job.source, JobImage):
+        return None
+    return {
+        "name": job.source.lineage,
+        "base_snapshot_id": None if job.source.base is None else job.source.base.snapshot_id,
+        "snapshot_id": job.source.snapshot_id,
+        "targets": [
+            {"region": t.region, "parent_snapshot_id": t.parent_snapshot_id, "snapshot_id": t.snapshot_id}
+            for t in job.targets
+        ],
+    }
+
+
+def transferred(job: Job, *, read: int, written: int) -> dict[tuple[str, str], int]:
+    """Bytes that go from region to region for so many blocks read, and written to each target.
+
+    A worker runs in the region of the state machine: it reads there and sends on from there.
+    """
+    home = job.execution_arn.split(":")[3]
+    moved: dict[tuple[str, str], int] = {(job.source.region, home): read * BLOCK_SIZE}
+    for target in job.targets:
+        way = (home, target.region)
+        moved[way] = moved.get(way, 0) + written * BLOCK_SIZE
+    return {way: count for way, count in moved.items() if way[0] != way[1]}
+
+
 def _confirmed(target: JobTarget, job: Job, proof: Proof, aws: Aws) -> dict[str, Any]:
-    ec2 = aws.ec2(target.identity)
-    snapshots.add_tags(ec2, target.snapshot_id, {snapshots.CHECKSUM_TAG: proof.linear_checksum})
-    facts = snapshots.describe(ec2, target.snapshot_id, region=target.region)
+    facts = snapshots.describe(aws.ec2(target.identity), target.snapshot_id, region=target.region)
     name = f"target {target.snapshot_id} in {target.region}"
     if facts.state != "completed":
         raise TargetFailed(f"{name} is in state {facts.state}, it was completed before")
-    if facts.size_gib != job.source.size_gib:
-        raise TargetFailed(f"{name} has {facts.size_gib} GiB, the source has {job.source.size_gib}")
+    if facts.size_gib != target.size_gib:
+        raise TargetFailed(f"{name} has {facts.size_gib} GiB, it was started with {target.size_gib}")
     return {
         "region": target.region,
         "snapshot_id": target.snapshot_id,
         "state": facts.state,
+        "volume_size_gib": facts.size_gib,
+        "parent_snapshot_id": target.parent_snapshot_id,
         "owner_id": facts.owner_id,
         "encrypted": facts.encrypted,
         "kms_key_arn": facts.kms_key_id,
@@ -91,13 +146,10 @@ def _confirmed(target: JobTarget, job: Job, proof: Proof, aws: Aws) -> dict[str,
 
 def report(receipt: dict[str, Any]) -> str:
     """The receipt as a page for people (Markdown)."""
-    source = receipt["source"]
     lines = [
         f"# {receipt['operation']} {receipt['job_id']}: {receipt['status']}",
         "",
-        f"Source {source['snapshot_id']} in {source['region']}, {source['volume_size_gib']} GiB, "
-        f"{receipt['allocated_blocks']} allocated blocks ({receipt['bytes_read'] / 2**20:.1f} MiB), "
-        f"of them {receipt['zero_blocks']} all zeros.",
+        f"Source: {source_line(receipt)}.",
         "",
         "| target | region | state | blocks written | encrypted |",
         "|---|---|---|---|---|",

@@ -27,12 +27,13 @@ def start_target(job: Job, number: int, *, aws: Aws, counts: RequestCounts) -> J
     """
     target = job.targets[number]
     new = NewSnapshot(
-        volume_size_gib=job.source.size_gib,
+        volume_size_gib=target.size_gib,
         client_token=_client_token(job.execution_arn, number),
         description=target.description,
         tags=target.tags,
         encrypted=target.encrypted,
         kms_key_arn=target.kms_key_arn,
+        parent_snapshot_id=target.parent_snapshot_id,
     )
     client = aws.ebs(target.identity, counts=counts, policy=START_POLICY)
     snapshot_id = assuming(lambda: client.start_snapshot(new), f"target in {target.region}")

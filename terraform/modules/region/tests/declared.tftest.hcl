@@ -24,8 +24,8 @@ override_module {
 }
 
 override_module {
-  target  = module.copy
-  outputs = { arn = "arn:aws:states:us-east-1:111122223333:stateMachine:blockferry-copy", name = "blockferry-copy", role_arn = "arn:aws:iam::111122223333:role/overridden", log_group_name = "overridden", alarm_arns = [] }
+  target  = module.machine
+  outputs = { arn = "arn:aws:states:us-east-1:111122223333:stateMachine:overridden", name = "overridden", role_arn = "arn:aws:iam::111122223333:role/overridden", log_group_name = "overridden", alarm_arns = [] }
 }
 
 variables {

@@ -15,12 +15,12 @@ run "a_region_has_everything_by_default" {
   }
 
   assert {
-    condition     = toset(keys(output.functions)) == toset(["check_targets", "complete_transfer", "move_blocks", "plan_transfer", "sweep_jobs", "write_receipt"])
+    condition     = toset(keys(output.functions)) == toset(["check_targets", "complete_transfer", "inspect_snapshots", "move_blocks", "plan_transfer", "sweep_jobs", "unpack_image", "write_receipt"])
     error_message = "All functions must be there."
   }
 
   assert {
-    condition     = { for name, function in local.functions : name => function.timeout_seconds } == { check_targets = 60, complete_transfer = 900, move_blocks = 900, plan_transfer = 300, sweep_jobs = 300, write_receipt = 120 }
+    condition     = { for name, function in local.functions : name => function.timeout_seconds } == { check_targets = 60, complete_transfer = 900, inspect_snapshots = 900, move_blocks = 900, plan_transfer = 900, sweep_jobs = 300, unpack_image = 900, write_receipt = 120 }
     error_message = "Every function must have its timeout."
   }
 
@@ -45,8 +45,13 @@ run "a_region_has_everything_by_default" {
   }
 
   assert {
-    condition     = strcontains(output.start_commands["copy"], output.state_machines["copy"])
-    error_message = "The start command must name the machine."
+    condition     = toset(keys(output.state_machines)) == toset(["copy", "fanout", "inspect", "sync"])
+    error_message = "Every operation must have its machine."
+  }
+
+  assert {
+    condition     = alltrue([for operation, command in output.start_commands : strcontains(command, output.state_machines[operation]) && strcontains(command, "examples/${operation}.json")])
+    error_message = "A start command must name the machine and its example."
   }
 
   assert {

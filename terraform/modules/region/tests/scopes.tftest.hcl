@@ -24,8 +24,8 @@ override_module {
 }
 
 override_module {
-  target  = module.copy
-  outputs = { arn = "arn:aws:states:us-east-1:111122223333:stateMachine:blockferry-copy", name = "blockferry-copy", role_arn = "arn:aws:iam::111122223333:role/overridden", log_group_name = "overridden", alarm_arns = [] }
+  target  = module.machine
+  outputs = { arn = "arn:aws:states:us-east-1:111122223333:stateMachine:overridden", name = "overridden", role_arn = "arn:aws:iam::111122223333:role/overridden", log_group_name = "overridden", alarm_arns = [] }
 }
 
 variables {
@@ -83,7 +83,7 @@ run "grants_are_narrow" {
       for name, document in data.aws_iam_policy_document.function : [
         for statement in jsondecode(document.json).Statement :
         statement.Resource == "arn:aws:s3:::blockferry-work-111122223333-us-east-1/jobs/*"
-        if length(setintersection(flatten([statement.Action]), ["s3:GetObject", "s3:PutObject", "s3:DeleteObject"])) > 0
+        if length(setintersection(flatten([statement.Action]), ["s3:GetObject", "s3:PutObject", "s3:DeleteObject"])) > 0 && statement.Sid != "ReadImages"
       ]
     ]))
     error_message = "Objects must be those of jobs."
@@ -94,21 +94,50 @@ run "grants_are_narrow" {
       for name, document in data.aws_iam_policy_document.function : [
         for statement in jsondecode(document.json).Statement :
         statement.Resource == "arn:aws:s3:::blockferry-work-111122223333-us-east-1" && statement.Condition == { StringLikeIfExists = { "s3:prefix" = "jobs/*" } }
-        if statement.Action == "s3:ListBucket"
+        if statement.Action == "s3:ListBucket" && statement.Sid != "FindImages"
       ]
     ]))
     error_message = "Only keys of jobs may be listed."
   }
 
   assert {
+    condition = toset([
+      for name, document in data.aws_iam_policy_document.function : name if anytrue([
+        for statement in jsondecode(document.json).Statement : contains(["ReadImages", "FindImages"], statement.Sid)
+      ])
+    ]) == toset(["move_blocks", "plan_transfer", "unpack_image"])
+    error_message = "Only those that read images may read other objects than those of jobs."
+  }
+
+  assert {
     condition = alltrue(flatten([
       for name, document in data.aws_iam_policy_document.function : [
         for statement in jsondecode(document.json).Statement :
-        statement.Condition.StringLike == { "kms:ViaService" = "ec2.*.amazonaws.com" } && statement.Resource == "arn:aws:kms:*:111122223333:key/*"
-        if strcontains(jsonencode(statement.Action), "kms:")
+        statement.Condition == { StringEquals = { "aws:ResourceAccount" = "111122223333" } } && startswith(statement.Resource, "arn:aws:s3:::*")
+        if contains(["ReadImages", "FindImages"], statement.Sid)
       ]
     ]))
-    error_message = "A key of this account may be used through EBS."
+    error_message = "Images must be in buckets of this account."
+  }
+
+  assert {
+    condition = alltrue(flatten([
+      for name, document in data.aws_iam_policy_document.function : [
+        for statement in jsondecode(document.json).Statement :
+        statement.Condition.StringLike == { "kms:ViaService" = statement.Sid == "DecryptImagesThroughS3" ? "s3.*.amazonaws.com" : "ec2.*.amazonaws.com" } && statement.Resource == "arn:aws:kms:*:111122223333:key/*"
+        if strcontains(jsonencode(statement.Action), "kms:") && statement.Sid != "LookAtKeysOfSnapshots"
+      ]
+    ]))
+    error_message = "A key of this account may be used through EBS, and to read images through S3."
+  }
+
+  assert {
+    condition = flatten([
+      for name, document in data.aws_iam_policy_document.function : [
+        for statement in jsondecode(document.json).Statement : [name, statement.Action] if statement.Sid == "LookAtKeysOfSnapshots"
+      ]
+    ]) == ["inspect_snapshots", "kms:DescribeKey"]
+    error_message = "Without a service in between keys may only be looked at."
   }
 
   assert {
@@ -154,7 +183,7 @@ run "named_keys_replace_the_keys_of_the_account" {
     condition = alltrue(flatten([
       for name, document in data.aws_iam_policy_document.function : [
         for statement in jsondecode(document.json).Statement :
-        statement.Resource == "arn:aws:kms:us-east-1:123456789012:key/11111111-2222-3333-4444-555555555555" if strcontains(jsonencode(statement.Action), "kms:")
+        statement.Resource == "arn:aws:kms:us-east-1:123456789012:key/11111111-2222-3333-4444-555555555555" if strcontains(jsonencode(statement.Action), "kms:") && statement.Sid != "DecryptImagesThroughS3"
       ]
     ]))
     error_message = "Only the named key may be used."
@@ -167,6 +196,7 @@ run "without_trusted_roles_and_keys_nothing_is_assumed_and_nothing_decrypted" {
   variables {
     snapshot_kms_key_arns = []
     trusted_role_arns     = []
+    image_bucket_names    = []
   }
 
   assert {
@@ -177,11 +207,27 @@ run "without_trusted_roles_and_keys_nothing_is_assumed_and_nothing_decrypted" {
   }
 }
 
+run "images_can_be_narrowed_to_buckets" {
+  command = plan
+
+  variables {
+    image_bucket_names = ["golden"]
+  }
+
+  assert {
+    condition = toset([
+      for statement in jsondecode(data.aws_iam_policy_document.function["move_blocks"].json).Statement : statement.Resource if contains(["ReadImages", "FindImages"], statement.Sid)
+    ]) == toset(["arn:aws:s3:::golden", "arn:aws:s3:::golden/*"])
+    error_message = "Only images of the named bucket may be read."
+  }
+}
+
 run "a_key_of_the_work_bucket_is_used_through_s3_only" {
   command = plan
 
   variables {
     snapshot_kms_key_arns = []
+    image_bucket_names    = []
     storage_kms_key_arn   = "arn:aws:kms:us-east-1:111122223333:key/11111111-2222-3333-4444-555555555555"
   }
 

@@ -48,6 +48,21 @@ run "a_source_side_reads_only_and_is_assumed_with_the_external_id_only" {
   }
 }
 
+run "a_source_side_reads_images_of_the_named_buckets_only" {
+  command = plan
+
+  variables {
+    source_side = { regions = ["us-east-1"], image_bucket_names = ["golden"] }
+  }
+
+  assert {
+    condition = one([
+      for statement in jsondecode(aws_iam_role_policy.this.policy).Statement : statement.Resource if statement.Sid == "ReadImages"
+    ]) == ["arn:aws:s3:::golden", "arn:aws:s3:::golden/*"]
+    error_message = "Only images of the named buckets may be read."
+  }
+}
+
 run "a_target_side_changes_only_snapshots_of_jobs_and_reads_no_block" {
   command = plan
 
@@ -59,7 +74,7 @@ run "a_target_side_changes_only_snapshots_of_jobs_and_reads_no_block" {
   assert {
     condition = toset(flatten([for statement in jsondecode(aws_iam_role_policy.this.policy).Statement : statement.Action])) == toset([
       "ebs:CompleteSnapshot", "ebs:PutSnapshotBlock", "ebs:StartSnapshot",
-      "ec2:CreateTags", "ec2:DeleteSnapshot", "ec2:DescribeSnapshots",
+      "ec2:CreateTags", "ec2:DeleteSnapshot", "ec2:DescribeSnapshots", "ec2:GetEbsEncryptionByDefault",
     ])
     error_message = "The target side must write only."
   }

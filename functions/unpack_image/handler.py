@@ -1,0 +1,21 @@
+"""Unpack image: decompress a disk image into pieces that can be read side by side; says where to go on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from blockferry.lambdas import Context, resources, seconds_left, traced
+from blockferry.transfer.unpack import unpack
+
+
+@traced
+def handler(event: Mapping[str, Any], context: Context) -> dict[str, Any]:
+    aws, workspace = resources(event["job_id"])
+    return unpack(
+        job_id=event["job_id"],
+        progress=event.get("progress"),
+        seconds_left=seconds_left(context),
+        aws=aws,
+        workspace=workspace,
+    )

@@ -1,0 +1,91 @@
+"""Snapshots that must hold the same, read side by side. The first block that differs ends the reading."""
+
+from __future__ import annotations
+
+import heapq
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from blockferry.blocks import BlockRange
+from blockferry.checksums import ZERO_BLOCK, ZERO_DIGEST
+from blockferry.errors import ParentDiffers
+from blockferry.ports import Block, BlockRef, BlockSource
+
+
+@dataclass(frozen=True)
+class Clone:
+    """What is held against the base. A hole of an encrypted snapshot does not read as zeros."""
+
+    name: str
+    source: BlockSource
+    encrypted: bool
+
+
+class EqualSnapshots:
+    """The union of the blocks of a base and its clones; reading one compares it.
+
+    A hole equals an allocated block of zeros, but where the hole is in an encrypted clone: volumes of it read there
+    what decrypting nothing gives (coldsnap, issue 395). Every block comes as ``unchanged``, so nothing is kept of it.
+    """
+
+    def __init__(self, base_name: str, base: BlockSource, clones: Sequence[Clone]) -> None:
+        self._base_name = base_name
+        self._base = base
+        self._clones = clones
+        self._lock = threading.Lock()
+        self._refs: dict[int, dict[int, BlockRef]] = {}
+
+    def blocks(self, within: BlockRange) -> Iterator[BlockRef]:
+        """Every index that one of them holds in ``within``, ascending."""
+        sides = [self._base, *(clone.source for clone in self._clones)]
+        merged = heapq.merge(*(_numbered(side, n, within) for n, side in enumerate(sides)), key=lambda r: r[0].index)
+        held: dict[int, BlockRef] = {}
+        index = -1
+        for ref, side in merged:
+            if held and ref.index != index:
+                yield self._take_down(index, held)
+                held = {}
+            index = ref.index
+            held[side] = ref
+        if held:
+            yield self._take_down(index, held)
+
+    def read(self, ref: BlockRef) -> Block:
+        """Compare one block of all sides. Raises ``ParentDiffers`` and what the sources raise."""
+        with self._lock:
+            refs = self._refs[ref.index]
+        base = self._base.read(refs[0]).digest if 0 in refs else None
+        for number, clone in enumerate(self._clones):
+            theirs = clone.source.read(refs[number + 1]).digest if number + 1 in refs else None
+            if not _equal(base, theirs, encrypted=clone.encrypted):
+                raise ParentDiffers(
+                    f"{clone.name} is not equal to {self._base_name}: block {ref.index} is {_told(theirs)} there and "
+                    f"{_told(base)} in {self._base_name}"
+                )
+        with self._lock:
+            # Not before: a block that ran out of time is read again.
+            del self._refs[ref.index]
+        return Block(ref.index, ZERO_BLOCK, ZERO_DIGEST, unchanged=True)
+
+    def _take_down(self, index: int, held: dict[int, BlockRef]) -> BlockRef:
+        with self._lock:
+            self._refs[index] = held
+        return BlockRef(index)
+
+
+def _numbered(side: BlockSource, number: int, within: BlockRange) -> Iterator[tuple[BlockRef, int]]:
+    for ref in side.blocks(within):
+        yield ref, number
+
+
+def _equal(base: bytes | None, clone: bytes | None, *, encrypted: bool) -> bool:
+    if base is None:
+        return clone == ZERO_DIGEST
+    if clone is None:
+        return base == ZERO_DIGEST and not encrypted
+    return base == clone
+
+
+def _told(digest: bytes | None) -> str:
+    return "not allocated" if digest is None else f"SHA-256 {digest.hex()[:16]}..."

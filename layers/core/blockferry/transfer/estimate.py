@@ -1,0 +1,125 @@
+"""What a job would take: requests, bytes, time at the quotas and dollars, from counts and not from guesses."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from blockferry.blocks import BLOCK_SIZE, split
+from blockferry.cost import request_cost
+from blockferry.ebs.client import MAX_PAGE, EbsDirect, RequestCounts
+from blockferry.holes import HolePolicy
+from blockferry.images.unpack import CHUNK_BLOCKS
+from blockferry.jobs import Job, JobImage
+from blockferry.pacing import Pace
+from blockferry.retry import Clock
+from blockferry.sessions import Aws, Identity
+from blockferry.sources.s3_image import BLOCKS_PER_READ
+from blockferry.transfer.receipt import source_facts, transferred
+from blockferry.transfer.sources import image_blocks, list_again
+
+LISTS_PER_SECOND = 40.0
+"""Of the account's 50: a dry run asks one list at a time, and only for as long as it takes."""
+
+
+def estimate(job: Job, *, aws: Aws) -> dict[str, Any]:
+    """The outcome of a dry run: the members of a receipt that can be known before. Nothing is started or written.
+
+    Of an image that is compressed nothing is known before it is unpacked: counts are ``None`` then. What an image has
+    of zeros is not known either, so its writes are an upper bound.
+    """
+    known: dict[str, Any] = {
+        "job_id": job.job_id,
+        "operation": job.operation,
+        "status": "DRY_RUN",
+        "source": source_facts(job.source),
+        "targets": [
+            {"region": t.region, "parent_snapshot_id": t.parent_snapshot_id, "volume_size_gib": t.size_gib or None}
+            for t in job.targets
+        ],
+    }
+    if job.total_blocks == 0:
+        unknown = ("allocated_blocks", "changed_blocks", "removed_blocks", "bytes_read", "bytes_written")
+        return (
+            known
+            | dict.fromkeys((*unknown, "seconds_at_quota"))
+            | {
+                "allocated_blocks_from": "unknown until the image is unpacked",
+                "requests": {},
+                "cost_usd": request_cost({}),
+            }
+        )
+    found = _counted(job, aws)
+    written = job.total_blocks if job.holes is HolePolicy.ZERO_FILL else found.read + found.removed
+    requests = _requests(job, read=found.read, written=written)
+    rate = job.blocks_per_second * job.max_concurrency
+    return known | {
+        "allocated_blocks": found.allocated,
+        "allocated_blocks_from": found.basis,
+        "changed_blocks": written - found.removed,
+        "removed_blocks": found.removed,
+        "bytes_read": found.read * BLOCK_SIZE,
+        "bytes_written": written * len(job.targets) * BLOCK_SIZE,
+        "requests": requests,
+        "seconds_at_quota": math.ceil(max(found.read, written) / rate),
+        "cost_usd": request_cost(
+            requests, region=job.source.region, transfer=transferred(job, read=found.read, written=written)
+        ),
+    }
+
+
+@dataclass(frozen=True)
+class _Counted:
+    """Blocks that the source has allocated, that are to be read, and that only the base holds; and who says so."""
+
+    allocated: int
+    read: int
+    removed: int
+    basis: str
+
+
+def _counted(job: Job, aws: Aws) -> _Counted:
+    source = job.source
+    if isinstance(source, JobImage):
+        blocks = image_blocks(source)
+        return _Counted(blocks, blocks, 0, "size of the image")
+    if source.base is None and source.full_size_bytes is not None:
+        full = -(-source.full_size_bytes // BLOCK_SIZE)
+        return _Counted(full, full, 0, "FullSnapshotSizeInBytes")
+    counts = RequestCounts()
+    clock = Clock()
+    pace = Pace(LISTS_PER_SECOND, clock=clock)
+
+    def ebs_for(identity: Identity) -> EbsDirect:
+        return aws.ebs(identity, counts=counts)
+
+    allocated = read = removed = 0
+    # By windows: the list of a whole volume would not fit into memory.
+    for window in split(job.total_blocks, MAX_PAGE):
+        pace.take()
+        listed = list_again(job, ebs_for, window.first, window.stop)
+        allocated += listed.allocated
+        read += len(listed.indices) - len(listed.removed)
+        removed += len(listed.removed)
+    basis = "ListSnapshotBlocks" if source.base is None else "ListChangedBlocks and ListSnapshotBlocks"
+    return _Counted(allocated, read, removed, basis)
+
+
+def _requests(job: Job, *, read: int, written: int) -> dict[str, int]:
+    # The range's own list, the recount's, and one page for each further 10,000 indices of a long range.
+    lists = 2 * math.ceil(job.total_blocks / min(job.blocks_per_range, 10_000)) + 1
+    requests = {"PutSnapshotBlock": written * len(job.targets)}
+    if isinstance(job.source, JobImage):
+        return requests | {
+            "GetObject": math.ceil(read / (BLOCKS_PER_READ if job.source.codec == "raw" else CHUNK_BLOCKS))
+        }
+    requests |= {"GetSnapshotBlock": read, "ListSnapshotBlocks": lists}
+    if job.source.base is not None:
+        requests |= {"ListChangedBlocks": lists, "ListSnapshotBlocks": lists // 2 + 1}
+    if job.verify_parents:
+        # At most: every index of the base and of each parent.
+        pairs = 1 + len(job.targets)
+        requests["GetSnapshotBlock"] += pairs * job.total_blocks
+        requests["ListSnapshotBlocks"] += pairs * (lists // 2)
+    return requests
