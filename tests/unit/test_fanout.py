@@ -1,0 +1,313 @@
+"""Disk images in S3 and snapshots, to many targets: held against the image and against what the EBS server holds."""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import zstandard
+from blockferry.blocks import BLOCK_SIZE
+from blockferry.errors import InvalidRequest
+from fakes import content
+from rig import HOME, RECOVERY, THIRD, Rig, hashes, running_rig
+
+IMAGES = "golden-images"
+REGIONS = (HOME, RECOVERY, THIRD)
+OPTIONS = {"blocks_per_range": 50}
+
+A_GIB_AND_ONE_BYTE = 32 * gzip.compress(bytes(2**25), compresslevel=1) + gzip.compress(b"\x01")
+"""Zeros in many members, since compressing a GiB in one piece takes seconds."""
+
+
+@pytest.fixture
+def rig(monkeypatch: pytest.MonkeyPatch) -> Iterator[Rig]:
+    with running_rig(monkeypatch) as made:
+        made.aws.s3(HOME).create_bucket(Bucket=IMAGES)
+        yield made
+
+
+def disk(*seeds: int, tail: int = 0) -> bytes:
+    """One block a seed, 0 for a block of zeros, and ``tail`` more bytes that are none."""
+    return b"".join(content(seed) for seed in seeds) + b"\x07" * tail
+
+
+def blocks_of(image: bytes) -> dict[int, bytes]:
+    """Blocks of an image, the last one filled up with zeros."""
+    count = -(-len(image) // BLOCK_SIZE)
+    padded = image.ljust(count * BLOCK_SIZE, b"\0")
+    return {index: padded[index * BLOCK_SIZE : (index + 1) * BLOCK_SIZE] for index in range(count)}
+
+
+def with_data(image: bytes) -> dict[int, str]:
+    return hashes({index: data for index, data in blocks_of(image).items() if data != content(0)})
+
+
+def store(rig: Rig, body: bytes, key: str = "disk.img") -> str:
+    rig.aws.s3(HOME).put_object(Bucket=IMAGES, Key=key, Body=body)
+    return f"s3://{IMAGES}/{key}"
+
+
+def request(uri: str, *regions: str, **more: Any) -> dict[str, Any]:
+    options = {**OPTIONS, **more.pop("options", {})}
+    return {"image_uri": uri, "targets": [{"region": r} for r in regions or (RECOVERY,)], "options": options, **more}
+
+
+def raw(image: bytes) -> bytes:
+    return image
+
+
+def many_frames(image: bytes) -> bytes:
+    cut = len(image) // 3
+    return b"".join(zstandard.compress(part) for part in (image[:cut], image[cut:]))
+
+
+FORMS: dict[str, Callable[[bytes], bytes]] = {
+    "disk.img": raw,
+    "disk.img.gz": gzip.compress,
+    "disk.img.zst": many_frames,
+}
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_an_image_becomes_a_snapshot_in_every_region_from_one_read_of_each_block(rig: Rig, name: str) -> None:
+    image = disk(1, 2, 0, 3, *range(10, 180), 0, 0, 4, tail=100)
+    uri = store(rig, FORMS[name](image), name)
+    rig.control("stats/reset", {})
+    receipt = rig.run("fanout", request(uri, *REGIONS))
+    made = [target["snapshot_id"] for target in receipt["targets"]]
+    assert [rig.held(m) for m in made] == [with_data(image)] * 3
+    assert [rig.facts(m)["region"] for m in made] == list(REGIONS)
+    assert [rig.facts(m)["volume_size"] for m in made] == [1, 1, 1]
+    blocks = -(-len(image) // BLOCK_SIZE)
+    assert receipt["allocated_blocks"] == blocks
+    assert receipt["zero_blocks"] == 3
+    assert receipt["changed_blocks"] == receipt["targets"][0]["blocks_written"] == blocks - 3
+    assert rig.calls()["PutSnapshotBlock"] == 3 * (blocks - 3)
+    assert rig.calls().get("GetSnapshotBlock", 0) == 0
+    assert receipt["source"] == {
+        "image_uri": uri,
+        "region": HOME,
+        "etag": receipt["source"]["etag"],
+        "codec": {"disk.img": "raw", "disk.img.gz": "gzip", "disk.img.zst": "zstd"}[name],
+        "object_bytes": len(FORMS[name](image)),
+        "image_bytes": len(image),
+    }
+    assert receipt["lineage"] is None
+
+
+@pytest.mark.parametrize("size", [1, BLOCK_SIZE - 1, BLOCK_SIZE, BLOCK_SIZE + 1, 3 * BLOCK_SIZE + 512])
+def test_the_tail_of_an_image_is_kept_whatever_its_size(rig: Rig, size: int) -> None:
+    image = (disk(1, 2, 3) + b"\x05" * BLOCK_SIZE)[: size - 1] + b"\x09"
+    receipt = rig.run("fanout", request(store(rig, image)))
+    assert rig.held(receipt["targets"][0]["snapshot_id"]) == hashes(blocks_of(image))
+
+
+def test_an_image_of_a_gib_and_one_byte_makes_a_volume_of_two(rig: Rig) -> None:
+    receipt = rig.run("fanout", request(store(rig, A_GIB_AND_ONE_BYTE, "big.gz"), options={"blocks_per_range": 1024}))
+    made = receipt["targets"][0]
+    assert made["volume_size_gib"] == 2
+    assert rig.held(made["snapshot_id"]) == hashes({2048: b"\x01".ljust(BLOCK_SIZE, b"\0")})
+    assert (receipt["allocated_blocks"], receipt["zero_blocks"]) == (2049, 2048)
+
+
+def test_a_larger_volume_can_be_asked_for(rig: Rig) -> None:
+    receipt = rig.run("fanout", request(store(rig, disk(1)), volume_size_gib=3))
+    assert rig.facts(receipt["targets"][0]["snapshot_id"])["volume_size"] == 3
+
+
+def test_zero_fill_writes_every_block_of_the_volume(rig: Rig) -> None:
+    receipt = rig.run("fanout", request(store(rig, disk(1, 0, 2)), options={"holes": "zero_fill"}))
+    expected = {index: content(0) for index in range(2048)} | {0: content(1), 2: content(2)}
+    assert rig.held(receipt["targets"][0]["snapshot_id"]) == hashes(expected)
+
+
+def test_an_image_of_nothing_but_zeros_gives_an_empty_snapshot(rig: Rig) -> None:
+    receipt = rig.run("fanout", request(store(rig, disk(0, 0, 0))))
+    assert rig.held(receipt["targets"][0]["snapshot_id"]) == {}
+    assert (receipt["allocated_blocks"], receipt["zero_blocks"], receipt["changed_blocks"]) == (3, 3, 0)
+
+
+@pytest.mark.parametrize("how", ["asked for", "by default"])
+def test_blocks_of_zeros_are_written_where_a_hole_would_not_read_as_zeros(rig: Rig, how: str) -> None:
+    image = disk(1, 0, 2)
+    wanted = request(store(rig, image), HOME, RECOVERY)
+    if how == "asked for":
+        wanted["targets"][1]["encrypted"] = True
+    else:
+        rig.client("ec2", RECOVERY).enable_ebs_encryption_by_default()
+    receipt = rig.run("fanout", wanted)
+    encrypted = receipt["targets"][1]
+    assert encrypted["encrypted"] is True
+    assert rig.held(encrypted["snapshot_id"]) == hashes(blocks_of(image))
+
+
+def test_what_was_unpacked_is_removed_when_every_target_has_it(rig: Rig) -> None:
+    uri = store(rig, gzip.compress(disk(1, 2, 3)), "disk.gz")
+    job_id = rig.plan(request(uri), operation="fanout")["job_id"]
+    names = [name for name in objects(rig, job_id) if name.startswith("image")]
+    assert names == ["image.json", "image/00000000.zst"]
+    rig.move_all(job_id)
+    rig.finish(job_id)
+    assert [name for name in objects(rig, job_id) if name.startswith("image")] == []
+
+
+def objects(rig: Rig, job_id: str) -> list[str]:
+    prefix = f"jobs/{job_id}/"
+    found = rig.workspace.s3.list_objects_v2(Bucket=rig.workspace.bucket, Prefix=prefix).get("Contents", [])
+    return [item["Key"].removeprefix(prefix) for item in found]
+
+
+def test_a_snapshot_can_be_fanned_out_to_five_targets_from_one_read(rig: Rig) -> None:
+    blocks = {index: content(index + 1) for index in range(40)} | {2047: content(0)}
+    source = rig.snapshot(blocks)
+    rig.control("stats/reset", {})
+    targets = [{"region": region} for region in REGIONS] + [{"region": HOME, "encrypted": True}]
+    targets += [{"region": RECOVERY, "encrypted": True}]
+    receipt = rig.run("fanout", {"snapshot_id": source, "targets": targets, "options": OPTIONS})
+    assert [rig.held(target["snapshot_id"]) for target in receipt["targets"]] == [hashes(blocks)] * 5
+    assert rig.calls()["GetSnapshotBlock"] == receipt["requests"]["GetSnapshotBlock"] == len(blocks)
+    assert rig.calls()["PutSnapshotBlock"] == 5 * len(blocks)
+    assert receipt["operation"] == "fanout"
+
+
+def test_one_region_that_fails_does_not_spoil_the_rest_and_only_it_is_written_again(
+    rig: Rig,
+) -> None:
+    image = disk(*range(1, 120), tail=5)
+    job_id = rig.plan(request(store(rig, image), *REGIONS), operation="fanout")["job_id"]
+    job = rig.workspace.job(job_id)
+    assert job is not None
+    bad = job.targets[1].snapshot_id
+    rig.control("faults", {"operation": "PutSnapshotBlock", "snapshot_id": bad, "action": "error", "status": 403,
+                           "code": "AccessDeniedException"})  # fmt: skip
+    rig.move_all(job_id)
+    assert rig.complete(job_id)["missing_ranges"] > 0
+    assert [rig.state(target.snapshot_id) for target in job.targets] == ["completed", "pending", "completed"]
+    rig.control("faults", method="DELETE")
+    rig.control("stats/reset", {})
+    rig.move_missing(job_id)
+    rig.complete(job_id, missing_moved=True)
+    assert rig.calls()["PutSnapshotBlock"] == 120
+    written = rig.control("stats")["snapshots"]
+    assert [name for name, calls in written.items() if "PutSnapshotBlock" in calls] == [bad]
+    receipt = rig.finish(job_id)
+    assert [rig.held(target["snapshot_id"]) for target in receipt["targets"]] == [with_data(image)] * 3
+
+
+def test_a_dry_run_of_an_image_starts_and_writes_nothing(rig: Rig) -> None:
+    uri = store(rig, disk(1, 0, 2, tail=1))
+    estimate = rig.plan(request(uri, *REGIONS, options={"dry_run": True}), operation="fanout")["estimate"]
+    assert (estimate["status"], estimate["allocated_blocks"]) == ("DRY_RUN", 4)
+    assert estimate["requests"] == {"PutSnapshotBlock": 12, "GetObject": 1}
+    assert estimate["source"]["image_bytes"] == 3 * BLOCK_SIZE + 1
+    assert rig.snapshots() == []
+    assert list(rig.workspace.job_ids()) == []
+
+
+def test_a_dry_run_of_a_compressed_image_says_that_its_size_is_not_known(rig: Rig) -> None:
+    uri = store(rig, gzip.compress(disk(1)), "disk.gz")
+    estimate = rig.plan(request(uri, options={"dry_run": True}), operation="fanout")["estimate"]
+    assert estimate["allocated_blocks"] is None
+    assert estimate["allocated_blocks_from"] == "unknown until the image is unpacked"
+    assert list(rig.workspace.job_ids()) == []
+
+
+# -- images that change, and images that are none ----------------------------------------------------------------------
+
+
+def test_an_image_that_is_replaced_while_it_is_read_refuses_the_job_and_nothing_is_left(rig: Rig) -> None:
+    uri = store(rig, disk(*range(1, 120)))
+    job_id = rig.plan(request(uri, *REGIONS), operation="fanout")["job_id"]
+    first, *rest = rig.ranges(job_id)
+    rig.move(job_id, first)
+    store(rig, disk(*range(2, 121)))
+    for part in rest:
+        assert rig.move(job_id, part)["done"]
+    with pytest.raises(InvalidRequest, match=f"{uri}.*replaced"):
+        rig.complete(job_id)
+    assert rig.snapshots() == []
+
+
+def test_targets_that_were_completed_before_the_image_was_replaced_are_kept_and_named(rig: Rig) -> None:
+    uri = store(rig, disk(*range(1, 60)))
+    job_id = rig.plan(request(uri, HOME, RECOVERY), operation="fanout")["job_id"]
+    job = rig.workspace.job(job_id)
+    assert job is not None
+    good, bad = (target.snapshot_id for target in job.targets)
+    rig.control("faults", {"operation": "PutSnapshotBlock", "snapshot_id": bad, "action": "error", "status": 403,
+                           "code": "AccessDeniedException"})  # fmt: skip
+    rig.move_all(job_id)
+    rig.complete(job_id)
+    rig.control("faults", method="DELETE")
+    store(rig, disk(9))
+    rig.move_missing(job_id)
+    with pytest.raises(InvalidRequest, match=f"and kept: {good}"):
+        rig.complete(job_id, missing_moved=True)
+    assert {s["snapshot_id"]: s["state"] for s in rig.snapshots()} == {good: "completed"}
+
+
+def refused(rig: Rig, wanted: dict[str, Any]) -> str:
+    with pytest.raises(InvalidRequest) as caught:
+        rig.plan(wanted, operation="fanout")
+    assert rig.snapshots() == []
+    return str(caught.value)
+
+
+def test_an_image_that_is_missing_is_refused_by_name(rig: Rig) -> None:
+    assert f"s3://{IMAGES}/no.img" in refused(rig, request(f"s3://{IMAGES}/no.img"))
+
+
+def test_an_empty_image_is_refused(rig: Rig) -> None:
+    assert "is empty" in refused(rig, request(store(rig, b"")))
+
+
+def test_a_volume_that_is_too_small_for_the_image_is_refused(rig: Rig) -> None:
+    uri = store(rig, A_GIB_AND_ONE_BYTE, "big.gz")
+    text = refused(rig, request(uri, volume_size_gib=1))
+    assert f"volume_size_gib: 1 GiB is too small for image {uri} of {2**30 + 1} bytes; 2 GiB are needed" in text
+
+
+@pytest.mark.parametrize("name", ["disk.img.gz", "disk.img.zst"])
+def test_a_compressed_image_that_is_cut_off_is_refused_before_anything_is_started(rig: Rig, name: str) -> None:
+    whole = FORMS[name](disk(*range(1, 30)))
+    uri = store(rig, whole[:-5], name)
+    assert uri in refused(rig, request(uri))
+
+
+def test_an_image_that_is_not_what_its_name_says_is_refused(rig: Rig) -> None:
+    assert "zstd" in refused(rig, request(store(rig, disk(1), "disk.zst")))
+    assert "image_codec" in refused(rig, request(store(rig, gzip.compress(disk(1)), "disk.img")))
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"image_uri": None}, "name exactly one source: image_uri or snapshot_id"),
+        ({"snapshot_id": "snap-00000000000000001"}, "name exactly one source"),
+        ({"image_uri": "https://bucket/key"}, "image_uri: 'https://bucket/key' is not the address of an object"),
+        ({"image_uri": "s3://bucket"}, "image_uri: 's3://bucket' is not the address of an object"),
+        ({"image_codec": "xz"}, "image_codec"),
+        ({"volume_size_gib": 0}, "volume_size_gib"),
+        ({"lineage": "x"}, "lineage: an image has none"),
+        ({"targets": []}, "targets: name at least one target"),
+    ],
+)
+def test_a_request_that_cannot_be_is_refused_with_its_field(rig: Rig, change: dict[str, Any], expected: str) -> None:
+    assert expected in refused(rig, {**request(f"s3://{IMAGES}/disk.img"), **change})
+
+
+def test_leaving_zeros_out_is_refused_where_a_hole_would_not_read_as_zeros(rig: Rig) -> None:
+    rig.client("ec2", RECOVERY).enable_ebs_encryption_by_default()
+    wanted = request(store(rig, disk(1)), options={"holes": "skip_zero"})
+    assert f"the account encrypts by default in {RECOVERY}" in refused(rig, wanted)
+
+
+def test_a_job_that_only_unpacked_its_image_is_known_to_the_sweeper(rig: Rig) -> None:
+    uri = store(rig, gzip.compress(disk(1))[:-4], "disk.gz")
+    refused(rig, request(uri))
+    (job_id,) = rig.workspace.job_ids()
+    job = rig.workspace.job(job_id)
+    assert job is not None
+    assert (job.total_blocks, [target.snapshot_id for target in job.targets]) == (0, [""])
