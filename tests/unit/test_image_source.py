@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
 from blockferry.blocks import BLOCK_SIZE, BlockRange
-from blockferry.errors import InvalidRequest
+from blockferry.errors import IncompleteTransfer, InvalidRequest
+from blockferry.ports import BlockRef
 from blockferry.sources.image import ImageSource
 from fakes import content
 
@@ -24,11 +27,31 @@ def read(path: Path, first: int, stop: int) -> dict[int, bytes]:
         return {ref.index: source.read(ref).data for ref in source.blocks(BlockRange(first, stop))}
 
 
-def test_blocks_with_data_are_found_between_holes_and_written_zeros(tmp_path: Path) -> None:
+def test_written_zeros_are_data_and_holes_are_not(tmp_path: Path) -> None:
     blocks = {0: content(1), 5: content(0), 6: content(2), 2000: content(3)}
     path = image(tmp_path, blocks, size=2048 * BLOCK_SIZE)
-    assert read(path, 0, 2048) == {0: content(1), 6: content(2), 2000: content(3)}
-    assert read(path, 1, 2000) == {6: content(2)}
+    assert read(path, 0, 2048) == blocks
+    assert read(path, 1, 2000) == {5: content(0), 6: content(2)}
+
+
+def test_holes_and_what_lies_behind_the_end_can_be_read_as_zeros(tmp_path: Path) -> None:
+    path = image(tmp_path, {0: content(1), 2: b"tail"}, size=2 * BLOCK_SIZE + 4)
+    with ImageSource(path) as source:
+        assert [source.read(BlockRef(index)).data for index in (1, 3, 4_000)] == [content(0)] * 3
+
+
+def test_where_nobody_tells_holes_all_of_it_is_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = os.lseek
+
+    def seek(fd: int, offset: int, whence: int) -> int:
+        if whence == os.SEEK_DATA:
+            # What Linux answers for a block device.
+            raise OSError(errno.EINVAL, "Invalid argument")
+        return real(fd, offset, whence)
+
+    path = image(tmp_path, {1: content(1)}, size=3 * BLOCK_SIZE)
+    monkeypatch.setattr(os, "lseek", seek)
+    assert read(path, 0, 2048) == {0: content(0), 1: content(1), 2: content(0)}
 
 
 def test_an_unaligned_tail_is_kept_and_filled_up_with_zeros(tmp_path: Path) -> None:
@@ -43,3 +66,24 @@ def test_an_empty_or_missing_image_is_refused_by_name(tmp_path: Path, size: int 
         path.touch()
     with pytest.raises(InvalidRequest, match=r"disk\.img"):
         ImageSource(path)
+
+
+def test_a_directory_is_refused_by_name(tmp_path: Path) -> None:
+    with pytest.raises(InvalidRequest, match="is a directory"):
+        ImageSource(tmp_path)
+
+
+def test_a_pipe_and_standard_input_are_refused_with_the_ways_that_work(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    for path, name in ((pipe, str(pipe)), (Path("-"), "standard input")):
+        with pytest.raises(InvalidRequest, match=rf"image {name} is a stream.*write it to a file.*blockferry fanout"):
+            ImageSource(path)
+
+
+def test_an_image_that_becomes_shorter_is_noticed(tmp_path: Path) -> None:
+    path = image(tmp_path, {1: content(1)}, size=2 * BLOCK_SIZE)
+    with ImageSource(path) as source:
+        os.truncate(path, BLOCK_SIZE + 5)
+        with pytest.raises(IncompleteTransfer, match="became shorter while block 1"):
+            source.read(BlockRef(1))

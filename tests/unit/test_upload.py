@@ -1,7 +1,9 @@
+"""Uploads, held against what the EBS server of the local cloud itself holds."""
+
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -9,7 +11,9 @@ from blockferry.blocks import BLOCK_SIZE
 from blockferry.errors import InvalidRequest, RequestRefused
 from blockferry.upload import upload_image
 from fakes import content
-from rig import HOME, Rig, hashes, running_rig
+from rig import ACCOUNT, HOME, RECOVERY, Rig, hashes, running_rig
+
+OTHER_ACCOUNT = "123456789012"
 
 
 @pytest.fixture
@@ -23,6 +27,17 @@ def image(folder: Path, data: bytes, *, size: int | None = None) -> Path:
     path.write_bytes(data)
     with path.open("r+b") as handle:
         handle.truncate(size or len(data))
+    return path
+
+
+def sparse(folder: Path, blocks: Mapping[int, bytes], *, size: int) -> Path:
+    """An image that has exactly these blocks as data, and else holes."""
+    path = folder / "disk.img"
+    with path.open("wb") as handle:
+        handle.truncate(size)
+        for index, data in blocks.items():
+            handle.seek(index * BLOCK_SIZE)
+            handle.write(data)
     return path
 
 
@@ -57,3 +72,167 @@ def test_a_volume_too_small_for_the_image_is_refused_before_anything_is_started(
     with pytest.raises(InvalidRequest, match="more than a volume of 1 GiB holds"):
         upload_image(path, region=HOME, aws=rig.aws, volume_size_gib=1)
     assert rig.snapshots() == []
+
+
+@pytest.mark.parametrize("size_gib", [0, 65_537])
+def test_a_size_that_no_volume_has_is_refused(rig: Rig, tmp_path: Path, size_gib: int) -> None:
+    with pytest.raises(InvalidRequest, match="a volume has 1 to 65536 GiB"):
+        upload_image(image(tmp_path, content(1)), region=HOME, aws=rig.aws, volume_size_gib=size_gib)
+    assert rig.snapshots() == []
+
+
+def test_a_reserved_tag_is_refused_before_anything_is_started(rig: Rig, tmp_path: Path) -> None:
+    with pytest.raises(InvalidRequest, match="reserved prefix"):
+        upload_image(image(tmp_path, content(1)), region=HOME, aws=rig.aws, tags={"blockferry:job-id": "x"})
+    assert rig.snapshots() == []
+
+
+# -- zeros and encryption ----------------------------------------------------------------------------------------------
+
+
+def test_where_the_account_encrypts_zeros_of_the_image_are_written_and_only_its_holes_stay_holes(
+    rig: Rig, tmp_path: Path
+) -> None:
+    rig.client("ec2").enable_ebs_encryption_by_default()
+    path = sparse(tmp_path, {0: content(1), 5: content(0)}, size=2**30)
+    made = upload_image(path, region=HOME, aws=rig.aws)
+    assert rig.held(made.snapshot_id) == hashes({0: content(1), 5: content(0)})
+    assert rig.facts(made.snapshot_id)["kms_key_arn"]
+    assert made.blocks == 2
+
+
+def test_zeros_are_written_where_it_cannot_be_found_out_whether_the_account_encrypts(
+    rig: Rig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("blockferry.snapshots.encrypted_by_default", lambda _ec2: None)
+    made = upload_image(sparse(tmp_path, {5: content(0)}, size=2**30), region=HOME, aws=rig.aws)
+    assert rig.held(made.snapshot_id) == hashes({5: content(0)})
+
+
+# -- on top of a parent ------------------------------------------------------------------------------------------------
+
+PARENT = {0: content(1), 1: content(2), 2: content(3), 3: content(0), 4: content(0), 1500: content(4)}
+"""Kept, changed, a hole in the image, zeros that the image has, zeros that are a hole in the image, behind its end."""
+
+IMAGE = {0: content(1), 1: content(9), 3: content(0), 7: content(0), 8: content(8)}
+"""Block 7 is zeros, and 8 is data, where the parent has holes."""
+
+IMAGE_SIZE = 20 * BLOCK_SIZE
+
+PUT = {1: content(9), 2: content(0), 8: content(8), 1500: content(0)}
+
+
+def test_only_what_differs_from_the_parent_is_put(rig: Rig, tmp_path: Path) -> None:
+    parent = rig.snapshot(PARENT)
+    rig.control("stats/reset", {})
+    path = sparse(tmp_path, IMAGE, size=IMAGE_SIZE)
+    made = upload_image(path, region=HOME, aws=rig.aws, parent_snapshot_id=parent)
+    assert rig.held(made.snapshot_id) == hashes({**PARENT, **PUT})
+    assert rig.image_of(made.snapshot_id, size_gib=1) == hashes({0: content(1), 1: content(9), 8: content(8)})
+    facts = rig.facts(made.snapshot_id)
+    assert (facts["state"], facts["parent_id"], facts["volume_size"]) == ("completed", parent, 1)
+    assert made.blocks == len(PUT) == rig.calls()["PutSnapshotBlock"]
+    assert rig.calls()["GetSnapshotBlock"] == len(PARENT)
+    assert made.linear_checksum == facts["written_linear_checksum"]
+    assert made.parent_snapshot_id == parent
+
+
+def test_an_image_that_equals_its_parent_puts_nothing(rig: Rig, tmp_path: Path) -> None:
+    parent = rig.snapshot({0: content(1), 9: content(2)})
+    rig.control("stats/reset", {})
+    path = sparse(tmp_path, {0: content(1), 9: content(2)}, size=10 * BLOCK_SIZE)
+    made = upload_image(path, region=HOME, aws=rig.aws, parent_snapshot_id=parent)
+    assert "PutSnapshotBlock" not in rig.calls()
+    assert made.blocks == 0
+    assert rig.held(made.snapshot_id) == rig.held(parent)
+    assert rig.state(made.snapshot_id) == "completed"
+
+
+def test_an_unaligned_tail_over_a_parent_is_filled_up_with_zeros(rig: Rig, tmp_path: Path) -> None:
+    parent = rig.snapshot({0: content(1), 1: content(2)})
+    path = image(tmp_path, content(1) + b"tail")
+    made = upload_image(path, region=HOME, aws=rig.aws, parent_snapshot_id=parent)
+    assert rig.held(made.snapshot_id) == hashes({0: content(1), 1: b"tail" + bytes(BLOCK_SIZE - 4)})
+
+
+@pytest.mark.parametrize(
+    ("image_gib", "parent_gib", "asked_gib", "expected"), [(1, 2, None, 2), (3, 2, None, 3), (1, 2, 4, 4)]
+)
+def test_the_volume_is_as_large_as_image_parent_and_wish(
+    rig: Rig, tmp_path: Path, image_gib: int, parent_gib: int, asked_gib: int | None, expected: int
+) -> None:
+    last = parent_gib * 2048 - 1
+    parent = rig.snapshot({0: content(1), last: content(2)}, size_gib=parent_gib)
+    end = image_gib * 2048 - 1
+    path = sparse(tmp_path, {0: content(1), end: content(5)}, size=image_gib * 2**30)
+    made = upload_image(path, region=HOME, aws=rig.aws, parent_snapshot_id=parent, volume_size_gib=asked_gib)
+    assert made.volume_size_gib == expected
+    assert rig.image_of(made.snapshot_id, size_gib=expected) == hashes({0: content(1), end: content(5)})
+
+
+def test_on_an_encrypted_parent_zeros_of_the_image_are_written_over_holes_and_holes_over_holes_are_left(
+    rig: Rig, tmp_path: Path
+) -> None:
+    parent = rig.snapshot(PARENT, Encrypted=True)
+    path = sparse(tmp_path, IMAGE, size=IMAGE_SIZE)
+    made = upload_image(path, region=HOME, aws=rig.aws, parent_snapshot_id=parent)
+    assert rig.held(made.snapshot_id) == hashes({**PARENT, **PUT, 7: content(0)})
+    assert rig.facts(made.snapshot_id)["kms_key_arn"] == rig.facts(parent)["kms_key_arn"]
+
+
+def test_a_failed_upload_on_a_parent_leaves_the_parent_only(rig: Rig, tmp_path: Path) -> None:
+    parent = rig.snapshot(PARENT)
+    rig.control(
+        "faults", {"operation": "GetSnapshotBlock", "action": "error", "status": 403, "code": "AccessDeniedException"}
+    )
+    path = sparse(tmp_path, IMAGE, size=IMAGE_SIZE)
+    with pytest.raises(RequestRefused, match="GetSnapshotBlock block"):
+        upload_image(path, region=HOME, aws=rig.aws, parent_snapshot_id=parent)
+    assert [(s["snapshot_id"], s["state"]) for s in rig.snapshots()] == [(parent, "completed")]
+
+
+def refused(rig: Rig, folder: Path, parent: str, **more: int) -> str:
+    before = rig.snapshots()
+    path = image(folder, content(1))
+    with pytest.raises(InvalidRequest) as caught:
+        upload_image(path, region=HOME, aws=rig.aws, parent_snapshot_id=parent, **more)
+    assert rig.snapshots() == before
+    return str(caught.value)
+
+
+def test_an_unknown_parent_is_refused(rig: Rig, tmp_path: Path) -> None:
+    elsewhere = rig.snapshot({}, region=RECOVERY)
+    for parent in (elsewhere, "snap-00000000000000001"):
+        assert f"parent {parent} in {HOME}: EC2 does not know it" in refused(rig, tmp_path, parent)
+
+
+def test_a_parent_of_another_account_is_refused(rig: Rig, tmp_path: Path) -> None:
+    foreign = rig.snapshot({}, account=OTHER_ACCOUNT)
+    rig.client("ec2", HOME, OTHER_ACCOUNT).modify_snapshot_attribute(
+        SnapshotId=foreign, Attribute="createVolumePermission", OperationType="add", UserIds=[ACCOUNT]
+    )
+    assert f"belongs to account {OTHER_ACCOUNT}" in refused(rig, tmp_path, foreign)
+
+
+def test_a_pending_parent_is_refused(rig: Rig, tmp_path: Path) -> None:
+    pending = rig.client("ebs").start_snapshot(VolumeSize=1)["SnapshotId"]
+    assert f"{pending} in {HOME} is pending" in refused(rig, tmp_path, pending)
+
+
+def test_an_archived_parent_is_refused_with_the_command_that_restores_it(rig: Rig, tmp_path: Path) -> None:
+    parent = rig.snapshot({})
+    rig.client("ec2").modify_snapshot_tier(SnapshotId=parent, StorageTier="archive")
+    rig.control("clock", {"advance": 60})
+    assert "restore-snapshot-tier" in refused(rig, tmp_path, parent)
+
+
+def test_a_parent_larger_than_the_size_asked_for_is_refused(rig: Rig, tmp_path: Path) -> None:
+    parent = rig.snapshot({}, size_gib=3)
+    text = refused(rig, tmp_path, parent, volume_size_gib=2)
+    assert "has 3 GiB, more than the 2 GiB that were asked for" in text
+
+
+def test_an_unencrypted_parent_is_refused_where_the_account_encrypts(rig: Rig, tmp_path: Path) -> None:
+    parent = rig.snapshot({})
+    rig.client("ec2").enable_ebs_encryption_by_default()
+    assert "EBS refuses a snapshot on top of an unencrypted parent" in refused(rig, tmp_path, parent)

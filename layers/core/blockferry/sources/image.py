@@ -2,28 +2,32 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
 from blockferry.blocks import BLOCK_SIZE, BlockRange
-from blockferry.checksums import ZERO_BLOCK, digest_of
+from blockferry.checksums import digest_of
 from blockferry.errors import IncompleteTransfer, InvalidRequest
 from blockferry.ports import Block, BlockRef
 
 
 class ImageSource:
-    """The blocks of an image that are not all zeros; a short last block is filled up with zeros.
+    """The blocks that an image has data in, zeros included; a short last block is filled up with zeros.
 
-    Holes of a sparse file are skipped without being read (``SEEK_DATA``). Use as a context manager.
+    Holes of a sparse file are skipped without being read (``SEEK_DATA``). Use as a context manager. Raises
+    ``InvalidRequest`` for what is no readable image, or cannot be seeked in.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        _refuse_streams(path)
         try:
             self._fd = os.open(path, os.O_RDONLY)
         except OSError as error:
-            raise InvalidRequest(f"image {path}: {error.strerror}; name a readable raw disk image") from error
+            raise _unreadable(path, error) from error
         # A block device reports size 0 in stat, its end is where it can be seeked to.
         self.size = os.lseek(self._fd, 0, os.SEEK_END)
         if self.size == 0:
@@ -42,6 +46,7 @@ class ImageSource:
         return -(-self.size // BLOCK_SIZE)
 
     def blocks(self, within: BlockRange) -> Iterator[BlockRef]:
+        """The blocks of ``within`` that are not in a hole, ascending."""
         index = within.first
         while index < min(within.stop, self.total_blocks):
             data_at = self._next_data(index * BLOCK_SIZE)
@@ -50,24 +55,29 @@ class ImageSource:
             index = max(index, data_at // BLOCK_SIZE)
             if index >= within.stop:
                 return
-            if self._content(index) != ZERO_BLOCK:
-                yield BlockRef(index)
+            yield BlockRef(index)
             index += 1
 
     def read(self, ref: BlockRef) -> Block:
+        """The content of any block: zeros in a hole and behind the end.
+
+        Raises ``IncompleteTransfer`` when the image became shorter.
+        """
         data = self._content(ref.index)
         return Block(ref.index, data, digest_of(data))
 
     def _next_data(self, offset: int) -> int | None:
         try:
             return os.lseek(self._fd, offset, os.SEEK_DATA)
-        except OSError:
-            # ENXIO: only a hole follows. A block device or file system without SEEK_DATA calls all of it data,
-            # so ENXIO there means the end.
+        except OSError as error:
+            if error.errno != errno.ENXIO:
+                # Neither the file system nor the device tells holes: all of it is data.
+                return offset
+            # Only a hole follows, or the end.
             return None
 
     def _content(self, index: int) -> bytes:
-        want = min(BLOCK_SIZE, self.size - index * BLOCK_SIZE)
+        want = max(0, min(BLOCK_SIZE, self.size - index * BLOCK_SIZE))
         data = b""
         while len(data) < want:
             piece = os.pread(self._fd, want - len(data), index * BLOCK_SIZE + len(data))
@@ -75,3 +85,26 @@ class ImageSource:
                 raise IncompleteTransfer(f"image {self._path} became shorter while block {index} was read")
             data += piece
         return data.ljust(BLOCK_SIZE, b"\0")
+
+
+def _refuse_streams(path: Path) -> None:
+    if str(path) != "-":
+        try:
+            # Before it is opened: opening a named pipe waits for its writer.
+            mode = path.stat().st_mode
+        except OSError as error:
+            raise _unreadable(path, error) from error
+        if stat.S_ISREG(mode) or stat.S_ISBLK(mode):
+            return
+        if stat.S_ISDIR(mode):
+            raise InvalidRequest(f"image {path} is a directory; name a raw disk image")
+    name = "standard input" if str(path) == "-" else str(path)
+    raise InvalidRequest(
+        f"image {name} is a stream, in which the size and the holes of an image cannot be found: write it to a file "
+        "and upload that, or write it to S3 (aws s3 cp - s3://BUCKET/KEY) and use: blockferry fanout s3://BUCKET/KEY "
+        "--to REGION"
+    )
+
+
+def _unreadable(path: Path, error: OSError) -> InvalidRequest:
+    return InvalidRequest(f"image {path}: {error.strerror}; name a readable raw disk image")
