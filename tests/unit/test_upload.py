@@ -156,7 +156,8 @@ def test_an_unaligned_tail_over_a_parent_is_filled_up_with_zeros(rig: Rig, tmp_p
 
 
 @pytest.mark.parametrize(
-    ("image_gib", "parent_gib", "asked_gib", "expected"), [(1, 2, None, 2), (3, 2, None, 3), (1, 2, 4, 4)]
+    ("image_gib", "parent_gib", "asked_gib", "expected"),
+    [(1, 2, None, 2), (3, 2, None, 3), (1, 2, 4, 4), (66, 1, None, 66)],
 )
 def test_the_volume_is_as_large_as_image_parent_and_wish(
     rig: Rig, tmp_path: Path, image_gib: int, parent_gib: int, asked_gib: int | None, expected: int

@@ -77,7 +77,7 @@ class ImageSource:
             return None
 
     def _content(self, index: int) -> bytes:
-        want = max(0, min(BLOCK_SIZE, self.size - index * BLOCK_SIZE))
+        want = min(BLOCK_SIZE, self.size - index * BLOCK_SIZE)
         data = b""
         while len(data) < want:
             piece = os.pread(self._fd, want - len(data), index * BLOCK_SIZE + len(data))
