@@ -48,8 +48,7 @@ locals {
     inspect_snapshots = {
       any       = ["ec2:DescribeRegions", "ec2:DescribeSnapshots"]
       read      = ["ebs:GetSnapshotBlock", "ebs:ListChangedBlocks", "ebs:ListSnapshotBlocks"]
-      objects   = ["s3:GetObject", "s3:PutObject"]
-      list      = ["s3:ListBucket"]
+      objects   = ["s3:PutObject"]
       key_facts = ["kms:DescribeKey"]
       read_keys = true
     }
@@ -100,7 +99,7 @@ data "aws_iam_policy_document" "function" {
     content {
       sid     = "DescribeAnywhere"
       actions = statement.value
-      # EC2 has no resource level for its Describe actions.
+      # EC2 has no resource level for its Describe actions and the account's settings.
       resources = ["*"]
     }
   }

@@ -56,9 +56,9 @@ run "a_source_side_reads_images_of_the_named_buckets_only" {
   }
 
   assert {
-    condition = one([
+    condition = toset(flatten([
       for statement in jsondecode(aws_iam_role_policy.this.policy).Statement : statement.Resource if statement.Sid == "ReadImages"
-    ]) == ["arn:aws:s3:::golden", "arn:aws:s3:::golden/*"]
+    ])) == toset(["arn:aws:s3:::golden", "arn:aws:s3:::golden/*"])
     error_message = "Only images of the named buckets may be read."
   }
 }
