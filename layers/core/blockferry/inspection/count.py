@@ -8,7 +8,7 @@ memory is the same for every size of volume. Counts only grow, and where to go o
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -37,6 +37,9 @@ READ_THREADS = 16
 
 PAGES_PER_WINDOW = 16
 """Pages of all lists of a window together: what is under way when time is up is done within seconds."""
+
+MAX_BITMAP_BYTES = 64 * 2**20
+"""Memory for the bitmaps of all windows under way."""
 
 READ_RANGE = 4_096
 """Blocks that are read in one go: bounds the digests in memory."""
@@ -95,9 +98,29 @@ class Lists:
         return max(self.blocks.values())
 
     @property
+    def lists(self) -> int:
+        return len(self.snapshots) + len(self.pairs)
+
+    @property
     def window(self) -> int:
-        """Indices of a window."""
-        return MAX_PAGE * max(1, PAGES_PER_WINDOW // (len(self.snapshots) + len(self.pairs)))
+        """Indices of a window where every block is allocated."""
+        return MAX_PAGE * max(1, PAGES_PER_WINDOW // self.lists)
+
+    @property
+    def ahead(self) -> int:
+        """Windows under way besides the one that is waited for: enough to keep every thread busy."""
+        return -(-LIST_THREADS // self.lists)
+
+    def next_window(self, length: int, fullest: int) -> int:
+        """The length of the next window after one of ``length`` in whose fullest list there were so many blocks.
+
+        A page holds so many blocks however far they lie apart: where few are allocated, a short window would ask for
+        the same ones again and again.
+        """
+        if 2 * fullest < self.window:
+            longest = MAX_BITMAP_BYTES * 8 // (3 * self.lists * (self.ahead + 1))
+            return max(self.window, min(2 * length, longest))
+        return max(self.window, length // 2) if fullest > self.window else length
 
 
 @dataclass
@@ -143,6 +166,12 @@ class Window:
 
     allocated: Mapping[str, int]
     changed: Mapping[Pair, DeltaBits]
+
+    @property
+    def fullest(self) -> int:
+        """Blocks in the list that has most of them."""
+        bits = (*self.allocated.values(), *(delta.any for delta in self.changed.values()))
+        return max((each.bit_count() for each in bits), default=0)
 
     def refuse_contradictions(self, within: BlockRange) -> None:
         for (first, second), bits in self.changed.items():
@@ -222,13 +251,23 @@ class ListReader:
 def count_lists(lists: Lists, counts: Counts, reader: ListReader, *, deadline: Deadline) -> None:
     """Count on from ``counts.next_index`` to the end of the volume, or as far as the deadline allows."""
     pool = ThreadPoolExecutor(max_workers=LIST_THREADS, thread_name_prefix="list")
+    under_way: deque[_Listed] = deque()
+    first, length = counts.next_index, lists.window
     try:
-        for within, listed in _ahead(pool, lists, counts.next_index, reader, deadline):
-            try:
-                window = listed.result()
-            except OutOfTime:
+        while True:
+            while first < lists.total_blocks and len(under_way) <= lists.ahead and not deadline.passed():
+                within = BlockRange(first, min(first + length, lists.total_blocks))
+                under_way.append(_Listed.start(lists, within, reader, pool))
+                first = within.stop
+            if not under_way:
                 return
-            counts.add(lists, within, window)
+            listed = under_way.popleft()
+            window = listed.result()
+            counts.add(lists, listed.within, window)
+            length = lists.next_window(length, window.fullest)
+    except OutOfTime:
+        # Nothing of an unfinished window has been counted.
+        return
     finally:
         pool.shutdown(cancel_futures=True)
 
@@ -237,38 +276,23 @@ def count_lists(lists: Lists, counts: Counts, reader: ListReader, *, deadline: D
 class _Listed:
     """The lists of a window, some of them still under way."""
 
+    within: BlockRange
     allocated: Mapping[str, Future[int]]
     changed: Mapping[Pair, Future[DeltaBits]]
+
+    @classmethod
+    def start(cls, lists: Lists, within: BlockRange, reader: ListReader, pool: ThreadPoolExecutor) -> _Listed:
+        return cls(
+            within,
+            {name: pool.submit(reader.allocated, name, within) for name in lists.snapshots},
+            {pair: pool.submit(reader.changed, pair, within) for pair in lists.pairs},
+        )
 
     def result(self) -> Window:
         return Window(
             {name: future.result() for name, future in self.allocated.items()},
             {pair: future.result() for pair, future in self.changed.items()},
         )
-
-
-def _ahead(
-    pool: ThreadPoolExecutor, lists: Lists, start: int, reader: ListReader, deadline: Deadline
-) -> Iterator[tuple[BlockRange, _Listed]]:
-    """The windows in order, with as many lists under way as there are threads."""
-    windows_ahead = -(-LIST_THREADS // (len(lists.snapshots) + len(lists.pairs)))
-    waiting: deque[tuple[BlockRange, _Listed]] = deque()
-    for first in range(start, lists.total_blocks, lists.window):
-        if deadline.passed():
-            break
-        within = BlockRange(first, min(first + lists.window, lists.total_blocks))
-        waiting.append(
-            (
-                within,
-                _Listed(
-                    {name: pool.submit(reader.allocated, name, within) for name in lists.snapshots},
-                    {pair: pool.submit(reader.changed, pair, within) for pair in lists.pairs},
-                ),
-            )
-        )
-        if len(waiting) > windows_ahead:
-            yield waiting.popleft()
-    yield from waiting
 
 
 @dataclass

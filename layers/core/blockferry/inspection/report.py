@@ -25,7 +25,7 @@ def report_page(report: Mapping[str, Any]) -> str:
         *([*(f"- {note}" for note in report["notes"]), ""] if report["notes"] else []),
         f"The inspection took {report['duration_seconds']} s and "
         + (", ".join(f"{count} {name}" for name, count in report["inspection"]["requests"].items()) or "no requests")
-        + f", ${report['inspection']['cost_usd']['total']}. Choices: {report['prices']}.",
+        + f", ${_usd(report['inspection']['cost_usd']['total'])}. Choices: {report['prices']}.",
         "",
     ]
     return "\n".join(lines)
@@ -46,7 +46,7 @@ def _copying(report: Mapping[str, Any]) -> list[str]:
     advice = report["recommendation"]
     lines = ["## Copying it", "", f"**{advice['choice'] or 'no choice'}**: {advice['reason']}.", "", *_HEAD]
     lines += [_row(choice) for choice in report["choices"] if _copies(choice)]
-    return [*lines, "", *_conditions(report, copies=True)]
+    return [*lines, "", *_remarks(report, copies=True)]
 
 
 def _keeping(report: Mapping[str, Any]) -> list[str]:
@@ -55,15 +55,16 @@ def _keeping(report: Mapping[str, Any]) -> list[str]:
     lines = [
         "## Keeping it for less",
         "",
-        f"**{cheapest['choice']}**: ${cheapest['year_usd']} over 12 months with one restore. As it is: at most "
-        f"${cheapest['standard_year_usd']}" + (f"; deleting it saves ${freed}." if freed is not None else "."),
+        f"**{cheapest['choice']}**: ${_usd(cheapest['year_usd'])} over 12 months with one restore. As it is: at most "
+        f"${_usd(cheapest['standard_year_usd'])}"
+        + (f"; deleting it saves ${_usd(freed)}." if freed is not None else "."),
         "",
         *(f"- {caveat}" for caveat in cheapest["caveats"]),
         "",
         *_HEAD,
     ]
     lines += [_row(choice) for choice in report["choices"] if not _copies(choice)]
-    return [*lines, "", *_conditions(report, copies=False)]
+    return [*lines, "", *_remarks(report, copies=False)]
 
 
 def _chain(report: Mapping[str, Any]) -> list[str]:
@@ -74,7 +75,7 @@ def _chain(report: Mapping[str, Any]) -> list[str]:
         "## Chain",
         "",
         f"{len(chain['snapshots'])} snapshots of {chain['volume_id']} store "
-        f"{_size(chain['stored_blocks'], chain['stored_bytes'])}, ${chain['stored_usd_month']} a month.",
+        f"{_size(chain['stored_blocks'], chain['stored_bytes'])}, ${_usd(chain['stored_usd_month'])} a month.",
         "",
         "| snapshot | started | allocated | added | overwritten | removed | deleting it frees | $ a month | C12 |",
         "|---|---|---|---|---|---|---|---|---|",
@@ -85,7 +86,7 @@ def _chain(report: Mapping[str, Any]) -> list[str]:
         lines.append(
             f"| {row['snapshot_id']} | {row['start_time']} | {row['allocated_blocks']} | {delta['added_blocks']} | "
             f"{delta['overwritten_blocks']} | {delta['removed_blocks']} | {row['frees_blocks']} | "
-            f"{row['frees_usd_month']} | {c12} |"
+            f"{_usd(row['frees_usd_month'])} | {c12} |"
         )
     lines += ["", *(f"- {note}" for note in chain["notes"])]
     if chain["other_snapshots"]:
@@ -110,19 +111,26 @@ def _row(choice: Mapping[str, Any]) -> str:
         return f"| {choice['name']} | no | | | | | | |"
     seconds = "not promised" if choice["seconds"] is None else f"{choice['seconds']} s"
     possible = "on conditions" if choice["conditions"] else "yes"
-    return (
-        f"| {choice['name']} | {possible} | {seconds} | {choice['one_time_usd']} | {choice['monthly_usd']} | "
-        f"{choice['restore_usd']} | {choice['minimum_days']} | {choice['year_usd']} |"
+    once, monthly, restore, year = (
+        _usd(choice[name]) for name in ("one_time_usd", "monthly_usd", "restore_usd", "year_usd")
     )
+    days = choice["minimum_days"]
+    return f"| {choice['name']} | {possible} | {seconds} | {once} | {monthly} | {restore} | {days} | {year} |"
 
 
-def _conditions(report: Mapping[str, Any], *, copies: bool) -> list[str]:
-    lines = []
+def _remarks(report: Mapping[str, Any], *, copies: bool) -> list[str]:
+    """Reasons, conditions and notes, each once with the choices that it is about."""
+    about: dict[str, list[str]] = {}
     for choice in report["choices"]:
         if _copies(choice) == copies:
             texts = [choice["why_not"]] if choice["why_not"] else [*choice["conditions"], *choice["notes"]]
-            lines += [f"- {choice['name']}: {text}" for text in texts]
-    return [*lines, ""] if lines else []
+            for text in texts:
+                about.setdefault(text, []).append(choice["name"])
+    return [*(f"- {', '.join(names)}: {text}" for text, names in about.items()), ""] if about else []
+
+
+def _usd(amount: float) -> str:
+    return f"{amount:.6f}"
 
 
 def _size(blocks: int, size: int) -> str:
