@@ -35,7 +35,8 @@ RECEIPT = {
 
 
 def state(status: str, **more: Any) -> JobState:
-    return JobState(**{"job_id": "job", "arn": "arn:job", "status": status, "ranges": {}, "redriven": 0, **more})
+    made = {"job_id": "job", "arn": "arn:p-copy:job", "status": status, "ranges": {}, "redriven": 0, **more}
+    return JobState(**made)
 
 
 @dataclass
@@ -50,10 +51,8 @@ class FakeOperator:
         self.started.append((operation, request, job_id))
         return f"arn:{job_id}"
 
-    def execution_arn(self, operation: str, job_id: str) -> str:
-        return f"arn:{operation}:{job_id}"
-
-    def state(self, arn: str) -> JobState:
+    def find(self, job_id: str, operation: str | None = None) -> JobState:
+        self.calls.append(f"find {job_id} {operation}")
         return self.states[0]
 
     def targets(self, job_id: str) -> list[dict[str, Any]]:
@@ -142,17 +141,45 @@ def test_status_tells_the_state_by_its_exit_status(operator: FakeOperator, statu
     assert cli.main(["status", "job"]) == expected
 
 
-def test_resume_and_stop_name_the_execution(operator: FakeOperator) -> None:
-    operator.states = [state("RUNNING")]
+def test_resume_and_stop_act_on_the_execution_that_is_found(operator: FakeOperator) -> None:
+    operator.states = [state("RUNNING", arn="arn:p-sync:job")]
     assert cli.main(["resume", "job"]) == 0
-    assert cli.main(["stop", "job"]) == 0
-    assert operator.calls == ["resume arn:copy:job", "stop arn:copy:job"]
+    assert cli.main(["stop", "job", "--operation", "sync"]) == 0
+    assert operator.calls == ["find job None", "resume arn:p-sync:job", "find job sync", "stop arn:p-sync:job"]
+
+
+def test_a_refused_job_has_nothing_to_resume(operator: FakeOperator, capsys: pytest.CaptureFixture[str]) -> None:
+    operator.states = [state("FAILED", error="InvalidRequest", cause="snapshot_id: unknown")]
+    assert cli.main(["status", "job"]) == 1
+    out, err = capsys.readouterr()
+    assert (out, err) == ("job: FAILED\n", "InvalidRequest: snapshot_id: unknown\n")
+    assert cli.main(["resume", "job"]) == 2
+    assert "there is nothing to resume; mend what it names" in capsys.readouterr().err
+    assert operator.calls == ["find job None", "find job None"]
+
+
+def test_a_job_that_ran_out_of_time_says_so(operator: FakeOperator, capsys: pytest.CaptureFixture[str]) -> None:
+    operator.states = [state("TIMED_OUT")]
+    assert cli.main(["status", "job"]) == 1
+    err = capsys.readouterr().err
+    assert err.startswith("TIMED_OUT: ")
+    assert "blockferry resume job" in err
+
+
+def test_json_of_a_job_that_has_not_succeeded_names_its_operation_and_targets(
+    operator: FakeOperator, capsys: pytest.CaptureFixture[str]
+) -> None:
+    operator.states = [state("FAILED", error="RetryLater", cause="throttled", arn="arn:my-prefix-fanout:job")]
+    assert cli.main(["status", "job", "--json"]) == 1
+    printed = json.loads(capsys.readouterr().out)
+    assert (printed["operation"], printed["error"], printed["status"]) == ("fanout", "RetryLater", "FAILED")
+    assert [target["missing_ranges"] for target in printed["targets"]] == [0, 7, 9]
 
 
 def test_a_job_that_has_ended_cannot_be_stopped(operator: FakeOperator, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["stop", "job"]) == 2
     assert "is not running, it is SUCCEEDED" in capsys.readouterr().err
-    assert operator.calls == []
+    assert operator.calls == ["find job None"]
 
 
 BAD = [
@@ -163,7 +190,7 @@ BAD = [
     (["copy", SNAPSHOT, "--to", "eu-west-1", "--tag", "novalue"], "write KEY=VALUE"),
     (["copy", SNAPSHOT, "--to", "a", "--to", "b", "--kms-key-arn", "x"], "single --to"),
     (["copy", "--input", "missing.json"], "missing.json"),
-    (["copy", SNAPSHOT, "--input", "x.json"], "leave out the snapshot id"),
+    (["copy", SNAPSHOT, "--input", "x.json"], "leave out the snapshot or image"),
 ]
 
 

@@ -19,15 +19,22 @@ import boto3
 from botocore.exceptions import BotoCoreError, ClientError
 
 from blockferry import __version__
+from blockferry.cli_requests import add_options, is_dry_run, job_id_of, request_of, tags_of
 from blockferry.errors import BlockferryError, InvalidRequest
-from blockferry.models import parse
-from blockferry.operate import JobState, Operator
+from blockferry.operate import OPERATIONS, JobState, Operator
 from blockferry.render import receipt_table, target_line
-from blockferry.requests import CopyRequest
+from blockferry.render_inspection import inspection_report
 from blockferry.sessions import Aws
 from blockferry.upload import upload_image
 
 FAILED, UNUSABLE, RUNNING = 1, 2, 3
+
+_STARTED = {
+    "copy": "copy a snapshot to other regions, accounts or keys",
+    "sync": "copy what changed between two snapshots, on top of earlier copies",
+    "fanout": "make snapshots in many regions of a disk image in S3, or of a snapshot",
+    "inspect": "report blocks, changes, and what copying or keeping would cost; makes nothing",
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -43,32 +50,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _say(f"blockferry: {error}")
         return FAILED
     except KeyboardInterrupt:
-        _say("blockferry: interrupted; a started job goes on, see: blockferry status JOB")
+        _say(f"blockferry: interrupted; {options.interrupted}")
         return FAILED
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="blockferry", description="Ferries EBS snapshots, and proves what it moved.")
     parser.add_argument("--version", action="version", version=f"blockferry {__version__}")
+    parser.set_defaults(interrupted="a started job goes on, see: blockferry status JOB")
     common = argparse.ArgumentParser(add_help=False)
-    common.add_argument("--region", help="region of the state machines (default: the profile's)")
+    common.add_argument("--region", help="region of the state machines, or of the upload (default: the profile's)")
     common.add_argument("--name-prefix", default="blockferry", help="name_prefix of the deployment")
     common.add_argument("--json", action="store_true", help="print one JSON object")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    copy = commands.add_parser("copy", parents=[common], help="copy a snapshot to other regions, accounts or keys")
-    copy.add_argument("snapshot_id", nargs="?", help="the snapshot (or give --input)")
-    copy.add_argument("--to", action="append", default=[], metavar="REGION", help="target region; repeat for several")
-    copy.add_argument(
-        "--from", dest="source_region", metavar="REGION", help="region of the snapshot (default: --region)"
-    )
-    copy.add_argument("--kms-key-arn", help="key of the target; with a single --to only")
-    copy.add_argument("--tag", action="append", default=[], metavar="KEY=VALUE", help="tag of the targets; repeatable")
-    copy.add_argument("--input", type=Path, metavar="FILE", help="the whole input as JSON ('-': standard input)")
-    copy.add_argument("--name", help="job id (default: made from the snapshot and the time)")
-    copy.add_argument("--dry-run", action="store_true", help="report requests, bytes and cost; start nothing")
-    copy.add_argument("--wait", action="store_true", help="show progress and print the receipt at the end")
-    copy.set_defaults(run=_copy)
+    for operation, text in _STARTED.items():
+        command = commands.add_parser(operation, parents=[common], help=text)
+        add_options(command, operation)
+        command.set_defaults(run=_start, operation=operation)
 
     for name, run, text in (
         ("status", _status, "show a job; exit status 3 while it is running"),
@@ -77,29 +76,27 @@ def _parser() -> argparse.ArgumentParser:
     ):
         command = commands.add_parser(name, parents=[common], help=text)
         command.add_argument("job_id")
-        command.add_argument("--operation", default="copy", help="operation of the job")
+        command.add_argument("--operation", choices=OPERATIONS, help="of the job, where several have one of this id")
         if name == "resume":
             command.add_argument("--wait", action="store_true", help="show progress and print the receipt")
         command.set_defaults(run=run)
 
     upload = commands.add_parser("upload", parents=[common], help="make a snapshot of a raw disk image")
     upload.add_argument("image", type=Path, help="file or block device")
-    upload.add_argument("--size-gib", type=int, help="volume size (default: the image's, rounded up)")
+    upload.add_argument("--parent", metavar="SNAPSHOT", help="put only what differs from this one, on top of it")
+    upload.add_argument("--size-gib", type=int, help="volume size (default: the image's, rounded up, or the parent's)")
     upload.add_argument("--description", default="")
-    upload.add_argument("--tag", action="append", default=[], metavar="KEY=VALUE")
-    upload.set_defaults(run=_upload)
+    upload.add_argument("--tag", action="append", metavar="KEY=VALUE", help="tag of the snapshot; repeatable")
+    upload.set_defaults(run=_upload, interrupted="the unfinished snapshot is deleted")
     return parser
 
 
-def _copy(options: argparse.Namespace) -> int:
-    request = _copy_request(options)
-    # The same check as in the first state, before an execution is spent on a typing error.
-    parse(CopyRequest, request, what="copy")
+def _start(options: argparse.Namespace) -> int:
+    request = request_of(options.operation, options)
     operator = _operator(options)
-    started = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
-    job_id = options.name or f"{request['snapshot_id']}-{started}"
-    arn = operator.start("copy", request, job_id=job_id)
-    if options.wait or request.get("options", {}).get("dry_run"):
+    job_id = options.name or job_id_of(options.operation, request, datetime.now(UTC))
+    arn = operator.start(options.operation, request, job_id=job_id)
+    if options.wait or is_dry_run(request):
         return _follow(operator, arn, as_json=options.json)
     _print(
         {"job_id": job_id, "execution_arn": arn},
@@ -109,60 +106,36 @@ def _copy(options: argparse.Namespace) -> int:
     return 0
 
 
-def _copy_request(options: argparse.Namespace) -> dict[str, Any]:
-    if options.input is not None:
-        if options.snapshot_id or options.to:
-            raise InvalidRequest("--input holds the whole input: leave out the snapshot id and --to")
-        text = sys.stdin.read() if str(options.input) == "-" else _read(options.input)
-        try:
-            request = json.loads(text)
-        except ValueError as error:
-            raise InvalidRequest(f"{options.input} is not JSON: {error}") from error
-        if not isinstance(request, dict):
-            raise InvalidRequest(f"{options.input} must hold a JSON object")
-        if options.dry_run:
-            request["options"] = {**(request.get("options") or {}), "dry_run": True}
-        return request
-    if not options.snapshot_id or not options.to:
-        raise InvalidRequest("name the snapshot and at least one --to REGION, or give --input FILE")
-    if options.kms_key_arn and len(options.to) > 1:
-        raise InvalidRequest("--kms-key-arn belongs to one region: use it with a single --to, or use --input")
-    target: dict[str, Any] = {"tags": _tags(options.tag)}
-    if options.kms_key_arn:
-        target["kms_key_arn"] = options.kms_key_arn
-    request = {"snapshot_id": options.snapshot_id, "targets": [{"region": region, **target} for region in options.to]}
-    if options.source_region:
-        request["source"] = {"region": options.source_region}
-    if options.dry_run:
-        request["options"] = {"dry_run": True}
-    return request
-
-
 def _status(options: argparse.Namespace) -> int:
     operator = _operator(options)
-    state = operator.state(operator.execution_arn(options.operation, options.job_id))
-    return _report(operator, state, as_json=options.json)
+    return _report(operator, operator.find(options.job_id, options.operation), as_json=options.json)
 
 
 def _resume(options: argparse.Namespace) -> int:
     operator = _operator(options)
-    arn = operator.execution_arn(options.operation, options.job_id)
-    operator.resume(arn)
+    state = operator.find(options.job_id, options.operation)
+    if state.refused:
+        raise InvalidRequest(
+            f"job {options.job_id} was refused, there is nothing to resume; mend what it names and start a new job: "
+            f"{state.cause}"
+        )
+    operator.resume(state.arn)
     if options.wait:
-        return _follow(operator, arn, as_json=options.json)
-    _print({"job_id": options.job_id, "execution_arn": arn}, text=f"resumed {options.job_id}", as_json=options.json)
+        return _follow(operator, state.arn, as_json=options.json)
+    _print(
+        {"job_id": options.job_id, "execution_arn": state.arn}, text=f"resumed {options.job_id}", as_json=options.json
+    )
     return 0
 
 
 def _stop(options: argparse.Namespace) -> int:
     operator = _operator(options)
-    arn = operator.execution_arn(options.operation, options.job_id)
-    state = operator.state(arn)
+    state = operator.find(options.job_id, options.operation)
     if not state.running:
         raise InvalidRequest(f"job {options.job_id} is not running, it is {state.status}")
-    operator.stop(arn, reason="stopped by blockferry stop")
+    operator.stop(state.arn, reason="stopped by blockferry stop")
     text = f"stopped {options.job_id}; go on with: blockferry resume {options.job_id}"
-    _print({"job_id": options.job_id, "execution_arn": arn}, text=text, as_json=options.json)
+    _print({"job_id": options.job_id, "execution_arn": state.arn}, text=text, as_json=options.json)
     return 0
 
 
@@ -173,14 +146,14 @@ def _upload(options: argparse.Namespace) -> int:
         region=options.region or aws.own_region,
         aws=aws,
         volume_size_gib=options.size_gib,
+        parent_snapshot_id=options.parent,
         description=options.description,
-        tags=_tags(options.tag),
+        tags=tags_of(options.tag),
     )
-    _print(
-        vars(made),
-        text=f"{made.snapshot_id} in {made.region}: {made.blocks} blocks of {made.volume_size_gib} GiB written",
-        as_json=options.json,
-    )
+    text = f"{made.snapshot_id} in {made.region}, {made.volume_size_gib} GiB: {made.blocks} blocks written"
+    if made.parent_snapshot_id is not None:
+        text += f" on top of {made.parent_snapshot_id}"
+    _print(vars(made), text=text, as_json=options.json)
     return 0
 
 
@@ -208,23 +181,27 @@ def progress_line(state: JobState) -> str:
 
 
 def _report(operator: Operator, state: JobState, *, as_json: bool) -> int:
-    ended_early = state.status != "SUCCEEDED" and not state.running
-    targets = operator.targets(state.job_id) if ended_early and state.error != "InvalidRequest" else []
+    succeeded = state.status == "SUCCEEDED"
+    targets = [] if succeeded or state.running or state.refused else operator.targets(state.job_id)
     if as_json:
-        result = state.output if state.status == "SUCCEEDED" else {**vars(state), "targets": targets}
+        result = state.output if succeeded else {**vars(state), "operation": state.operation, "targets": targets}
         print(json.dumps(result, indent=1, default=dict))
-    elif state.status == "SUCCEEDED":
-        print(receipt_table(state.output))
+    elif succeeded:
+        print(_outcome(state.output))
     else:
         print("\n".join([progress_line(state), *map(target_line, targets)]))
-    if state.status == "SUCCEEDED":
+    if succeeded:
         return 0
     if state.running:
         return RUNNING
-    _say(f"{state.error}: {state.cause}")
-    if state.error != "InvalidRequest":
+    _say(f"{state.error or state.status}: {state.cause or 'Step Functions gives no cause'}")
+    if not state.refused:
         _say(f"what is finished stays finished; go on with: blockferry resume {state.job_id}")
     return FAILED
+
+
+def _outcome(output: Any) -> str:
+    return inspection_report(output) if output["operation"] == "inspect" else receipt_table(output)
 
 
 def _operator(options: argparse.Namespace) -> Operator:
@@ -232,23 +209,6 @@ def _operator(options: argparse.Namespace) -> Operator:
     if not session.region_name:
         raise InvalidRequest("no region is configured: give --region or set AWS_REGION")
     return Operator.of(region=session.region_name, prefix=options.name_prefix, session=session)
-
-
-def _tags(pairs: Sequence[str]) -> dict[str, str]:
-    tags = {}
-    for pair in pairs:
-        key, separator, value = pair.partition("=")
-        if not separator or not key:
-            raise InvalidRequest(f"--tag {pair!r}: write KEY=VALUE")
-        tags[key] = value
-    return tags
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text()
-    except OSError as error:
-        raise InvalidRequest(f"{path}: {error.strerror}") from error
 
 
 def _print(result: dict[str, Any], *, text: str, as_json: bool) -> None:

@@ -16,6 +16,10 @@ from blockferry.workspace import Workspace
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
     from mypy_boto3_stepfunctions import SFNClient
+    from mypy_boto3_stepfunctions.type_defs import DescribeExecutionOutputTypeDef
+
+OPERATIONS = ("copy", "sync", "fanout", "inspect")
+"""Operations that have a state machine."""
 
 
 @dataclass(frozen=True)
@@ -33,8 +37,18 @@ class JobState:
     output: Any = None
 
     @property
+    def operation(self) -> str:
+        """By the state machine's name, ``<prefix>-<operation>``."""
+        return self.arn.split(":")[-2].rsplit("-", 1)[-1]
+
+    @property
     def running(self) -> bool:
         return self.status in ("RUNNING", "PENDING_REDRIVE")
+
+    @property
+    def refused(self) -> bool:
+        """Whether the input could not be used: nothing was started, so there is nothing to go on with."""
+        return self.error == "InvalidRequest"
 
 
 @dataclass(frozen=True)
@@ -81,6 +95,10 @@ class Operator:
                     f"there is no state machine {self.prefix}-{operation} in {self.region} of account {self.account}: "
                     "deploy Blockferry there, or name --region and --name-prefix of the deployment"
                 ) from error
+            if code == "InvalidName":
+                raise InvalidRequest(
+                    f"{job_id!r} cannot be the name of a job: Step Functions takes 1 to 80 letters, digits, - and _"
+                ) from error
             if code == "ExecutionAlreadyExists":
                 raise InvalidRequest(
                     f"a job named {job_id} exists already (ended, or with another input): choose another --name, or "
@@ -88,14 +106,56 @@ class Operator:
                 ) from error
             raise
 
+    def find(self, job_id: str, operation: str | None = None) -> JobState:
+        """The present state of a job of any operation, or of this one.
+
+        Raises ``InvalidRequest`` when there is no such job, or when several operations have one of this name.
+        """
+        if operation is not None:
+            return self.state(self.execution_arn(operation, job_id))
+        found = {}
+        refusals: dict[str, ClientError] = {}
+        for name in OPERATIONS:
+            try:
+                described = self._described(self.execution_arn(name, job_id))
+            except ClientError as error:
+                # Someone who may look at copies only can still ask for a copy.
+                if error.response["Error"]["Code"] != "AccessDeniedException":
+                    raise
+                refusals[name] = error
+                continue
+            if described is not None:
+                found[name] = described
+        if len(found) > 1:
+            raise InvalidRequest(
+                f"there are jobs named {job_id} of {' and '.join(found)}: say which one with --operation"
+            )
+        if not found:
+            looked = [name for name in OPERATIONS if name not in refusals]
+            text = f"there is no job {job_id} of {', '.join(looked) or 'any operation'} in {self.region}"
+            text += f" (account {self.account}, state machines {self.prefix}-*)"
+            for name, refusal in refusals.items():
+                text += f"; no permission to look at {name}: {refusal.response['Error'].get('Message', refusal)}"
+            raise InvalidRequest(f"{text}; check the id, --region and --name-prefix")
+        return self._state(next(iter(found.values())))
+
     def state(self, arn: str) -> JobState:
         """The job's present state. Raises ``InvalidRequest`` when there is no such job."""
+        found = self._described(arn)
+        if found is None:
+            raise InvalidRequest(f"there is no job {arn.rsplit(':', 1)[-1]} in {self.region} ({arn})")
+        return self._state(found)
+
+    def _described(self, arn: str) -> DescribeExecutionOutputTypeDef | None:
         try:
-            found = self.sfn.describe_execution(executionArn=arn)
+            return self.sfn.describe_execution(executionArn=arn)
         except ClientError as error:
             if error.response["Error"]["Code"] in ("ExecutionDoesNotExist", "InvalidArn"):
-                raise InvalidRequest(f"there is no job {arn.rsplit(':', 1)[-1]} in {self.region} ({arn})") from error
+                return None
             raise
+
+    def _state(self, found: DescribeExecutionOutputTypeDef) -> JobState:
+        arn = found["executionArn"]
         ranges: dict[str, int] = {}
         for run in self.sfn.list_map_runs(executionArn=arn)["mapRuns"]:
             counts = self.sfn.describe_map_run(mapRunArn=run["mapRunArn"])["itemCounts"]

@@ -9,15 +9,13 @@ _MIB = 2**20
 
 
 def source_line(receipt: Mapping[str, Any]) -> str:
-    """What was read, and how much of it, in one line."""
+    """What was read, in one line."""
     source = receipt["source"]
     if "image_uri" in source:
-        name = f"image {source['image_uri']} ({source['codec']}, {source['image_bytes']} bytes)"
-    elif source.get("base_snapshot_id"):
-        name = f"changes from {source['base_snapshot_id']} to {source['snapshot_id']} in {source['region']}"
-    else:
-        name = f"{source['snapshot_id']} in {source['region']}"
-    return name
+        return f"image {source['image_uri']} ({_image_size(source)})"
+    if source.get("base_snapshot_id"):
+        return f"changes from {source['base_snapshot_id']} to {source['snapshot_id']} in {source['region']}"
+    return f"{source['snapshot_id']} in {source['region']}"
 
 
 def receipt_table(receipt: Mapping[str, Any]) -> str:
@@ -28,27 +26,22 @@ def receipt_table(receipt: Mapping[str, Any]) -> str:
         ("status", str(receipt["status"])),
         ("source", source_line(receipt)),
     ]
-    for target in receipt["targets"]:
-        made = f"{target['snapshot_id']} in {target['region']}" if "snapshot_id" in target else target["region"]
-        details = [str(target["state"])] if "state" in target else []
-        if "blocks_written" in target:
-            details.append(f"{target['blocks_written']} blocks written")
-        rows.append(("target", ", ".join([made, *details])))
-    rows.append(("allocated", f"{receipt['allocated_blocks']} blocks"))
-    if "zero_blocks" in receipt:
-        rows.append(("zero blocks", str(receipt["zero_blocks"])))
-    rows.append(("read", f"{receipt['bytes_read'] / _MIB:.1f} MiB"))
-    rows.append(("written", f"{receipt['bytes_written'] / _MIB:.1f} MiB"))
+    if receipt.get("lineage"):
+        rows.append(("lineage", str(receipt["lineage"]["name"])))
+    rows += [("target", _target(target)) for target in receipt["targets"]]
+    rows += _counted(receipt)
     if "linear_checksum" in receipt:
         rows.append(("checksum", f"{receipt['linear_checksum']} (LINEAR, SHA-256)"))
-    rows.append(("requests", _counts(receipt["requests"])))
+    if receipt["requests"]:
+        rows.append(("requests", counts(receipt["requests"])))
     if "retries" in receipt:
-        rows.append(("repeated", _counts(receipt["retries"]) or "none"))
+        rows.append(("repeated", counts(receipt["retries"]) or "none"))
     if "duration_seconds" in receipt:
         rows.append(("duration", f"{receipt['duration_seconds']:.1f} s"))
-    if "seconds_at_quota" in receipt:
+    if receipt.get("seconds_at_quota") is not None:
         rows.append(("time at quota", f"{receipt['seconds_at_quota']} s"))
-    rows.append(("cost", f"${receipt['cost_usd']['total']} ({receipt['cost_usd']['basis']})"))
+    if receipt["allocated_blocks"] is not None:
+        rows.append(("cost", f"${receipt['cost_usd']['total']} ({receipt['cost_usd']['basis']})"))
     if receipt.get("receipt_uri"):
         rows.append(("receipt", str(receipt["receipt_uri"])))
     return aligned(rows)
@@ -68,9 +61,50 @@ def aligned(rows: Sequence[tuple[str, str]]) -> str:
     return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
 
 
-def _counts(counts: Mapping[str, int]) -> str:
-    return ", ".join(_items(counts))
+def counts(of: Mapping[str, int]) -> str:
+    """Names with their counts, without those that are zero."""
+    return ", ".join(_items(of))
 
 
-def _items(counts: Mapping[str, int]) -> Iterable[str]:
-    return (f"{name} {count}" for name, count in counts.items() if count)
+def _items(of: Mapping[str, int]) -> Iterable[str]:
+    return (f"{name} {count}" for name, count in of.items() if count)
+
+
+def _image_size(source: Mapping[str, Any]) -> str:
+    if source["codec"] == "raw":
+        return f"raw, {source['image_bytes']} bytes"
+    unpacked = f"{source['image_bytes']} bytes unpacked" if source["image_bytes"] else "not unpacked yet"
+    return f"{source['codec']}, {source['object_bytes']} bytes, {unpacked}"
+
+
+def _target(target: Mapping[str, Any]) -> str:
+    parts = [f"{target['snapshot_id']} in {target['region']}" if "snapshot_id" in target else str(target["region"])]
+    if "state" in target:
+        parts.append(str(target["state"]))
+    if "blocks_written" in target:
+        parts.append(f"{target['blocks_written']} blocks written")
+    if target.get("volume_size_gib"):
+        parts.append(f"{target['volume_size_gib']} GiB")
+    if target.get("encrypted"):
+        parts.append("encrypted")
+    if target.get("parent_snapshot_id"):
+        parts.append(f"on top of {target['parent_snapshot_id']}")
+    return ", ".join(parts)
+
+
+def _counted(receipt: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Blocks and bytes; of an image that has to be unpacked first none are known before a job."""
+    basis = receipt.get("allocated_blocks_from")
+    if receipt["allocated_blocks"] is None:
+        return [(name, str(basis)) for name in ("allocated", "read", "written", "cost")]
+    rows = [("allocated", f"{receipt['allocated_blocks']} blocks" + (f", by {basis}" if basis else ""))]
+    if receipt["source"].get("base_snapshot_id"):
+        rows.append(("changed", f"{receipt['changed_blocks']} blocks"))
+        rows.append(("removed", f"{receipt['removed_blocks']} blocks, written as zeros"))
+    if "zero_blocks" in receipt:
+        rows.append(("zero blocks", str(receipt["zero_blocks"])))
+    if receipt.get("parent_blocks_compared"):
+        rows.append(("parents", f"{receipt['parent_blocks_compared']} blocks compared with the base, all equal"))
+    rows.append(("read", f"{receipt['bytes_read'] / _MIB:.1f} MiB"))
+    rows.append(("written", f"{receipt['bytes_written'] / _MIB:.1f} MiB"))
+    return rows
