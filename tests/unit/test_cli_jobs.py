@@ -1,0 +1,108 @@
+"""Finding a job by its id: what Step Functions is asked, and what is made of its answers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import boto3
+import pytest
+from blockferry.errors import InvalidRequest
+from blockferry.operate import OPERATIONS, Operator
+from botocore.stub import Stubber
+
+REGION, ACCOUNT = "us-east-1", "111122223333"
+KEYS = {"aws_access_key_id": "x", "aws_secret_access_key": "y", "region_name": REGION}
+
+
+def arn(operation: str) -> str:
+    return f"arn:aws:states:{REGION}:{ACCOUNT}:execution:my-ferry-{operation}:nightly"
+
+
+class Machines:
+    """Step Functions with jobs named ``nightly`` of some operations."""
+
+    def __init__(self, operator: Operator, stub: Stubber) -> None:
+        self.operator, self._stub = operator, stub
+
+    def have(self, *operations: str, denied: tuple[str, ...] = ()) -> None:
+        for operation in OPERATIONS:
+            asked = {"executionArn": arn(operation)}
+            if operation in denied:
+                self._refuse("AccessDeniedException", f"may not look at {operation}", asked)
+            elif operation in operations:
+                self._stub.add_response("describe_execution", self._described(operation), asked)
+            else:
+                self._refuse("ExecutionDoesNotExist", "no such execution", asked)
+
+    def shows(self, operation: str) -> None:
+        self._stub.add_response("list_map_runs", {"mapRuns": []}, {"executionArn": arn(operation)})
+
+    def has_only(self, operation: str) -> None:
+        self._stub.add_response("describe_execution", self._described(operation), {"executionArn": arn(operation)})
+        self.shows(operation)
+
+    def _refuse(self, code: str, message: str, asked: dict[str, str]) -> None:
+        self._stub.add_client_error("describe_execution", code, message, expected_params=asked)
+
+    def _described(self, operation: str) -> dict[str, Any]:
+        machine = f"arn:aws:states:{REGION}:{ACCOUNT}:stateMachine:my-ferry-{operation}"
+        times = {"startDate": datetime(2026, 1, 1, tzinfo=UTC)}
+        return {
+            "executionArn": arn(operation),
+            "stateMachineArn": machine,
+            "name": "nightly",
+            "status": "RUNNING",
+            **times,
+        }
+
+
+@pytest.fixture
+def machines() -> Iterator[Machines]:
+    sfn, s3 = boto3.client("stepfunctions", **KEYS), boto3.client("s3", **KEYS)
+    with Stubber(sfn) as stub:
+        operator = Operator(region=REGION, prefix="my-ferry", account=ACCOUNT, partition="aws", sfn=sfn, s3=s3)
+        yield Machines(operator, stub)
+        stub.assert_no_pending_responses()
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_a_job_is_found_among_all_operations(machines: Machines, operation: str) -> None:
+    machines.have(operation)
+    machines.shows(operation)
+    state = machines.operator.find("nightly")
+    assert (state.operation, state.arn, state.job_id, state.running) == (operation, arn(operation), "nightly", True)
+
+
+def test_a_named_operation_is_the_only_one_that_is_asked(machines: Machines) -> None:
+    machines.has_only("fanout")
+    assert machines.operator.find("nightly", "fanout").operation == "fanout"
+
+
+def test_a_job_of_no_operation_is_reported_with_where_it_was_looked_for(machines: Machines) -> None:
+    machines.have()
+    with pytest.raises(InvalidRequest) as caught:
+        machines.operator.find("nightly")
+    assert str(caught.value) == (
+        f"there is no job nightly of copy, sync, fanout, inspect in {REGION} (account {ACCOUNT}, state machines "
+        "my-ferry-*); check the id, --region and --name-prefix"
+    )
+
+
+def test_jobs_of_several_operations_with_one_id_have_to_be_told_apart(machines: Machines) -> None:
+    machines.have("copy", "inspect")
+    with pytest.raises(InvalidRequest, match="named nightly of copy and inspect: say which one with --operation"):
+        machines.operator.find("nightly")
+
+
+def test_whoever_may_look_at_one_operation_only_finds_its_jobs(machines: Machines) -> None:
+    machines.have("copy", denied=("sync", "fanout", "inspect"))
+    machines.shows("copy")
+    assert machines.operator.find("nightly").operation == "copy"
+
+
+def test_a_job_that_may_be_where_nobody_was_let_in_is_not_said_to_be_nowhere(machines: Machines) -> None:
+    machines.have(denied=("sync",))
+    with pytest.raises(InvalidRequest, match=r"of copy, fanout, inspect in .*to look at sync: may not look at sync"):
+        machines.operator.find("nightly")
