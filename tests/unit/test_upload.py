@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
+from blockferry import cli
 from blockferry.blocks import BLOCK_SIZE
 from blockferry.errors import InvalidRequest, RequestRefused
 from blockferry.upload import upload_image
@@ -84,6 +86,42 @@ def test_a_size_that_no_volume_has_is_refused(rig: Rig, tmp_path: Path, size_gib
 def test_a_reserved_tag_is_refused_before_anything_is_started(rig: Rig, tmp_path: Path) -> None:
     with pytest.raises(InvalidRequest, match="reserved prefix"):
         upload_image(image(tmp_path, content(1)), region=HOME, aws=rig.aws, tags={"blockferry:job-id": "x"})
+    assert rig.snapshots() == []
+
+
+# -- the command -------------------------------------------------------------------------------------------------------
+
+
+def test_the_command_puts_an_image_on_top_of_a_parent(
+    rig: Rig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    parent = rig.snapshot({0: content(1)}, size_gib=2, region=RECOVERY)
+    path = image(tmp_path, content(1) + content(2))
+    command = ["upload", str(path), "--region", RECOVERY, "--parent", parent, "--tag", "a=b", "--description", "disk"]
+    assert cli.main([*command, "--json"]) == 0
+    made = json.loads(capsys.readouterr().out)
+    assert rig.held(made["snapshot_id"]) == hashes({0: content(1), 1: content(2)})
+    assert rig.facts(made["snapshot_id"])["tags"] == {"a": "b"}
+    assert (made["blocks"], made["parent_snapshot_id"], made["volume_size_gib"]) == (1, parent, 2)
+    assert cli.main(command) == 0
+    assert f"in {RECOVERY}, 2 GiB: 1 blocks written on top of {parent}" in capsys.readouterr().out
+
+
+def test_the_command_refuses_standard_input_with_exit_status_2(rig: Rig, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["upload", "-"]) == 2
+    assert "image standard input is a stream" in capsys.readouterr().err
+    assert rig.snapshots() == []
+
+
+def test_an_interrupted_command_leaves_no_snapshot_and_says_so(
+    rig: Rig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("blockferry.upload.move", interrupt)
+    assert cli.main(["upload", str(image(tmp_path, content(1)))]) == 1
+    assert "interrupted; the unfinished snapshot is deleted" in capsys.readouterr().err
     assert rig.snapshots() == []
 
 

@@ -41,7 +41,7 @@ def receipt_table(receipt: Mapping[str, Any]) -> str:
     if receipt.get("seconds_at_quota") is not None:
         rows.append(("time at quota", f"{receipt['seconds_at_quota']} s"))
     if receipt["allocated_blocks"] is not None:
-        rows.append(("cost", f"${receipt['cost_usd']['total']} ({receipt['cost_usd']['basis']})"))
+        rows.append(("cost", f"{usd(receipt['cost_usd']['total'])} ({receipt['cost_usd']['basis']})"))
     if receipt.get("receipt_uri"):
         rows.append(("receipt", str(receipt["receipt_uri"])))
     return aligned(rows)
@@ -64,6 +64,11 @@ def aligned(rows: Sequence[tuple[str, str]]) -> str:
 def counts(of: Mapping[str, int]) -> str:
     """Names with their counts, without those that are zero."""
     return ", ".join(_items(of))
+
+
+def usd(amount: float) -> str:
+    """Dollars: to the cent from one on, and below that as far as the price of a single request goes."""
+    return f"${amount:,.2f}" if amount >= 1 or amount == 0 else f"${amount:.6f}"
 
 
 def _items(of: Mapping[str, int]) -> Iterable[str]:

@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from blockferry.render import aligned, counts
+from blockferry.render import aligned, counts, usd
 
 _GIB = 2**30
 _WIDTH = 120
@@ -64,10 +64,10 @@ def _copying(report: Mapping[str, Any]) -> str:
 
 def _keeping(report: Mapping[str, Any]) -> str:
     cheapest = report["cheapest_keep"]
-    text = f"To keep it for less: {cheapest['choice']}, {_usd(cheapest['year_usd'])} over 12 months with one restore. "
-    text += f"As it is: at most {_usd(cheapest['standard_year_usd'])}."
+    text = f"To keep it for less: {cheapest['choice']}, {usd(cheapest['year_usd'])} over 12 months with one restore. "
+    text += f"As it is: at most {usd(cheapest['standard_year_usd'])}."
     if cheapest["deleting_frees_year_usd"] is not None:
-        text += f" Deleting it saves {_usd(cheapest['deleting_frees_year_usd'])}."
+        text += f" Deleting it saves {usd(cheapest['deleting_frees_year_usd'])}."
     return "\n".join(part for part in (_filled(text), _bullets(cheapest["caveats"])) if part)
 
 
@@ -78,11 +78,11 @@ def _choice(choice: Mapping[str, Any]) -> list[str]:
         str(choice["name"]),
         "on conditions" if choice["conditions"] else "yes",
         "not promised" if choice["seconds"] is None else f"{choice['seconds']} s",
-        _usd(choice["one_time_usd"]),
-        _usd(choice["monthly_usd"]),
-        _usd(choice["restore_usd"]),
+        usd(choice["one_time_usd"]),
+        usd(choice["monthly_usd"]),
+        usd(choice["restore_usd"]),
         str(choice["minimum_days"] or ""),
-        _usd(choice["year_usd"]),
+        usd(choice["year_usd"]),
     ]
 
 
@@ -104,7 +104,7 @@ def _chain(chain: Mapping[str, Any] | None) -> str:
     stored = _size(chain["stored_blocks"], chain["stored_bytes"])
     head = (
         f"Chain: {len(chain['snapshots'])} snapshots of {chain['volume_id']} store {stored}, "
-        f"{_usd(chain['stored_usd_month'])} a month."
+        f"{usd(chain['stored_usd_month'])} a month."
     )
     notes = list(chain["notes"])
     if chain["other_snapshots"]:
@@ -121,7 +121,7 @@ def _member(row: Mapping[str, Any]) -> list[str]:
         str(row["allocated_blocks"]),
         *(str(delta.get(f"{name}_blocks", "")) for name in ("added", "overwritten", "removed")),
         str(row["frees_blocks"]),
-        _usd(row["frees_usd_month"]),
+        usd(row["frees_usd_month"]),
         "" if row["c12_blocks"] is None else str(row["c12_blocks"]),
     ]
 
@@ -131,7 +131,7 @@ def _ending(report: Mapping[str, Any]) -> list[tuple[str, str]]:
     return [
         ("prices", str(report["prices"])),
         ("this inspection", f"{report['duration_seconds']:.1f} s, {counts(spent['requests']) or 'no requests'}"),
-        ("its cost", f"${spent['cost_usd']['total']} ({spent['cost_usd']['basis']})"),
+        ("its cost", f"{usd(spent['cost_usd']['total'])} ({spent['cost_usd']['basis']})"),
         ("receipt", str(report["receipt_uri"])),
         ("report", str(report["report_uri"])),
     ]
@@ -157,11 +157,6 @@ def _filled(text: str, *, first: str = "", rest: str = "") -> str:
 
 def _bullets(texts: Sequence[str]) -> str:
     return "\n".join(_filled(text, first="- ", rest="  ") for text in texts)
-
-
-def _usd(amount: float) -> str:
-    """Cents are enough from a dollar on; below that every digit of a price counts."""
-    return f"${amount:,.2f}" if amount >= 1 or amount == 0 else f"${amount:.6f}"
 
 
 def _size(blocks: int, size: int) -> str:
