@@ -47,6 +47,11 @@ _GIVEN = {
 }
 """Options that make up an input, as an error names them. All are ``None`` when they are not given."""
 
+_TO = {
+    "sync": ("REGION=PARENT", "target region and the parent there; with --follow the region alone"),
+    "inspect": ("REGION", "region that a copy would go to (default: one other region)"),
+}
+
 
 def add_options(command: argparse.ArgumentParser, operation: str) -> None:
     """The options of an operation's input, and those of every job."""
@@ -54,7 +59,7 @@ def add_options(command: argparse.ArgumentParser, operation: str) -> None:
         command.add_argument("subject", nargs="?", metavar="SOURCE", help="s3://BUCKET/KEY of an image, or a snapshot")
     else:
         command.add_argument("subject", nargs="?", metavar="SNAPSHOT", help="the snapshot (or give --input)")
-    to, text = ("REGION=PARENT", "target region and parent there") if operation == "sync" else ("REGION", "region")
+    to, text = _TO.get(operation, ("REGION", "target region"))
     command.add_argument("--to", action="append", metavar=to, help=f"{text}; repeat for several")
     command.add_argument(
         "--from", dest="source_region", metavar="REGION", help="region of what is read (default: --region)"
