@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import boto3
-from blockferry.checksums import Linear, digest_of
+from blockferry.checksums import ZERO_DIGEST, Linear, digest_of
 from blockferry.ebs.client import NewSnapshot, RequestCounts
 from blockferry.operate import JobState, Operator
 from blockferry.sessions import Aws, Identity
@@ -59,6 +59,12 @@ class CloudRig:
         with urllib.request.urlopen(request) as answer:
             return json.loads(answer.read() or b"null")
 
+    def post(self, path: str, data: bytes) -> None:
+        """Send bytes to the control endpoint."""
+        request = urllib.request.Request(f"{self.info.endpoint_url}/_local/{path}", data, method="POST")
+        with urllib.request.urlopen(request):
+            pass
+
     def clear_faults(self) -> None:
         self.control("ebs/faults", method="DELETE")
         self.control("lambda/faults", method="DELETE")
@@ -85,6 +91,11 @@ class CloudRig:
         self.until(lambda: self.facts(snapshot_id)["state"] == "completed")
         return snapshot_id
 
+    def image_of(self, snapshot_id: str) -> dict[int, str]:
+        """What a volume of the snapshot reads: index to SHA-256 (hex) of every block that is not all zeros."""
+        zero = ZERO_DIGEST.hex()
+        return {index: digest for index, digest in self.held(snapshot_id).items() if digest != zero}
+
     def facts(self, snapshot_id: str) -> dict[str, Any]:
         found: dict[str, Any] = self.control(f"ebs/snapshots/{snapshot_id}")
         return found
@@ -96,9 +107,9 @@ class CloudRig:
     def snapshots(self) -> dict[str, str]:
         return {s["snapshot_id"]: s["state"] for s in self.control("ebs/snapshots")["snapshots"]}
 
-    def start(self, request: Mapping[str, Any]) -> str:
+    def start(self, request: Mapping[str, Any], *, operation: str = "copy") -> str:
         self.jobs += 1
-        return self.operator.start("copy", request, job_id=f"test-{self.jobs}-{time.monotonic_ns()}")
+        return self.operator.start(operation, request, job_id=f"test-{self.jobs}-{time.monotonic_ns()}")
 
     def ended(self, arn: str) -> JobState:
         """Wait for the end of an execution."""
@@ -112,8 +123,11 @@ class CloudRig:
         return state[0]
 
     def copy(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        return self.run("copy", request)
+
+    def run(self, operation: str, request: Mapping[str, Any]) -> dict[str, Any]:
         """A whole job that has to succeed; returns its receipt."""
-        state = self.ended(self.start(request))
+        state = self.ended(self.start(request, operation=operation))
         assert state.status == "SUCCEEDED", f"{state.error}: {state.cause}"
         receipt: dict[str, Any] = state.output
         return receipt

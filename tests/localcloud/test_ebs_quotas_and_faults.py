@@ -281,3 +281,10 @@ def test_every_after_and_times(server: RunningServer, choice: dict[str, int], fa
     control(server, "POST", "faults", {"operation": "GetSnapshotBlock", "action": "error", **choice})
     codes = burst(server, 7, method="GET", path="/snapshots/snap-01/blocks/0")
     assert [number for number, code in enumerate(codes, 1) if code == "InternalServerException"] == failing
+
+
+def test_a_fault_of_a_region_strikes_in_that_region_only(server: RunningServer) -> None:
+    control(server, "POST", "faults", {"operation": "StartSnapshot", "region": "eu-west-1", "action": "error"})
+    here, there = (server.service.handle("POST", "/snapshots", {}, {}, b'{"VolumeSize": 1}', HOME_ACCOUNT, region)
+                   for region in ("us-east-1", "eu-west-1"))  # fmt: skip
+    assert (here.status, there.status) == (201, 500)

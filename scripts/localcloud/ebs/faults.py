@@ -3,7 +3,8 @@
 A rule is JSON of this form (the config file's ``ebs.faults`` is a list of them, ``POST /_local/faults`` takes one or
 a list)::
 
-    {"operation": "PutSnapshotBlock" | "*", "snapshot_id": null, "account": null, "block_index": null,
+    {"operation": "PutSnapshotBlock" | "*", "snapshot_id": null, "account": null, "region": null,
+     "block_index": null,
      "nth": 3 | "every": 5 | "probability": 0.1, "seed": 7, "times": null, "after": 0,   see ``localcloud.faults``
      "action": "error" | "latency" | "close_before" | "close_after" | "short_body" | "flip_request"
                | "flip_response" | "corrupt_block" | "expired_token",
@@ -48,6 +49,7 @@ class Rule(faults.Rule):
     operation: str = "*"
     snapshot_id: str | None = None
     account: str | None = None
+    region: str | None = None
     block_index: int | None = number()
     status: int = number(500, least=100, most=599)
     code: str = "InternalServerException"
@@ -60,13 +62,16 @@ class Rule(faults.Rule):
 class Faults(faults.Rules[Rule]):
     """The active rules. Thread-safe."""
 
-    def matching(self, *, operation: str, snapshot_id: str | None, account: str, block_index: int | None) -> list[Rule]:
+    def matching(
+        self, *, operation: str, snapshot_id: str | None, account: str, region: str, block_index: int | None
+    ) -> list[Rule]:
         """The rules that spoil this call, in the order they were added."""
         return self.striking(
             lambda rule: (
                 rule.operation in ("*", operation)
                 and rule.snapshot_id in (None, snapshot_id)
                 and rule.account in (None, account)
+                and rule.region in (None, region)
                 and rule.block_index in (None, block_index)
             )
         )

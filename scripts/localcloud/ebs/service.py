@@ -159,6 +159,7 @@ class EbsService:
             operation=target.operation,
             snapshot_id=target.snapshot_id,
             account=request.account,
+            region=request.region,
             block_index=target.block_index,
         )
         if not rules:
