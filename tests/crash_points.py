@@ -1,51 +1,75 @@
-"""A copy job as Step Functions runs it, with a fault at any one of its external calls.
+"""A job as Step Functions runs it, with a fault at any one of its external calls.
 
-``Execution`` is the copy state machine: the order of its steps, and its Retry and Catch read from the file that is
-deployed. ``Proving`` runs jobs on one EBS server, each in a bucket of its own, and holds what a job leaves behind
-against what it must leave behind.
+``Execution`` is the state machine of an operation: the order of its steps, and its Retry and Catch read from the file
+that is deployed. ``Scenario`` is a job with what it must come to. ``Proving`` runs jobs on one EBS server, each in a
+bucket of its own, and holds what a job leaves behind against what it must leave behind.
 """
 
 from __future__ import annotations
 
+import gzip
 import itertools
 import json
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from functools import cache, partial
+from functools import cache, cached_property, partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import boto3
 import pytest
+import zstandard
 from blockferry.aws_errors import translated
 from blockferry.blocks import BLOCK_SIZE, BlockRange
-from blockferry.snapshots import JOB_TAG
+from blockferry.snapshots import CHECKSUM_TAG, JOB_TAG
 from blockferry.transfer.check import check_targets
 from blockferry.transfer.complete import complete_transfer
 from blockferry.transfer.move import move_range
 from blockferry.transfer.plan import PlanInput, plan_transfer
 from blockferry.transfer.receipt import write_receipt
 from blockferry.transfer.sweep import sweep_jobs
+from blockferry.transfer.unpack import unpack
 from blockferry.workspace import Workspace
 from botocore.exceptions import BotoCoreError, ClientError
 from fakes import ManualClock, content
 from moto.backend_index import backend_url_patterns
-from rig import ACCOUNT, HOME, RECOVERY, THIRD, Rig, hashes, put, running_rig
+from rig import ACCOUNT, HOME, RECOVERY, THIRD, Rig, hashes, put, running_rig, session
 from wire import Call, Died, TappedAws, Wire, tapped_http, untouched
 
-MACHINE = Path(__file__).resolve().parents[1] / "statemachines" / "copy.asl.json"
+MACHINES = Path(__file__).resolve().parents[1] / "statemachines"
 
 BLOCKS = {0: content(1), 1: content(0), 300: content(3), 699: content(4), 2046: content(5)}
-"""A run, an allocated block of zeros, holes, the last block of a range, a range of one block. The list
+"""Of a copy: a run, an allocated block of zeros, holes, the last block of a range, a range of one block. The list
 of the last range needs a second page, since it does not reach the end of the volume."""
 
-REQUEST_OPTIONS = {"blocks_per_range": 700}
+COPY_OPTIONS = {"blocks_per_range": 700}
 """Three ranges of a volume of 1 GiB; the second one holds nothing."""
+
+BEFORE = {0: content(1), 1: content(2), 1023: content(3), 1500: content(4)}
+"""The base of a sync: kept, changed, removed, becomes zeros."""
+
+AFTER = {0: content(1), 1: content(9), 1500: content(0), 2046: content(7)}
+
+DELTA = {1: content(9), 1023: content(0), 1500: content(0), 2046: content(7)}
+"""What a sync writes: a changed block, zeros for a removed one, zeros, an added one."""
+
+IMAGE = {0: content(1), 1: content(0), 2: content(3), 3: content(0), 4: (b"tail" * 25).ljust(BLOCK_SIZE, b"\0")}
+"""Of a fanout: data, zeros, and a last block of which the image has no more than 100 bytes."""
+
+IMAGE_BYTES = 4 * BLOCK_SIZE + 100
+
+BLOCKS_PER_CHUNK = 2
+"""Of an unpacked image, instead of 64: a small one has three chunks then, too."""
+
+TWO_RANGES = {"blocks_per_range": 1024}
+ONE_RANGE = {"blocks_per_range": 2048}
+
+VOLUME_ID = "vol-0123456789abcdef0"
+IMAGES = "images"
 
 TARGET_REGIONS = (RECOVERY, THIRD)
 
@@ -69,19 +93,30 @@ class ExecutionFailed(Exception):
 
 
 @cache
-def _states() -> Mapping[str, Any]:
-    states: dict[str, Any] = dict(json.loads(MACHINE.read_text())["States"])
+def _states(operation: str) -> Mapping[str, Any]:
+    states: dict[str, Any] = dict(json.loads((MACHINES / f"{operation}.asl.json").read_text())["States"])
     for name in ("Move block ranges", "Move missing ranges"):
         states |= states[name]["ItemProcessor"]["States"]
     return states
 
 
+@dataclass(frozen=True)
+class Scenario:
+    """A job, and what it must come to: the blocks that each target holds, and fields of the receipt."""
+
+    operation: str
+    request: Mapping[str, Any]
+    held: tuple[Mapping[int, str], ...] = ()
+    receipt: Mapping[str, Any] = field(default_factory=dict)
+    reads: int = 0
+
+
 @dataclass
 class Execution:
-    """One execution of the copy state machine. ``run`` again after ``ExecutionFailed`` is its redrive."""
+    """One execution of a state machine. ``run`` again after ``ExecutionFailed`` is its redrive."""
 
     job_id: str
-    request: Mapping[str, Any]
+    scenario: Scenario
     aws: TappedAws
     workspace: Workspace
     clock: ManualClock
@@ -89,8 +124,12 @@ class Execution:
     seconds_left: float = 900.0
     after_attempt: Callable[[], None] = lambda: None
     trace: list[tuple[str, Call]] = field(default_factory=list)
+    ends: set[int] = field(default_factory=set)
+    """Numbers of the calls after which an attempt of a step had nothing more to send."""
     retries: Counter[str] = field(default_factory=Counter)
     redrives: int = -1
+    _unpacking: bool = False
+    _progress: Mapping[str, Any] | None = None
     _planned: bool = False
     _left: list[tuple[BlockRange, tuple[int, ...] | None]] = field(default_factory=list)
     _missing_moved: bool = False
@@ -98,15 +137,12 @@ class Execution:
 
     @property
     def arn(self) -> str:
-        return f"arn:aws:states:{HOME}:{ACCOUNT}:execution:blockferry-copy:{self.job_id}"
+        return f"arn:aws:states:{HOME}:{ACCOUNT}:execution:blockferry-{self.scenario.operation}:{self.job_id}"
 
     def run(self) -> dict[str, Any]:
         """Go on from the first step that is not done; returns the receipt. Raises ``ExecutionFailed``."""
         self.redrives += 1
-        if not self._planned:
-            self._attempt("Plan transfer", self._plan)
-            self._left = self._items("plan.jsonl")
-            self._planned = True
+        self._plan_all()
         self._move_all("Move blocks")
         if not self._completed and not self._missing_moved:
             answer = self._attempt("Complete transfer", self._complete)
@@ -127,6 +163,19 @@ class Execution:
             self.seal()
         raise AssertionError(f"{self.job_id}: the targets are still pending after {MOST_CHECKS} checks")
 
+    def _plan_all(self) -> None:
+        """Plan, and unpack and plan again where the plan asks for that."""
+        while not self._planned:
+            if self._unpacking:
+                answer = self._attempt("Unpack image", self._unpack)
+                self._unpacking = not answer["done"]
+                self._progress = None if answer["done"] else answer["progress"]
+                continue
+            self._unpacking = self._attempt("Plan transfer", self._plan)["unpack"]
+            if not self._unpacking:
+                self._left = self._items("plan.jsonl")
+                self._planned = True
+
     def _move_all(self, step: str) -> None:
         """The map: a range that is done is not moved again by a redrive."""
         while self._left:
@@ -140,7 +189,7 @@ class Execution:
 
     def _attempt(self, step: str, work: Callable[[], Any]) -> Any:
         """One state: its function, called again as its Retry says."""
-        state = _states()[step]
+        state = _states(self.scenario.operation)[step]
         used: Counter[int] = Counter()
         while True:
             before = len(self.aws.wire.calls)
@@ -154,6 +203,7 @@ class Execution:
                 error, cause = type(failure).__name__, str(failure)
             finally:
                 self.trace += [(step, call) for call in self.aws.wire.calls[before:]]
+                self.ends.add(len(self.aws.wire.calls))
                 self.aws.wire.revive()
                 self.after_attempt()
             number = next((n for n, r in enumerate(state["Retry"]) if error in r["ErrorEquals"]), None)
@@ -164,8 +214,19 @@ class Execution:
             self.retries[step] += 1
 
     def _plan(self) -> dict[str, Any]:
-        event = PlanInput(self.job_id, self.arn, "2026-01-01T00:00:00.000Z", self.request)
+        scenario = self.scenario
+        event = PlanInput(scenario.operation, self.job_id, self.arn, "2026-01-01T00:00:00.000Z", scenario.request)
         return plan_transfer(event, aws=self.aws, workspace=self.workspace)
+
+    def _unpack(self) -> dict[str, Any]:
+        return unpack(
+            job_id=self.job_id,
+            progress=self._progress,
+            seconds_left=self.seconds_left,
+            aws=self.aws,
+            workspace=self.workspace,
+            clock=self.clock,
+        )
 
     def _items(self, name: str) -> list[tuple[BlockRange, tuple[int, ...] | None]]:
         """The ItemReader, which is Step Functions' own and no call of ours."""
@@ -220,18 +281,19 @@ class _LateAws(TappedAws):
 
 @dataclass
 class Proving:
-    """Jobs on one EBS server. ``points`` counts what was tried, by how it came out."""
+    """Jobs on one EBS server. ``points`` counts what was tried, by operation and how it came out; ``kept`` are the
+    snapshots that jobs start from, with what they hold."""
 
     rig: Rig
     wire: Wire
     aws: TappedAws
     clock: ManualClock
-    source: str
-    points: Counter[str] = field(default_factory=Counter)
+    points: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
+    kept: dict[str, Mapping[int, str]] = field(default_factory=dict)
     _numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
 
-    def execution(self, **more: Any) -> Execution:
-        """A new job that copies the source to both target regions."""
+    def execution(self, scenario: Scenario, **more: Any) -> Execution:
+        """A new job."""
         job_id = f"job-{next(self._numbers)}"
         bucket = f"blockferry-work-{job_id}"
         self.wire.clear()
@@ -239,17 +301,114 @@ class Proving:
         self.wire.clear()
         return Execution(
             job_id=job_id,
-            request={
-                "snapshot_id": self.source,
-                "targets": [{"region": region} for region in TARGET_REGIONS],
-                "options": REQUEST_OPTIONS,
-            },
+            scenario=scenario,
             aws=self.aws,
             workspace=Workspace(bucket, self.aws.s3(HOME)),
             clock=self.clock,
             seal=self.seal,
             **more,
         )
+
+    def tried(self, execution: Execution, outcome: str) -> None:
+        self.points[execution.scenario.operation][outcome] += 1
+
+    def outcomes(self) -> str:
+        """What was tried, for people."""
+        lines = [
+            f"{operation}: {sum(points.values())} tried: "
+            + ", ".join(f"{count} {outcome}" for outcome, count in sorted(points.items()))
+            for operation, points in sorted(self.points.items())
+        ]
+        return "\n".join(["", *(f"crash points of {line}" for line in lines)])
+
+    # -- what jobs start from ------------------------------------------------------
+
+    def snapshot(self, blocks: Mapping[int, bytes], *, region: str = HOME) -> str:
+        """A snapshot that nothing is known of."""
+        client = self.rig.client("ebs", region)
+        made = str(client.start_snapshot(VolumeSize=1)["SnapshotId"])
+        put(client, made, blocks)
+        client.complete_snapshot(SnapshotId=made, ChangedBlocksCount=len(blocks))
+        self.seal()
+        return self.keep(made)
+
+    def keep(self, snapshot_id: str) -> str:
+        """No job may change the snapshot from here on."""
+        self.kept[snapshot_id] = self.held(snapshot_id)
+        return snapshot_id
+
+    def held(self, snapshot_id: str) -> dict[int, str]:
+        """As ``Rig.held``, without a request: this is asked after every job."""
+        registry = self.rig.server.service.registry
+        with registry.lock:
+            blocks = registry.snapshots[snapshot_id].blocks
+            return {index: registry.store.digest(slot).hex() for index, slot in blocks.allocated()}
+
+    def copy(self) -> Scenario:
+        """A copy to both target regions."""
+        request = {"snapshot_id": self.snapshot(BLOCKS), "targets": _targets({}, {}), "options": COPY_OPTIONS}
+        counts = _counts(2, allocated=5, changed=5, zero=1, read=5)
+        return Scenario("copy", request, (hashes(BLOCKS),) * 2, counts, reads=5)
+
+    @cached_property
+    def _night(self) -> tuple[str, str]:
+        """Two snapshots of one volume."""
+        rig = self.rig
+        rig.control("volumes", {"volume_id": VOLUME_ID, "owner": ACCOUNT, "region": HOME, "size": 1})
+        made = []
+        for blocks in (BEFORE, AFTER):
+            for index in BEFORE.keys() - blocks.keys():
+                rig.control(f"volumes/{VOLUME_ID}/blocks/{index}", method="DELETE")
+            for index, data in blocks.items():
+                rig.post(f"volumes/{VOLUME_ID}/blocks/{index}", data)
+            made.append(str(rig.client("ec2").create_snapshot(VolumeId=VOLUME_ID)["SnapshotId"]))
+            self.seal()
+        return self.keep(made[0]), self.keep(made[1])
+
+    def sync(self) -> Scenario:
+        """A delta to both target regions, on top of copies that jobs have proved."""
+        base, _ = self._night
+        copied = self.execution(Scenario("copy", {"snapshot_id": base, "targets": _targets({}, {})})).run()
+        return self._sync([self.keep(target["snapshot_id"]) for target in copied["targets"]], TWO_RANGES)
+
+    def sync_on_unknown_parent(self, *, equal: bool = True) -> Scenario:
+        """A delta on top of a snapshot that nothing is known of, with a block of zeros more than the base, with which
+        it is compared. ``equal`` false: and one block differs."""
+        blocks = {**BEFORE, 99: content(0)} | ({} if equal else {1023: content(33)})
+        parent = self.snapshot(blocks, region=RECOVERY)
+        return self._sync([parent], {**ONE_RANGE, "verify_parent": True}, compared=len(blocks))
+
+    def _sync(self, parents: list[str], options: Mapping[str, Any], *, compared: int = 0) -> Scenario:
+        base, later = self._night
+        request = {
+            "base_snapshot_id": base,
+            "snapshot_id": later,
+            "targets": _targets(*({"parent_snapshot_id": parent} for parent in parents)),
+            "options": options,
+        }
+        held = tuple({**self.kept[parent], **hashes(DELTA)} for parent in parents)
+        counts = _counts(len(parents), allocated=4, changed=3, removed=1, zero=1, read=3, compared=compared)
+        return Scenario("sync", request, held, counts, reads=3)
+
+    def fanout(self, codec: str) -> Scenario:
+        """A disk image, ``gzip``, ``zstd`` or ``raw``, to both target regions; compressed one block a piece."""
+        pack: Mapping[str, tuple[str, Callable[[bytes], bytes]]] = {
+            "raw": ("disk.img", bytes),
+            "gzip": ("disk.img.gz", partial(gzip.compress, compresslevel=1)),
+            "zstd": ("disk.img.zst", zstandard.ZstdCompressor(level=1).compress),
+        }
+        name, compress = pack[codec]
+        raw = b"".join(IMAGE.values())[:IMAGE_BYTES]
+        body = b"".join(compress(raw[first : first + BLOCK_SIZE]) for first in range(0, IMAGE_BYTES, BLOCK_SIZE))
+        self.wire.clear()
+        self.aws.s3(HOME).create_bucket(Bucket=IMAGES)
+        self.aws.s3(HOME).put_object(Bucket=IMAGES, Key=name, Body=body)
+        request = {"image_uri": f"s3://{IMAGES}/{name}", "targets": _targets({}, {}), "options": ONE_RANGE}
+        written = {index: data for index, data in IMAGE.items() if data != content(0)}
+        counts = _counts(2, allocated=5, changed=3, zero=2, read=5)
+        return Scenario("fanout", request, (hashes(written),) * 2, counts)
+
+    # -- what jobs leave behind ----------------------------------------------------
 
     def seal(self) -> None:
         """What Wait for targets waits for."""
@@ -263,10 +422,16 @@ class Proving:
             return {s.snapshot_id: s.state for s in registry.snapshots.values() if s.tags.get(JOB_TAG) == job_id}
 
     def strangers(self) -> set[str]:
-        """Snapshots that are neither the source nor any job's."""
+        """Snapshots that are neither kept nor any job's."""
         registry = self.rig.server.service.registry
         with registry.lock:
-            return {i for i, s in registry.snapshots.items() if JOB_TAG not in s.tags and i != self.source}
+            return {i for i, s in registry.snapshots.items() if JOB_TAG not in s.tags and i not in self.kept}
+
+    def objects(self, execution: Execution) -> set[str]:
+        """Names of what the job has in its bucket."""
+        listed = self.aws.s3(HOME).list_objects_v2(Bucket=execution.workspace.bucket)
+        prefix = execution.workspace.key(execution.job_id, "")
+        return {item["Key"].removeprefix(prefix) for item in listed.get("Contents", ())}
 
     def redriven(self, execution: Execution, *, times: int = 3) -> tuple[dict[str, Any] | None, ExecutionFailed | None]:
         """Run, and redrive what failed: the receipt, or the failure that no redrive has mended."""
@@ -281,28 +446,25 @@ class Proving:
     def proved(self, execution: Execution, receipt: Mapping[str, Any], where: str) -> None:
         """The job has left exactly what a job without any fault leaves."""
         self.wire.clear()
-        expected = hashes(BLOCKS)
-        targets = receipt["targets"]
-        assert [t["region"] for t in targets] == list(TARGET_REGIONS), where
+        scenario, targets = execution.scenario, receipt["targets"]
+        assert [t["region"] for t in targets] == [t["region"] for t in scenario.request["targets"]], where
         assert self.started(execution.job_id) == {t["snapshot_id"]: "completed" for t in targets}, where
         assert self.strangers() == set(), where
-        for target in targets:
-            held, facts = self.rig.held(target["snapshot_id"]), self.rig.facts(target["snapshot_id"])
-            assert held == expected, where
+        for target, expected in zip(targets, scenario.held, strict=True):
+            facts = self.rig.facts(target["snapshot_id"])
+            assert self.held(target["snapshot_id"]) == expected, where
             assert facts["region"] == target["region"], where
-            assert facts["linear_checksum"] == target["linear_checksum"] == receipt["linear_checksum"], where
-            assert facts["tags"]["blockferry:linear-checksum"] == receipt["linear_checksum"], where
-            assert target["blocks_written"] == len(BLOCKS), where
+            assert facts["written_linear_checksum"] == target["linear_checksum"] == receipt["linear_checksum"], where
+            assert facts["tags"][CHECKSUM_TAG] == receipt["linear_checksum"], where
+            assert target["blocks_written"] == receipt["changed_blocks"] + receipt["removed_blocks"], where
         assert receipt["status"] == "SUCCEEDED", where
-        assert receipt["allocated_blocks"] == receipt["changed_blocks"] == len(BLOCKS), where
-        assert receipt["zero_blocks"] == 1, where
-        assert receipt["bytes_read"] == len(BLOCKS) * BLOCK_SIZE, where
-        assert receipt["bytes_written"] == 2 * len(BLOCKS) * BLOCK_SIZE, where
-        assert receipt["requests"]["GetSnapshotBlock"] >= len(BLOCKS), where
+        assert {name: receipt[name] for name in scenario.receipt} == scenario.receipt, where
+        assert receipt["requests"].get("GetSnapshotBlock", 0) >= scenario.reads, where
         stored = execution.workspace.read(execution.job_id, "receipt.json")
         assert stored is not None, where
         assert json.loads(stored) == receipt, where
-        self._source_is_untouched(where)
+        assert not {name for name in self.objects(execution) if name.startswith("image")}, where
+        self._kept_are_untouched(where)
         self._forget(execution)
 
     def abandoned(self, execution: Execution, where: str) -> None:
@@ -312,8 +474,8 @@ class Proving:
         self.sweep(execution)
         assert self.started(execution.job_id) == {}, where
         assert self.strangers() == set(), where
-        assert execution.workspace.read(execution.job_id, "plan.jsonl") is None, where
-        self._source_is_untouched(where)
+        assert self.objects(execution) <= {"job.json"}, where
+        self._kept_are_untouched(where)
 
     def sweep(self, execution: Execution) -> dict[str, Any]:
         """One run of the sweeper over the job's bucket, long after the job."""
@@ -325,9 +487,10 @@ class Proving:
             now=SWEPT_AT,
         )
 
-    def _source_is_untouched(self, where: str) -> None:
-        assert self.rig.held(self.source) == hashes(BLOCKS), where
-        assert self.rig.state(self.source) == "completed", where
+    def _kept_are_untouched(self, where: str) -> None:
+        for snapshot_id, blocks in self.kept.items():
+            assert self.held(snapshot_id) == blocks, where
+            assert self.rig.server.service.registry.snapshots[snapshot_id].state == "completed", where
 
     def _forget(self, execution: Execution) -> None:
         """Copies that were proved would only slow the rest down."""
@@ -337,24 +500,42 @@ class Proving:
                 registry.delete(registry.snapshots[snapshot_id])
 
 
+def _targets(*facts: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """So many targets, each in the next of the target regions."""
+    return [{"region": region, **more} for region, more in zip(TARGET_REGIONS, facts, strict=False)]
+
+
+def _counts(
+    targets: int, *, allocated: int, changed: int, zero: int, read: int, removed: int = 0, compared: int = 0
+) -> Mapping[str, Any]:
+    """What a receipt must count, in blocks."""
+    return {
+        "allocated_blocks": allocated,
+        "changed_blocks": changed,
+        "removed_blocks": removed,
+        "zero_blocks": zero,
+        "parent_blocks_compared": compared,
+        "bytes_read": read * BLOCK_SIZE,
+        "bytes_written": targets * (changed + removed) * BLOCK_SIZE,
+    }
+
+
 @contextmanager
 def proving_ground(settings: Mapping[str, Any] | None = None) -> Iterator[Proving]:
     """A server, clients behind a wire, one worker thread (so that call n is the same call in every run), no sleep."""
-    wanted = {"trailing_empty_page": True, "seal_seconds": 1.0, **(settings or {})}
+    wanted = {"trailing_empty_page": True, "seal_seconds": 1.0, "volume_snapshot_seconds": 0.0, **(settings or {})}
     with pytest.MonkeyPatch.context() as patch, running_rig(patch, wanted) as rig:
         wire, clock = Wire(rig.server.service.faults), ManualClock()
         patch.setattr("blockferry.sessions.SignedHttp", tapped_http(wire))
         patch.setattr("blockferry.transfer.plan.MIN_THREADS", 1)
         patch.setattr("blockferry.transfer.plan.MAX_THREADS", 1)
         patch.setattr("blockferry.transfer.complete.ThreadPoolExecutor", lambda **_: ThreadPoolExecutor(1))
+        patch.setattr("blockferry.images.unpack.WRITERS", 1)
+        patch.setattr("blockferry.images.unpack.CHUNK_BLOCKS", BLOCKS_PER_CHUNK)
+        patch.setattr("blockferry.images.unpack.CHUNK_BYTES", BLOCKS_PER_CHUNK * BLOCK_SIZE)
+        patch.setattr("blockferry.sources.s3_image.CHUNK_BLOCKS", BLOCKS_PER_CHUNK)
         # S3 is all that moto serves here, and it tries the patterns of all services one by one.
         patch.setattr("moto.backend_index.backend_url_patterns", [p for p in backend_url_patterns if p[0] == "s3"])
         # botocore's own retries wait with time.sleep.
         patch.setattr("botocore.endpoint.time", SimpleNamespace(sleep=lambda _seconds: None))
-        aws = _LateAws(base=boto3.Session(region_name=HOME), wire=wire, clock=clock)
-        source = rig.client("ebs").start_snapshot(VolumeSize=1)["SnapshotId"]
-        put(rig.client("ebs"), source, BLOCKS)
-        rig.client("ebs").complete_snapshot(SnapshotId=source, ChangedBlocksCount=len(BLOCKS))
-        proving = Proving(rig, wire, aws, clock, source)
-        proving.seal()
-        yield proving
+        yield Proving(rig, wire, _LateAws(base=session(), wire=wire, clock=clock), clock)

@@ -154,20 +154,23 @@ class Wire:
 
     # -- boto3 ---------------------------------------------------------------------
 
-    def attach(self, client: Any) -> Any:
-        """Let every request of the client pass here instead of going to moto or the network by itself."""
+    def attach(self, client: Any, *, service: str | None = None) -> Any:
+        """Let every request of the client pass here instead of going to moto or the network by itself.
+
+        ``service`` is what its calls are noted under, by default the name of the service.
+        """
         events = client.meta.events
         events.unregister("before-send", botocore_stubber)
 
         def answer(request: AWSPreparedRequest, event_name: str, **_: Any) -> AWSResponse:
-            return self._boto(request, event_name)
+            return self._boto(request, event_name, service)
 
         events.register("before-send", answer)
         return client
 
-    def _boto(self, request: AWSPreparedRequest, event_name: str) -> AWSResponse:
+    def _boto(self, request: AWSPreparedRequest, event_name: str, noted_as: str | None) -> AWSResponse:
         _, service, operation = event_name.split(".")
-        call, spoil = self._noted(service, operation, _subject(request))
+        call, spoil = self._noted(noted_as or service, operation, _subject(request))
         self.on_sent(call)
 
         def deliver() -> AWSResponse:
@@ -190,13 +193,17 @@ class Wire:
             case Refusal():
                 if spoil.took_effect:
                     deliver()
-                return _answer(request, spoil.status, _error(service, spoil))
+                # The answer to HEAD has no body, and so no code.
+                return _answer(request, spoil.status, "" if request.method == "HEAD" else _error(service, spoil))
             case AtServer():
                 raise AssertionError("only EBS requests are spoiled at the EBS server")
 
 
 class TappedAws(Aws):
-    """The real clients behind a wire. ``clock`` is the one of every EBS client."""
+    """The real clients behind a wire. ``clock`` is the one of every EBS client.
+
+    Requests for images are noted as those of a service ``image``, so that they are told from the work bucket's.
+    """
 
     def __init__(self, *, base: boto3.Session, wire: Wire, clock: Clock) -> None:
         super().__init__(base=base)
@@ -204,6 +211,7 @@ class TappedAws(Aws):
         self.clock = clock
         self._tapped_ec2: dict[Identity, Any] = {}
         self._tapped_s3: dict[str, Any] = {}
+        self._tapped_images: dict[Identity, Any] = {}
 
     def ec2(self, identity: Identity) -> Any:
         if identity not in self._tapped_ec2:
@@ -214,6 +222,11 @@ class TappedAws(Aws):
         if region not in self._tapped_s3:
             self._tapped_s3[region] = self.wire.attach(super().s3(region))
         return self._tapped_s3[region]
+
+    def image_s3(self, identity: Identity) -> Any:
+        if identity not in self._tapped_images:
+            self._tapped_images[identity] = self.wire.attach(super().image_s3(identity), service="image")
+        return self._tapped_images[identity]
 
     def ebs(
         self,
@@ -268,6 +281,8 @@ def _operation(method: str, path: str) -> str:
             return "CompleteSnapshot"
         case "GET", ["snapshots", _, "blocks"]:
             return "ListSnapshotBlocks"
+        case "GET", ["snapshots", _, "changedblocks"]:
+            return "ListChangedBlocks"
         case "GET", ["snapshots", _, "blocks", _]:
             return "GetSnapshotBlock"
         case "PUT", ["snapshots", _, "blocks", _]:

@@ -1,50 +1,189 @@
-"""A fault at every external call of a copy, one at a time; retried and redriven, the end is always the same.
+"""A fault at every external call of a job, one at a time; retried and redriven, the end is always the same.
 
-Every test takes one step of the state machine and one class of faults, and runs a whole job for every call of the
-step that the class fits. The table of calls is checked against a job without faults, so a call that is added to the
-code has to be added here, and is then spoiled in every way.
+Every test takes one step of a state machine and one class of faults, and runs a whole job for every call of the step
+that the class fits. The tables of calls are checked against jobs without faults, so a call that is added to the code
+has to be added here, and is then spoiled in every way: those of a copy in all ways that are known, those of a sync and
+of a fanout, which share most of the code with it, in a few.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
-from crash_points import Execution, Proving, proving_ground
-from wire import AtServer, Call, ConnectionLost, Death, Died, Refusal, Spoil, Spoiler
+from blockferry.blocks import BLOCK_SIZE
+from crash_points import IMAGE, Execution, Proving, Scenario, proving_ground
+from rig import hashes
+from wire import AtServer, Call, ConnectionLost, Death, Died, Refusal, Spoil, Spoiler, untouched
 
-CALLS: Mapping[str, Mapping[str, int]] = {
-    "Plan transfer": {
-        "ec2.DescribeRegions": 1,
-        "ec2.DescribeSnapshots": 1,
-        "ebs.ListSnapshotBlocks": 1,
-        "s3.GetObject": 1,
-        "s3.PutObject": 3,
-        "ebs.StartSnapshot": 2,
-    },
-    "Move blocks": {
-        "s3.GetObject": 3,
-        "s3.ListObjectsV2": 3,
-        "ebs.ListSnapshotBlocks": 4,
-        "ebs.GetSnapshotBlock": 5,
-        "ebs.PutSnapshotBlock": 10,
-        "s3.PutObject": 3,
-    },
-    "Complete transfer": {
-        "s3.GetObject": 4,
-        "s3.ListObjectsV2": 1,
-        "ebs.ListSnapshotBlocks": 4,
-        "s3.PutObject": 2,
-        "ec2.DescribeSnapshots": 2,
-        "ebs.CompleteSnapshot": 2,
-    },
+Table = Mapping[str, Mapping[str, int]]
+
+_END: Table = {
     "Check targets": {"s3.GetObject": 2, "ec2.DescribeSnapshots": 4},
-    "Write receipt": {"s3.GetObject": 2, "ec2.CreateTags": 2, "ec2.DescribeSnapshots": 2, "s3.PutObject": 2},
+    "Write receipt": {"s3.GetObject": 2, "ec2.DescribeSnapshots": 2, "s3.PutObject": 2},
 }
-"""The external calls of every step, in a job without faults."""
+
+CALLS: Mapping[str, Table] = {
+    "copy": {
+        "Plan transfer": {
+            "ec2.DescribeRegions": 1,
+            "ec2.DescribeSnapshots": 1,
+            "ebs.ListSnapshotBlocks": 1,
+            "s3.GetObject": 1,
+            "s3.PutObject": 3,
+            "ebs.StartSnapshot": 2,
+        },
+        "Move blocks": {
+            "s3.GetObject": 3,
+            "s3.ListObjectsV2": 3,
+            "ebs.ListSnapshotBlocks": 4,
+            "ebs.GetSnapshotBlock": 5,
+            "ebs.PutSnapshotBlock": 10,
+            "s3.PutObject": 3,
+        },
+        "Complete transfer": {
+            "s3.GetObject": 5,
+            "s3.ListObjectsV2": 1,
+            "ebs.ListSnapshotBlocks": 4,
+            "s3.PutObject": 2,
+            "ec2.DescribeSnapshots": 2,
+            "ebs.CompleteSnapshot": 2,
+            "ec2.CreateTags": 2,
+        },
+        **_END,
+    },
+    "sync": {
+        "Plan transfer": {
+            "ec2.DescribeRegions": 1,
+            "ec2.DescribeSnapshots": 4,
+            "ebs.ListSnapshotBlocks": 1,
+            "ebs.ListChangedBlocks": 1,
+            "ec2.GetEbsEncryptionByDefault": 2,
+            "s3.GetObject": 1,
+            "s3.PutObject": 3,
+            "ebs.StartSnapshot": 2,
+        },
+        "Move blocks": {
+            "s3.GetObject": 2,
+            "s3.ListObjectsV2": 2,
+            "ebs.ListChangedBlocks": 3,
+            "ebs.GetSnapshotBlock": 3,
+            "ebs.PutSnapshotBlock": 8,
+            "s3.PutObject": 2,
+        },
+        "Complete transfer": {
+            "s3.GetObject": 4,
+            "s3.ListObjectsV2": 1,
+            "ebs.ListSnapshotBlocks": 3,
+            "ebs.ListChangedBlocks": 3,
+            "s3.PutObject": 2,
+            "ec2.DescribeSnapshots": 2,
+            "ebs.CompleteSnapshot": 2,
+            "ec2.CreateTags": 2,
+        },
+        **_END,
+    },
+    "sync that compares its parent": {
+        "Plan transfer": {
+            "ec2.DescribeRegions": 1,
+            "ec2.DescribeSnapshots": 3,
+            "ebs.ListSnapshotBlocks": 1,
+            "ebs.ListChangedBlocks": 1,
+            "ec2.GetEbsEncryptionByDefault": 1,
+            "s3.GetObject": 1,
+            "s3.PutObject": 3,
+            "ebs.StartSnapshot": 1,
+        },
+        "Move blocks": {
+            "s3.GetObject": 2,
+            "ebs.ListSnapshotBlocks": 4,
+            "ebs.GetSnapshotBlock": 12,
+            "ebs.ListChangedBlocks": 2,
+            "ebs.PutSnapshotBlock": 4,
+            "s3.PutObject": 1,
+        },
+        "Complete transfer": {
+            "s3.GetObject": 3,
+            "s3.ListObjectsV2": 1,
+            "ebs.ListSnapshotBlocks": 2,
+            "ebs.ListChangedBlocks": 2,
+            "s3.PutObject": 2,
+            "ec2.DescribeSnapshots": 1,
+            "ebs.CompleteSnapshot": 1,
+            "ec2.CreateTags": 1,
+        },
+        "Check targets": {"s3.GetObject": 2, "ec2.DescribeSnapshots": 2},
+        "Write receipt": {"s3.GetObject": 2, "ec2.DescribeSnapshots": 1, "s3.PutObject": 2},
+    },
+    "fanout of a compressed image": {
+        "Plan transfer": {
+            "ec2.DescribeRegions": 2,
+            "image.HeadObject": 2,
+            "image.GetObject": 2,
+            "ec2.GetEbsEncryptionByDefault": 4,
+            "s3.GetObject": 4,
+            "s3.PutObject": 4,
+            "ebs.StartSnapshot": 2,
+        },
+        "Unpack image": {"s3.GetObject": 2, "image.GetObject": 1, "s3.PutObject": 4},
+        "Move blocks": {"s3.GetObject": 5, "s3.ListObjectsV2": 1, "ebs.PutSnapshotBlock": 6, "s3.PutObject": 1},
+        "Complete transfer": {
+            "s3.GetObject": 3,
+            "s3.ListObjectsV2": 1,
+            "s3.PutObject": 2,
+            "ec2.DescribeSnapshots": 2,
+            "ebs.CompleteSnapshot": 2,
+            "ec2.CreateTags": 2,
+        },
+        "Check targets": _END["Check targets"],
+        "Write receipt": {
+            **_END["Write receipt"],
+            "s3.DeleteObject": 1,
+            "s3.ListObjectsV2": 1,
+            "s3.DeleteObjects": 1,
+        },
+    },
+    "fanout of a raw image": {
+        "Plan transfer": {
+            "ec2.DescribeRegions": 1,
+            "image.HeadObject": 1,
+            "image.GetObject": 1,
+            "ec2.GetEbsEncryptionByDefault": 2,
+            "s3.GetObject": 1,
+            "s3.PutObject": 3,
+            "ebs.StartSnapshot": 2,
+        },
+        "Move blocks": {
+            "s3.GetObject": 2,
+            "s3.ListObjectsV2": 1,
+            "image.GetObject": 1,
+            "ebs.PutSnapshotBlock": 6,
+            "s3.PutObject": 1,
+        },
+        "Complete transfer": {
+            "s3.GetObject": 3,
+            "s3.ListObjectsV2": 1,
+            "s3.PutObject": 2,
+            "ec2.DescribeSnapshots": 2,
+            "ebs.CompleteSnapshot": 2,
+            "ec2.CreateTags": 2,
+        },
+        "Check targets": _END["Check targets"],
+        "Write receipt": {**_END["Write receipt"], "s3.DeleteObject": 1, "s3.ListObjectsV2": 1},
+    },
+}
+"""The external calls of every step, in jobs without faults. ``image`` is S3 where the image is."""
+
+SCENARIOS: Mapping[str, Callable[[Proving], Scenario]] = {
+    "copy": Proving.copy,
+    "sync": Proving.sync,
+    "sync that compares its parent": Proving.sync_on_unknown_parent,
+    "fanout of a compressed image": lambda proving: proving.fanout("zstd"),
+    "fanout of a raw image": lambda proving: proving.fanout("raw"),
+}
 
 ANY_EBS = (
     "ListSnapshotBlocks",
@@ -124,29 +263,110 @@ FAULTS = EBS_FAULTS | BOTO_FAULTS | DEATHS
 
 CASES = [
     (step, name)
-    for step, calls in CALLS.items()
+    for step, calls in CALLS["copy"].items()
     for name, fault in FAULTS.items()
     if any(fault.fits(Call(0, *key.split(".", 1), "", paged=step != "Plan transfer")) for key in calls)
 ]
 
+SERVER_ERRORS: Mapping[str, Spoil] = {
+    "ebs": error(500, "InternalServerException"),
+    "s3": Refusal(500, "InternalError"),
+    "ec2": Refusal(500, "InternalError"),
+    "image": Refusal(500, "InternalError"),
+}
 
-@dataclass
-class Ground:
-    """The shared server and the calls of a job without faults."""
+READING = ("Describe", "Get", "Head", "List")
+"""Operations that change nothing: an answer that is lost is the same as one that never came."""
 
-    proving: Proving
+FEW_FAULTS = ("process dies before", "process dies after success", "server error", "connection lost after success")
+
+FEW_CASES = [
+    (scenario, step, name)
+    for scenario, only in {
+        "sync": tuple(CALLS["sync"]),
+        "sync that compares its parent": ("Move blocks",),
+        "fanout of a compressed image": tuple(CALLS["fanout of a compressed image"]),
+        "fanout of a raw image": ("Move blocks",),
+    }.items()
+    for step in only
+    for name in FEW_FAULTS
+    if not (step == "Check targets" and name == "connection lost after success")
+]
+
+
+@dataclass(frozen=True)
+class Clean:
+    """A job, the calls that it makes without faults, and after which of them an attempt of a step had none left."""
+
+    scenario: Scenario
     calls: list[tuple[str, Call]]
+    ends: set[int]
+
+    def at(self, step: str, name: str) -> list[tuple[Call, Spoil]]:
+        """Where and how a step is spoiled in one of a few ways.
+
+        A process that dies before a call has left the same as one that died before the reading call that it made just
+        before, and one that dies after success the same as one that dies before its next call: of such deaths, one is
+        tried. Errors and lost answers: at the first call of each operation.
+        """
+        own = [call for of_step, call in self.calls if of_step == step]
+        by_number = {call.number: call for call in own}
+        first = {(call.service, call.operation): call for call in reversed(own)}.values()
+        match name:
+            case "process dies before":
+                return [(call, Death(False)) for call in own if self._left_more(by_number.get(call.number - 1))]
+            case "process dies after success":
+                return [(call, Death(True)) for call in own if call.number in self.ends]
+            case "server error":
+                return [(call, SERVER_ERRORS[call.service]) for call in first]
+            case "connection lost after success":
+                return [(call, ConnectionLost(True)) for call in first if not call.operation.startswith(READING)]
+        raise AssertionError(name)
+
+    def _left_more(self, before: Call | None) -> bool:
+        """Whether something is there that was not there before this call, or its process has ended."""
+        return before is None or before.number in self.ends or not before.operation.startswith(READING)
+
+
+class Ground:
+    """The shared server, and one job without faults of each scenario, run when it is first asked for."""
+
+    def __init__(self, proving: Proving) -> None:
+        self.proving = proving
+        self._clean: dict[str, Clean] = {}
+
+    def clean(self, scenario: str) -> Clean:
+        if scenario not in self._clean:
+            job = self.proving.execution(SCENARIOS[scenario](self.proving))
+            self.proving.proved(job, job.run(), "no fault")
+            self._clean[scenario] = Clean(job.scenario, job.trace, job.ends)
+        return self._clean[scenario]
+
+    def prove(self, scenario: Scenario, point: Call, spoil: Spoil, where: str, *, may_refuse: bool = False) -> None:
+        """A job with one fault ends as one without."""
+        proving = self.proving
+        execution = proving.execution(scenario)
+        proving.wire.clear(once(point.number, spoil))
+        receipt, failure = proving.redriven(execution)
+        hit = proving.wire.calls[point.number - 1]
+        assert (hit.service, hit.operation) == (point.service, point.operation), where
+        if receipt is None:
+            # Only a refused request ends here, and only for a reason that says that it is refused.
+            assert failure is not None
+            assert failure.refused, f"{where}: {failure}"
+            assert may_refuse, f"{where}: {failure}"
+            proving.abandoned(execution, where)
+            proving.tried(execution, "refused with nothing left")
+            return
+        proving.proved(execution, receipt, where)
+        proving.tried(execution, outcome_of(execution))
 
 
 @pytest.fixture(scope="module")
 def ground() -> Iterator[Ground]:
     with proving_ground() as proving:
-        clean = proving.execution()
-        proving.proved(clean, clean.run(), "no fault")
-        yield Ground(proving, clean.trace)
-        points = proving.points
-        outcomes = ", ".join(f"{count} {outcome}" for outcome, count in sorted(points.items()))
-        print(f"\ncrash points: {sum(points.values())} tried: {outcomes}")
+        yield Ground(proving)
+        print(proving.outcomes())
 
 
 def once(number: int, spoil: Spoil) -> Spoiler:
@@ -171,35 +391,92 @@ def outcome_of(execution: Execution) -> str:
     return "healed by the step's retry" if execution.retries else "masked by the request's retry"
 
 
-def test_the_table_of_calls_is_complete(ground: Ground) -> None:
+@pytest.mark.parametrize("scenario", CALLS)
+def test_the_table_of_calls_is_complete(ground: Ground, scenario: str) -> None:
     seen: dict[str, Counter[str]] = {}
-    for step, call in ground.calls:
+    for step, call in ground.clean(scenario).calls:
         seen.setdefault(step, Counter())[f"{call.service}.{call.operation}"] += 1
-    assert seen == CALLS
+    assert seen == CALLS[scenario]
 
 
 @pytest.mark.parametrize(("step", "name"), CASES, ids=[f"{step}-{name}" for step, name in CASES])
 def test_one_fault_at_any_call_changes_nothing_in_the_end(ground: Ground, step: str, name: str) -> None:
-    proving, fault = ground.proving, FAULTS[name]
-    points = [call for of_step, call in ground.calls if of_step == step and fault.fits(call)]
+    clean, fault = ground.clean("copy"), FAULTS[name]
+    points = [call for of_step, call in clean.calls if of_step == step and fault.fits(call)]
     assert points
     for point in points:
         where = f"{name} at {point} ({step})"
-        execution = proving.execution()
-        proving.wire.clear(once(point.number, fault.spoil))
+        ground.prove(clean.scenario, point, fault.spoil, where, may_refuse="denied" in name or "quota" in name)
+
+
+@pytest.mark.parametrize(("scenario", "step", "name"), FEW_CASES, ids=["-".join(case) for case in FEW_CASES])
+def test_one_fault_at_any_call_changes_nothing_in_the_end_of_other_operations(
+    ground: Ground, scenario: str, step: str, name: str
+) -> None:
+    clean = ground.clean(scenario)
+    points = clean.at(step, name)
+    assert points
+    for point, spoil in points:
+        ground.prove(clean.scenario, point, spoil, f"{name} at {point} ({step} of {scenario})")
+
+
+def test_an_image_that_takes_several_invocations_is_unpacked_across_a_crash_at_any_call(
+    ground: Ground, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    proving = ground.proving
+    scenario = ground.clean("fanout of a compressed image").scenario
+    monkeypatch.setattr("blockferry.images.unpack.PART_BYTES", 8192)
+
+    def slowly(call: Call) -> None:
+        # Four reads of the image, and the time of an invocation is over.
+        if (call.service, call.operation) == ("image", "GetObject"):
+            proving.clock.advance(3.0)
+
+    monkeypatch.setattr(proving.wire, "on_sent", slowly)
+    job = proving.execution(scenario, seconds_left=70.0)
+    proving.proved(job, job.run(), "no fault")
+    clean = Clean(scenario, job.trace, job.ends)
+    assert len(clean.at("Unpack image", "process dies after success")) > 1
+    for point, spoil in clean.at("Unpack image", "process dies before"):
+        where = f"process dies at {point}"
+        execution = proving.execution(scenario, seconds_left=70.0)
+        proving.wire.clear(once(point.number, spoil))
         receipt, failure = proving.redriven(execution)
-        hit = proving.wire.calls[point.number - 1]
-        assert (hit.service, hit.operation) == (point.service, point.operation), where
-        if receipt is None:
-            # Only a refused request ends here, and only for a reason that says that it is refused.
-            assert failure is not None
-            assert failure.refused, f"{where}: {failure}"
-            assert "denied" in name or "quota" in name, f"{where}: {failure}"
-            proving.abandoned(execution, where)
-            proving.points["refused with nothing left"] += 1
-            continue
+        assert receipt is not None, f"{where}: {failure}"
         proving.proved(execution, receipt, where)
-        proving.points[outcome_of(execution)] += 1
+        proving.tried(execution, outcome_of(execution))
+
+
+def test_a_job_that_a_worker_refuses_is_refused_with_nothing_left_whatever_dies(ground: Ground) -> None:
+    proving = ground.proving
+    scenario = proving.sync_on_unknown_parent(equal=False)
+
+    def refused(spoiler: Spoiler, where: str) -> Execution:
+        execution = proving.execution(scenario)
+        proving.wire.clear(spoiler)
+        receipt, failure = proving.redriven(execution)
+        assert receipt is None, where
+        assert failure is not None, where
+        assert failure.refused, f"{where}: {failure}"
+        assert failure.step == "Complete transfer", f"{where}: {failure}"
+        assert "block 1023" in failure.cause, where
+        assert "Nothing is left of the job" in failure.cause, where
+        assert proving.started(execution.job_id) == {}, where
+        return execution
+
+    job = refused(untouched, "no fault")
+    clean = Clean(scenario, job.trace, job.ends)
+    assert {(step, call.operation) for step, call in clean.calls} >= {
+        ("Move blocks", "PutObject"),
+        ("Complete transfer", "DeleteSnapshot"),
+    }
+    for step in ("Move blocks", "Complete transfer"):
+        for name in ("process dies before", "process dies after success"):
+            for point, spoil in clean.at(step, name):
+                where = f"{name} at {point}"
+                execution = refused(once(point.number, spoil), where)
+                proving.abandoned(execution, where)
+                proving.tried(execution, "refused with nothing left")
 
 
 PERMANENT = {
@@ -220,22 +497,12 @@ def test_a_fault_that_never_passes_fails_the_job_by_name_and_the_sweep_leaves_no
     ground: Ground, name: str
 ) -> None:
     proving, (service, spoil) = ground.proving, PERMANENT[name]
-    first: dict[tuple[str, str], Call] = {}
-    for step, call in ground.calls:
-        if call.service == service:
-            first.setdefault((step, call.operation), call)
-    for (step, operation), point in first.items():
+    clean = ground.clean("copy")
+    for (step, operation), point in first_calls(clean, lambda call: call.service == service).items():
         where = f"{name} from {point} on ({step})"
-        execution = proving.execution()
-        proving.wire.clear(from_then_on(point, spoil))
-        receipt, failure = proving.redriven(execution, times=1)
-        assert receipt is None, where
-        assert failure is not None, where
-        assert failure.error in CLEAR, f"{where}: {failure}"
-        assert failure.cause, where
-        proving.wire.clear()
+        execution = failed(ground, clean.scenario, point, spoil, where)
         states = proving.started(execution.job_id)
-        if step in ("Check targets", "Write receipt") or operation == "CompleteSnapshot":
+        if step in ("Check targets", "Write receipt") or operation in ("CompleteSnapshot", "CreateTags"):
             # The targets are proved and sealed, or EBS was never asked to seal them; the sweep takes the pending ones.
             assert set(states.values()) <= {"completed", "pending"}, where
         else:
@@ -245,7 +512,76 @@ def test_a_fault_that_never_passes_fails_the_job_by_name_and_the_sweep_leaves_no
         left = proving.started(execution.job_id)
         assert set(left.values()) <= {"completed"}, where
         assert proving.strangers() == set(), where
-        proving.points["failed by name, swept"] += 1
+        proving.tried(execution, "failed by name, swept")
+
+
+NEW_PERMANENT = {
+    "changes cannot be listed": ("sync", "ebs.ListChangedBlocks", error(403, "AccessDeniedException")),
+    "changes throttled for ever": ("sync", "ebs.ListChangedBlocks", error(400, "ThrottlingException")),
+    "no changes for ever": ("sync", "ebs.ListChangedBlocks", ConnectionLost(False)),
+    "image denied for ever": ("fanout of a compressed image", "image.GetObject", Refusal(403, "AccessDenied")),
+    "image down for ever": ("fanout of a compressed image", "image.GetObject", Refusal(503, "SlowDown")),
+    "no image for ever": ("fanout of a compressed image", "image.HeadObject", ConnectionLost(False)),
+    "raw image denied for ever": ("fanout of a raw image", "image.GetObject", Refusal(403, "AccessDenied")),
+    "raw image down for ever": ("fanout of a raw image", "image.GetObject", ConnectionLost(False)),
+    "unpacked image down for ever": ("fanout of a compressed image", "s3.GetObject", Refusal(500, "InternalError")),
+}
+
+
+@pytest.mark.parametrize("name", NEW_PERMANENT)
+def test_what_only_other_operations_ask_for_fails_them_by_name_with_nothing_usable_left(
+    ground: Ground, name: str
+) -> None:
+    proving, (scenario, operation, spoil) = ground.proving, NEW_PERMANENT[name]
+    clean = ground.clean(scenario)
+    points = first_calls(clean, lambda call: f"{call.service}.{call.operation}" == operation)
+    # What comes behind the sealing does not spoil the targets.
+    points = {key: call for key, call in points.items() if key[0] not in ("Check targets", "Write receipt")}
+    assert points
+    for (step, _), point in points.items():
+        where = f"{name} from {point} on ({step})"
+        execution = failed(ground, clean.scenario, point, spoil, where)
+        proving.abandoned(execution, where)
+        proving.tried(execution, "failed by name, swept")
+
+
+@pytest.mark.parametrize("spoil", [Refusal(403, "UnauthorizedOperation"), Refusal(500, "InternalError")], ids=str)
+@pytest.mark.parametrize("name", ["sync", "fanout of a compressed image"])
+def test_a_job_that_cannot_find_out_whether_encryption_is_the_default_leaves_nothing_to_it(
+    ground: Ground, name: str, spoil: Spoil
+) -> None:
+    proving, scenario = ground.proving, ground.clean(name).scenario
+    if scenario.operation == "fanout":
+        # A hole of a snapshot that may be encrypted is not the same as zeros: they are written, then.
+        whole = hashes(IMAGE)
+        counts = {**scenario.receipt, "changed_blocks": len(whole), "bytes_written": 2 * len(whole) * BLOCK_SIZE}
+        scenario = replace(scenario, held=(whole, whole), receipt=counts)
+    execution = proving.execution(scenario)
+    proving.wire.clear(lambda call: spoil if call.operation == "GetEbsEncryptionByDefault" else None)
+    proving.proved(execution, execution.run(), f"{spoil} at every GetEbsEncryptionByDefault")
+    proving.tried(execution, "done without knowing the default")
+
+
+def first_calls(clean: Clean, wanted: Callable[[Call], bool]) -> dict[tuple[str, str], Call]:
+    """The first of these calls of every step and operation."""
+    first: dict[tuple[str, str], Call] = {}
+    for step, call in clean.calls:
+        if wanted(call):
+            first.setdefault((step, call.operation), call)
+    return first
+
+
+def failed(ground: Ground, scenario: Scenario, point: Call, spoil: Spoil, where: str) -> Execution:
+    """A job that fails by name, since every call from this one on fails."""
+    execution = ground.proving.execution(scenario)
+    ground.proving.wire.clear(from_then_on(point, spoil))
+    receipt, failure = ground.proving.redriven(execution, times=1)
+    assert receipt is None, where
+    assert failure is not None, where
+    assert failure.error in CLEAR, f"{where}: {failure}"
+    assert failure.cause, where
+    ground.proving.wire.clear()
+    return execution
 
 
 SWEEP_FAULTS: Mapping[str, Spoil] = {
@@ -259,10 +595,10 @@ SWEEP_FAULTS: Mapping[str, Spoil] = {
 
 @pytest.mark.parametrize("name", SWEEP_FAULTS)
 def test_a_sweep_that_fails_at_any_call_is_finished_by_the_next_one(ground: Ground, name: str) -> None:
-    proving, number = ground.proving, 0
+    proving, scenario, number = ground.proving, ground.clean("copy").scenario, 0
     while True:
         number += 1
-        execution = proving.execution()
+        execution = proving.execution(scenario)
         # Dead from the first block on: both targets are pending.
         proving.wire.clear(lambda call: Death(False) if call.operation == "GetSnapshotBlock" else None)
         _, failure = proving.redriven(execution, times=0)
@@ -276,5 +612,5 @@ def test_a_sweep_that_fails_at_any_call_is_finished_by_the_next_one(ground: Grou
         where = f"{name} at {proving.wire.calls[number - 1]} (sweep)"
         proving.wire.revive()
         proving.abandoned(execution, where)
-        proving.points["swept by the next run"] += 1
+        proving.tried(execution, "swept by the next run")
     assert number > 6
