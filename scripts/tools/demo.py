@@ -22,17 +22,22 @@ from blockferry.upload import upload_image
 from localcloud import lifecycle as cloud
 from localcloud.state import CloudInfo
 
+from tools.demo_nights import LINEAGE, JobFailed, ferry_second_night
 from tools.disk import GIB, DiskFailed, check_ext4, make_ext4, make_tree
 from tools.readback import client, compare_blocks, restore, same_bytes
 
 SIZE_GIB = 2
 
 DESCRIPTION = """\
-Copies a real disk from one region to another, on this machine, and proves that the copy is identical.
+Ferries a real disk from region to region, on this machine, and proves that every copy is identical.
 
 It builds the Lambda functions, starts the local cloud, applies the Terraform, makes an ext4 image of 2 GiB with a
 real file tree, uploads it as a snapshot through the EBS direct APIs, runs the state machine blockferry-copy, reads
 the copy back with plain boto3, and compares it with the source block by block and byte by byte.
+
+Then files on the disk change: it inspects the difference, syncs it on top of the copy (blockferry-sync), and fans the
+changed disk out to five regions, from a compressed image in S3 and from its snapshot (blockferry-fanout), with one
+region failing at first; each time it compares what came out with the disk.
 """
 
 
@@ -68,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if not options.keep and not was_up:
                 steps.say("taking the local cloud down")
                 cloud.down()
-    except (DiskFailed, BlockferryError, cloud.CloudFailed) as error:
+    except (DiskFailed, BlockferryError, JobFailed, cloud.CloudFailed) as error:
         print(f"scripts/demo: {error}", file=sys.stderr)
         return 1
     result["wall_seconds"] = round(steps.seconds(), 1)
@@ -78,7 +83,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(_table(result))
     if options.keep or was_up:
         print(_how_to_use(info, result), file=sys.stderr)
-    return 0 if result["identical"] else 1
+    return 0 if result["identical"] and all(result.get("second_night", {}).get("checks", {}).values()) else 1
 
 
 def _ferry(info: CloudInfo, steps: Steps) -> dict[str, Any]:
@@ -97,7 +102,8 @@ def _ferry(info: CloudInfo, steps: Steps) -> dict[str, Any]:
         steps.say(f"uploaded it to {home} as {uploaded.snapshot_id}: {uploaded.blocks} blocks of 512 KiB")
 
         job_id = f"demo-{datetime.now(UTC).strftime('%Y%m%dT%H%M%SZ')}"
-        state = _copy(Operator.of(region=home), uploaded.snapshot_id, recovery, job_id, steps)
+        operator = Operator.of(region=home)
+        state = _copy(operator, uploaded.snapshot_id, recovery, job_id, steps)
         if state.status != "SUCCEEDED":
             return {"identical": False, "status": state.status, "error": state.error, "cause": state.cause}
         receipt = state.output
@@ -113,6 +119,10 @@ def _ferry(info: CloudInfo, steps: Steps) -> dict[str, Any]:
         steps.say(f"compared the image rebuilt from the copy with the original: {'equal' if equal else 'DIFFERENT'}")
         summary = check_ext4(rebuilt)
         steps.say("checked the file system of the copy: clean")
+        rebuilt.unlink()
+        second = ferry_second_night(
+            image, uploaded, info=info, operator=operator, aws=aws, folder=folder, say=steps.say
+        )
     checks = {
         "blocks_compared": compared.blocks,
         "block_differences": list(compared.differences),
@@ -129,12 +139,23 @@ def _ferry(info: CloudInfo, steps: Steps) -> dict[str, Any]:
         and compared.blocks == uploaded.blocks == receipt["targets"][0]["blocks_written"]
         and bool(checks["checksum_equal"])
     )
-    return {"identical": identical, "status": state.status, "receipt": receipt, "checks": checks}
+    return {
+        "identical": identical,
+        "status": state.status,
+        "receipt": receipt,
+        "checks": checks,
+        "second_night": second,
+    }
 
 
 def _copy(operator: Operator, snapshot_id: str, region: str, job_id: str, steps: Steps) -> JobState:
     # Small ranges only so that there is progress to see on a small disk.
-    request = {"snapshot_id": snapshot_id, "targets": [{"region": region}], "options": {"blocks_per_range": 256}}
+    request = {
+        "snapshot_id": snapshot_id,
+        "targets": [{"region": region}],
+        "options": {"blocks_per_range": 256},
+        "lineage": LINEAGE,
+    }
     arn = operator.start("copy", request, job_id=job_id)
     steps.say(f"started {arn}")
     shown = ""
@@ -162,6 +183,9 @@ def _table(result: dict[str, Any]) -> str:
         + ("equal" if checks["image_equal"] else "DIFFERENT"),
         f"  fsck -n of the rebuilt image: {checks['fsck']}",
         f"  checksum of the copy and of the upload: {'equal' if checks['checksum_equal'] else 'DIFFERENT'}",
+        "",
+        "the second night:",
+        *(f"  {'yes' if passed else 'NO '}  {check}" for check, passed in result["second_night"]["checks"].items()),
         f"  {result['wall_seconds']} s in all",
     ]
     return "\n".join([*lines, *(f"  {difference}" for difference in checks["block_differences"])])

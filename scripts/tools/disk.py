@@ -5,6 +5,8 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sysconfig
+import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from tools.environment import repository_root
@@ -43,6 +45,20 @@ def make_ext4(image: Path, *, tree: Path, size_gib: int, label: str = "blockferr
     _run("mkfs.ext4", "-q", "-F", "-L", label, "-d", str(tree), str(image))
 
 
+def change_ext4(image: Path, *, into: Path, new_file: Path, remove: Sequence[str]) -> None:
+    """Copy an ext4 image and change files in the copy without mounting it; freed blocks become holes, as on a volume
+    that is trimmed. Raises ``DiskFailed``."""
+    _run("cp", "--sparse=always", str(image), str(into))
+    commands = [f"rm {name}" for name in remove] + [f"write {new_file} {new_file.name}"]
+    with tempfile.NamedTemporaryFile("w", suffix=".debugfs") as script:
+        script.write("\n".join(commands) + "\n")
+        script.flush()
+        said = _run("debugfs", "-w", "-f", script.name, str(into))
+    if "not found" in said:
+        raise DiskFailed(f"debugfs did not find a file to remove:\n{said}")
+    _run("e2fsck", "-f", "-y", "-E", "discard", str(into))
+
+
 def check_ext4(image: Path) -> str:
     """``fsck -n -f`` of an image: its summary line. Raises ``DiskFailed`` when anything is wrong with it."""
     return _run("e2fsck", "-n", "-f", str(image)).strip().splitlines()[-1]
@@ -55,4 +71,4 @@ def _run(command: str, *arguments: str) -> str:
     done = subprocess.run([found, *arguments], capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise DiskFailed(f"{command} {' '.join(arguments)} ended with {done.returncode}:\n{done.stdout}{done.stderr}")
-    return done.stdout
+    return done.stdout + done.stderr if command == "debugfs" else done.stdout

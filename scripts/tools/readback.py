@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import itertools
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -92,6 +93,68 @@ def compare_blocks(source: tuple[EBSClient, str], copy: tuple[EBSClient, str], *
             f"block {index} differs" for index, equal in zip(both, pool.map(same, both), strict=True) if not equal
         ]
     return Comparison(len(both), tuple(differences[:limit]))
+
+
+@dataclass(frozen=True)
+class Changes:
+    """How two images of the same size differ, in blocks: in both with other content, only in the second, only in the
+    first (all zeros in the other)."""
+
+    overwritten: int
+    added: int
+    zeroed: int
+
+    @property
+    def total(self) -> int:
+        return self.overwritten + self.added + self.zeroed
+
+
+def compare_images(first: Path, second: Path) -> Changes:
+    """Read two images side by side. Raises ``ValueError`` when their sizes differ."""
+    if first.stat().st_size != second.stat().st_size:
+        raise ValueError(f"{first.name} and {second.name} have different sizes")
+    overwritten = added = zeroed = 0
+    with first.open("rb") as left, second.open("rb") as right:
+        while a := left.read(BLOCK):
+            b = right.read(BLOCK)
+            if a == b:
+                continue
+            if not any(a):
+                added += 1
+            elif not any(b):
+                zeroed += 1
+            else:
+                overwritten += 1
+    return Changes(overwritten, added, zeroed)
+
+
+def data_blocks(image: Path) -> frozenset[int]:
+    """Indices of the blocks of an image that are not all zeros."""
+    found: set[int] = set()
+    with image.open("rb") as handle:
+        for index in itertools.count():
+            block = handle.read(BLOCK)
+            if not block:
+                return frozenset(found)
+            if any(block):
+                found.add(index)
+    raise AssertionError("unreachable")
+
+
+def holds_image(ebs: EBSClient, snapshot_id: str, image: Path, *, data: frozenset[int]) -> bool:
+    """Whether a snapshot reads as the image, whose blocks with data are given: every block that it has is compared
+    byte for byte, and every block with data must be there."""
+    blocks = allocated(ebs, snapshot_id)
+    if not data <= blocks.keys():
+        return False
+    with image.open("rb") as handle:
+
+        def same(entry: tuple[int, str]) -> bool:
+            there = os.pread(handle.fileno(), BLOCK, entry[0] * BLOCK).ljust(BLOCK, b"\0")
+            return there == read(ebs, snapshot_id, *entry)
+
+        with ThreadPoolExecutor(THREADS) as pool:
+            return all(pool.map(same, blocks.items()))
 
 
 def same_bytes(one: Path, other: Path) -> bool:

@@ -8,7 +8,16 @@ from pathlib import Path
 import pytest
 from fakes import content
 from rig import Rig, running_rig
-from tools.readback import client, compare_blocks, restore, same_bytes
+from tools.readback import (
+    Changes,
+    client,
+    compare_blocks,
+    compare_images,
+    data_blocks,
+    holds_image,
+    restore,
+    same_bytes,
+)
 
 HOME = "us-east-1"
 
@@ -50,3 +59,27 @@ def test_files_are_compared_to_the_last_byte(tmp_path: Path, other: bytes, same:
     (tmp_path / "a").write_bytes(b"abc")
     (tmp_path / "b").write_bytes(other)
     assert same_bytes(tmp_path / "a", tmp_path / "b") is same
+
+
+def test_a_snapshot_that_reads_as_an_image_is_told_from_one_that_does_not(rig: Rig, tmp_path: Path) -> None:
+    image = tmp_path / "disk.img"
+    image.write_bytes(content(1) + content(0) + content(3) + b"tail")
+    data = data_blocks(image)
+    assert data == {0, 2, 3}
+    tail = b"tail".ljust(len(content(0)), b"\0")
+    whole = {0: content(1), 1: content(0), 2: content(3), 3: tail}
+    right = [whole, {index: data for index, data in whole.items() if index != 1}]
+    wrong = [{**whole, 2: content(4)}, {i: d for i, d in whole.items() if i != 3}, {**whole, 1: content(9)}]
+    assert [holds_image(client(HOME), rig.snapshot(blocks), image, data=data) for blocks in right + wrong] == (
+        [True, True, False, False, False]
+    )
+
+
+def test_two_images_are_compared_block_by_block(tmp_path: Path) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    first.write_bytes(content(1) + content(2) + content(0) + content(4))
+    second.write_bytes(content(1) + content(9) + content(3) + content(0))
+    assert compare_images(first, second) == Changes(overwritten=1, added=1, zeroed=1)
+    second.write_bytes(content(1))
+    with pytest.raises(ValueError, match="different sizes"):
+        compare_images(first, second)

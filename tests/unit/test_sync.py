@@ -337,6 +337,19 @@ def test_a_parent_that_differs_refuses_the_job_and_nothing_is_left(
     assert {s["snapshot_id"] for s in rig.snapshots()} == before
 
 
+def test_parents_with_different_holes_can_both_equal_the_base(rig: Rig) -> None:
+    volume = Volume(rig)
+    first = volume.becomes({5: content(5)}).snapshot()
+    (before,) = copied(rig, first)
+    base = volume.becomes({6: content(6)}).snapshot()
+    with_zeros = rig.run("sync", request(first, base, before))["targets"][0]["snapshot_id"]
+    (with_hole,) = copied(rig, base, THIRD)
+    snapshot = volume.becomes({6: content(7)}).snapshot()
+    wanted = request(base, snapshot, with_zeros, with_hole, regions=(RECOVERY, THIRD), options={"verify_parent": True})
+    receipt = rig.run("sync", wanted)
+    assert [rig.image_of(t["snapshot_id"], size_gib=1) for t in receipt["targets"]] == [hashes({6: content(7)})] * 2
+
+
 def test_a_hole_of_an_encrypted_parent_is_not_the_zeros_that_the_base_has(rig: Rig, night: tuple[str, str]) -> None:
     base, snapshot = night
     parent = clone_by_hand(rig, {i: d for i, d in BEFORE.items() if i != 701}, Encrypted=True)
