@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from blockferry.lambdas import Context, resources, seconds_left, traced
+from blockferry.lambdas import Context, memory_gb, resources, seconds_left, traced
 from blockferry.transfer.unpack import unpack
 
 
@@ -16,6 +16,7 @@ def handler(event: Mapping[str, Any], context: Context) -> dict[str, Any]:
         job_id=event["job_id"],
         progress=event.get("progress"),
         seconds_left=seconds_left(context),
+        memory_gb=memory_gb(),
         aws=aws,
         workspace=workspace,
     )

@@ -49,7 +49,8 @@ def change_ext4(image: Path, *, into: Path, new_file: Path, remove: Sequence[str
     """Copy an ext4 image and change files in the copy without mounting it; freed blocks become holes, as on a volume
     that is trimmed. Raises ``DiskFailed``."""
     _run("cp", "--sparse=always", str(image), str(into))
-    commands = [f"rm {name}" for name in remove] + [f"write {new_file} {new_file.name}"]
+    # Written first, or it would take the very blocks that become free.
+    commands = [f"write {new_file} {new_file.name}", *(f"rm {name}" for name in remove)]
     with tempfile.NamedTemporaryFile("w", suffix=".debugfs") as script:
         script.write("\n".join(commands) + "\n")
         script.flush()

@@ -160,6 +160,17 @@ def test_what_was_unpacked_is_removed_when_every_target_has_it(rig: Rig) -> None
     assert [name for name in objects(rig, job_id) if name.startswith("image")] == []
 
 
+def test_the_receipt_counts_what_unpacking_took(rig: Rig) -> None:
+    image = disk(*range(1, 70))
+    job_id = rig.plan(request(store(rig, gzip.compress(image), "disk.gz")), operation="fanout")["job_id"]
+    rig.move_all(job_id)
+    receipt = rig.finish(job_id)
+    # One part of the compressed image and one read of each piece; two pieces of 64 blocks were stored.
+    assert receipt["requests"]["PutObject"] == 2
+    assert receipt["requests"]["GetObject"] >= 1 + 2
+    assert receipt["cost_usd"]["PutObject"] == pytest.approx(2 * 0.005 / 1000)
+
+
 def objects(rig: Rig, job_id: str) -> list[str]:
     prefix = f"jobs/{job_id}/"
     found = rig.workspace.s3.list_objects_v2(Bucket=rig.workspace.bucket, Prefix=prefix).get("Contents", [])

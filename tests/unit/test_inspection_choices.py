@@ -225,10 +225,6 @@ def test_a_delta_is_archived_alone_but_restored_with_all_it_builds_on() -> None:
     assert choices(subject(TIB, **DELTA))["snapshot_archive_tier"].monthly.usd == pytest.approx(1024 * 0.0125)
 
 
-def test_what_is_in_the_archive_tier_cannot_be_read_or_archived_again() -> None:
-    assert not any(choice.possible for choice in choices(subject(tier="archive")).values())
-
-
 def test_every_storage_class_is_compared() -> None:
     names = [choice.name for choice in keeping(subject())]
     assert names == ["snapshot_archive_tier", *(f"s3_{name.lower()}" for name in CLASSES)]
@@ -328,7 +324,6 @@ RECOMMENDATIONS: list[tuple[str, Subject, Sequence[Destination], str | None, str
         "direct",
         "is always encrypted",
     ),
-    ("archived", subject(tier="archive"), [to()], None, "is in the archive tier, which CopySnapshot cannot copy"),
     (
         "a delta elsewhere",
         subject(**DELTA),

@@ -364,11 +364,11 @@ def test_changes_that_may_not_be_listed_are_refused_with_what_is_needed(even: Ri
 
 def test_a_region_that_is_unknown_or_disabled_is_refused_with_its_field(even: Rig) -> None:
     snapshot = even.snapshot({})
-    with pytest.raises(InvalidRequest, match=r"^source\.region: eu-wset-1 is unknown"):
+    with pytest.raises(InvalidRequest, match=r"^source\.region: region eu-wset-1 is unknown"):
         step(even, {"snapshot_id": snapshot, "source": {"region": "eu-wset-1"}})
-    with pytest.raises(InvalidRequest, match=r"^targets\[1\]\.region: us-esat-1 is unknown"):
+    with pytest.raises(InvalidRequest, match=r"^targets\[1\]\.region: region us-esat-1 is unknown"):
         step(even, {"snapshot_id": snapshot, "targets": [{"region": RECOVERY}, {"region": "us-esat-1"}]})
-    with pytest.raises(InvalidRequest, match=r"^targets\[0\]\.region: af-south-1 is not enabled"):
+    with pytest.raises(InvalidRequest, match=r"^targets\[0\]\.region: region af-south-1 is not enabled"):
         step(even, {"snapshot_id": snapshot, "targets": [{"region": "af-south-1"}]})
 
 

@@ -246,6 +246,45 @@ def test_following_takes_the_newest_snapshot_of_which_every_target_has_a_copy(ri
         assert rig.image_of(target["snapshot_id"], size_gib=1) == reads_as({**AFTER, 40: content(40)})
 
 
+def test_a_repeated_plan_keeps_the_base_and_the_parents_that_the_first_one_found(rig: Rig) -> None:
+    volume = Volume(rig)
+    first = volume.becomes(BEFORE).snapshot()
+    (parent,) = copied(rig, first)
+    second = volume.becomes({0: content(50)}).snapshot()
+    last = volume.becomes(AFTER).snapshot()
+    job_id = rig.plan(follow(last), operation="sync", job_id="nightly")["job_id"]
+    copied(rig, second)
+    before = rig.snapshots()
+    rig.plan(follow(last), operation="sync", job_id="nightly")
+    assert rig.snapshots() == before
+    job = rig.workspace.job(job_id)
+    assert job is not None
+    assert job.targets[0].parent_snapshot_id == parent
+    rig.move_all(job_id)
+    assert rig.image_of(rig.finish(job_id)["targets"][0]["snapshot_id"], size_gib=1) == reads_as(AFTER)
+
+
+def test_a_plan_of_a_job_that_was_swept_is_refused(rig: Rig, night: tuple[str, str]) -> None:
+    base, snapshot = night
+    (parent,) = copied(rig, base)
+    wanted = request(base, snapshot, parent)
+    rig.plan(wanted, operation="sync", job_id="late")
+    job = rig.workspace.job("late")
+    assert job is not None
+    rig.workspace.save_job(job.model_copy(update={"swept_at": "2026-01-10T00:00:00+00:00"}))
+    with pytest.raises(IncompleteTransfer, match="was swept at"):
+        rig.plan(wanted, operation="sync", job_id="late")
+
+
+def test_a_parent_that_may_not_be_read_is_refused_before_anything_is_started(rig: Rig, night: tuple[str, str]) -> None:
+    base, snapshot = night
+    parent = clone_by_hand(rig, BEFORE)
+    rig.control("faults", {"operation": "ListSnapshotBlocks", "snapshot_id": parent, "action": "error", "status": 403,
+                           "code": "AccessDeniedException"})  # fmt: skip
+    text = refused(rig, request(base, snapshot, parent, options={"verify_parent": True}))
+    assert f"options.verify_parent: targets[0]: snapshot {parent} in {RECOVERY} cannot be read" in text
+
+
 def test_following_passes_over_a_base_that_is_gone_and_a_copy_that_was_not_proved(rig: Rig) -> None:
     volume = Volume(rig)
     oldest = volume.becomes({0: content(1)}).snapshot()

@@ -52,7 +52,8 @@ class JobSnapshot(_Origin):
 
 
 class JobImage(_Origin):
-    """The disk image that is read. ``size_bytes`` is the object's, ``raw_bytes`` the disk's, 0 until it is unpacked."""
+    """The disk image that is read. ``size_bytes`` is the object's, ``raw_bytes`` the disk's, 0 until it is unpacked;
+    ``unpack_requests`` and ``unpack_gb_seconds`` are what unpacking took."""
 
     kind: Literal["image"] = "image"
     uri: str
@@ -60,6 +61,8 @@ class JobImage(_Origin):
     size_bytes: int
     codec: Literal["raw", "gzip", "zstd"]
     raw_bytes: int
+    unpack_requests: dict[str, int] = {}
+    unpack_gb_seconds: float = 0.0
 
     @property
     def name(self) -> str:

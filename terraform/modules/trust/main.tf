@@ -17,6 +17,7 @@ locals {
 
   # EBS calls KMS under the name of EC2.
   source_via = [for region in try(sort(var.source_side.regions), []) : "ec2.${region}.amazonaws.com"]
+  images_via = [for region in try(sort(var.source_side.regions), []) : "s3.${region}.amazonaws.com"]
   target_via = [for region in try(sort(var.target_side.regions), []) : "ec2.${region}.amazonaws.com"]
 }
 
@@ -98,7 +99,7 @@ data "aws_iam_policy_document" "this" {
       condition {
         test     = "StringEquals"
         variable = "kms:ViaService"
-        values   = local.source_via
+        values   = concat(local.source_via, length(local.image_buckets) > 0 ? local.images_via : [])
       }
     }
   }

@@ -48,7 +48,7 @@ variable "source_side" {
     - regions: regions of the snapshots.
     - required_tag: only snapshots with this tag (key and value) may be read. Null: all that the account sees.
     - kms_key_arns: keys of encrypted snapshots, beyond the account's aws/ebs keys, which need no permission.
-    - image_bucket_names: buckets with disk images that may be read.
+    - image_bucket_names: buckets with disk images that may be read, and decrypted with the same keys.
   EOT
   type = object({
     regions            = set(string)

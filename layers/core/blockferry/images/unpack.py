@@ -46,7 +46,8 @@ PREFIX = "image/"
 
 
 class UnpackedInfo(BaseModel):
-    """An image that is unpacked in full. ``etag`` and ``codec`` are those of the compressed object."""
+    """An image that is unpacked in full. ``etag`` and ``codec`` are those of the compressed object; ``requests`` and
+    ``gb_seconds`` (Lambda's memory times its seconds) are what unpacking took, in all invocations that ended."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -55,6 +56,8 @@ class UnpackedInfo(BaseModel):
     chunks: int
     etag: str
     codec: Literal["gzip", "zstd"]
+    requests: dict[str, int] = {}
+    gb_seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -84,15 +87,16 @@ def unpack_image(
     seconds_left: float,
     progress: Mapping[str, Any] | None,
     max_bytes: int,
+    memory_gb: float = 0.0,
     clock: Clock | None = None,
-    counts: RequestCounts | None = None,
     policy: RetryPolicy | None = None,
 ) -> dict[str, Any]:
     """Unpack ``image``, which ``s3`` reads, as far as the time allows, and store its chunks in the workspace.
 
-    ``seconds_left`` is what remains of the invocation; ``progress`` what the last call returned, ``None`` at first;
-    ``max_bytes`` what the volume holds. Returns ``{"done", "progress", "raw_bytes"}``, the last ``None`` until done;
-    when not ``done``, call again with ``progress``. Repeating a call stores the same chunks again.
+    ``seconds_left`` is what remains of the invocation, ``memory_gb`` its size; ``progress`` what the last call
+    returned, ``None`` at first; ``max_bytes`` what the volume holds. Returns ``{"done", "progress", "raw_bytes"}``, the
+    last ``None`` until done; when not ``done``, call again with ``progress``. Repeating a call stores the same chunks
+    again.
 
     Raises ``InvalidRequest`` for an image that is damaged, replaced meanwhile, empty, larger than ``max_bytes``, or
     that cannot be unpacked over several invocations; ``RetryLater`` and ``RequestRefused`` as ``ObjectReader`` does.
@@ -101,9 +105,13 @@ def unpack_image(
     if codec == "raw":
         raise ValueError(f"image {image.uri} is raw: there is nothing to unpack")
     clock = clock or Clock()
-    counts = counts or RequestCounts()
+    began = clock.monotonic()
+    counts = RequestCounts()
     deadline = Deadline(max(seconds_left - RESERVE_SECONDS, 1.0), clock=clock)
-    before = _Progress(**progress) if progress is not None else _Progress(image.etag)
+    last = dict(progress or {"etag": image.etag})
+    counts.requests.update(last.pop("requests", {}))
+    gb_seconds = float(last.pop("gb_seconds", 0.0))
+    before = _Progress(**last)
     if before.etag != image.etag:
         before = _Progress(image.etag)
     if before.chunks == 0:
@@ -146,10 +154,19 @@ def unpack_image(
         except (DamagedImage, SourceChanged) as error:
             raise InvalidRequest(f"{error}; no snapshot was started") from error
     after = chunks.progress()
+    requests = dict(counts.requests)
+    gb_seconds = round(gb_seconds + (clock.monotonic() - began) * memory_gb, 3)
     if done:
         if unpacking.raw_offset == 0:
             raise InvalidRequest(f"image {image.uri} unpacks to 0 bytes: compress the image again")
-        info = UnpackedInfo(raw_bytes=unpacking.raw_offset, chunks=after.chunks, etag=image.etag, codec=codec)
+        info = UnpackedInfo(
+            raw_bytes=unpacking.raw_offset,
+            chunks=after.chunks,
+            etag=image.etag,
+            codec=codec,
+            requests=requests,
+            gb_seconds=gb_seconds,
+        )
         workspace.write(job_id, MARKER, info.model_dump_json(indent=1).encode())
     elif after == before:
         if late is not None:
@@ -160,7 +177,8 @@ def unpack_image(
             "bytes of the disk) took all the time of an invocation. Compress it in many frames (pzstd, or pieces of "
             "the disk compressed one by one and concatenated), or upload it raw"
         )
-    return {"done": done, "progress": asdict(after), "raw_bytes": unpacking.raw_offset if done else None}
+    now = asdict(after) | {"requests": requests, "gb_seconds": gb_seconds}
+    return {"done": done, "progress": now, "raw_bytes": unpacking.raw_offset if done else None}
 
 
 def unpacked(workspace: Workspace, job_id: str) -> UnpackedInfo | None:

@@ -44,7 +44,6 @@ class Subject:
     encrypted: bool = False
     kms_key_id: str | None = None
     key_manager: KeyManager | None = None
-    tier: str = "standard"
     base_snapshot_id: str | None = None
     delta: Delta | None = None
 
@@ -56,13 +55,6 @@ class Subject:
     def blocks_written(self) -> int:
         """To each target: what only the base holds is written as zeros."""
         return self.allocated_blocks if self.delta is None else self.delta.blocks
-
-    @property
-    def unreadable(self) -> str | None:
-        """Why this software cannot read it; ``None`` when it can."""
-        if self.tier == "archive":
-            return f"{self.snapshot_id} is in the archive tier, which the EBS direct APIs cannot read; restore it first"
-        return None
 
     @property
     def ranges(self) -> int:

@@ -34,8 +34,6 @@ def copying(subject: Subject, destinations: Sequence[Destination]) -> tuple[Choi
 
 
 def _direct(subject: Subject, destinations: Sequence[Destination]) -> Choice:
-    if subject.unreadable is not None:
-        return Choice(name="direct", why_not=subject.unreadable)
     here = partition_of(subject.home_region)
     beyond = [d for d in destinations if partition_of(d.region) != here]
     if beyond:

@@ -29,6 +29,8 @@ CLASSES = (
 
 BLOCKS_PER_OBJECT = 64
 
+NOT_YET = "archives in S3 are planned: this version prices them, and cannot make them"
+
 _WAITS = {
     "GLACIER": "objects have to be restored first, in 3 to 5 hours; the restored copies cost extra while they exist",
     "DEEP_ARCHIVE": "objects have to be restored first, within 12 hours; the restored copies cost extra while they "
@@ -91,7 +93,6 @@ def _archive_tier(subject: Subject) -> Choice:
     restore.add("SnapshotArchiveRestore", subject.region, size)
     return Choice(
         name="snapshot_archive_tier",
-        why_not="it is in the archive tier already" if subject.tier == "archive" else None,
         conditions=[f"only the owner, account {subject.owner_id}, can archive it"],
         monthly=monthly,
         restore=restore,
@@ -130,7 +131,7 @@ def _s3(subject: Subject, storage_class: str) -> Choice:
     restore.transfer(place, subject.region, subject.allocated_blocks * BLOCK_SIZE)
     add_run(restore, subject, subject.allocated_blocks)
 
-    conditions = []
+    conditions = [NOT_YET]
     if subject.delta is not None:
         conditions.append(f"an archive of {subject.base_snapshot_id} exists and is kept as long as this one")
     if subject.encrypted:
@@ -142,7 +143,6 @@ def _s3(subject: Subject, storage_class: str) -> Choice:
         notes.append("the average of the first year if nothing is read: 1 month frequent, 2 infrequent, 9 instant")
     return Choice(
         name=f"s3_{storage_class.lower()}",
-        why_not=subject.unreadable,
         conditions=conditions,
         requests=requests,
         seconds=math.ceil(subject.blocks_read / SNAPSHOT_QUOTA_PER_SECOND),

@@ -23,8 +23,6 @@ def _no_native(subject: Subject, target: Destination) -> str | None:
     ours, theirs = partition_of(subject.region), partition_of(target.region)
     if ours != theirs:
         return f"{target.name}: CopySnapshot does not lead from partition {ours} to {theirs} ({target.region})"
-    if subject.tier == "archive":
-        return f"{subject.snapshot_id} is in the archive tier, which CopySnapshot cannot copy; restore it first"
     if subject.encrypted and target.encrypted is False:
         return f"{target.name}: a copy of an encrypted snapshot by CopySnapshot is always encrypted"
     if subject.encrypted and target.account != subject.owner_id and subject.key_manager == "AWS":

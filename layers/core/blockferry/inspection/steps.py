@@ -26,6 +26,7 @@ from blockferry.models import Target, parse
 from blockferry.retry import Clock, Deadline
 from blockferry.sessions import Aws, Identity
 from blockferry.snapshots import SnapshotFacts
+from blockferry.transfer import examine
 from blockferry.workspace import Workspace
 
 RESERVE_SECONDS = 60.0
@@ -154,7 +155,10 @@ def _inspection(request: Mapping[str, Any], execution_arn: str, *, aws: Aws) -> 
     parsed = parse(InspectRequest, request, what="inspect")
     region = parsed.source.region or aws.own_region
     identity = Identity(region, parsed.source.role_arn, parsed.source.external_id)
-    access.refuse_unknown_regions(aws, region, [target.region for target in parsed.targets])
+    own = partition_of(aws.own_region)
+    # A target may be in another partition, of which this one knows nothing: how to get there is what is asked.
+    within = [(f"targets[{n}].region", t.region) for n, t in enumerate(parsed.targets) if partition_of(t.region) == own]
+    examine.refuse_unknown_regions(aws, [("source.region", region), *within])
     named = [(f"chain[{number}]", snapshot_id) for number, snapshot_id in enumerate(parsed.chain or ())]
     if parsed.base_snapshot_id is not None:
         named.insert(0, ("base_snapshot_id", parsed.base_snapshot_id))
@@ -206,7 +210,6 @@ def _report(
         encrypted=source.encrypted,
         kms_key_id=source.kms_key_id,
         key_manager=access.key_manager(aws, what.identity, source),
-        tier=source.tier,
         base_snapshot_id=None if what.base is None else what.base.snapshot_id,
         delta=delta,
     )

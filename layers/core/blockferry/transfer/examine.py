@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from botocore.exceptions import BotoCoreError, ClientError
 
 from blockferry import snapshots
-from blockferry.ebs.client import EbsDirect
+from blockferry.ebs.client import EbsDirect, EbsError
 from blockferry.errors import InvalidRequest, RequestRefused
 from blockferry.jobs import JobSnapshot, JobTarget
 from blockferry.models import CONTROL_PREFIX, MAX_TAGS, Source, Target
@@ -21,21 +21,24 @@ def source_identity(source: Source, aws: Aws) -> Identity:
     return Identity(source.region or aws.own_region, source.role_arn, source.external_id)
 
 
-def refuse_unknown_regions(aws: Aws, regions: Iterable[str]) -> None:
-    """Raise ``InvalidRequest`` for a region that AWS does not know or that the account has not enabled."""
+def refuse_unknown_regions(aws: Aws, named: Iterable[tuple[str, str]]) -> None:
+    """Raise ``InvalidRequest`` for a region, given as (field of the input, name), that AWS does not know or that the
+    account has not enabled."""
     try:
         answer = aws.ec2(Identity(aws.own_region)).describe_regions(AllRegions=True)
     except (ClientError, BotoCoreError) as error:
         raise RequestRefused(f"DescribeRegions in {aws.own_region}: {error}") from error
     known = {r["RegionName"]: r.get("OptInStatus", "opt-in-not-required") for r in answer["Regions"]}
-    for region in dict.fromkeys(regions):
+    for field, region in named:
         if region not in known:
             raise InvalidRequest(
-                f"region {region} is unknown to AWS (seen from {aws.own_region}); check its spelling. Regions of "
-                "another partition cannot be reached with a role"
+                f"{field}: region {region} is unknown to AWS (seen from {aws.own_region}); check its spelling. Regions "
+                "of another partition cannot be reached with a role"
             )
         if known[region] == "not-opted-in":
-            raise InvalidRequest(f"region {region} is not enabled in this account; enable it or choose another one")
+            raise InvalidRequest(
+                f"{field}: region {region} is not enabled in this account; enable it or choose another one"
+            )
 
 
 def readable_snapshot(aws: Aws, identity: Identity, snapshot_id: str) -> SnapshotFacts:
@@ -58,6 +61,20 @@ def refuse_no_access(ebs: EbsDirect, snapshot_id: str) -> None:
             "role needs ebs:ListSnapshotBlocks and ebs:GetSnapshotBlock on it and kms:Decrypt on its key; public "
             "snapshots and those on Outposts are not supported by EBS"
         ) from error
+
+
+def related(ebs: EbsDirect, first: str, second: str) -> bool:
+    """Whether EBS lists changes between the two. Raises ``InvalidRequest`` when it refuses for another reason."""
+    try:
+        ebs.list_changed_blocks(first, second, window=1)
+    except RequestRefused as error:
+        if isinstance(error.__cause__, EbsError) and error.__cause__.reason == "UNRELATED_SNAPSHOTS":
+            return False
+        raise InvalidRequest(
+            f"the changes from {first} to {second} in {ebs.region} cannot be listed: {error}. The reading role needs "
+            "ebs:ListChangedBlocks on both and kms:Decrypt on their key"
+        ) from error
+    return True
 
 
 def job_snapshot(facts: SnapshotFacts, identity: Identity, lineage: str | None) -> JobSnapshot:

@@ -11,13 +11,13 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from blockferry import snapshots
-from blockferry.ebs.client import EbsDirect, EbsError
-from blockferry.errors import InvalidRequest, RequestRefused
+from blockferry.ebs.client import EbsDirect, RequestCounts
+from blockferry.errors import InvalidRequest
 from blockferry.jobs import BaseSnapshot, JobSnapshot, JobTarget
 from blockferry.requests import SyncRequest, SyncTarget
 from blockferry.sessions import Aws, Identity
 from blockferry.snapshots import SnapshotFacts
-from blockferry.transfer.examine import all_tags, readable_snapshot, snapshot_tags
+from blockferry.transfer.examine import all_tags, readable_snapshot, refuse_no_access, related, snapshot_tags
 from blockferry.transfer.targets import assuming
 
 MOST_CANDIDATES = 25
@@ -45,20 +45,6 @@ def delta_base(request: SyncRequest, source: JobSnapshot, *, aws: Aws, ebs: EbsD
             "no delta between them. A copy that EC2 has encrypted with another key begins a new lineage, too"
         )
     return _base(facts)
-
-
-def related(ebs: EbsDirect, first: str, second: str) -> bool:
-    """Whether EBS lists changes between the two. Raises ``InvalidRequest`` when it refuses for another reason."""
-    try:
-        ebs.list_changed_blocks(first, second, window=1)
-    except RequestRefused as error:
-        if isinstance(error.__cause__, EbsError) and error.__cause__.reason == "UNRELATED_SNAPSHOTS":
-            return False
-        raise InvalidRequest(
-            f"the changes from {first} to {second} in {ebs.region} cannot be listed: {error}. The reading role needs "
-            "ebs:ListChangedBlocks on both and kms:Decrypt on their key"
-        ) from error
-    return True
 
 
 def parent_facts(target: SyncTarget, number: int, *, aws: Aws) -> SnapshotFacts:
@@ -159,6 +145,11 @@ def parented_target(
             "that a job of this deployment made of it, or set options.verify_parent to true, which reads and compares "
             "both in full"
         )
+    if verify:
+        try:
+            refuse_no_access(aws.ebs(_identity(target), counts=RequestCounts()), parent.snapshot_id)
+        except InvalidRequest as error:
+            raise InvalidRequest(f"options.verify_parent: targets[{number}]: {error}") from error
     ec2 = aws.ec2(_identity(target))
     if not parent.encrypted and snapshots.encrypted_by_default(ec2):
         raise InvalidRequest(

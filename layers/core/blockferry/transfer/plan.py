@@ -20,6 +20,7 @@ from blockferry.errors import InvalidRequest, RequestRefused, RetryLater
 from blockferry.jobs import Job, JobTarget
 from blockferry.sessions import Aws
 from blockferry.transfer.estimate import estimate
+from blockferry.transfer.steps import refuse_swept
 from blockferry.transfer.subject import Subject, subject_of
 from blockferry.transfer.targets import start_target
 from blockferry.workspace import Workspace
@@ -55,16 +56,22 @@ def plan_transfer(event: PlanInput, *, aws: Aws, workspace: Workspace) -> dict[s
     again for the same job it finds the same targets. Raises ``InvalidRequest`` with nothing left behind.
     """
     counts = RequestCounts()
-    subject = subject_of(
-        event.operation,
-        event.request,
-        job_id=event.job_id,
-        own_account=event.execution_arn.split(":")[4],
-        aws=aws,
-        workspace=workspace,
-        counts=counts,
-    )
-    job = _job(event, subject)
+    earlier = _earlier(event, workspace)
+    dry_run = False
+    if earlier is not None and earlier.total_blocks:
+        # What was found then holds: a base or parent that is looked for again might be another one by now.
+        job = earlier
+    else:
+        subject = subject_of(
+            event.operation,
+            event.request,
+            job_id=event.job_id,
+            own_account=event.execution_arn.split(":")[4],
+            aws=aws,
+            workspace=workspace,
+            counts=counts,
+        )
+        job, dry_run = _job(event, subject), subject.options.dry_run
     pointer: dict[str, Any] = {
         "job_id": job.job_id,
         "bucket": workspace.bucket,
@@ -72,18 +79,12 @@ def plan_transfer(event: PlanInput, *, aws: Aws, workspace: Workspace) -> dict[s
         "results_prefix": workspace.key(job.job_id, "results"),
         "max_concurrency": job.max_concurrency,
         "unpack": job.total_blocks == 0,
-        "dry_run": subject.options.dry_run,
+        "dry_run": dry_run,
         "estimate": None,
     }
-    if subject.options.dry_run:
+    if dry_run:
         pointer["estimate"] = estimate(job, aws=aws)
         return pointer
-    earlier = workspace.job(job.job_id)
-    if earlier is not None and earlier.fingerprint != job.fingerprint:
-        raise InvalidRequest(
-            f"a job named {job.job_id} with another input is recorded in {workspace.uri(job.job_id, '')}; "
-            "start the execution under another name"
-        )
     # The record comes first: whatever is started after it can be found again by the sweeper.
     workspace.save_job(job)
     if pointer["unpack"]:
@@ -92,6 +93,25 @@ def plan_transfer(event: PlanInput, *, aws: Aws, workspace: Workspace) -> dict[s
     workspace.save_job(job)
     workspace.save_plan(job.job_id, split(job.total_blocks, job.blocks_per_range))
     return pointer
+
+
+def _earlier(event: PlanInput, workspace: Workspace) -> Job | None:
+    """The record of an earlier plan of the same job. Raises ``InvalidRequest`` when it is that of another input, and
+    ``IncompleteTransfer`` when the job was given up."""
+    earlier = workspace.job(event.job_id)
+    if earlier is None:
+        return None
+    if earlier.fingerprint != _fingerprint(event):
+        raise InvalidRequest(
+            f"a job named {event.job_id} with another input is recorded in {workspace.uri(event.job_id, '')}; "
+            "start the execution under another name"
+        )
+    refuse_swept(earlier)
+    return earlier
+
+
+def _fingerprint(event: PlanInput) -> str:
+    return hashlib.sha256(json.dumps(event.request, sort_keys=True).encode()).hexdigest()
 
 
 def _job(event: PlanInput, subject: Subject) -> Job:
@@ -104,7 +124,7 @@ def _job(event: PlanInput, subject: Subject) -> Job:
         operation=event.operation,
         execution_arn=event.execution_arn,
         started_at=event.started_at,
-        fingerprint=hashlib.sha256(json.dumps(event.request, sort_keys=True).encode()).hexdigest(),
+        fingerprint=_fingerprint(event),
         source=subject.source,
         targets=subject.targets,
         total_blocks=subject.total_blocks,
@@ -141,6 +161,8 @@ def _start_targets(job: Job, *, aws: Aws, counts: RequestCounts) -> Job:
     targets = list(job.targets)
     unreachable: RetryLater | None = None
     for number, target in enumerate(job.targets):
+        if target.snapshot_id:
+            continue
         try:
             targets[number] = start_target(job, number, aws=aws, counts=counts)
         except RetryLater as error:

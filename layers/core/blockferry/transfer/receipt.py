@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from datetime import UTC, datetime
 from typing import Any
 
@@ -32,9 +33,13 @@ def write_receipt(*, job_id: str, aws: Aws, workspace: Workspace, now: datetime 
     if isinstance(job.source, JobImage):
         # Every target holds it by now; it may be many times larger than the rest of the job's record.
         drop_unpacked(workspace, job_id)
-    requests = dict(proof.requests)
+    requests = Counter(proof.requests)
+    gb_seconds = proof.worker_gb_seconds
+    if isinstance(job.source, JobImage):
+        requests.update(job.source.unpack_requests)
+        gb_seconds += job.source.unpack_gb_seconds
     # Counted by the plan and by completion, one each per target; they are free but part of the story.
-    requests |= {"StartSnapshot": len(targets), "CompleteSnapshot": len(targets)}
+    requests.update({"StartSnapshot": len(targets), "CompleteSnapshot": len(targets)})
     ended = now or datetime.now(UTC)
     receipt: dict[str, Any] = {
         "job_id": job_id,
@@ -60,7 +65,7 @@ def write_receipt(*, job_id: str, aws: Aws, workspace: Workspace, now: datetime 
             requests,
             region=job.source.region,
             transfer=transferred(job, read=proof.blocks_read, written=proof.blocks_written),
-            lambda_gb_seconds=proof.worker_gb_seconds,
+            lambda_gb_seconds=gb_seconds,
         ),
         "tool_version": __version__,
         "receipt_uri": workspace.uri(job_id, "receipt.json"),

@@ -7,6 +7,15 @@ from blockferry.jobs import Job
 from blockferry.workspace import Workspace
 
 
+def refuse_swept(job: Job) -> None:
+    """Raise ``IncompleteTransfer`` for a job that was given up."""
+    if job.swept_at is not None:
+        raise IncompleteTransfer(
+            f"job {job.job_id} was not resumed in time and was swept at {job.swept_at}: its targets are deleted. Start "
+            "a new job"
+        )
+
+
 def recorded_job(workspace: Workspace, job_id: str) -> Job:
     """The record of a planned job. Raises ``IncompleteTransfer`` when it is gone, swept or without targets."""
     job = workspace.job(job_id)
@@ -15,11 +24,7 @@ def recorded_job(workspace: Workspace, job_id: str) -> Job:
             f"{workspace.uri(job_id, 'job.json')} is gone: the job was swept or its record deleted. Start a new job; "
             "a redrive cannot go on without the record"
         )
-    if job.swept_at is not None:
-        raise IncompleteTransfer(
-            f"job {job_id} was not resumed in time and was swept at {job.swept_at}: its targets are deleted. Start a "
-            "new job"
-        )
+    refuse_swept(job)
     if not any(target.snapshot_id for target in job.targets):
         raise IncompleteTransfer(f"{workspace.uri(job_id, 'job.json')} names targets that were never started")
     return job

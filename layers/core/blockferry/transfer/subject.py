@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ from blockferry.images.address import examine
 from blockferry.images.unpack import unpacked
 from blockferry.jobs import JobImage, JobSnapshot, JobTarget
 from blockferry.models import Target, TransferOptions, parse
-from blockferry.requests import CopyRequest, FanoutRequest, SyncRequest
+from blockferry.requests import CopyRequest, FanoutRequest, SyncRequest, SyncTarget
 from blockferry.sessions import Aws, Identity
 from blockferry.transfer.examine import (
     full_target,
@@ -66,7 +66,9 @@ def subject_of(
     """
     request = parse(_REQUESTS[operation], data, what=operation)
     identity = source_identity(request.source, aws)
-    refuse_unknown_regions(aws, [identity.region, *(target.region for target in request.targets)])
+    targets: Sequence[Target | SyncTarget] = request.targets
+    named = [(f"targets[{number}].region", target.region) for number, target in enumerate(targets)]
+    refuse_unknown_regions(aws, [("source.region", identity.region), *named])
     if isinstance(request, FanoutRequest) and request.image_uri is not None:
         return _image(request, request.image_uri, identity, job_id=job_id, aws=aws, workspace=workspace)
     ebs = aws.ebs(identity, counts=counts)
@@ -141,7 +143,7 @@ def _image(
     request: FanoutRequest, uri: str, identity: Identity, *, job_id: str, aws: Aws, workspace: Workspace
 ) -> Subject:
     image = examine(aws.image_s3(identity), uri, request.image_codec, region=identity.region)
-    raw_bytes = image.size_bytes
+    raw_bytes, info = image.size_bytes, None
     if image.codec != "raw":
         info = unpacked(workspace, job_id)
         if info is not None and info.etag != image.etag:
@@ -156,6 +158,8 @@ def _image(
         size_bytes=image.size_bytes,
         codec=image.codec,
         raw_bytes=raw_bytes,
+        unpack_requests=info.requests if info else {},
+        unpack_gb_seconds=info.gb_seconds if info else 0.0,
     )
     size_gib = volume_size(source, request.volume_size_gib) if raw_bytes else 0
     own = {snapshots.JOB_TAG: job_id, snapshots.IMAGE_TAG: uri[:LONGEST_TAG_VALUE]}

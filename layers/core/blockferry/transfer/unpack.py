@@ -20,6 +20,7 @@ def unpack(
     job_id: str,
     progress: Mapping[str, Any] | None,
     seconds_left: float,
+    memory_gb: float = 0.0,
     aws: Aws,
     workspace: Workspace,
     clock: Clock | None = None,
@@ -47,6 +48,7 @@ def unpack(
         seconds_left=seconds_left,
         progress=progress,
         max_bytes=MAX_VOLUME_GIB * 2**30,
+        memory_gb=memory_gb,
         clock=clock,
     )
     return {"job_id": job_id, **done}
