@@ -130,7 +130,7 @@ def test_an_altered_byte_is_found_or_changes_nothing(codec: str, stream: bytes) 
     assert found > 3 * len(stream)
 
 
-@pytest.mark.parametrize("garbage", [b"x", b"\0x", bytes(100_000) + gzip.compress(b"more"), b"\x1f\x8b"])
+@pytest.mark.parametrize("garbage", [b"x", b"\0x", bytes(100_000) + gzip.compress(b"more", mtime=0), b"\x1f\x8b"])
 def test_what_follows_the_last_member_is_refused(garbage: bytes) -> None:
     with pytest.raises(DamagedImage):
         unpacked(gzip.compress(CONTENT) + garbage, "gzip")
