@@ -9,6 +9,17 @@ locals {
   snapshot_arns = ["arn:${local.partition}:ec2:*::snapshot/*"]
   job_objects   = ["${local.work_bucket_arn}/jobs/*"]
 
+  # What making an encrypted snapshot takes (EBS user guide, permissions for the direct APIs).
+  snapshot_key_actions = [
+    "kms:Decrypt",
+    "kms:DescribeKey",
+    "kms:Encrypt",
+    "kms:GenerateDataKey",
+    "kms:GenerateDataKeyWithoutPlaintext",
+    "kms:ReEncryptFrom",
+    "kms:ReEncryptTo",
+  ]
+
   # Disk images: every bucket of this account, or only those that are named.
   image_buckets = var.image_bucket_names == null ? ["*"] : var.image_bucket_names
 
@@ -25,7 +36,7 @@ locals {
   # - objects:  on job records in this region's work bucket
   # - list:     on the keys of job records
   # - machines: on executions of this deployment's machines in this region
-  # - keys:     uses the keys of encrypted snapshots, through EBS only
+  # - keys:     on the keys of encrypted snapshots, through EBS only
   # - key_facts: looks at keys, which decides whether EC2 could copy a snapshot by itself
   # - images:   reads disk images, and decrypts them through S3 only
   calls = {
@@ -38,7 +49,7 @@ locals {
       tag     = ["ec2:CreateTags"]
       objects = ["s3:GetObject", "s3:PutObject"]
       list    = ["s3:ListBucket"]
-      keys    = true
+      keys    = local.snapshot_key_actions
     }
     unpack_image = {
       images  = true
@@ -50,7 +61,7 @@ locals {
       read      = ["ebs:GetSnapshotBlock", "ebs:ListChangedBlocks", "ebs:ListSnapshotBlocks"]
       objects   = ["s3:PutObject"]
       key_facts = ["kms:DescribeKey"]
-      read_keys = true
+      keys      = ["kms:Decrypt"]
     }
     move_blocks = {
       read    = ["ebs:GetSnapshotBlock", "ebs:ListChangedBlocks", "ebs:ListSnapshotBlocks"]
@@ -58,7 +69,7 @@ locals {
       own     = ["ebs:PutSnapshotBlock"]
       objects = ["s3:GetObject", "s3:PutObject"]
       list    = ["s3:ListBucket"]
-      keys    = true
+      keys    = local.snapshot_key_actions
     }
     complete_transfer = {
       any     = ["ec2:DescribeSnapshots"]
@@ -68,7 +79,7 @@ locals {
       own     = ["ebs:CompleteSnapshot", "ec2:DeleteSnapshot"]
       objects = ["s3:GetObject", "s3:PutObject"]
       list    = ["s3:ListBucket"]
-      keys    = true
+      keys    = local.snapshot_key_actions
     }
     check_targets = {
       any     = ["ec2:DescribeSnapshots"]
@@ -198,20 +209,12 @@ data "aws_iam_policy_document" "function" {
   }
 
   dynamic "statement" {
-    for_each = try(each.value.keys, false) && length(local.snapshot_keys) > 0 ? [local.snapshot_keys] : []
+    for_each = length(local.snapshot_keys) > 0 ? try([each.value.keys], []) : []
 
     content {
-      sid = "UseKeysOfSnapshotsThroughEbs"
-      actions = [
-        "kms:Decrypt",
-        "kms:DescribeKey",
-        "kms:Encrypt",
-        "kms:GenerateDataKey",
-        "kms:GenerateDataKeyWithoutPlaintext",
-        "kms:ReEncryptFrom",
-        "kms:ReEncryptTo",
-      ]
-      resources = statement.value
+      sid       = "UseKeysOfSnapshotsThroughEbs"
+      actions   = statement.value
+      resources = local.snapshot_keys
 
       condition {
         test     = "StringLike"
@@ -223,12 +226,13 @@ data "aws_iam_policy_document" "function" {
   }
 
   dynamic "statement" {
-    for_each = try(each.value.keys, false) && length(local.snapshot_keys) > 0 ? [local.snapshot_keys] : []
+    # Who makes encrypted snapshots, that is, and not who only reads them.
+    for_each = length(local.snapshot_keys) > 0 && contains(try(each.value.keys, []), "kms:GenerateDataKey") ? [1] : []
 
     content {
       sid       = "LetEbsKeepGrants"
       actions   = ["kms:CreateGrant"]
-      resources = statement.value
+      resources = local.snapshot_keys
 
       condition {
         test     = "StringLike"
@@ -240,22 +244,6 @@ data "aws_iam_policy_document" "function" {
         test     = "Bool"
         variable = "kms:GrantIsForAWSResource"
         values   = ["true"]
-      }
-    }
-  }
-
-  dynamic "statement" {
-    for_each = try(each.value.read_keys, false) && length(local.snapshot_keys) > 0 ? [local.snapshot_keys] : []
-
-    content {
-      sid       = "DecryptSnapshotsThroughEbs"
-      actions   = ["kms:Decrypt"]
-      resources = statement.value
-
-      condition {
-        test     = "StringLike"
-        variable = "kms:ViaService"
-        values   = ["ec2.*.amazonaws.com"]
       }
     }
   }
