@@ -183,6 +183,7 @@ def test_tags_and_receipt_say_what_was_made_of_what(rig: Rig, night: tuple[str, 
         "blockferry:base-snapshot-id": base,
         "blockferry:parent-snapshot-id": parent,
         "blockferry:linear-checksum": receipt["linear_checksum"],
+        "blockferry:proved-snapshot-id": made,
     }
     assert receipt["source"]["base_snapshot_id"] == base
     assert receipt["lineage"] == {
@@ -455,6 +456,18 @@ def test_a_parent_that_is_not_shown_to_equal_the_base_is_refused(rig: Rig, night
     text = refused(rig, request(base, snapshot, clone_by_hand(rig, BEFORE)))
     assert "is not shown to equal the base" in text
     assert "options.verify_parent" in text
+
+
+def test_a_snapshot_that_inherited_the_tags_of_a_copy_is_refused_as_parent_and_not_followed(
+    rig: Rig, night: tuple[str, str]
+) -> None:
+    base, snapshot = night
+    (copy,) = copied(rig, base)
+    # A volume of the copy was written to and snapshotted again, by a tool that carries tags along.
+    tags = [{"Key": key, "Value": value} for key, value in rig.facts(copy)["tags"].items()]
+    other = clone_by_hand(rig, {**BEFORE, 0: content(66)}, Tags=tags)
+    assert f"its tags were copied from {copy}" in refused(rig, request(base, snapshot, other))
+    assert rig.run("sync", follow(snapshot))["targets"][0]["parent_snapshot_id"] == copy
 
 
 def test_a_copy_of_another_snapshot_of_the_volume_is_refused_as_parent(rig: Rig, night: tuple[str, str]) -> None:

@@ -22,7 +22,9 @@ PARENT_TAG = "blockferry:parent-snapshot-id"
 LINEAGE_TAG = "blockferry:lineage"
 IMAGE_TAG = "blockferry:source-image"
 CHECKSUM_TAG = "blockferry:linear-checksum"
-"""Set when EBS was given count and checksum: a completed snapshot that carries it is what its job proved."""
+PROVED_TAG = "blockferry:proved-snapshot-id"
+"""Set together when EBS was given count and checksum: a completed snapshot that carries both is what its job proved.
+The second names the snapshot itself, since tags travel: restored volumes and their next snapshots may inherit them."""
 
 
 FILTER_VALUES = 200
@@ -47,6 +49,12 @@ class SnapshotFacts:
     kms_key_id: str | None
     full_size_bytes: int | None
     state_message: str
+
+    @property
+    def proved(self) -> bool:
+        """Whether the tags say that a job made this very snapshot and proved it; it must be completed, too."""
+        has_all = {JOB_TAG, CHECKSUM_TAG} <= self.tags.keys()
+        return has_all and self.tags.get(PROVED_TAG) == self.snapshot_id
 
 
 def describe(
@@ -99,7 +107,7 @@ def proven_copies(ec2: EC2Client, *, lineage: str, source_region: str) -> list[S
         ],
     )
     found = [_facts(snapshot) for page in pages for snapshot in page["Snapshots"]]
-    return [facts for facts in found if {JOB_TAG, SOURCE_TAG, CHECKSUM_TAG} <= facts.tags.keys()]
+    return [facts for facts in found if facts.proved and SOURCE_TAG in facts.tags]
 
 
 def encrypted_by_default(ec2: EC2Client) -> bool | None:

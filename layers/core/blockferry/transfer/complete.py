@@ -232,7 +232,8 @@ def _complete(target: JobTarget, proof: Proof, *, aws: Aws, clock: Clock) -> Non
         # earlier call.
         _seal(target, proof, aws=aws, clock=clock)
     # What a later sync trusts. If EBS should still find fault with the snapshot it is never completed, tag or not.
-    snapshots.add_tags(ec2, target.snapshot_id, {snapshots.CHECKSUM_TAG: proof.linear_checksum})
+    proved = {snapshots.CHECKSUM_TAG: proof.linear_checksum, snapshots.PROVED_TAG: target.snapshot_id}
+    snapshots.add_tags(ec2, target.snapshot_id, proved)
 
 
 def _seal(target: JobTarget, proof: Proof, *, aws: Aws, clock: Clock) -> None:

@@ -15,6 +15,9 @@ from blockferry.sessions import Aws, Identity
 from blockferry.snapshots import SnapshotFacts
 from blockferry.transfer.targets import assuming
 
+TAGS_AT_THE_END = 2
+"""Kept free for what is set when the target is completed: the checksum and the target's own id."""
+
 
 def source_identity(source: Source, aws: Aws) -> Identity:
     """Where and as whom to read."""
@@ -137,11 +140,11 @@ def all_tags(
     tags = {k: v for k, v in source.items() if not k.lower().startswith(("aws:", CONTROL_PREFIX))}
     tags |= asked
     tags |= own
-    # One place is kept for the checksum that is added at the end.
-    if len(tags) + 1 > MAX_TAGS:
+    if len(tags) + TAGS_AT_THE_END > MAX_TAGS:
         raise InvalidRequest(
-            f"target in {region}: {len(tags) + 1} tags (the source's, the target's and {len(own) + 1} of the job), EC2 "
-            f"keeps {MAX_TAGS}; name fewer tags or remove some from the source"
+            f"target in {region}: {len(tags) + TAGS_AT_THE_END} tags (the source's, the target's and "
+            f"{len(own) + TAGS_AT_THE_END} of the job), EC2 keeps {MAX_TAGS}; name fewer tags or remove some from the "
+            "source"
         )
     return tags
 

@@ -181,7 +181,7 @@ def _proved_copy_of(parent: SnapshotFacts, base: BaseSnapshot, source: JobSnapsh
     return (
         tags.get(snapshots.SOURCE_TAG) == base.snapshot_id
         and tags.get(snapshots.SOURCE_REGION_TAG) == source.region
-        and {snapshots.JOB_TAG, snapshots.CHECKSUM_TAG} <= tags.keys()
+        and parent.proved
     )
 
 
@@ -192,7 +192,12 @@ def _doubt(parent: SnapshotFacts, base: BaseSnapshot, source: JobSnapshot) -> st
     region = parent.tags.get(snapshots.SOURCE_REGION_TAG)
     if (made_of, region) != (base.snapshot_id, source.region):
         return f"its tags say that it was made of {made_of} in {region}"
-    return f"it lacks the tag {snapshots.CHECKSUM_TAG}, which a job sets when EBS was given the checksum"
+    if parent.tags.get(snapshots.PROVED_TAG, parent.snapshot_id) != parent.snapshot_id:
+        return f"its tags were copied from {parent.tags[snapshots.PROVED_TAG]}"
+    return (
+        f"it lacks the tags {snapshots.CHECKSUM_TAG} and {snapshots.PROVED_TAG}, which a job sets when EBS was given "
+        "the checksum"
+    )
 
 
 def _identity(target: SyncTarget) -> Identity:
