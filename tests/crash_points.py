@@ -36,7 +36,6 @@ from blockferry.transfer.unpack import unpack
 from blockferry.workspace import Workspace
 from botocore.exceptions import BotoCoreError, ClientError
 from fakes import ManualClock, content
-from moto.backend_index import backend_url_patterns
 from rig import ACCOUNT, HOME, RECOVERY, THIRD, Rig, hashes, put, running_rig, session
 from wire import Call, Died, TappedAws, Wire, tapped_http, untouched
 
@@ -534,8 +533,6 @@ def proving_ground(settings: Mapping[str, Any] | None = None) -> Iterator[Provin
         patch.setattr("blockferry.images.unpack.CHUNK_BLOCKS", BLOCKS_PER_CHUNK)
         patch.setattr("blockferry.images.unpack.CHUNK_BYTES", BLOCKS_PER_CHUNK * BLOCK_SIZE)
         patch.setattr("blockferry.sources.s3_image.CHUNK_BLOCKS", BLOCKS_PER_CHUNK)
-        # S3 is all that moto serves here, and it tries the patterns of all services one by one.
-        patch.setattr("moto.backend_index.backend_url_patterns", [p for p in backend_url_patterns if p[0] == "s3"])
         # botocore's own retries wait with time.sleep.
         patch.setattr("botocore.endpoint.time", SimpleNamespace(sleep=lambda _seconds: None))
         yield Proving(rig, wire, _LateAws(base=session(), wire=wire, clock=clock), clock)

@@ -29,6 +29,7 @@ from blockferry.workspace import Workspace
 from botocore.awsrequest import AWSResponse
 from localcloud.ebs.testing import RunningServer, running_server
 from moto import mock_aws
+from moto.backend_index import backend_url_patterns
 
 HOME, RECOVERY, THIRD = "us-east-1", "eu-west-1", "ap-southeast-2"
 ACCOUNT = "111122223333"
@@ -251,6 +252,9 @@ def running_rig(monkeypatch: pytest.MonkeyPatch, settings: Mapping[str, Any] | N
             monkeypatch.setenv(name, value)
         for name in ("AWS_SESSION_TOKEN", "AWS_PROFILE", "AWS_ENDPOINT_URL"):
             monkeypatch.delenv(name, raising=False)
+        # These are all that moto serves here, and it tries the patterns of all services one by one.
+        served = [pattern for pattern in backend_url_patterns if pattern[0] in ("s3", "kms", "sts")]
+        monkeypatch.setattr("moto.backend_index.backend_url_patterns", served)
         # The share of a quota that this server does not have: it would only make the tests wait.
         monkeypatch.setattr("blockferry.transfer.complete.LISTS_PER_SECOND", 10_000.0)
         aws = RigAws(base=session())

@@ -10,12 +10,14 @@ import pytest
 import zstandard
 from blockferry.blocks import BLOCK_SIZE
 from blockferry.errors import InvalidRequest
+from blockferry.jobs import JobImage
+from blockferry.transfer.subject import volume_size
 from fakes import content
 from rig import HOME, RECOVERY, THIRD, Rig, hashes, running_rig
 
 IMAGES = "golden-images"
 REGIONS = (HOME, RECOVERY, THIRD)
-OPTIONS = {"blocks_per_range": 30}
+OPTIONS = {"blocks_per_range": 1024}
 
 A_GIB_AND_ONE_BYTE = 32 * gzip.compress(bytes(2**25), compresslevel=1) + gzip.compress(b"\x01")
 """Zeros in many members, since compressing a GiB in one piece takes seconds."""
@@ -237,8 +239,9 @@ def test_a_dry_run_of_a_compressed_image_says_that_its_size_is_not_known(rig: Ri
 
 def test_an_image_that_is_replaced_while_it_is_read_refuses_the_job_and_nothing_is_left(rig: Rig) -> None:
     uri = store(rig, disk(*range(1, 60)))
-    job_id = rig.plan(request(uri, *REGIONS), operation="fanout")["job_id"]
-    first, *rest = rig.ranges(job_id)
+    wanted = request(uri, *REGIONS, options={"blocks_per_range": 30})
+    job_id = rig.plan(wanted, operation="fanout")["job_id"]
+    first, *rest = rig.ranges(job_id)[:3]
     rig.move(job_id, first)
     store(rig, disk(*range(2, 61)))
     for part in rest:
@@ -281,10 +284,35 @@ def test_an_empty_image_is_refused(rig: Rig) -> None:
     assert "is empty" in refused(rig, request(store(rig, b"")))
 
 
-def test_a_volume_that_is_too_small_for_the_image_is_refused(rig: Rig) -> None:
-    uri = store(rig, A_GIB_AND_ONE_BYTE, "big.gz")
-    text = refused(rig, request(uri, volume_size_gib=1))
-    assert f"volume_size_gib: 1 GiB is too small for image {uri} of {2**30 + 1} bytes; 2 GiB are needed" in text
+@pytest.mark.parametrize(
+    ("raw_bytes", "asked", "size"),
+    [(1, None, 1), (2**30, None, 1), (2**30 + 1, None, 2), (1, 5, 5), (2**46, None, 65_536)],
+)
+def test_a_volume_is_as_large_as_the_image_rounded_up_or_as_asked_for(
+    raw_bytes: int, asked: int | None, size: int
+) -> None:
+    assert volume_size(image_record(raw_bytes), asked) == size
+
+
+def test_a_volume_that_is_too_small_for_the_image_is_refused() -> None:
+    expected = rf"volume_size_gib: 1 GiB is too small for image s3://i/d of {2**30 + 1} bytes; 2 GiB are needed"
+    with pytest.raises(InvalidRequest, match=expected):
+        volume_size(image_record(2**30 + 1), 1)
+    with pytest.raises(InvalidRequest, match="more than the largest volume"):
+        volume_size(image_record(2**46 + 1), None)
+
+
+def image_record(raw_bytes: int) -> JobImage:
+    return JobImage(
+        region=HOME,
+        role_arn=None,
+        external_id=None,
+        uri="s3://i/d",
+        etag='"e"',
+        size_bytes=9,
+        codec="gzip",
+        raw_bytes=raw_bytes,
+    )
 
 
 @pytest.mark.parametrize("name", ["disk.img.gz", "disk.img.zst"])
