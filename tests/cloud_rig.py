@@ -6,8 +6,9 @@ import hashlib
 import json
 import time
 import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +18,7 @@ from blockferry.ebs.client import NewSnapshot, RequestCounts
 from blockferry.operate import JobState, Operator
 from blockferry.sessions import Aws, Identity
 from fakes import content
+from localcloud.ebs.patterns import pattern_block
 from localcloud.state import CloudInfo
 
 PATIENCE_SECONDS = 240.0
@@ -131,6 +133,32 @@ class CloudRig:
         assert state.status == "SUCCEEDED", f"{state.error}: {state.cause}"
         receipt: dict[str, Any] = state.output
         return receipt
+
+    @contextmanager
+    def bucket(self, *, account: str | None = None) -> Iterator[str]:
+        """A bucket of an account's own in the home region, gone with all in it at the end."""
+        session = boto3.Session(aws_access_key_id=account, aws_secret_access_key="local") if account else boto3
+        s3, name = session.client("s3", region_name=self.home), f"images-{time.monotonic_ns()}"
+        s3.create_bucket(Bucket=name)
+        try:
+            yield name
+        finally:
+            for item in s3.list_objects_v2(Bucket=name).get("Contents", []):
+                s3.delete_object(Bucket=name, Key=item["Key"])
+            s3.delete_bucket(Bucket=name)
+
+    def patterned(self, count: int, *, size_gib: int) -> tuple[str, dict[int, str]]:
+        """A completed snapshot of a volume whose first blocks are filled, by the server itself, and what it holds:
+        index to SHA-256 (hex). 97 different blocks, a prime number, as in ``PALETTE``."""
+        volume = f"vol-{time.monotonic_ns():017x}"
+        facts = {"volume_id": volume, "owner": self.info.account_id, "region": self.home, "size": size_gib}
+        self.control("ebs/volumes", facts)
+        self.control(f"ebs/volumes/{volume}/fill", {"seed": 1, "count": count, "distinct": len(PALETTE)})
+        snapshot_id: str = self.client("ec2").create_snapshot(VolumeId=volume)["SnapshotId"]
+        self.until(lambda: self.facts(snapshot_id)["state"] == "completed")
+        self.control(f"ebs/volumes/{volume}", method="DELETE")
+        digests = [hashlib.sha256(pattern_block(1, number)).hexdigest() for number in range(len(PALETTE))]
+        return snapshot_id, {index: digests[index % len(PALETTE)] for index in range(count)}
 
     @staticmethod
     def until(condition: Callable[[], bool], *, within: float = PATIENCE_SECONDS) -> None:

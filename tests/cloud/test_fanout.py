@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import gzip
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import boto3
 import pytest
@@ -19,10 +18,9 @@ OPTIONS = {"blocks_per_range": 1024}
 
 
 @pytest.fixture(scope="module")
-def bucket(cloud: CloudRig) -> str:
-    name = f"golden-images-{time.monotonic_ns()}"
-    cloud.client("s3").create_bucket(Bucket=name)
-    return name
+def bucket(cloud: CloudRig) -> Iterator[str]:
+    with cloud.bucket() as name:
+        yield name
 
 
 @pytest.mark.parametrize(
@@ -91,10 +89,9 @@ def test_an_image_that_is_missing_fails_the_execution_by_name(cloud: CloudRig, b
 
 
 def test_an_image_in_another_account_is_not_read_without_its_role(cloud: CloudRig) -> None:
-    other = boto3.Session(aws_access_key_id="123456789012", aws_secret_access_key="local").client("s3")
-    name = f"foreign-images-{time.monotonic_ns()}"
-    other.create_bucket(Bucket=name)
-    other.put_object(Bucket=name, Key="disk.img", Body=content(1))
-    request = {"image_uri": f"s3://{name}/disk.img", "targets": [{"region": cloud.recovery}]}
-    state = cloud.ended(cloud.start(request, operation="fanout"))
+    with cloud.bucket(account="123456789012") as name:
+        other = boto3.Session(aws_access_key_id="123456789012", aws_secret_access_key="local").client("s3")
+        other.put_object(Bucket=name, Key="disk.img", Body=content(1))
+        request = {"image_uri": f"s3://{name}/disk.img", "targets": [{"region": cloud.recovery}]}
+        state = cloud.ended(cloud.start(request, operation="fanout"))
     assert (state.status, state.error) == ("FAILED", "InvalidRequest"), state.output

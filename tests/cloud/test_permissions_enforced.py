@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import gzip
 import json
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -230,11 +229,10 @@ def one_job_of_each_operation(cloud: CloudRig) -> None:
     targets = [{"region": cloud.recovery, "parent_snapshot_id": parent}]
     cloud.run("sync", {"base_snapshot_id": base, "snapshot_id": snapshot, "targets": targets})
     cloud.run("inspect", {"snapshot_id": snapshot, "base_snapshot_id": base, "options": {"count_zeros": True}})
-    images = f"permissions-{time.monotonic_ns()}"
-    cloud.client("s3").create_bucket(Bucket=images)
-    for key, body in (("disk.img", PALETTE[0]), ("disk.img.gz", gzip.compress(PALETTE[0]))):
-        cloud.client("s3").put_object(Bucket=images, Key=key, Body=body)
-        cloud.run("fanout", {"image_uri": f"s3://{images}/{key}", "targets": [{"region": cloud.recovery}]})
+    with cloud.bucket() as images:
+        for key, body in (("disk.img", PALETTE[0]), ("disk.img.gz", gzip.compress(PALETTE[0]))):
+            cloud.client("s3").put_object(Bucket=images, Key=key, Body=body)
+            cloud.run("fanout", {"image_uri": f"s3://{images}/{key}", "targets": [{"region": cloud.recovery}]})
 
 
 def test_functions_use_only_what_they_declare_and_whatever_else_they_declare_has_a_reason(cloud: CloudRig) -> None:

@@ -2,9 +2,9 @@
 
 Every test takes one step of a state machine and one class of faults, and runs a whole job for every call of the step at
 which a process may die, and for the first and last call of every operation that another fault fits. The tables of calls
-are checked against jobs without faults, so a call that is added to the code has to be added here, and is then spoiled in
-every way: those of a copy in all ways that are known, those of a sync and of a fanout, which share most of the code with
-it, in a few.
+are checked against jobs without faults, so a call that is added to the code has to be added here, and is then spoiled
+in every way: those of a copy in all ways that are known, those of a sync and of a fanout, which share most of the code
+with it, in a few.
 """
 
 from __future__ import annotations
