@@ -9,6 +9,7 @@ import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import cached_property
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,8 +47,9 @@ class CloudRig:
     def recovery(self) -> str:
         return self.info.regions[1]
 
-    @property
+    @cached_property
     def operator(self) -> Operator:
+        """Made once: every wait for a job asks it twenty times a second."""
         return Operator.of(region=self.home)
 
     def client(self, service: str, region: str | None = None, **more: Any) -> Any:

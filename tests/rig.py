@@ -15,10 +15,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import boto3
-import botocore.loaders
 import pytest
 from blockferry.blocks import BlockRange
-from blockferry.sessions import Aws, Identity
+from blockferry.sessions import Aws, Identity, new_session
 from blockferry.transfer.check import check_targets
 from blockferry.transfer.complete import complete_transfer
 from blockferry.transfer.move import move_range
@@ -51,15 +50,9 @@ DESCRIBE_REGIONS = (
 )
 
 
-_MODELS = botocore.loaders.create_loader()
-"""Reading the model of EC2 takes a third of a second, and every session would do it again."""
-
-
 def session() -> boto3.Session:
     """A session in the home region that shares the service models with all others."""
-    made = boto3.Session(region_name=HOME)
-    made._session.register_component("data_loader", _MODELS)
-    return made
+    return boto3.Session(botocore_session=new_session(), region_name=HOME)
 
 
 class _Raw:

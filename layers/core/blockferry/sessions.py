@@ -9,9 +9,11 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import boto3
+import botocore.loaders
 import botocore.session
 from botocore.config import Config
 from botocore.credentials import AssumeRoleCredentialFetcher, DeferredRefreshableCredentials
@@ -44,6 +46,22 @@ _READING = Config(
 )
 
 
+@cache
+def _models(data_path: str | None) -> botocore.loaders.Loader:
+    return botocore.loaders.create_loader(data_path)
+
+
+def new_session() -> botocore.session.Session:
+    """A session that shares the service models with all others of the process.
+
+    Reading EC2's takes a quarter of a second of CPU, and every session would do it again: for each job that a warm
+    function serves, and for each role.
+    """
+    session = botocore.session.Session()
+    session.register_component("data_loader", _models(session.get_config_variable("data_path")))
+    return session
+
+
 @dataclass(frozen=True)
 class Identity:
     """Whose permissions to use, and in which region. ``role_arn`` ``None`` means the process's own identity."""
@@ -58,7 +76,7 @@ class Aws:
     """Makes clients. One per invocation or process; safe to share between threads after the clients are made."""
 
     job_id: str = "blockferry"
-    base: boto3.Session = field(default_factory=boto3.Session)
+    base: boto3.Session = field(default_factory=lambda: boto3.Session(botocore_session=new_session()))
     _sessions: dict[tuple[str, str | None], boto3.Session] = field(default_factory=dict)
     _endpoints: dict[str, str] = field(default_factory=dict)
     _ec2: dict[Identity, EC2Client] = field(default_factory=dict)
@@ -144,7 +162,7 @@ class Aws:
             role_arn=role_arn,
             extra_args=arguments,
         )
-        assumed: Any = botocore.session.Session()
+        assumed: Any = new_session()
         assumed._credentials = DeferredRefreshableCredentials(
             refresh_using=fetcher.fetch_credentials, method="assume-role"
         )
