@@ -160,7 +160,7 @@ def linear(digests: dict[int, str]) -> str:
 
 
 # A failing history is printed as it is: shrinking runs whole jobs hundreds of times.
-@settings(max_examples=20, phases=(Phase.explicit, Phase.generate))
+@settings(max_examples=14, phases=(Phase.explicit, Phase.generate))
 @given(story=nights())
 def test_any_history_synced_along_any_chain_equals_the_volume(rig: Rig, story: tuple[Night, ...]) -> None:
     history = History(rig)

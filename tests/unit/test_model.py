@@ -296,5 +296,5 @@ def not_zero(digests: dict[int, str]) -> dict[int, str]:
 TestSnapshotsAgainstAModel = SnapshotsAgainstAModel.TestCase
 # A failing sequence is printed as it is: shrinking runs whole jobs hundreds of times.
 TestSnapshotsAgainstAModel.settings = settings(
-    max_examples=12, stateful_step_count=20, phases=(Phase.explicit, Phase.generate)
+    max_examples=8, stateful_step_count=20, phases=(Phase.explicit, Phase.generate)
 )
