@@ -50,13 +50,13 @@ class Workspace:
                 yield common["Prefix"].removeprefix(PREFIX).rstrip("/")
 
     def job(self, job_id: str) -> Job | None:
-        return self._record(job_id, "job.json", Job)
+        return self.record(job_id, "job.json", Job)
 
     def save_job(self, job: Job) -> None:
         self.write(job.job_id, "job.json", job.model_dump_json(indent=1).encode())
 
     def proof(self, job_id: str) -> Proof | None:
-        return self._record(job_id, "proof.json", Proof)
+        return self.record(job_id, "proof.json", Proof)
 
     def save_proof(self, job_id: str, proof: Proof) -> None:
         self.write(job_id, "proof.json", proof.model_dump_json(indent=1).encode())
@@ -131,7 +131,7 @@ class Workspace:
             ChecksumAlgorithm="SHA256",
         )
 
-    def _record(self, job_id: str, name: str, model: type[R]) -> R | None:
+    def record(self, job_id: str, name: str, model: type[R]) -> R | None:
         """A stored record; ``None`` when there is none. Raises ``IncompleteTransfer`` when it is damaged."""
         body = self.read(job_id, name)
         if body is None:
@@ -143,7 +143,13 @@ class Workspace:
 
     def delete_all_but(self, job_id: str, *, keep: frozenset[str]) -> int:
         """Delete a job's objects except the named ones; returns how many went."""
-        prefix = self.key(job_id, "")
+        return self._delete(self.key(job_id, ""), keep)
+
+    def delete_below(self, job_id: str, folder: str) -> int:
+        """Delete a job's objects in a folder, which ends with a slash; returns how many went."""
+        return self._delete(self.key(job_id, folder), frozenset())
+
+    def _delete(self, prefix: str, keep: frozenset[str]) -> int:
         pages = self.s3.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix)
         deleted = 0
         for page in pages:

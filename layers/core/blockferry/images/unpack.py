@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import zstandard
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from blockferry.blocks import BLOCK_SIZE
 from blockferry.ebs.client import RequestCounts
@@ -183,28 +183,14 @@ def unpack_image(
 
 def unpacked(workspace: Workspace, job_id: str) -> UnpackedInfo | None:
     """The job's image if it is unpacked in full. Raises ``IncompleteTransfer`` when the record is damaged."""
-    body = workspace.read(job_id, MARKER)
-    if body is None:
-        return None
-    try:
-        return UnpackedInfo.model_validate_json(body)
-    except ValidationError as error:
-        raise IncompleteTransfer(f"{workspace.uri(job_id, MARKER)} is damaged: {error}") from error
+    return workspace.record(job_id, MARKER, UnpackedInfo)
 
 
 def drop_unpacked(workspace: Workspace, job_id: str) -> None:
     """Delete what ``unpack_image`` has stored; harmless when nothing is there."""
     # First what says that the chunks are there.
     workspace.s3.delete_object(Bucket=workspace.bucket, Key=workspace.key(job_id, MARKER))
-    pages = workspace.s3.get_paginator("list_objects_v2").paginate(
-        Bucket=workspace.bucket, Prefix=workspace.key(job_id, PREFIX)
-    )
-    for page in pages:
-        doomed: list[Any] = [{"Key": item["Key"]} for item in page.get("Contents", ())]
-        if doomed:
-            answer = workspace.s3.delete_objects(Bucket=workspace.bucket, Delete={"Objects": doomed, "Quiet": True})
-            for failed in answer.get("Errors", ()):
-                raise RuntimeError(f"s3://{workspace.bucket}/{failed.get('Key')}: {failed.get('Message')}")
+    workspace.delete_below(job_id, PREFIX)
 
 
 def expand(stored: bytes, length: int, *, name: str) -> bytes:

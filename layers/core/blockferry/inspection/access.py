@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from typing import TYPE_CHECKING
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from blockferry import snapshots
 from blockferry.ebs.client import EbsDirect
 from blockferry.errors import InvalidRequest
 from blockferry.inspection.choice import KeyManager
@@ -16,13 +14,12 @@ from blockferry.inspection.count import Pair
 from blockferry.sessions import Aws, Identity
 from blockferry.snapshots import SnapshotFacts
 from blockferry.transfer import examine
-from blockferry.transfer.targets import assuming
 
 if TYPE_CHECKING:
     from mypy_boto3_ec2 import EC2Client
 
 
-def described(ec2: EC2Client, named: Sequence[tuple[str, str]], *, region: str) -> dict[str, SnapshotFacts]:
+def described(aws: Aws, identity: Identity, named: Sequence[tuple[str, str]]) -> dict[str, SnapshotFacts]:
     """The facts of snapshots given as (field of the input, id), all of them readable in state and tier.
 
     Raises ``InvalidRequest`` for the first one that is not, with its field.
@@ -31,11 +28,9 @@ def described(ec2: EC2Client, named: Sequence[tuple[str, str]], *, region: str) 
     for field, snapshot_id in named:
         if snapshot_id not in found:
             try:
-                facts = assuming(partial(snapshots.describe, ec2, snapshot_id, region=region), f"source in {region}")
-                snapshots.refuse_unreadable(facts, region=region)
+                found[snapshot_id] = examine.readable_snapshot(aws, identity, snapshot_id)
             except InvalidRequest as error:
                 raise InvalidRequest(f"{field}: {error}") from error
-            found[snapshot_id] = facts
     return found
 
 

@@ -225,7 +225,7 @@ class ListReader:
             self._of_snapshots.take()
             return self._ebs.list_blocks(snapshot_id, start=start, window=window, page_token=page_token)
 
-        own = _below(within, self._blocks[snapshot_id])
+        own = within.before(self._blocks[snapshot_id])
         if own is None:
             return 0
         indices = (index for index, _ in walk(own, ask, lambda entry: entry[0], what=snapshot_id))
@@ -239,7 +239,7 @@ class ListReader:
             self._of_changes.take()
             return self._ebs.list_changed_blocks(first, second, start=start, window=window, page_token=page_token)
 
-        own = _below(within, max(self._blocks[first], self._blocks[second]))
+        own = within.before(max(self._blocks[first], self._blocks[second]))
         if own is None:
             return DeltaBits()
         kinds: tuple[list[int], list[int], list[int]] = ([], [], [])
@@ -319,11 +319,6 @@ def count_zeros(
         zeros.blocks_read += len(moved.digests)
         zeros.zero_blocks += sum(digest == ZERO_DIGEST for _, digest in moved.digests)
         zeros.next_index = moved.next_index
-
-
-def _below(within: BlockRange, stop: int) -> BlockRange | None:
-    """A range without what lies behind a volume's end, where nothing may be asked for."""
-    return BlockRange(within.first, min(within.stop, stop)) if within.first < stop else None
 
 
 def _kind(change: Change) -> int:

@@ -153,18 +153,17 @@ def inspect_snapshots(
 def _inspection(request: Mapping[str, Any], execution_arn: str, *, aws: Aws) -> _Inspection:
     """Parse the request and look at every snapshot that it names. Raises ``InvalidRequest``."""
     parsed = parse(InspectRequest, request, what="inspect")
-    region = parsed.source.region or aws.own_region
-    identity = Identity(region, parsed.source.role_arn, parsed.source.external_id)
+    identity = examine.source_identity(parsed.source, aws)
     own = partition_of(aws.own_region)
     # A target may be in another partition, of which this one knows nothing: how to get there is what is asked.
     within = [(f"targets[{n}].region", t.region) for n, t in enumerate(parsed.targets) if partition_of(t.region) == own]
-    examine.refuse_unknown_regions(aws, [("source.region", region), *within])
+    examine.refuse_unknown_regions(aws, [("source.region", identity.region), *within])
     named = [(f"chain[{number}]", snapshot_id) for number, snapshot_id in enumerate(parsed.chain or ())]
     if parsed.base_snapshot_id is not None:
         named.insert(0, ("base_snapshot_id", parsed.base_snapshot_id))
     if parsed.snapshot_id is not None:
         named.insert(0, ("snapshot_id", parsed.snapshot_id))
-    facts = access.described(aws.ec2(identity), named, region=region)
+    facts = access.described(aws, identity, named)
     members = tuple(facts[name] for name in chain.in_order([facts[name] for name in parsed.chain or ()]))
     source = facts[parsed.snapshot_id] if parsed.snapshot_id is not None else members[-1]
     if parsed.base_snapshot_id == source.snapshot_id:

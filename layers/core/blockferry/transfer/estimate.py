@@ -108,7 +108,7 @@ def _counted(job: Job, aws: Aws) -> _Counted:
 
 def _requests(job: Job, *, read: int, written: int) -> dict[str, int]:
     # The range's own list, the recount's, and one page for each further 10,000 indices of a long range.
-    lists = 2 * math.ceil(job.total_blocks / min(job.blocks_per_range, 10_000)) + 1
+    lists = 2 * math.ceil(job.total_blocks / min(job.blocks_per_range, MAX_PAGE)) + 1
     requests = {"PutSnapshotBlock": written * len(job.targets)}
     if isinstance(job.source, JobImage):
         return requests | {

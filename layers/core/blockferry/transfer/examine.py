@@ -11,6 +11,7 @@ from blockferry.ebs.client import EbsDirect, EbsError
 from blockferry.errors import InvalidRequest, RequestRefused
 from blockferry.jobs import JobSnapshot, JobTarget
 from blockferry.models import CONTROL_PREFIX, MAX_TAGS, Source, Target
+from blockferry.requests import SyncTarget
 from blockferry.sessions import Aws, Identity
 from blockferry.snapshots import SnapshotFacts
 from blockferry.transfer.targets import assuming
@@ -22,6 +23,11 @@ TAGS_AT_THE_END = 2
 def source_identity(source: Source, aws: Aws) -> Identity:
     """Where and as whom to read."""
     return Identity(source.region or aws.own_region, source.role_arn, source.external_id)
+
+
+def target_identity(target: Target | SyncTarget) -> Identity:
+    """Where and as whom to write."""
+    return Identity(target.region, target.role_arn, target.external_id)
 
 
 def refuse_unknown_regions(aws: Aws, named: Iterable[tuple[str, str]]) -> None:
@@ -153,5 +159,5 @@ def will_be_encrypted(target: Target, aws: Aws) -> bool:
     """Whether the target will be encrypted, the account's default included; true where that cannot be found out."""
     if target.encrypted is not None or target.kms_key_arn is not None:
         return target.encrypted is not False
-    ec2 = aws.ec2(Identity(target.region, target.role_arn, target.external_id))
+    ec2 = aws.ec2(target_identity(target))
     return snapshots.encrypted_by_default(ec2) is not False

@@ -15,9 +15,16 @@ from blockferry.ebs.client import EbsDirect, RequestCounts
 from blockferry.errors import InvalidRequest
 from blockferry.jobs import BaseSnapshot, JobSnapshot, JobTarget
 from blockferry.requests import SyncRequest, SyncTarget
-from blockferry.sessions import Aws, Identity
+from blockferry.sessions import Aws
 from blockferry.snapshots import SnapshotFacts
-from blockferry.transfer.examine import all_tags, readable_snapshot, refuse_no_access, related, snapshot_tags
+from blockferry.transfer.examine import (
+    all_tags,
+    readable_snapshot,
+    refuse_no_access,
+    related,
+    snapshot_tags,
+    target_identity,
+)
 from blockferry.transfer.targets import assuming
 
 MOST_CANDIDATES = 25
@@ -49,7 +56,7 @@ def delta_base(request: SyncRequest, source: JobSnapshot, *, aws: Aws, ebs: EbsD
 
 def parent_facts(target: SyncTarget, number: int, *, aws: Aws) -> SnapshotFacts:
     """What EC2 says of the parent that the request names."""
-    identity = _identity(target)
+    identity = target_identity(target)
     snapshot_id = target.parent_snapshot_id or ""
     where = f"targets[{number}].parent_snapshot_id"
     try:
@@ -101,7 +108,7 @@ def _copies_by_source(target: SyncTarget, source: JobSnapshot, *, aws: Aws) -> d
     """The newest proven copy of each snapshot of the lineage that is where the target will be."""
     found = assuming(
         lambda: snapshots.proven_copies(
-            aws.ec2(_identity(target)), lineage=source.lineage, source_region=source.region
+            aws.ec2(target_identity(target)), lineage=source.lineage, source_region=source.region
         ),
         f"target in {target.region}",
     )
@@ -147,10 +154,10 @@ def parented_target(
         )
     if verify:
         try:
-            refuse_no_access(aws.ebs(_identity(target), counts=RequestCounts()), parent.snapshot_id)
+            refuse_no_access(aws.ebs(target_identity(target), counts=RequestCounts()), parent.snapshot_id)
         except InvalidRequest as error:
             raise InvalidRequest(f"options.verify_parent: targets[{number}]: {error}") from error
-    ec2 = aws.ec2(_identity(target))
+    ec2 = aws.ec2(target_identity(target))
     if not parent.encrypted and snapshots.encrypted_by_default(ec2):
         raise InvalidRequest(
             f"{name} is not encrypted, and the account encrypts by default in {target.region}: there EBS refuses a "
@@ -198,10 +205,6 @@ def _doubt(parent: SnapshotFacts, base: BaseSnapshot, source: JobSnapshot) -> st
         f"it lacks the tags {snapshots.CHECKSUM_TAG} and {snapshots.PROVED_TAG}, which a job sets when EBS was given "
         "the checksum"
     )
-
-
-def _identity(target: SyncTarget) -> Identity:
-    return Identity(target.region, target.role_arn, target.external_id)
 
 
 def _base(facts: SnapshotFacts) -> BaseSnapshot:
