@@ -221,12 +221,12 @@ class EbsDirect:
                 "PUT",
                 f"/snapshots/{snapshot_id}/blocks/{index}",
                 headers={
-                    "content-type": "application/octet-stream",
                     "x-amz-data-length": str(len(data)),
                     "x-amz-checksum": checksum,
                     "x-amz-checksum-algorithm": "SHA256",
                 },
                 body=data,
+                sign_body=False,  # modelled so, for this operation alone: its checksum is signed instead
             ),
             check,
             snapshot_is_new=True,
@@ -256,7 +256,6 @@ class EbsDirect:
                 "/snapshots",
                 headers={"content-type": "application/json"},
                 body=json.dumps(body).encode(),
-                sign_body=True,
             ),
             lambda answer: str(json.loads(answer.body)["SnapshotId"]),
         )
@@ -289,7 +288,7 @@ class EbsDirect:
         query: Mapping[str, str] | None = None,
         headers: Mapping[str, str] | None = None,
         body: bytes | None = None,
-        sign_body: bool = False,
+        sign_body: bool = True,
     ) -> Answer:
         return self._transport.send(
             method, path, query=query or {}, headers=headers or {}, body=body, sign_body=sign_body

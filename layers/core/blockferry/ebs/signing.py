@@ -1,8 +1,8 @@
 """Signature Version 4 for the EBS direct APIs.
 
 The request's fixed parts are signed over and over, thousands of times a minute: the signing key is derived
-once a day and only the few headers that these APIs need are signed. A test holds the result against botocore's
-own signer.
+once a day. What is signed is what a botocore client signs for the same operation: every header of the request itself,
+and its body unless the service model says otherwise. A test holds all six operations against such a client.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from urllib.parse import quote
 
 UNSIGNED_PAYLOAD = "UNSIGNED-PAYLOAD"
-"""PutSnapshotBlock is modelled as ``v4-unsigned-body``: its signed checksum header protects the body."""
+"""PutSnapshotBlock, and it alone, is modelled as ``v4-unsigned-body``: its signed checksum header protects the body."""
 
 _EMPTY_SHA256 = hashlib.sha256(b"").hexdigest()
 
@@ -50,18 +50,18 @@ class Signer:
         method: str,
         path: str,
         query: str,
-        amz_headers: Mapping[str, str],
+        headers: Mapping[str, str],
         payload_sha256: str | None,
         credentials: Credentials,
         timestamp: str,
     ) -> dict[str, str]:
-        """The headers to send: ``amz_headers`` plus date, token and authorization.
+        """The headers to send: ``headers`` plus date, token and authorization.
 
-        ``path`` is already encoded and holds nothing that encoding twice would change; ``amz_headers`` are the
-        request's own ``x-amz-*`` headers, lower case; ``payload_sha256`` is hex, ``UNSIGNED_PAYLOAD`` or, for a
-        request without a body, ``None``; ``timestamp`` is UTC as ``20260101T000000Z``.
+        ``path`` is already encoded and holds nothing that encoding twice would change; ``headers`` are the
+        request's own, names in lower case, and all of them are signed; ``payload_sha256`` is hex,
+        ``UNSIGNED_PAYLOAD`` or, for a request without a body, ``None``; ``timestamp`` is UTC as ``20260101T000000Z``.
         """
-        signed = dict(amz_headers)
+        signed = dict(headers)
         signed["host"] = self._host
         signed["x-amz-date"] = timestamp
         if credentials.token:

@@ -50,7 +50,7 @@ class Transport(Protocol):
         body: bytes | None,
         sign_body: bool,
     ) -> Answer:
-        """Raises ``TransportError`` when no complete answer was received."""
+        """``headers`` have lower-case names. Raises ``TransportError`` when no complete answer was received."""
         ...
 
 
@@ -93,16 +93,14 @@ class SignedHttp:
             method=method,
             path=path,
             query=encoded,
-            amz_headers={k: v for k, v in headers.items() if k.startswith("x-amz-")},
+            headers=headers,
             payload_sha256=payload,
             credentials=self._credentials(),
             timestamp=self._now().strftime("%Y%m%dT%H%M%SZ"),
         )
         url = f"{path}?{encoded}" if encoded else path
         try:
-            answer = self._pool.urlopen(
-                method, url, body=body, headers={**headers, **signed}, retries=False, redirect=False
-            )
+            answer = self._pool.urlopen(method, url, body=body, headers=signed, retries=False, redirect=False)
         except urllib3.exceptions.HTTPError as error:
             raise TransportError(f"{type(error).__name__}: {error}") from error
         received = {name.lower(): value for name, value in answer.headers.items()}
