@@ -83,7 +83,7 @@ class CloudRig:
         )
         ebs = Aws(base=session).ebs(Identity(self.home), counts=RequestCounts())
         token = hashlib.sha256(f"{time.monotonic_ns()}".encode()).hexdigest()
-        snapshot_id = ebs.start_snapshot(NewSnapshot(size_gib, token, "", {}, **more))
+        snapshot_id = ebs.start_snapshot(NewSnapshot(size_gib, token, "", {}, **more)).snapshot_id
         known = {id(data): digest_of(data) for data in {id(data): data for data in blocks.values()}.values()}
         linear = Linear()
         for index in sorted(blocks):

@@ -214,6 +214,11 @@ class EbsConformance:
         place.complete(snapshot_id, len(CHANGED), linear=linear(CHANGED))
         assert place.settled(snapshot_id) == "completed"
 
+    def test_no_block_and_no_checksum_give_a_completed_snapshot(self, place: Place, full: str) -> None:
+        for snapshot_id in (place.start()["SnapshotId"], place.start(ParentSnapshotId=full)["SnapshotId"]):
+            place.complete(snapshot_id, 0)
+            assert place.settled(snapshot_id) == "completed"
+
     def test_a_wrong_linear_checksum_never_gives_a_completed_snapshot(self, place: Place) -> None:
         snapshot_id = place.start()["SnapshotId"]
         place.put(snapshot_id, 0, block(1))
@@ -313,6 +318,18 @@ class EbsConformance:
     def test_without_encrypted_the_accounts_default_decides(self, place: Place) -> None:
         default = place.ec2.get_ebs_encryption_by_default()["EbsEncryptionByDefault"]
         assert place.describe(place.start()["SnapshotId"])["Encrypted"] is default
+
+    def test_encrypted_without_a_key_gives_a_key_that_start_and_ec2_both_name(self, place: Place) -> None:
+        started = place.start(Encrypted=True)
+        found = place.describe(started["SnapshotId"])
+        assert found["Encrypted"] is True
+        assert found["KmsKeyId"] == started["KmsKeyArn"]
+        assert found["KmsKeyId"].startswith("arn:")
+
+    def test_a_child_has_its_parents_encryption(self, place: Place) -> None:
+        parent = place.snapshot({0: block(1)}, Encrypted=True)
+        started = place.start(ParentSnapshotId=parent)
+        assert place.describe(started["SnapshotId"])["KmsKeyId"] == place.describe(parent)["KmsKeyId"]
 
     def test_tags_and_description_are_those_that_were_given(self, place: Place) -> None:
         tags = [{"Key": TAG, "Value": place.run_id}, {"Key": "colour", "Value": "blue"}]

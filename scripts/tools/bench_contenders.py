@@ -57,7 +57,7 @@ def _cpu() -> float:
 
 def _start(volume_gib: int = 64) -> str:
     ebs = Aws().ebs(Identity(REGION), counts=RequestCounts())
-    return ebs.start_snapshot(NewSnapshot(volume_gib, os.urandom(16).hex(), "bench", {}))
+    return ebs.start_snapshot(NewSnapshot(volume_gib, os.urandom(16).hex(), "bench", {})).snapshot_id
 
 
 def fill(blocks: int) -> str:

@@ -419,7 +419,7 @@ def test_a_source_that_is_not_there_fails_later_or_at_once(server: RunningServer
 
 
 def test_copies_of_encrypted_sources_are_encrypted(server: RunningServer, ebs: Any) -> None:
-    source = snapshot_of(server, ebs, {0: block("a")}, KmsKeyArn=KEY)
+    source = snapshot_of(server, ebs, {0: block("a")}, Encrypted=True, KmsKeyArn=KEY)
     (shown,) = client(server, "ec2", region="eu-west-1").describe_snapshots(SnapshotIds=[copy(server, source)])[
         "Snapshots"
     ]
@@ -474,7 +474,7 @@ def test_encrypted_snapshots_are_shared_with_own_keys_only_and_never_public(
 ) -> None:
     # EBS user guide, "Share an Amazon EBS snapshot".
     with_aws_key = snapshot_of(server, ebs, {}, Encrypted=True)
-    with_own_key = snapshot_of(server, ebs, {}, KmsKeyArn=KEY)
+    with_own_key = snapshot_of(server, ebs, {}, Encrypted=True, KmsKeyArn=KEY)
     to_other = {"Add": [{"UserId": OTHER_ACCOUNT}]}
     with refused(400, "InvalidParameterValue"):
         ec2.modify_snapshot_attribute(SnapshotId=with_aws_key, CreateVolumePermission=to_other)

@@ -52,7 +52,8 @@ def outcome(server: RunningServer, **arguments: Any) -> str | None:
         (False, None, PLAIN, REFUSED),
         (False, KEY, REFUSED, REFUSED),
         (None, None, PLAIN, AWS_KEY),
-        (None, KEY, KEY, KEY),
+        # Where the table has merged cells: the toggle below.
+        (None, KEY, REFUSED, KEY),
     ],
 )
 @pytest.mark.parametrize("by_default", [False, True])
@@ -67,6 +68,14 @@ def test_without_a_parent(
     if key is not None:
         arguments["KmsKeyArn"] = key
     assert outcome(server, **arguments) == (on if by_default else off)
+
+
+@pytest.mark.parametrize(("setting", "expected"), [("refuse", REFUSED), ("encrypt", KEY), ("ignore", PLAIN)])
+def test_a_key_without_encrypted_where_the_account_does_not_encrypt(
+    server: RunningServer, setting: str, expected: str | None
+) -> None:
+    server.service.configure({"key_without_encrypted": setting})
+    assert outcome(server, KmsKeyArn=KEY) == expected
 
 
 @pytest.mark.parametrize("by_default", [False, True])
@@ -85,7 +94,7 @@ def test_with_an_unencrypted_parent(server: RunningServer, by_default: bool) -> 
 
 @pytest.mark.parametrize("by_default", [False, True])
 def test_with_an_encrypted_parent_the_key_is_the_parents(server: RunningServer, by_default: bool) -> None:
-    parent = snapshot_of(server, client(server, "ebs"), {0: ZEROS}, KmsKeyArn=KEY)
+    parent = snapshot_of(server, client(server, "ebs"), {0: ZEROS}, Encrypted=True, KmsKeyArn=KEY)
     if by_default:
         client(server, "ec2").enable_ebs_encryption_by_default()
     assert outcome(server, ParentSnapshotId=parent) == KEY
@@ -116,13 +125,13 @@ def test_a_key_that_cannot_be_used_is_refused(server: RunningServer, keys: AnyKe
     key = KEY.replace("us-east-1", "eu-west-1") if trouble == "other region" else KEY
     {"missing": keys.missing, "disabled": keys.disabled, "other region": set()}[trouble].add(key)
     with refused(400, "ValidationException", "INVALID_CUSTOMER_KEY"):
-        start(client(server, "ebs"), KmsKeyArn=key)
+        start(client(server, "ebs"), Encrypted=True, KmsKeyArn=key)
 
 
 def test_reading_needs_the_key(server: RunningServer, keys: AnyKey) -> None:
     # FAQ: kms:Decrypt on the snapshot's key.
     ebs = client(server, "ebs")
-    snapshot_id = snapshot_of(server, ebs, {0: ZEROS}, KmsKeyArn=KEY)
+    snapshot_id = snapshot_of(server, ebs, {0: ZEROS}, Encrypted=True, KmsKeyArn=KEY)
     (entry,) = ebs.list_snapshot_blocks(SnapshotId=snapshot_id)["Blocks"]
     keys.disabled.add(KEY)
     with refused(403, "AccessDeniedException", "DEPENDENCY_ACCESS_DENIED"):
@@ -136,9 +145,9 @@ def test_reading_needs_the_key(server: RunningServer, keys: AnyKey) -> None:
 def test_the_data_key_id_is_equal_exactly_within_a_lineage(server: RunningServer) -> None:
     # DescribeSnapshots reference, DataEncryptionKeyId.
     ebs, ec2 = client(server, "ebs"), client(server, "ec2")
-    parent = snapshot_of(server, ebs, {0: ZEROS}, KmsKeyArn=KEY)
+    parent = snapshot_of(server, ebs, {0: ZEROS}, Encrypted=True, KmsKeyArn=KEY)
     child = snapshot_of(server, ebs, {}, ParentSnapshotId=parent)
-    stranger = snapshot_of(server, ebs, {0: ZEROS}, KmsKeyArn=KEY)
+    stranger = snapshot_of(server, ebs, {0: ZEROS}, Encrypted=True, KmsKeyArn=KEY)
     plain = snapshot_of(server, ebs, {0: ZEROS})
     shown = {
         s["SnapshotId"]: s.get("DataEncryptionKeyId")

@@ -133,12 +133,12 @@ def test_an_assumed_role_acts_in_its_own_account_through_both_doors(main: MainSe
 def test_keys_are_asked_of_the_main_servers_kms(main: MainServer) -> None:
     ebs, kms = main.client("ebs"), main.client("kms")
     key = kms.create_key()["KeyMetadata"]
-    assert ebs.start_snapshot(VolumeSize=1, KmsKeyArn=key["Arn"])["KmsKeyArn"] == key["Arn"]
+    assert ebs.start_snapshot(VolumeSize=1, Encrypted=True, KmsKeyArn=key["Arn"])["KmsKeyArn"] == key["Arn"]
     disabled = kms.create_key()["KeyMetadata"]
     kms.disable_key(KeyId=disabled["KeyId"])
     for arn in (disabled["Arn"], key["Arn"].replace(key["KeyId"], "11111111-2222-3333-4444-555555555555")):
         with refused(400, "ValidationException", "INVALID_CUSTOMER_KEY"):
-            start(ebs, KmsKeyArn=arn)
+            start(ebs, Encrypted=True, KmsKeyArn=arn)
 
 
 def test_a_call_that_tags_snapshots_and_others_tags_all(main: MainServer) -> None:

@@ -288,3 +288,16 @@ def test_a_fault_of_a_region_strikes_in_that_region_only(server: RunningServer) 
     here, there = (server.service.handle("POST", "/snapshots", {}, {}, b'{"VolumeSize": 1}', HOME_ACCOUNT, region)
                    for region in ("us-east-1", "eu-west-1"))  # fmt: skip
     assert (here.status, there.status) == (201, 500)
+
+
+@pytest.mark.parametrize(("action", "key"), [("unencrypted", None), ("other_key", "0ddba11")])
+def test_a_snapshot_can_be_made_to_come_out_with_another_key_or_none(
+    server: RunningServer, action: str, key: str | None
+) -> None:
+    control(server, "POST", "faults", {"operation": "StartSnapshot", "action": action, "times": 1})
+    ebs, ec2 = client(server, "ebs"), client(server, "ec2")
+    wrong, right = (ebs.start_snapshot(VolumeSize=1, Encrypted=True) for _ in range(2))
+    found = ec2.describe_snapshots(SnapshotIds=[wrong["SnapshotId"], right["SnapshotId"]])["Snapshots"]
+    keys = {snapshot["SnapshotId"]: snapshot.get("KmsKeyId") for snapshot in found}
+    assert keys[right["SnapshotId"]] == right["KmsKeyArn"] != keys[wrong["SnapshotId"]] == wrong.get("KmsKeyArn")
+    assert (key or "") in (keys[wrong["SnapshotId"]] or "")

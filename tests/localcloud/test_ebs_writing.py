@@ -6,6 +6,8 @@ Expectations are from botocore's ebs/2019-11-02 model (shapes, bounds, statuses)
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -128,7 +130,7 @@ def test_a_shared_parent_can_be_allowed(server: RunningServer, ebs: Any) -> None
         ({"VolumeSize": 1, "ClientToken": "x" * 65}, "INVALID_PARAMETER_VALUE"),
         ({"VolumeSize": 1, "Tags": [{"Key": str(n), "Value": ""} for n in range(51)]}, "INVALID_TAG"),
         ({"VolumeSize": 1, "Tags": [{"Key": "aws:x", "Value": ""}]}, "INVALID_TAG"),
-        ({"VolumeSize": 1, "KmsKeyArn": "alias/mine"}, "INVALID_CUSTOMER_KEY"),
+        ({"VolumeSize": 1, "Encrypted": True, "KmsKeyArn": "alias/mine"}, "INVALID_CUSTOMER_KEY"),
     ],
 )
 def test_start_refuses_what_is_out_of_bounds(ebs: Any, arguments: dict[str, Any], reason: str) -> None:
@@ -377,3 +379,13 @@ def test_errors_carry_the_models_members(ebs: Any) -> None:
     assert "snap-0123456789abcdef0" in answer["Message"]
     assert answer["ResponseMetadata"]["HTTPHeaders"]["x-amzn-errortype"] == "ResourceNotFoundException"
     assert isinstance(caught.value, ebs.exceptions.ResourceNotFoundException)
+
+
+def test_a_checksum_over_no_block_is_refused_unless_it_is_to_be_taken(server: RunningServer, ebs: Any) -> None:
+    nothing = base64.b64encode(hashlib.sha256(b"").digest()).decode()
+    linear = {"Checksum": nothing, "ChecksumAlgorithm": "SHA256", "ChecksumAggregationMethod": "LINEAR"}
+    snapshot_id = start(ebs)
+    with refused(400, "ValidationException", "INVALID_PARAMETER_VALUE"):
+        ebs.complete_snapshot(SnapshotId=snapshot_id, ChangedBlocksCount=0, **linear)
+    server.service.configure({"checksum_of_nothing": "accept"})
+    assert ebs.complete_snapshot(SnapshotId=snapshot_id, ChangedBlocksCount=0, **linear)["Status"] == "pending"

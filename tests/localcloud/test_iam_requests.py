@@ -156,7 +156,7 @@ def test_a_snapshot_that_is_not_shared_stays_closed_whatever_the_policy_says(ser
 @both_doors
 def test_a_key_is_used_through_ebs_only_by_those_who_may(server: RunningServer, own_door: bool) -> None:
     key = server.client("kms").create_key()["KeyMetadata"]["Arn"]
-    source = snapshot(server, KmsKeyArn=key)
+    source = snapshot(server, Encrypted=True, KmsKeyArn=key)
     through_ebs = {"StringEquals": {"kms:ViaService": f"ec2.{REGION}.amazonaws.com"}}
     elsewhere = {"StringEquals": {"kms:ViaService": "ec2.eu-west-1.amazonaws.com"}}
     grants = {**through_ebs, "Bool": {"kms:GrantIsForAWSResource": "true"}}
@@ -171,9 +171,9 @@ def test_a_key_is_used_through_ebs_only_by_those_who_may(server: RunningServer, 
             read(without, source)
     makes = statement(["kms:GenerateDataKeyWithoutPlaintext", "kms:DescribeKey"], key, Condition=through_ebs)
     with refused("AccessDeniedException", "kms:CreateGrant", key):
-        ebs(makes).start_snapshot(VolumeSize=1, KmsKeyArn=key)
+        ebs(makes).start_snapshot(VolumeSize=1, Encrypted=True, KmsKeyArn=key)
     started = ebs(makes, statement("kms:CreateGrant", key, Condition=grants)).start_snapshot(
-        VolumeSize=1, KmsKeyArn=key
+        VolumeSize=1, Encrypted=True, KmsKeyArn=key
     )
     assert started["KmsKeyArn"] == key
     # The account's own aws/ebs key is for all of the account.
@@ -182,7 +182,7 @@ def test_a_key_is_used_through_ebs_only_by_those_who_may(server: RunningServer, 
 
 def test_a_key_whose_policy_leaves_out_the_account_is_closed(server: RunningServer) -> None:
     key = server.client("kms", account=OTHER).create_key()["KeyMetadata"]["Arn"]
-    source = snapshot(server, account=OTHER, KmsKeyArn=key)
+    source = snapshot(server, account=OTHER, Encrypted=True, KmsKeyArn=key)
     server.client("ec2", account=OTHER).modify_snapshot_attribute(
         SnapshotId=source, Attribute="createVolumePermission", OperationType="add", UserIds=[HOME]
     )

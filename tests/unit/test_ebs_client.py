@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 
 import pytest
 from blockferry.checksums import digest_of, encode
-from blockferry.ebs.client import EbsDirect, NewSnapshot, StaleToken
+from blockferry.ebs.client import EbsDirect, NewSnapshot, StaleToken, StartedSnapshot
 from blockferry.ebs.transport import Answer, TransportError
 from blockferry.errors import ChecksumMismatch, OutOfTime, RequestRefused, RetryLater
 from blockferry.retry import Deadline, RetryPolicy
@@ -220,7 +220,8 @@ def test_another_block_size_is_refused() -> None:
 
 def test_a_start_leaves_out_what_is_not_asked_for_and_always_sets_the_longest_timeout() -> None:
     ebs, transport, _ = make(Answer(201, {}, b'{"SnapshotId": "snap-00000009"}'))
-    assert ebs.start_snapshot(NewSnapshot(8, "token", "text", {"b": "2", "a": "1"})) == "snap-00000009"
+    started = ebs.start_snapshot(NewSnapshot(8, "token", "text", {"b": "2", "a": "1"}))
+    assert started == StartedSnapshot("snap-00000009", None)
     body = transport.requests[0][4]
     assert body is not None
     assert json.loads(body) == {
@@ -230,6 +231,21 @@ def test_a_start_leaves_out_what_is_not_asked_for_and_always_sets_the_longest_ti
         "Tags": [{"Key": "a", "Value": "1"}, {"Key": "b", "Value": "2"}],
         "Timeout": 4320,
     }
+
+
+def test_a_key_is_never_sent_without_encrypted_and_the_key_of_the_answer_is_told() -> None:
+    key = "arn:aws:kms:eu-west-1:111122223333:key/1"
+    answer = json.dumps({"SnapshotId": "snap-00000009", "KmsKeyArn": key}).encode()
+    ebs, transport, _ = make(Answer(201, {}, answer))
+    assert ebs.start_snapshot(NewSnapshot(8, "token", "text", {}, kms_key_arn=key)).kms_key_arn == key
+    body = json.loads(transport.requests[0][4] or b"")
+    assert (body["Encrypted"], body["KmsKeyArn"]) == (True, key)
+
+
+def test_a_completion_without_any_block_carries_no_checksum() -> None:
+    ebs, transport, _ = make(Answer(202, {}, b'{"Status": "pending"}'))
+    ebs.complete_snapshot("snap-00000001", changed_blocks=0, linear_checksum="sum=")
+    assert transport.requests[0][3] == {"x-amz-changedblockscount": "0"}
 
 
 def test_a_completion_carries_count_and_linear_checksum() -> None:

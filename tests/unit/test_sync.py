@@ -123,6 +123,15 @@ def test_a_delta_without_changes_gives_a_clone_of_the_parent(rig: Rig) -> None:
     assert rig.held(receipt["targets"][0]["snapshot_id"]) == rig.held(parent)
     assert (receipt["changed_blocks"], receipt["removed_blocks"]) == (0, 0)
     assert receipt["allocated_blocks"] == len(BEFORE)
+    # EBS was given a count of 0 and no checksum; what was made is proved all the same, and built upon.
+    job_report = rig.workspace.read(receipt["job_id"], "report.md")
+    assert job_report is not None
+    assert b"EBS accepted the count of 0 for every target" in job_report
+    made = receipt["targets"][0]["snapshot_id"]
+    assert rig.facts(made)["tags"]["blockferry:linear-checksum"] == receipt["linear_checksum"]
+    next_night = volume.becomes(AFTER).snapshot()
+    receipt = rig.run("sync", request(snapshot, next_night, made))
+    assert rig.image_of(receipt["targets"][0]["snapshot_id"], size_gib=1) == reads_as(AFTER)
 
 
 def test_a_volume_that_has_grown_gives_a_snapshot_of_its_new_size(rig: Rig) -> None:

@@ -86,7 +86,7 @@ def upload_image(
         encrypted = encrypts is not False if parent is None else parent.encrypted
         blocks, holes = _blocks(source, parent, ebs, encrypted=encrypted)
         new = NewSnapshot(size, secrets.token_hex(32), description, tags or {}, parent_snapshot_id=parent_snapshot_id)
-        snapshot_id = ebs.start_snapshot(new)
+        snapshot_id = ebs.start_snapshot(new).snapshot_id
         try:
             linear = _put(blocks, holes, SnapshotSink(ebs, snapshot_id), size_gib=size, clock=clock)
             ebs.complete_snapshot(snapshot_id, changed_blocks=linear.blocks, linear_checksum=linear.value())

@@ -61,6 +61,7 @@ class EbsConfig:
     shared_parent: Literal["refuse", "allow"] = "refuse"  # [unverified]
     smaller_than_parent: Literal["refuse", "allow"] = "refuse"  # [unverified]
     kms_with_unencrypted_parent: Literal["refuse", "ignore"] = "refuse"  # [unverified]
+    key_without_encrypted: Literal["refuse", "encrypt", "ignore"] = "refuse"  # [unverified] no default encryption
     check_key_on_read: bool = True  # reading needs kms:Decrypt: a disabled key refuses
     missing_copy_source: Literal["error_state", "refuse"] = "error_state"  # [unverified]
     silent_kms_failure: bool = True  # CopySnapshot accepts a bad key and then goes to error
@@ -69,6 +70,7 @@ class EbsConfig:
     complete_mismatch: Literal["error_state", "refuse"] = "error_state"  # [unverified]
     too_many_pending: Literal["concurrent_limit", "service_quota"] = "concurrent_limit"  # [unverified]
     complete_again: Literal["accept", "refuse"] = "accept"  # [unverified] the same arguments once more
+    checksum_of_nothing: Literal["refuse", "accept"] = "refuse"  # [unverified] a checksum over 0 blocks
     conflicting_put: Literal["refuse", "last_wins"] = "refuse"  # [unverified]
     put_progress_shows: bool = True  # [unverified] x-amz-Progress is DescribeSnapshots' Progress
     direct_volume_id: str = "vol-ffffffff"

@@ -1,8 +1,9 @@
 """Whether a new snapshot is encrypted, and with which key.
 
 Source: EBS user guide, "Use encryption with EBS direct APIs" (the table of outcomes) and the StartSnapshot
-reference. The one row whose result cannot be read from the stored renderings (KmsKeyArn with an
-unencrypted parent) is the toggle ``kms_with_unencrypted_parent``.
+reference. Two rows have results that the table does not show for certain, since cells are merged there: KmsKeyArn
+with an unencrypted parent is the toggle ``kms_with_unencrypted_parent``, KmsKeyArn without Encrypted where the account
+does not encrypt by default is ``key_without_encrypted``.
 """
 
 from __future__ import annotations
@@ -48,6 +49,11 @@ def for_new_snapshot(
             raise invalid_parameter("Encryption by default is on: an unencrypted snapshot cannot be created.")
         return UNENCRYPTED
     if kms_key_arn is not None:
+        if encrypted is None and not settings.encryption_by_default:
+            if config.key_without_encrypted == "refuse":
+                raise invalid_parameter("KmsKeyArn cannot be given without Encrypted=true.")
+            if config.key_without_encrypted == "ignore":
+                return UNENCRYPTED
         return Encryption(kms_key_arn=usable_key(kms_key_arn, keys, account=account, region=region))
     if encrypted or settings.encryption_by_default:
         arn = default_key(settings, keys, account=account, region=region)

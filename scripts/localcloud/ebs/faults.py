@@ -7,7 +7,7 @@ a list)::
      "block_index": null,
      "nth": 3 | "every": 5 | "probability": 0.1, "seed": 7, "times": null, "after": 0,   see ``localcloud.faults``
      "action": "error" | "latency" | "close_before" | "close_after" | "short_body" | "flip_request"
-               | "flip_response" | "corrupt_block" | "expired_token",
+               | "flip_response" | "corrupt_block" | "expired_token" | "unencrypted" | "other_key",
      "status": 500, "code": "InternalServerException", "reason": null, "message": null,
      "latency_ms": 0, "bit": 12}
 
@@ -15,7 +15,8 @@ close_before: the connection closes before any work. close_after: the work is do
 (a timeout after success). short_body: the full length is announced, half of the body sent.
 flip_request: one bit of the body changes before the service sees it. flip_response: one bit of the body
 changes on its way to the client, its checksum header does not. corrupt_block: one bit changes on disk
-before the block is served. expired_token: the block or page token is refused.
+before the block is served. expired_token: the block or page token is refused. unencrypted, other_key: the
+snapshot of this StartSnapshot comes out unencrypted, or encrypted with another key than it should be.
 
 The one ValidationException that is worth a retry is ``{"operation": "PutSnapshotBlock", "action": "error",
 "status": 400, "code": "ValidationException", "message": "Failed to read block data"}``; a denied call is
@@ -40,6 +41,8 @@ Act = Literal[
     "flip_response",
     "corrupt_block",
     "expired_token",
+    "unencrypted",
+    "other_key",
 ]
 
 

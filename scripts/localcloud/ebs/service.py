@@ -25,6 +25,7 @@ from localcloud.ebs.events import Events, EventSink, KeptEvents
 from localcloud.ebs.faults import Faults, Rule
 from localcloud.ebs.kms import AnyKey, KeyResolver
 from localcloud.ebs.messages import NOBODY, Request, Response, ebs_error_response
+from localcloud.ebs.model import UNENCRYPTED, Encryption
 from localcloud.ebs.permissions import Permissions
 from localcloud.ebs.reading import Reading
 from localcloud.ebs.registry import Registry
@@ -43,6 +44,12 @@ _ROUTES = (
 )
 
 
+_WRONG = {
+    "unencrypted": UNENCRYPTED,
+    "other_key": Encryption(kms_key_arn="arn:aws:kms:us-east-1:999999999999:key/0ddba11-0000-4000-8000-000000000000"),
+}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Target:
     """What a request is about. ``operation`` is the API's or the EC2 action's name."""
@@ -51,6 +58,8 @@ class _Target:
     ec2: bool
     snapshot_id: str | None = None
     block: str = ""
+    encryption: Encryption | None = None
+    """What a new snapshot gets instead of its own, by a fault."""
 
     @property
     def block_index(self) -> int | None:
@@ -171,6 +180,8 @@ class EbsService:
                 request = replace(request, body=flipped(request.body, rule.bit))
             elif rule.action == "corrupt_block":
                 self._corrupt(request, target, rule)
+            elif rule.action in ("unencrypted", "other_key"):
+                target = replace(target, encryption=_WRONG[rule.action])
         for rule in rules:
             refused = _refusal(rule, target)
             if refused is not None:
@@ -227,7 +238,7 @@ class EbsService:
             case "ListChangedBlocks":
                 return self._reading.list_changed(request, snapshot_id)
             case "StartSnapshot":
-                return self._writing.start(request)
+                return self._writing.start(request, instead=target.encryption)
             case "CompleteSnapshot":
                 return self._writing.complete(request, snapshot_id)
         raise EbsError(

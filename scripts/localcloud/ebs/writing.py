@@ -41,7 +41,8 @@ class Writing:
 
     # -- StartSnapshot -----------------------------------------------------------
 
-    def start(self, request: Request) -> Response:
+    def start(self, request: Request, *, instead: Encryption | None = None) -> Response:
+        """``instead`` is what the new snapshot is encrypted with in place of what it should be: a fault."""
         registry, config = self._registry, self._registry.config
         if config.quotas_enabled and not registry.limits.take(
             ("StartSnapshot", request.account, request.region), config.start_per_account
@@ -67,6 +68,7 @@ class Writing:
             region=request.region,
         )
         self._permissions.check_new_key(request, outcome.kms_key_arn)
+        outcome = instead or outcome
         with registry.lock:
             replay = self._replay(request, token, fingerprint)  # of a request that came at the same time
             if replay is not None:
@@ -228,6 +230,8 @@ class Writing:
         ):
             raise account_throttled("CompleteSnapshot")
         count, checksum = _complete_parameters(request)
+        if count == 0 and checksum is not None and config.checksum_of_nothing == "refuse":
+            raise invalid_parameter("x-amz-Checksum cannot be given for a ChangedBlocksCount of 0.")
         with registry.lock:
             existing = registry.snapshot(snapshot_id, request.region)
             if existing is not None and existing.owner == request.account and existing.sealed_with is not None:

@@ -104,6 +104,14 @@ class NewSnapshot:
     timeout_minutes: int = 4_320
 
 
+@dataclass(frozen=True, slots=True)
+class StartedSnapshot:
+    """What StartSnapshot answers. ``kms_key_arn`` is the key of the new snapshot, ``None`` when EBS names none."""
+
+    snapshot_id: str
+    kms_key_arn: str | None
+
+
 @dataclass
 class RequestCounts:
     """How often each operation was sent and why it was repeated; shared by the threads of a worker.
@@ -232,8 +240,12 @@ class EbsDirect:
             snapshot_is_new=True,
         )
 
-    def start_snapshot(self, new: NewSnapshot) -> str:
-        """Start a snapshot and return its id. The same ``client_token`` and content give the same snapshot."""
+    def start_snapshot(self, new: NewSnapshot) -> StartedSnapshot:
+        """Start a snapshot. The same ``client_token`` and content give the same one.
+
+        A key never goes without ``Encrypted``: what a key alone does depends on the account's default (EBS user guide,
+        encryption outcomes for EBS direct APIs).
+        """
         body: dict[str, Any] = {
             "VolumeSize": new.volume_size_gib,
             "ClientToken": new.client_token,
@@ -245,7 +257,7 @@ class EbsDirect:
         if new.encrypted is not None:
             body["Encrypted"] = new.encrypted
         if new.kms_key_arn is not None:
-            body["KmsKeyArn"] = new.kms_key_arn
+            body |= {"Encrypted": True, "KmsKeyArn": new.kms_key_arn}
         if new.parent_snapshot_id is not None:
             body["ParentSnapshotId"] = new.parent_snapshot_id
         return self._call(
@@ -257,16 +269,17 @@ class EbsDirect:
                 headers={"content-type": "application/json"},
                 body=json.dumps(body).encode(),
             ),
-            lambda answer: str(json.loads(answer.body)["SnapshotId"]),
+            _started,
         )
 
     def complete_snapshot(self, snapshot_id: str, *, changed_blocks: int, linear_checksum: str | None) -> None:
         """Seal a snapshot. EBS refuses it when the number of blocks or the checksum is not what it received.
 
-        Sealing goes on after the answer: the snapshot is ``completed`` only when EC2 says so.
+        Without any block the checksum is left out: AWS does not document what the checksum over nothing is. Sealing
+        goes on after the answer: the snapshot is ``completed`` only when EC2 says so.
         """
         headers = {"x-amz-changedblockscount": str(changed_blocks)}
-        if linear_checksum is not None:
+        if linear_checksum is not None and changed_blocks:
             headers |= {
                 "x-amz-checksum": linear_checksum,
                 "x-amz-checksum-algorithm": "SHA256",
@@ -327,6 +340,11 @@ class EbsDirect:
             if attempts.out_of_time:
                 raise OutOfTime(f"{request}: no time left after {attempts.failed} attempts: {error}") from error
             raise _final(error, attempts=attempts.failed) from error
+
+
+def _started(answer: Answer) -> StartedSnapshot:
+    body = json.loads(answer.body)
+    return StartedSnapshot(str(body["SnapshotId"]), body.get("KmsKeyArn") or None)
 
 
 def _read(read: Callable[[Answer], T], answer: Answer) -> T:

@@ -163,7 +163,7 @@ def report(receipt: dict[str, Any]) -> str:
             for t in receipt["targets"]
         ),
         "",
-        f"LINEAR checksum `{receipt['linear_checksum']}`, accepted by EBS for every target.",
+        _sealed(receipt),
         "",
         f"Took {receipt['duration_seconds']} s. Requests: "
         + ", ".join(f"{count} {name}" for name, count in receipt["requests"].items())
@@ -173,3 +173,9 @@ def report(receipt: dict[str, Any]) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _sealed(receipt: dict[str, Any]) -> str:
+    if all(target["blocks_written"] == 0 for target in receipt["targets"]):
+        return "No block was written: EBS accepted the count of 0 for every target. There is no checksum over nothing."
+    return f"LINEAR checksum `{receipt['linear_checksum']}`, accepted by EBS for every target."

@@ -36,8 +36,8 @@ def start_target(job: Job, number: int, *, aws: Aws, counts: RequestCounts) -> J
         parent_snapshot_id=target.parent_snapshot_id,
     )
     client = aws.ebs(target.identity, counts=counts, policy=START_POLICY)
-    snapshot_id = assuming(lambda: client.start_snapshot(new), f"target in {target.region}")
-    return target.model_copy(update={"snapshot_id": snapshot_id})
+    started = assuming(lambda: client.start_snapshot(new), f"target in {target.region}")
+    return target.model_copy(update={"snapshot_id": started.snapshot_id})
 
 
 def assuming(call: Callable[[], T], what: str) -> T:
