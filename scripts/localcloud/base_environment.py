@@ -16,7 +16,6 @@ def base_environment(
     account_id: str,
     home_region: str,
     data_dir: Path,
-    account_concurrency: int,
     enforced: bool,
 ) -> dict[str, str]:
     """Complete environment of the server: everything that would reach the base from outside is dropped."""
@@ -41,5 +40,5 @@ def base_environment(
         "LOG_LEVEL": "WARNING",
         "LAMBDA_EXECUTOR": "local",
         "LAMBDA_STRICT": "0",
-        "LAMBDA_ACCOUNT_CONCURRENCY": str(account_concurrency),
+        "LAMBDA_ACCOUNT_CONCURRENCY": "0",  # counted in localcloud.compute.concurrency
     }

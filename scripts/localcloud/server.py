@@ -39,8 +39,6 @@ from localcloud.host import ControlError, ControlRequest, HookMissing, Host
 from localcloud.iam.plugin import enforced
 
 DEFAULT_ACCOUNT_ID = "111122223333"
-DEFAULT_ACCOUNT_CONCURRENCY = 64
-"""Concurrent executions per account. AWS gives 1,000; every one of them is a process on this machine."""
 
 PARTS = (
     "localcloud.base_fixes",
@@ -138,7 +136,6 @@ def _server_environment(config: Mapping[str, Any], *, port: int, data_dir: Path,
         home_region=home_region,
         data_dir=data_dir,
         enforced=enforced(config),
-        account_concurrency=int(config.get("lambda", {}).get("account_concurrency", DEFAULT_ACCOUNT_CONCURRENCY)),
     )
     os.environ.clear()
     return environment

@@ -10,21 +10,29 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
+from typing import Any
 
 from tools.machines import PLACEHOLDERS, Definition, State, graphs, states, strings
 
 Rule = Callable[[Definition], list[str]]
 
-# "Handle Lambda service exceptions" in the Step Functions developer guide, and throttling.
+# "Handle Lambda service exceptions" in the Step Functions developer guide.
 LAMBDA_SERVICE_ERRORS = frozenset(
     {
         "Lambda.ServiceException",
         "Lambda.AWSLambdaException",
         "Lambda.SdkClientException",
         "Lambda.ClientExecutionTimeoutException",
-        "Lambda.TooManyRequestsException",
     }
 )
+# What lambda:invoke calls every limit of Lambda's: concurrency of the account and of a function, rate of requests.
+LAMBDA_THROTTLED = "Lambda.TooManyRequestsException"
+CATCH_ALL = frozenset({"States.ALL", "States.TaskFailed"})
+LEAST_PATIENCE_SECONDS = 20 * 3_600
+MOST_PATIENCE_SECONDS = 48 * 3_600  # targets stay pending for 72 hours after their last block
+MOST_EVENTS = 25_000  # of one execution, its redrives included (quotas of Step Functions)
+EVENTS_OF_A_RETRY = 3  # TaskScheduled, TaskStarted, TaskFailed
+EVENTS_OF_THE_REST = 4_000  # transitions of the states, and the quick retries at the start of each visit
 # No linter knows which integrations exist, so a typing error in one would only show in AWS.
 TASK_RESOURCES = frozenset({"arn:aws:states:::lambda:invoke"})
 READER_RESOURCES = frozenset({"arn:aws:states:::s3:getObject", "arn:aws:states:::s3:listObjectsV2"})
@@ -116,8 +124,45 @@ def every_task_retries_lambda_errors(definition: Definition) -> list[str]:
     return found
 
 
+def every_task_waits_for_a_free_place(definition: Definition) -> list[str]:
+    """Where others use up the account's concurrency, a task waits for about a day, and the history has room for it."""
+    found = []
+    machine_seconds = definition.get("TimeoutSeconds", 0)
+    for state in states(definition):
+        if state.type != "Task":
+            continue
+        before: set[str] = set()
+        for retrier in state.retriers():
+            if LAMBDA_THROTTLED in retrier.get("ErrorEquals", ()):
+                if retrier["ErrorEquals"] != [LAMBDA_THROTTLED] or before & CATCH_ALL:
+                    found.append(f"{state.path}: {LAMBDA_THROTTLED} has no retrier of its own")
+                patience, pause = _mean_patience(retrier)
+                if not LEAST_PATIENCE_SECONDS <= patience <= MOST_PATIENCE_SECONDS:
+                    found.append(f"{state.path}: waits {patience / 3_600:.1f} hours for a free place, not about a day")
+                # All its retries in one execution, however often the state is visited: the machine's end bounds them.
+                if EVENTS_OF_A_RETRY * machine_seconds / pause > MOST_EVENTS - EVENTS_OF_THE_REST:
+                    found.append(
+                        f"{state.path}: retries every {pause} seconds until the machine ends overfill a history"
+                    )
+                break
+            before |= set(retrier.get("ErrorEquals", ()))
+        else:
+            found.append(f"{state.path}: {LAMBDA_THROTTLED} is not retried")
+    return found
+
+
+def _mean_patience(retrier: Mapping[str, Any]) -> tuple[float, float]:
+    """Seconds that a retrier with full jitter waits: on an average all together, and at a time in the end."""
+    total, longest = 0.0, max(1.0, float(retrier.get("MaxDelaySeconds", 1)))
+    delay = float(retrier.get("IntervalSeconds", 1))
+    for _ in range(retrier.get("MaxAttempts", 3)):
+        total += min(delay, longest) / 2
+        delay = min(delay * retrier.get("BackoffRate", 2.0), longest)
+    return total, longest / 2
+
+
 def every_retry_is_bounded_and_jittered(definition: Definition) -> list[str]:
-    """Retries of thousands of children neither wait for hours nor come in step."""
+    """Retries of thousands of children are neither far apart nor in step."""
     found = []
     for state in states(definition):
         for number, retrier in enumerate(state.retriers(), start=1):
@@ -253,6 +298,7 @@ RULES: Mapping[str, Rule] = MappingProxyType(
             names_are_sentences,
             every_task_is_known_and_bounded,
             every_task_retries_lambda_errors,
+            every_task_waits_for_a_free_place,
             every_retry_is_bounded_and_jittered,
             every_transition_leads_somewhere,
             every_failure_says_why,

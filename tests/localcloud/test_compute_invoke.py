@@ -20,7 +20,8 @@ from server_probe import RunningServer, running_server
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    with running_server(tmp_path_factory.mktemp("server")) as running:
+    # Room for twelve at once, and for a reservation besides the 100 that an account must keep.
+    with running_server(tmp_path_factory.mktemp("server"), config={"lambda": {"account_concurrency": 120}}) as running:
         yield running
 
 

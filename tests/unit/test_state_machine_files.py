@@ -15,7 +15,7 @@ from blockferry.requests import CopyRequest, FanoutRequest, SyncRequest
 from localcloud.states.validate import validate_definition
 from pydantic import BaseModel, ValidationError
 from tools.environment import repository_root
-from tools.machine_rules import LAMBDA_SERVICE_ERRORS, RULES
+from tools.machine_rules import LAMBDA_SERVICE_ERRORS, LAMBDA_THROTTLED, RULES
 from tools.machines import PLACEHOLDERS, cloudformation_template, machine_files, machine_name, render, states
 
 # The model behind each machine's input. A machine that is not named here fails its tests.
@@ -136,13 +136,21 @@ def task(**changes: Any) -> dict[str, Any]:
         "TimeoutSeconds": 60,
         "Retry": [
             {
+                "ErrorEquals": [LAMBDA_THROTTLED],
+                "IntervalSeconds": 2,
+                "MaxAttempts": 960,
+                "BackoffRate": 2,
+                "MaxDelaySeconds": 180,
+                "JitterStrategy": "FULL",
+            },
+            {
                 "ErrorEquals": sorted(LAMBDA_SERVICE_ERRORS),
                 "IntervalSeconds": 1,
                 "MaxAttempts": 3,
                 "BackoffRate": 2,
                 "MaxDelaySeconds": 10,
                 "JitterStrategy": "FULL",
-            }
+            },
         ],
         **changes,
     }
@@ -263,9 +271,38 @@ BROKEN: list[tuple[str, str, Mutation]] = [
         (
             f"{error} not retried",
             "every_task_retries_lambda_errors",
-            child(lambda s, error=error: s["Retry"][0]["ErrorEquals"].remove(error)),  # type: ignore[misc]
+            child(lambda s, error=error: s["Retry"][1]["ErrorEquals"].remove(error)),  # type: ignore[misc]
         )
         for error in sorted(LAMBDA_SERVICE_ERRORS)
+    ),
+    ("throttling not retried", "every_task_waits_for_a_free_place", child(lambda s: s["Retry"].pop(0))),
+    (
+        "throttling retried like a failure of the service",
+        "every_task_waits_for_a_free_place",
+        child(lambda s: s["Retry"][0]["ErrorEquals"].append("Lambda.ServiceException")),
+    ),
+    (
+        "a retrier of everything before that of throttling",
+        "every_task_waits_for_a_free_place",
+        child(lambda s: s["Retry"].insert(0, {**s["Retry"][1], "ErrorEquals": ["States.TaskFailed"]})),
+    ),
+    (
+        "patience of minutes",
+        "every_task_waits_for_a_free_place",
+        child(lambda s: s["Retry"][0].update(MaxAttempts=8)),
+    ),
+    (
+        "patience beyond the life of pending targets",
+        "every_task_waits_for_a_free_place",
+        child(lambda s: s["Retry"][0].update(MaxAttempts=4_000)),
+    ),
+    (
+        "patience that fills the history",
+        "every_task_waits_for_a_free_place",
+        lambda d: (
+            d.update(TimeoutSeconds=604_800),
+            d["States"]["Plan the work"]["Retry"][0].update(MaxAttempts=2_880, MaxDelaySeconds=60),
+        ),
     ),
     *(
         (

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
+from localcloud.compute.concurrency import Concurrency, account_concurrency, plug_in
 from localcloud.compute.environment import Answer
 from localcloud.compute.faults import REQUEST_KINDS, Faults
 from localcloud.compute.function import Credentials, Function
@@ -30,6 +31,7 @@ MAX_REQUEST_BYTES = {"RequestResponse": 6 * 1024 * 1024, "Event": 1024 * 1024}  
 
 def install(host: Host) -> None:
     settings, faults = _configured(host.part_config("lambda"))
+    concurrency = plug_in(host, limit=account_concurrency(host.part_config("lambda")))
     base = _Base(host)
     packages = PackageStore(host.data_dir / "lambda" / "packages")
     pool = Pool(
@@ -49,7 +51,7 @@ def install(host: Host) -> None:
     )
     host.on_shutdown(pool.close)
     base.plug_in(pool, packages, faults)
-    host.control["lambda"] = _Control(pool, faults)
+    host.control["lambda"] = _Control(pool, faults, concurrency)
 
 
 def account_credentials(function: Function) -> Credentials:
@@ -116,7 +118,6 @@ class _Base:
         write_log = self._host.lookup(LAMBDA, "_emit_lambda_logs")
         invoke = self._host.lookup(LAMBDA, "_invoke")
         delete = self._host.lookup(LAMBDA, "_delete_function")
-        reserved = self._host.lookup(LAMBDA, "_reserved_concurrency")
 
         def write_log_once(*args: Any, log_source: str | None = None, **kwargs: Any) -> None:
             if log_source != LOG_SOURCE:
@@ -135,12 +136,6 @@ class _Base:
                 pool.retire(self._account_id(), self._region(), name)
             return answer
 
-        def reserved_of_function(record: dict[str, Any], config: dict[str, Any]) -> int | None:
-            # A version's record does not hold the reservation, which its function shares with all versions.
-            owner = self._functions.get(config.get("FunctionName")) or record
-            count: int | None = reserved(owner, config)
-            return count
-
         def count_throttle(name: str, duration_ms: float, error: bool, throttle: bool) -> None:
             # The base counts what came in through Invoke only, and a throttle twice; the rest is in "count".
             if throttle and not error:
@@ -150,7 +145,6 @@ class _Base:
         self._host.replace(LAMBDA, "_emit_lambda_logs", write_log_once)
         self._host.replace(LAMBDA, "_invoke", checked_invoke)
         self._host.replace(LAMBDA, "_delete_function", delete_and_retire)
-        self._host.replace(LAMBDA, "_reserved_concurrency", reserved_of_function)
 
     def layer_archives(self, config: Mapping[str, Any]) -> list[bytes]:
         archives = []
@@ -303,15 +297,18 @@ def _result(answer: Answer) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class _Control:
-    """``/_local/lambda/...``: GET workers; POST kill; GET, POST, DELETE faults."""
+    """``/_local/lambda/...``: GET workers, concurrency; POST kill; GET, POST, DELETE faults."""
 
     pool: Pool
     faults: Faults
+    concurrency: Concurrency
 
     def __call__(self, request: ControlRequest) -> Any:
         match request.method, request.path:
             case "GET", "workers":
                 return {"workers": self.pool.workers()}
+            case "GET", "concurrency":
+                return {"limit": self.concurrency.limit, "running": self.concurrency.running()}
             case "POST", "kill":
                 body = request.json()
                 if not isinstance(body.get("function"), str):
