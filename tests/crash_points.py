@@ -25,7 +25,7 @@ import pytest
 import zstandard
 from blockferry.aws_errors import translated
 from blockferry.blocks import BLOCK_SIZE, BlockRange
-from blockferry.snapshots import CHECKSUM_TAG, JOB_TAG
+from blockferry.snapshots import CHECKSUM_TAG, HOLES_TAG, JOB_TAG
 from blockferry.transfer.check import check_targets
 from blockferry.transfer.complete import complete_transfer
 from blockferry.transfer.move import move_range
@@ -101,13 +101,15 @@ def _states(operation: str) -> Mapping[str, Any]:
 
 @dataclass(frozen=True)
 class Scenario:
-    """A job, and what it must come to: the blocks that each target holds, and fields of the receipt."""
+    """A job, and what it must come to: the blocks that each target holds, what its holes are said to stand for, and
+    fields of the receipt."""
 
     operation: str
     request: Mapping[str, Any]
     held: tuple[Mapping[int, str], ...] = ()
     receipt: Mapping[str, Any] = field(default_factory=dict)
     reads: int = 0
+    holes: str = ""
 
 
 @dataclass
@@ -347,7 +349,7 @@ class Proving:
         """A copy to both target regions."""
         request = {"snapshot_id": self.snapshot(BLOCKS), "targets": _targets({}, {}), "options": COPY_OPTIONS}
         counts = _counts(2, allocated=5, changed=5, zero=1, read=5)
-        return Scenario("copy", request, (hashes(BLOCKS),) * 2, counts, reads=5)
+        return Scenario("copy", request, (hashes(BLOCKS),) * 2, counts, reads=5, holes="unknown")
 
     @cached_property
     def _night(self) -> tuple[str, str]:
@@ -375,9 +377,12 @@ class Proving:
         it is compared. ``equal`` false: and one block differs."""
         blocks = {**BEFORE, 99: content(0)} | ({} if equal else {1023: content(33)})
         parent = self.snapshot(blocks, region=RECOVERY)
-        return self._sync([parent], {**ONE_RANGE, "verify_parent": True}, compared=len(blocks))
+        # A hole of the parent may be one of the base's zeros.
+        return self._sync([parent], {**ONE_RANGE, "verify_parent": True}, compared=len(blocks), holes="zeros")
 
-    def _sync(self, parents: list[str], options: Mapping[str, Any], *, compared: int = 0) -> Scenario:
+    def _sync(
+        self, parents: list[str], options: Mapping[str, Any], *, compared: int = 0, holes: str = "noise"
+    ) -> Scenario:
         base, later = self._night
         request = {
             "base_snapshot_id": base,
@@ -387,7 +392,7 @@ class Proving:
         }
         held = tuple({**self.kept[parent], **hashes(DELTA)} for parent in parents)
         counts = _counts(len(parents), allocated=4, changed=3, removed=1, zero=1, read=3, compared=compared)
-        return Scenario("sync", request, held, counts, reads=3)
+        return Scenario("sync", request, held, counts, reads=3, holes=holes)
 
     def fanout(self, codec: str) -> Scenario:
         """A disk image, ``gzip``, ``zstd`` or ``raw``, to both target regions; compressed one block a piece."""
@@ -405,7 +410,7 @@ class Proving:
         request = {"image_uri": f"s3://{IMAGES}/{name}", "targets": _targets({}, {}), "options": ONE_RANGE}
         written = {index: data for index, data in IMAGE.items() if data != content(0)}
         counts = _counts(2, allocated=5, changed=3, zero=2, read=5)
-        return Scenario("fanout", request, (hashes(written),) * 2, counts)
+        return Scenario("fanout", request, (hashes(written),) * 2, counts, holes="zeros")
 
     # -- what jobs leave behind ----------------------------------------------------
 
@@ -455,6 +460,7 @@ class Proving:
             assert facts["region"] == target["region"], where
             assert facts["written_linear_checksum"] == target["linear_checksum"] == receipt["linear_checksum"], where
             assert facts["tags"][CHECKSUM_TAG] == receipt["linear_checksum"], where
+            assert facts["tags"][HOLES_TAG] == target["holes_stand_for"] == scenario.holes, where
             assert target["blocks_written"] == receipt["changed_blocks"] + receipt["removed_blocks"], where
         assert receipt["status"] == "SUCCEEDED", where
         assert {name: receipt[name] for name in scenario.receipt} == scenario.receipt, where

@@ -16,7 +16,7 @@ from typing import Any
 
 import boto3
 import pytest
-from blockferry.blocks import BlockRange
+from blockferry.blocks import BLOCKS_PER_GIB, BlockRange
 from blockferry.sessions import Aws, Identity, new_session
 from blockferry.transfer.check import check_targets
 from blockferry.transfer.complete import complete_transfer
@@ -33,6 +33,12 @@ from moto.backend_index import backend_url_patterns
 HOME, RECOVERY, THIRD = "us-east-1", "eu-west-1", "ap-southeast-2"
 ACCOUNT = "111122223333"
 BUCKET = "blockferry-work-111122223333-us-east-1"
+
+ZEROS = hashlib.sha256(bytes(524_288)).hexdigest()
+"""SHA-256 (hex) of a block of zeros."""
+
+NOISE = "noise"
+"""Stands for the content of a hole of an encrypted snapshot, which equals nothing that anybody wrote."""
 
 _REGIONS = "".join(
     f"<item><regionName>{name}</regionName><regionEndpoint>ec2.{name}.amazonaws.com</regionEndpoint>"
@@ -202,11 +208,17 @@ class Rig:
     def copy(self, request: Mapping[str, Any]) -> dict[str, Any]:
         return self.run("copy", request)
 
+    def reads(self, snapshot_id: str) -> list[str]:
+        """What a volume of the snapshot reads, block by block: SHA-256 (hex), and ``NOISE`` in a hole that does not
+        read as zeros."""
+        facts, held = self.facts(snapshot_id), self.held(snapshot_id)
+        hole = NOISE if facts["encrypted"] else ZEROS
+        return [held.get(index, hole) for index in range(facts["volume_size"] * BLOCKS_PER_GIB)]
+
     def image_of(self, snapshot_id: str, *, size_gib: int) -> dict[int, str]:
         """What a volume of the snapshot reads: index to SHA-256 (hex) of every block that is not all zeros."""
         assert self.facts(snapshot_id)["volume_size"] == size_gib
-        zero = hashlib.sha256(bytes(524_288)).hexdigest()
-        return {index: digest for index, digest in self.held(snapshot_id).items() if digest != zero}
+        return {index: digest for index, digest in self.held(snapshot_id).items() if digest != ZEROS}
 
 
 def put(client: Any, snapshot_id: str, blocks: Mapping[int, bytes]) -> None:

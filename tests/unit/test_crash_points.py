@@ -32,6 +32,7 @@ CALLS: Mapping[str, Table] = {
         "Plan transfer": {
             "ec2.DescribeRegions": 1,
             "ec2.DescribeSnapshots": 1,
+            "ec2.GetEbsEncryptionByDefault": 2,
             "ebs.ListSnapshotBlocks": 1,
             "s3.GetObject": 1,
             "s3.PutObject": 3,
@@ -565,11 +566,27 @@ def test_a_job_that_cannot_find_out_whether_encryption_is_the_default_leaves_not
         # A hole of a snapshot that may be encrypted is not the same as zeros: they are written, then.
         whole = hashes(IMAGE)
         counts = {**scenario.receipt, "changed_blocks": len(whole), "bytes_written": 2 * len(whole) * BLOCK_SIZE}
-        scenario = replace(scenario, held=(whole, whole), receipt=counts)
+        scenario = replace(scenario, held=(whole, whole), receipt=counts, holes="noise")
     execution = proving.execution(scenario)
     proving.wire.clear(lambda call: spoil if call.operation == "GetEbsEncryptionByDefault" else None)
     proving.proved(execution, execution.run(), f"{spoil} at every GetEbsEncryptionByDefault")
     proving.tried(execution, "done without knowing the default")
+
+
+@pytest.mark.parametrize("spoil", [Refusal(403, "UnauthorizedOperation"), Refusal(500, "InternalError")], ids=str)
+def test_a_copy_of_unknown_origin_that_cannot_find_out_whether_encryption_is_the_default_asks_and_starts_nothing(
+    ground: Ground, spoil: Spoil
+) -> None:
+    proving = ground.proving
+    execution = proving.execution(ground.clean("copy").scenario)
+    proving.wire.clear(lambda call: spoil if call.operation == "GetEbsEncryptionByDefault" else None)
+    receipt, failure = proving.redriven(execution)
+    assert receipt is None
+    assert failure is not None
+    assert (failure.step, failure.refused) == ("Plan transfer", True)
+    assert failure.cause.startswith("options.holes: ")
+    proving.abandoned(execution, f"{spoil} at every GetEbsEncryptionByDefault")
+    proving.tried(execution, "asked what holes stand for")
 
 
 def first_calls(clean: Clean, wanted: Callable[[Call], bool]) -> dict[tuple[str, str], Call]:

@@ -175,7 +175,9 @@ def test_a_snapshot_can_be_fanned_out_to_five_targets_from_one_read(rig: Rig) ->
     rig.control("stats/reset", {})
     targets = [{"region": region} for region in REGIONS] + [{"region": HOME, "encrypted": True}]
     targets += [{"region": RECOVERY, "encrypted": True}]
-    receipt = rig.run("fanout", {"snapshot_id": source, "targets": targets, "options": OPTIONS})
+    receipt = rig.run(
+        "fanout", {"snapshot_id": source, "targets": targets, "options": {**OPTIONS, "holes": "preserve"}}
+    )
     assert [rig.held(target["snapshot_id"]) for target in receipt["targets"]] == [hashes(blocks)] * 5
     assert rig.calls()["GetSnapshotBlock"] == receipt["requests"]["GetSnapshotBlock"] == len(blocks)
     assert rig.calls()["PutSnapshotBlock"] == 5 * len(blocks)

@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 from blockferry.errors import InvalidRequest
-from blockferry.holes import HolePolicy
 from blockferry.models import parse, schema
 from blockferry.requests import CopyRequest
 
@@ -30,7 +29,7 @@ def test_everything_but_the_snapshot_and_a_target_has_a_default() -> None:
     assert parsed.source.region is None
     assert parsed.options.max_concurrency == 10
     assert parsed.options.blocks_per_range == 4096
-    assert parsed.options.holes is HolePolicy.PRESERVE
+    assert parsed.options.holes is None
     assert parsed.options.dry_run is False
     assert parsed.targets[0].tags == {}
 

@@ -87,12 +87,14 @@ def test_the_receipt_of_a_sync_names_delta_parents_and_what_was_compared(rig: Ri
 
 def test_a_full_copy_shows_nothing_of_deltas(rig: Rig) -> None:
     snapshot = rig.snapshot(BEFORE)
-    receipt = rig.copy({"snapshot_id": snapshot, "targets": [{"region": RECOVERY, "encrypted": True}]})
+    wanted = {"snapshot_id": snapshot, "targets": [{"region": RECOVERY, "encrypted": True}]}
+    receipt = rig.copy({**wanted, "options": {"holes": "preserve"}})
     shown = rows(receipt_table(receipt))
     made = receipt["targets"][0]["snapshot_id"]
     assert shown["source"] == f"{snapshot} in {HOME}"
     assert shown["target"] == f"{made} in {RECOVERY}, completed, 3 blocks written, 1 GiB, encrypted"
-    assert not {"changed", "removed", "parents"} & shown.keys()
+    assert not {"changed", "removed", "parents", "choice"} & shown.keys()
+    assert shown["holes"].startswith("preserve, as the request says; what they stand for is not known: ")
 
 
 def test_a_compressed_image_is_unknown_before_it_is_unpacked_and_known_afterwards(rig: Rig) -> None:

@@ -117,7 +117,16 @@ def _add_key(command: argparse.ArgumentParser) -> None:
     command.add_argument("--kms-key-arn", help="key of the target; with a single --to only")
 
 
+def _add_holes(command: argparse.ArgumentParser, *policies: HolePolicy) -> None:
+    command.add_argument(
+        "--holes",
+        choices=[policy.value for policy in policies or HolePolicy],
+        help="what to do about holes and zeros (default: no zeros that somebody wrote are lost)",
+    )
+
+
 def _add_copy(command: argparse.ArgumentParser) -> None:
+    _add_holes(command)
     _add_key(command)
     _add_run(command)
 
@@ -136,13 +145,14 @@ def _add_sync(command: argparse.ArgumentParser) -> None:
         default=None,
         help="read base and parents in full and compare them, instead of relying on tags",
     )
+    _add_holes(command, HolePolicy.PRESERVE)
     _add_run(command)
 
 
 def _add_fanout(command: argparse.ArgumentParser) -> None:
     command.add_argument("--size-gib", type=int, help="volume size (default: the image's, rounded up)")
     command.add_argument("--codec", choices=("raw", "gzip", "zstd"), help="compression (default: by the image's name)")
-    command.add_argument("--holes", choices=[policy.value for policy in HolePolicy], help="what to do about zeros")
+    _add_holes(command)
     _add_key(command)
     _add_run(command)
 
@@ -173,7 +183,12 @@ _OPTIONS: Mapping[str, Callable[[argparse.ArgumentParser], None]] = {
 def _copy(options: argparse.Namespace) -> dict[str, Any]:
     if not options.subject or not options.to:
         raise InvalidRequest("name the snapshot and at least one --to REGION, or give --input FILE")
-    return _members(snapshot_id=options.subject, lineage=options.lineage, **_places(options))
+    return _members(
+        snapshot_id=options.subject,
+        lineage=options.lineage,
+        options=_members(holes=options.holes),
+        **_places(options),
+    )
 
 
 def _sync(options: argparse.Namespace) -> dict[str, Any]:
@@ -205,7 +220,7 @@ def _sync(options: argparse.Namespace) -> dict[str, Any]:
         lineage=options.lineage,
         targets=targets,
         source=_members(region=options.source_region),
-        options=_members(verify_parent=options.verify_parent),
+        options=_members(verify_parent=options.verify_parent, holes=options.holes),
     )
 
 

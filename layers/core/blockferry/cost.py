@@ -126,6 +126,14 @@ def request_cost(
     return cost
 
 
+def storage_a_month(regions: Iterable[str], stored_bytes: int) -> float:
+    """Dollars for so many bytes in a standard snapshot in each of the regions, a month."""
+    bill = Bill()
+    for region in regions:
+        bill.add("SnapshotStorage", region, stored_bytes / GIB)
+    return round(bill.usd, 6)
+
+
 class Bill:
     """A sum that remembers which prices it took, and the regions that they were asked for."""
 

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from blockferry.holes import HolePolicy
+from blockferry.holes import HoleMeaning, HolePolicy
 from blockferry.sessions import Identity
 
 
@@ -71,7 +71,8 @@ class JobImage(_Origin):
 
 class JobTarget(_Record):
     """A snapshot that is made; ``snapshot_id`` is empty until it is started. ``parent_snapshot_id`` is what it is made
-    on top of; ``parent_size_gib`` and ``parent_encrypted`` tell of that one."""
+    on top of; ``parent_size_gib`` and ``parent_encrypted`` tell of that one, and ``parent_is_full`` that the comparison
+    with the base has to show that it has no holes."""
 
     region: str
     role_arn: str | None
@@ -84,6 +85,7 @@ class JobTarget(_Record):
     parent_snapshot_id: str | None = None
     parent_size_gib: int = 0
     parent_encrypted: bool = False
+    parent_is_full: bool = False
     snapshot_id: str = ""
 
     @property
@@ -111,6 +113,10 @@ class Job(_Record):
     blocks_per_second: float
     threads: int
     holes: HolePolicy
+    holes_taken_for: HoleMeaning = HoleMeaning.UNKNOWN
+    """What the source's holes were taken to stand for, who decided about them, and why."""
+    holes_decided_by: Literal["request", "default"] = "default"
+    holes_reason: str = "planned by an earlier version"
     verify_parents: bool = False
     """Whether every range of the parents is compared with the base before anything is written on top of them."""
     swept_at: str | None = None

@@ -15,6 +15,7 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    Strict,
     ValidationError,
     WithJsonSchema,
     model_validator,
@@ -142,10 +143,11 @@ class TransferOptions(Model):
         le=65_536,
         description="Blocks of 512 KiB per task; raised where a volume gave over 10,000.",
     )
-    holes: HolePolicy = Field(
-        HolePolicy.PRESERVE,
-        strict=False,
-        description="preserve: the exact allocated set; zero_fill: every block; skip_zero: no blocks of zeros.",
+    holes: Annotated[HolePolicy, Strict(False)] | None = Field(
+        None,
+        description="preserve: what the source holds; zero_fill: every block; skip_zero: no blocks of zeros. Left out, "
+        "no zeros that somebody wrote become a hole that does not read as zeros; where that cannot be known, the job "
+        "asks.",
     )
     dry_run: bool = Field(False, description="Report requests, bytes and cost; start and write nothing.")
 

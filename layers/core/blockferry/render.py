@@ -18,6 +18,30 @@ def source_line(receipt: Mapping[str, Any]) -> str:
     return f"{source['snapshot_id']} in {source['region']}"
 
 
+def holes_line(receipt: Mapping[str, Any]) -> str:
+    """What was done about holes and zeros, and why, in one line."""
+    taken = {
+        "none": "the source has none",
+        "noise": "taken for what nobody wrote",
+        "zeros": "taken for zeros that somebody wrote",
+        "unknown": "what they stand for is not known",
+    }[receipt["holes_taken_for"]]
+    by = "as the request says" if receipt["holes_decided_by"] == "request" else "decided by the job"
+    return f"{receipt['holes']}, {by}; {taken}: {receipt['holes_reason']}"
+
+
+def choice_line(choice: Mapping[str, Any]) -> str:
+    """What one policy for holes would write and cost, in one line."""
+    name = choice["holes"] or "no --holes"
+    if not choice["possible"]:
+        return f"{name}: not possible here"
+    if choice["blocks_written"] is None:
+        return f"{name}: {choice['blocks_written_from']}"
+    text = f"{name}: {choice['blocks_written']} blocks, {usd(choice['usd_once'])} once"
+    text += f" and {usd(choice['usd_a_month'])} a month to keep"
+    return text + (" (chosen)" if choice["chosen"] else "")
+
+
 def receipt_table(receipt: Mapping[str, Any]) -> str:
     """The receipt of a job, or the estimate of a dry run, as aligned rows."""
     rows: list[tuple[str, str]] = [
@@ -30,6 +54,9 @@ def receipt_table(receipt: Mapping[str, Any]) -> str:
         rows.append(("lineage", str(receipt["lineage"]["name"])))
     rows += [("target", _target(target)) for target in receipt["targets"]]
     rows += _counted(receipt)
+    if receipt.get("holes_taken_for"):
+        rows.append(("holes", holes_line(receipt)))
+    rows += [("choice", choice_line(choice)) for choice in receipt.get("holes_choices", ())]
     if "linear_checksum" in receipt:
         rows.append(("checksum", f"{receipt['linear_checksum']} (LINEAR, SHA-256)"))
     if receipt["requests"]:

@@ -138,7 +138,7 @@ class SyncOptions(TransferOptions):
 
     @model_validator(mode="after")
     def _only_the_delta(self) -> Self:
-        if self.holes is not HolePolicy.PRESERVE:
+        if self.holes not in (None, HolePolicy.PRESERVE):
             raise ValueError(
                 f"holes: {self.holes.value} is not possible on top of a parent, whose data would be overwritten or "
                 "show through; leave it out"

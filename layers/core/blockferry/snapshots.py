@@ -26,6 +26,8 @@ PROVED_TAG = "blockferry:proved-snapshot-id"
 """Set together when EBS was given count and checksum: a completed snapshot that carries both is what its job proved.
 The second names the snapshot itself, since tags travel: restored volumes and their next snapshots may inherit them."""
 
+HOLES_TAG = "blockferry:holes"
+"""What the snapshot's holes stand for, a ``HoleMeaning``. Set when it is started."""
 
 FILTER_VALUES = 200
 """Values that a filter of DescribeSnapshots takes at most (EC2 API reference, filters)."""
@@ -54,7 +56,18 @@ class SnapshotFacts:
     def proved(self) -> bool:
         """Whether the tags say that a job made this very snapshot and proved it; it must be completed, too."""
         has_all = {JOB_TAG, CHECKSUM_TAG} <= self.tags.keys()
-        return has_all and self.tags.get(PROVED_TAG) == self.snapshot_id
+        return has_all and self.names_itself
+
+    @property
+    def names_itself(self) -> bool:
+        """Whether its tags were set on this very snapshot, once EBS was given its checksum."""
+        return self.tags.get(PROVED_TAG) == self.snapshot_id
+
+
+def has_volume(volume_id: str) -> bool:
+    """Whether the id is that of a volume: copies and direct uploads carry a made-up one, vol-ffffffff (EBS user guide,
+    copy a snapshot)."""
+    return volume_id.startswith("vol-") and not volume_id.startswith("vol-ffff")
 
 
 def describe(

@@ -33,6 +33,7 @@ from localcloud.ebs.blockstore import BLOCK_SIZE
 from localcloud.ebs.faults import Rule
 from localcloud.ebs.messages import Request, Response, json_response
 from localcloud.ebs.model import UNENCRYPTED, Encryption, Snapshot, Volume
+from localcloud.ebs.noise import hole
 from localcloud.ebs.patterns import fill
 
 if TYPE_CHECKING:
@@ -287,12 +288,14 @@ def _trim_volume_block(service: EbsService, request: Request, volume_id: str, in
 
 
 def _read_volume_block(service: EbsService, request: Request, volume_id: str, index_text: str) -> Response:
-    """The block's data; zeros where the volume has none."""
+    """The block's data; where the volume has none, zeros, or noise if it was made encrypted of a snapshot."""
     with service.registry.lock:
         volume = _volume(service, volume_id)
-        slot = volume.blocks.get(_block_of(volume, index_text))
+        index = _block_of(volume, index_text)
+        slot = volume.blocks.get(index)
         if slot is None:
-            return Response(200, {"Content-Type": "application/octet-stream"}, bytes(BLOCK_SIZE))
+            data = hole(volume.encryption if volume.snapshot_id else UNENCRYPTED, index)
+            return Response(200, {"Content-Type": "application/octet-stream"}, data)
         service.store.retain(slot)
     try:
         return Response(200, {"Content-Type": "application/octet-stream"}, service.store.read(slot))

@@ -12,7 +12,7 @@ from blockferry.errors import InvalidRequest
 from blockferry.inspection.choice import KeyManager
 from blockferry.inspection.count import Pair
 from blockferry.sessions import Aws, Identity
-from blockferry.snapshots import SnapshotFacts
+from blockferry.snapshots import SnapshotFacts, has_volume
 from blockferry.transfer import examine
 
 if TYPE_CHECKING:
@@ -56,11 +56,6 @@ def key_manager(aws: Aws, identity: Identity, facts: SnapshotFacts) -> KeyManage
     except (ClientError, BotoCoreError):
         return None
     return found if found in ("AWS", "CUSTOMER") else None
-
-
-def has_volume(volume_id: str) -> bool:
-    """Whether the id is that of a volume: copies carry an arbitrary one (EBS user guide, copy a snapshot)."""
-    return volume_id.startswith("vol-") and not volume_id.startswith("vol-ffff")
 
 
 def left_out(ec2: EC2Client, volume_id: str, chain: Sequence[str]) -> list[str] | None:

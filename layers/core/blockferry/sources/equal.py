@@ -10,16 +10,22 @@ from dataclasses import dataclass
 from blockferry.blocks import BlockRange
 from blockferry.checksums import ZERO_BLOCK, ZERO_DIGEST
 from blockferry.errors import ParentDiffers
+from blockferry.holes import FULL_COPY
 from blockferry.ports import Block, BlockRef, BlockSource
+
+NO_SIDE = -1
+"""Of an index that is looked at whoever holds it."""
 
 
 @dataclass(frozen=True)
 class Clone:
-    """What is held against the base. A hole of an encrypted snapshot does not read as zeros."""
+    """What is held against the base. A hole of an encrypted snapshot does not read as zeros: below ``full_to`` the
+    clone may not even have one where the base has one, too, and reads as zeros."""
 
     name: str
     source: BlockSource
     encrypted: bool
+    full_to: int = 0
 
 
 class EqualSnapshots:
@@ -37,9 +43,13 @@ class EqualSnapshots:
         self._refs: dict[int, dict[int, BlockRef]] = {}
 
     def blocks(self, within: BlockRange) -> Iterator[BlockRef]:
-        """Every index that one of them holds in ``within``, ascending."""
+        """Every index that one of them holds, or should hold, in ``within``, ascending."""
         sides = [self._base, *(clone.source for clone in self._clones)]
-        merged = heapq.merge(*(_numbered(side, n, within) for n, side in enumerate(sides)), key=lambda r: r[0].index)
+        listed = [_numbered(side, n, within) for n, side in enumerate(sides)]
+        due = within.before(max((clone.full_to for clone in self._clones), default=0))
+        if due is not None:
+            listed.append((BlockRef(index), NO_SIDE) for index in range(due.first, due.stop))
+        merged = heapq.merge(*listed, key=lambda r: r[0].index)
         held: dict[int, BlockRef] = {}
         index = -1
         for ref, side in merged:
@@ -58,6 +68,11 @@ class EqualSnapshots:
         base = self._base.read(refs[0]).digest if 0 in refs else None
         for number, clone in enumerate(self._clones):
             theirs = clone.source.read(refs[number + 1]).digest if number + 1 in refs else None
+            if theirs is None and ref.index < clone.full_to:
+                raise ParentDiffers(
+                    f"{clone.name} does not read as {self._base_name}: block {ref.index} is not allocated there, and "
+                    f"does not read as zeros in an encrypted snapshot. Zeros may be relied on there: {FULL_COPY}"
+                )
             if not _equal(base, theirs, encrypted=clone.encrypted):
                 raise ParentDiffers(
                     f"{clone.name} is not equal to {self._base_name}: block {ref.index} is {_told(theirs)} there and "

@@ -3,31 +3,36 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from blockferry.blocks import BLOCK_SIZE, split
-from blockferry.cost import request_cost
+from blockferry.cost import request_cost, storage_a_month
 from blockferry.ebs.client import MAX_PAGE, EbsDirect, RequestCounts
-from blockferry.holes import HolePolicy
+from blockferry.holes import HoleDecision, HolePolicy
 from blockferry.images.unpack import CHUNK_BLOCKS
-from blockferry.jobs import Job, JobImage
+from blockferry.jobs import Job, JobImage, JobSnapshot
 from blockferry.pacing import Pace
+from blockferry.render import choice_line
 from blockferry.retry import Clock
 from blockferry.sessions import Aws, Identity
 from blockferry.sources.s3_image import BLOCKS_PER_READ
 from blockferry.transfer.receipt import source_facts, transferred
 from blockferry.transfer.sources import image_blocks, list_again
 
+UNPACKED_FIRST = "unknown until the image is unpacked"
+
 LISTS_PER_SECOND = 40.0
 """Of the account's 50: a dry run asks one list at a time, and only for as long as it takes."""
 
 
-def estimate(job: Job, *, aws: Aws) -> dict[str, Any]:
+def estimate(job: Job, possible: Sequence[HolePolicy], *, aws: Aws) -> dict[str, Any]:
     """The outcome of a dry run: the members of a receipt that can be known before. Nothing is started or written.
 
-    Of an image that is compressed nothing is known before it is unpacked: counts are ``None`` then. What an image has
-    of zeros is not known either, so its writes are an upper bound.
+    ``possible`` are the policies for holes that the operator may choose. Of an image that is compressed nothing is
+    known before it is unpacked: counts are ``None`` then. What an image has of zeros is not known either, so its writes
+    are an upper bound.
     """
     known: dict[str, Any] = {
         "job_id": job.job_id,
@@ -38,6 +43,10 @@ def estimate(job: Job, *, aws: Aws) -> dict[str, Any]:
             {"region": t.region, "parent_snapshot_id": t.parent_snapshot_id, "volume_size_gib": t.size_gib or None}
             for t in job.targets
         ],
+        "holes": job.holes.value,
+        "holes_taken_for": job.holes_taken_for.value,
+        "holes_decided_by": job.holes_decided_by,
+        "holes_reason": job.holes_reason,
     }
     if job.total_blocks == 0:
         unknown = ("allocated_blocks", "changed_blocks", "removed_blocks", "bytes_read", "bytes_written")
@@ -45,13 +54,14 @@ def estimate(job: Job, *, aws: Aws) -> dict[str, Any]:
             known
             | dict.fromkeys((*unknown, "seconds_at_quota"))
             | {
-                "allocated_blocks_from": "unknown until the image is unpacked",
+                "allocated_blocks_from": UNPACKED_FIRST,
+                "holes_choices": _choices(job, None, possible),
                 "requests": {},
                 "cost_usd": request_cost({}),
             }
         )
     found = _counted(job, aws)
-    written = job.total_blocks if job.holes is HolePolicy.ZERO_FILL else found.read + found.removed
+    written = found.written(job, job.holes)
     requests = _requests(job, read=found.read, written=written)
     rate = job.blocks_per_second * job.max_concurrency
     return known | {
@@ -66,6 +76,47 @@ def estimate(job: Job, *, aws: Aws) -> dict[str, Any]:
         "cost_usd": request_cost(
             requests, region=job.source.region, transfer=transferred(job, read=found.read, written=written)
         ),
+        "holes_choices": _choices(job, found, possible),
+    }
+
+
+def question(job: Job, decision: HoleDecision, *, aws: Aws) -> str:
+    """What an operator is asked who alone can know what the holes of the source stand for, with the prices."""
+    found = _counted(job, aws)
+    price = {each["holes"]: choice_line(each | {"chosen": False}) for each in _choices(job, found, decision.possible)}
+    return (
+        f"options.holes: {decision.reason}. A target is or may be encrypted, and a hole reads as noise there, not as "
+        "zeros, so this has to be decided (on the command line with --holes); nothing was started:\n"
+        f"- {price['preserve']}; right if nobody relies on zeros where the source has holes\n"
+        f"- {price['zero_fill']}; right in any case"
+    )
+
+
+def _choices(job: Job, found: _Counted | None, possible: Sequence[HolePolicy]) -> list[dict[str, Any]]:
+    """What each policy for holes would write and cost, once and a month; ``None`` where that cannot be known."""
+    delta = isinstance(job.source, JobSnapshot) and job.source.base is not None
+    return [
+        _choice(job, found, policy, possible=policy in possible)
+        for policy in ((HolePolicy.PRESERVE,) if delta else HolePolicy)
+    ]
+
+
+def _choice(job: Job, found: _Counted | None, policy: HolePolicy, *, possible: bool) -> dict[str, Any]:
+    choice: dict[str, Any] = {"holes": policy.value, "possible": possible, "chosen": policy is job.holes}
+    if found is None or policy is HolePolicy.SKIP_ZERO:
+        told = UNPACKED_FIRST if found is None else "unknown until the blocks are read: those of zeros are not counted"
+        return choice | {"blocks_written": None, "blocks_written_from": told, "usd_once": None, "usd_a_month": None}
+    written = found.written(job, policy)
+    once = request_cost(
+        _requests(job, read=found.read, written=written),
+        region=job.source.region,
+        transfer=transferred(job, read=found.read, written=written),
+    )
+    return choice | {
+        "blocks_written": written,
+        "blocks_written_from": found.basis if policy is HolePolicy.PRESERVE else "size of the volume",
+        "usd_once": once["total"],
+        "usd_a_month": storage_a_month([target.region for target in job.targets], written * BLOCK_SIZE),
     }
 
 
@@ -77,6 +128,10 @@ class _Counted:
     read: int
     removed: int
     basis: str
+
+    def written(self, job: Job, policy: HolePolicy) -> int:
+        """Blocks to each target; at most, where zeros are left out."""
+        return job.total_blocks if policy is HolePolicy.ZERO_FILL else self.read + self.removed
 
 
 def _counted(job: Job, aws: Aws) -> _Counted:

@@ -9,6 +9,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from blockferry import snapshots
 from blockferry.ebs.client import EbsDirect, EbsError
 from blockferry.errors import InvalidRequest, RequestRefused
+from blockferry.holes import HoleMeaning
 from blockferry.jobs import JobSnapshot, JobTarget
 from blockferry.models import CONTROL_PREFIX, MAX_TAGS, Source, Target
 from blockferry.requests import SyncTarget
@@ -103,36 +104,34 @@ def job_snapshot(facts: SnapshotFacts, identity: Identity, lineage: str | None) 
     )
 
 
-def snapshot_tags(source: JobSnapshot, job_id: str) -> dict[str, str]:
-    """The tags by which a copy of a snapshot is found again."""
+def snapshot_tags(source: JobSnapshot, job_id: str, left: HoleMeaning) -> dict[str, str]:
+    """The tags by which a copy of a snapshot is found again, and what its holes stand for."""
     return {
         snapshots.JOB_TAG: job_id,
         snapshots.SOURCE_TAG: source.snapshot_id,
         snapshots.SOURCE_REGION_TAG: source.region,
         snapshots.LINEAGE_TAG: source.lineage,
+        snapshots.HOLES_TAG: left.value,
     }
 
 
 def full_target(
     target: Target,
     *,
+    encrypted: bool | None,
     own_tags: Mapping[str, str],
     size_gib: int,
     source_tags: Mapping[str, str],
     source_description: str,
-    source_encrypted: bool,
 ) -> JobTarget:
-    """A target that gets everything."""
-    encrypted = target.encrypted
-    if encrypted is None and target.kms_key_arn is None and source_encrypted:
-        # The account's default may be no encryption: a copy is never less protected unless it is asked for.
-        encrypted = True
+    """A target that gets everything. ``encrypted`` is what ``will_be_encrypted`` has found."""
     return JobTarget(
         region=target.region,
         role_arn=target.role_arn,
         external_id=target.external_id,
         kms_key_arn=target.kms_key_arn,
-        encrypted=encrypted,
+        # What was decided about holes rests on it: it is asked for, and not left to a default that may change.
+        encrypted=target.encrypted if target.kms_key_arn is not None else encrypted,
         description=source_description if target.description is None else target.description,
         tags=all_tags(source_tags, target.tags, own_tags, region=target.region),
         size_gib=size_gib,
@@ -155,9 +154,11 @@ def all_tags(
     return tags
 
 
-def will_be_encrypted(target: Target, aws: Aws) -> bool:
-    """Whether the target will be encrypted, the account's default included; true where that cannot be found out."""
+def will_be_encrypted(target: Target, *, source_encrypted: bool, aws: Aws) -> bool | None:
+    """Whether the target will be encrypted, the account's default included; ``None`` where that cannot be found out."""
     if target.encrypted is not None or target.kms_key_arn is not None:
         return target.encrypted is not False
-    ec2 = aws.ec2(target_identity(target))
-    return snapshots.encrypted_by_default(ec2) is not False
+    if source_encrypted:
+        # The account's default may be no encryption: a copy is never less protected unless it is asked for.
+        return True
+    return snapshots.encrypted_by_default(aws.ec2(target_identity(target)))

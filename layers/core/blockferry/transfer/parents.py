@@ -13,6 +13,7 @@ from datetime import datetime
 from blockferry import snapshots
 from blockferry.ebs.client import EbsDirect, RequestCounts
 from blockferry.errors import InvalidRequest
+from blockferry.holes import HoleDecision
 from blockferry.jobs import BaseSnapshot, JobSnapshot, JobTarget
 from blockferry.requests import SyncRequest, SyncTarget
 from blockferry.sessions import Aws
@@ -25,6 +26,7 @@ from blockferry.transfer.examine import (
     snapshot_tags,
     target_identity,
 )
+from blockferry.transfer.meaning import on_parent
 from blockferry.transfer.targets import assuming
 
 MOST_CANDIDATES = 25
@@ -32,7 +34,7 @@ MOST_CANDIDATES = 25
 direct uploads, can be of several lineages at all."""
 
 
-def delta_base(request: SyncRequest, source: JobSnapshot, *, aws: Aws, ebs: EbsDirect) -> BaseSnapshot:
+def delta_base(request: SyncRequest, source: JobSnapshot, *, aws: Aws, ebs: EbsDirect) -> SnapshotFacts:
     """The base that the request names, checked. Raises ``InvalidRequest`` when no delta can start there."""
     facts = readable_snapshot(aws, source.identity, request.base_snapshot_id or "")
     name = f"base_snapshot_id {facts.snapshot_id}"
@@ -51,7 +53,7 @@ def delta_base(request: SyncRequest, source: JobSnapshot, *, aws: Aws, ebs: EbsD
             f"{name} and {source.snapshot_id} in {source.region} are not of one volume (UNRELATED_SNAPSHOTS): there is "
             "no delta between them. A copy that EC2 has encrypted with another key begins a new lineage, too"
         )
-    return _base(facts)
+    return facts
 
 
 def parent_facts(target: SyncTarget, number: int, *, aws: Aws) -> SnapshotFacts:
@@ -75,7 +77,7 @@ def parent_facts(target: SyncTarget, number: int, *, aws: Aws) -> SnapshotFacts:
 
 def follow(
     request: SyncRequest, source: JobSnapshot, *, aws: Aws, ebs: EbsDirect
-) -> tuple[BaseSnapshot, list[SnapshotFacts]]:
+) -> tuple[SnapshotFacts, list[SnapshotFacts]]:
     """The newest earlier snapshot of which every target has a proven copy, and those copies, one for each target.
 
     Raises ``InvalidRequest`` when there is none, saying what each target has.
@@ -91,7 +93,7 @@ def follow(
     alive.sort(key=lambda facts: (facts.start_time, facts.snapshot_id), reverse=True)
     for facts in alive[:MOST_CANDIDATES]:
         if facts.size_gib <= source.size_gib and related(ebs, facts.snapshot_id, source.snapshot_id):
-            return _base(facts), [found[facts.snapshot_id] for found in copies]
+            return facts, [found[facts.snapshot_id] for found in copies]
     lines = [
         f"- targets[{number}] in {target.region}: "
         + (f"copies of {', '.join(sorted(found))}" if found else "no proven copy of this lineage")
@@ -121,15 +123,17 @@ def parented_target(
     number: int,
     *,
     parent: SnapshotFacts,
-    base: BaseSnapshot,
+    base: SnapshotFacts,
     source: JobSnapshot,
     source_facts: SnapshotFacts,
     job_id: str,
     own_account: str,
     verify: bool,
+    holes: HoleDecision,
     aws: Aws,
 ) -> JobTarget:
-    """A target on top of its parent. Raises ``InvalidRequest`` when the parent cannot serve, or is not proved to."""
+    """A target on top of its parent. Raises ``InvalidRequest`` when the parent cannot serve, is not proved to, or has
+    holes that may not read as those of the base."""
     name = f"targets[{number}].parent_snapshot_id {parent.snapshot_id} in {target.region}"
     account = target.role_arn.split(":")[4] if target.role_arn else own_account
     if parent.owner_id != account:
@@ -146,7 +150,8 @@ def parented_target(
             "of it"
         )
     itself = parent.snapshot_id == base.snapshot_id and target.region == source.region
-    if not (verify or itself or _proved_copy_of(parent, base, source)):
+    clone = itself or _proved_copy_of(parent, base, source)
+    if not (verify or clone):
         raise InvalidRequest(
             f"{name} is not shown to equal the base {base.snapshot_id}: {_doubt(parent, base, source)}. Name a copy "
             "that a job of this deployment made of it, or set options.verify_parent to true, which reads and compares "
@@ -164,7 +169,8 @@ def parented_target(
             "snapshot on top of an unencrypted parent. Make an encrypted full copy with the operation copy, and sync "
             "on top of that one from then on"
         )
-    own = snapshot_tags(source, job_id) | {
+    read = on_parent(parent, snapshot=source_facts, delta=holes, clone=clone, verify=verify, name=name)
+    own = snapshot_tags(source, job_id, read.left) | {
         snapshots.BASE_TAG: base.snapshot_id,
         snapshots.PARENT_TAG: parent.snapshot_id,
     }
@@ -180,10 +186,11 @@ def parented_target(
         parent_snapshot_id=parent.snapshot_id,
         parent_size_gib=parent.size_gib,
         parent_encrypted=parent.encrypted,
+        parent_is_full=read.full,
     )
 
 
-def _proved_copy_of(parent: SnapshotFacts, base: BaseSnapshot, source: JobSnapshot) -> bool:
+def _proved_copy_of(parent: SnapshotFacts, base: SnapshotFacts, source: JobSnapshot) -> bool:
     tags = parent.tags
     return (
         tags.get(snapshots.SOURCE_TAG) == base.snapshot_id
@@ -192,7 +199,7 @@ def _proved_copy_of(parent: SnapshotFacts, base: BaseSnapshot, source: JobSnapsh
     )
 
 
-def _doubt(parent: SnapshotFacts, base: BaseSnapshot, source: JobSnapshot) -> str:
+def _doubt(parent: SnapshotFacts, base: SnapshotFacts, source: JobSnapshot) -> str:
     made_of = parent.tags.get(snapshots.SOURCE_TAG)
     if made_of is None:
         return f"it has no tag {snapshots.SOURCE_TAG}"
@@ -207,13 +214,14 @@ def _doubt(parent: SnapshotFacts, base: BaseSnapshot, source: JobSnapshot) -> st
     )
 
 
-def _base(facts: SnapshotFacts) -> BaseSnapshot:
+def base_snapshot(facts: SnapshotFacts) -> BaseSnapshot:
+    """The record of the base."""
     return BaseSnapshot(snapshot_id=facts.snapshot_id, size_gib=facts.size_gib, start_time=facts.start_time.isoformat())
 
 
 def parents_of(
     request: SyncRequest, source: JobSnapshot, *, aws: Aws, ebs: EbsDirect
-) -> tuple[BaseSnapshot, Sequence[SnapshotFacts]]:
+) -> tuple[SnapshotFacts, Sequence[SnapshotFacts]]:
     """The base and the parent of each target, named or found."""
     if request.follow:
         return follow(request, source, aws=aws, ebs=ebs)

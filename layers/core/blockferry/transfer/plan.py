@@ -17,9 +17,10 @@ from blockferry import snapshots
 from blockferry.blocks import blocks_per_range, split
 from blockferry.ebs.client import RequestCounts
 from blockferry.errors import InvalidRequest, RequestRefused, RetryLater
+from blockferry.holes import HolePolicy
 from blockferry.jobs import Job, JobTarget
 from blockferry.sessions import Aws
-from blockferry.transfer.estimate import estimate
+from blockferry.transfer.estimate import estimate, question
 from blockferry.transfer.steps import refuse_swept
 from blockferry.transfer.subject import Subject, subject_of
 from blockferry.transfer.targets import start_target
@@ -57,7 +58,7 @@ def plan_transfer(event: PlanInput, *, aws: Aws, workspace: Workspace) -> dict[s
     """
     counts = RequestCounts()
     earlier = _earlier(event, workspace)
-    dry_run = False
+    dry_run, possible = False, tuple(HolePolicy)
     if earlier is not None and earlier.total_blocks:
         # What was found then holds: a base or parent that is looked for again might be another one by now.
         job = earlier
@@ -71,7 +72,9 @@ def plan_transfer(event: PlanInput, *, aws: Aws, workspace: Workspace) -> dict[s
             workspace=workspace,
             counts=counts,
         )
-        job, dry_run = _job(event, subject), subject.options.dry_run
+        job, dry_run, possible = _job(event, subject), subject.options.dry_run, subject.holes.possible
+        if subject.holes.policy is None:
+            raise InvalidRequest(question(job, subject.holes, aws=aws))
     pointer: dict[str, Any] = {
         "job_id": job.job_id,
         "bucket": workspace.bucket,
@@ -83,7 +86,7 @@ def plan_transfer(event: PlanInput, *, aws: Aws, workspace: Workspace) -> dict[s
         "estimate": None,
     }
     if dry_run:
-        pointer["estimate"] = estimate(job, aws=aws)
+        pointer["estimate"] = estimate(job, possible, aws=aws)
         return pointer
     # The record comes first: whatever is started after it can be found again by the sweeper.
     workspace.save_job(job)
@@ -132,7 +135,10 @@ def _job(event: PlanInput, subject: Subject) -> Job:
         max_concurrency=workers,
         blocks_per_second=share,
         threads=_threads(share, len(subject.targets)),
-        holes=subject.holes,
+        holes=subject.holes.policy or HolePolicy.PRESERVE,
+        holes_taken_for=subject.holes.taken_for,
+        holes_decided_by=subject.holes.by,
+        holes_reason=subject.holes.reason,
         verify_parents=subject.verify_parents,
     )
 

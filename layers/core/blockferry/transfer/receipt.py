@@ -13,7 +13,7 @@ from blockferry.cost import request_cost
 from blockferry.errors import IncompleteTransfer, TargetFailed
 from blockferry.images.unpack import drop_unpacked
 from blockferry.jobs import Job, JobImage, JobSnapshot, JobTarget, Proof
-from blockferry.render import source_line
+from blockferry.render import holes_line, source_line
 from blockferry.sessions import Aws
 from blockferry.transfer.steps import recorded_job
 from blockferry.workspace import Workspace
@@ -57,6 +57,9 @@ def write_receipt(*, job_id: str, aws: Aws, workspace: Workspace, now: datetime 
         "bytes_read": proof.blocks_read * BLOCK_SIZE,
         "bytes_written": proof.blocks_written * BLOCK_SIZE * len(targets),
         "holes": job.holes.value,
+        "holes_taken_for": job.holes_taken_for.value,
+        "holes_decided_by": job.holes_decided_by,
+        "holes_reason": job.holes_reason,
         "linear_checksum": proof.linear_checksum,
         "duration_seconds": round((ended - datetime.fromisoformat(job.started_at)).total_seconds(), 3),
         "requests": dict(sorted(requests.items())),
@@ -143,6 +146,7 @@ def _confirmed(target: JobTarget, job: Job, proof: Proof, aws: Aws) -> dict[str,
         "owner_id": facts.owner_id,
         "encrypted": facts.encrypted,
         "kms_key_arn": facts.kms_key_id,
+        "holes_stand_for": target.tags.get(snapshots.HOLES_TAG),
         "blocks_written": proof.blocks_written,
         "zero_blocks": proof.zero_blocks if job.holes.value != "skip_zero" else 0,
         "linear_checksum": proof.linear_checksum,
@@ -162,6 +166,8 @@ def report(receipt: dict[str, Any]) -> str:
             f"| {t['snapshot_id']} | {t['region']} | {t['state']} | {t['blocks_written']} | {t['encrypted']} |"
             for t in receipt["targets"]
         ),
+        "",
+        f"Holes: {holes_line(receipt)}.",
         "",
         _sealed(receipt),
         "",

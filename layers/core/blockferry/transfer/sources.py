@@ -66,13 +66,11 @@ def parents_beside_base(job: Job, targets: Sequence[int], *, ebs_for: EbsFor) ->
     clones = []
     for number in targets:
         target = job.targets[number]
-        parent = SnapshotSource(
-            ebs_for(target.identity),
-            target.parent_snapshot_id or "",
-            total_blocks=blocks_of_volume(target.parent_size_gib),
-        )
         name = f"targets[{number}].parent_snapshot_id {target.parent_snapshot_id} in {target.region}"
-        clones.append(Clone(name, parent, target.parent_encrypted))
+        blocks = blocks_of_volume(target.parent_size_gib)
+        parent = SnapshotSource(ebs_for(target.identity), target.parent_snapshot_id or "", total_blocks=blocks)
+        full_to = blocks if target.parent_is_full else 0
+        clones.append(Clone(name, parent, target.parent_encrypted, full_to))
     return EqualSnapshots(f"base {source.base.snapshot_id}", base, clones)
 
 

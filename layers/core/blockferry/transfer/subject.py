@@ -10,7 +10,7 @@ from blockferry import snapshots
 from blockferry.blocks import BLOCK_SIZE, BLOCKS_PER_GIB, MAX_VOLUME_GIB, blocks_of_volume
 from blockferry.ebs.client import EbsDirect, RequestCounts
 from blockferry.errors import InvalidRequest
-from blockferry.holes import HolePolicy
+from blockferry.holes import HoleDecision, HolePolicy
 from blockferry.images.address import examine
 from blockferry.images.unpack import unpacked
 from blockferry.jobs import JobImage, JobSnapshot, JobTarget
@@ -27,7 +27,9 @@ from blockferry.transfer.examine import (
     source_identity,
     will_be_encrypted,
 )
-from blockferry.transfer.parents import parented_target, parents_of
+from blockferry.transfer.meaning import for_delta, for_image, for_snapshot
+from blockferry.transfer.parents import base_snapshot, parented_target, parents_of
+from blockferry.transfer.sources import image_blocks
 from blockferry.workspace import Workspace
 
 LONGEST_TAG_VALUE = 255
@@ -39,13 +41,13 @@ _REQUESTS: Mapping[str, type[Request]] = {"copy": CopyRequest, "sync": SyncReque
 
 @dataclass(frozen=True)
 class Subject:
-    """A source, the targets, and how to treat holes. ``total_blocks`` is 0 for an image that has to be unpacked first;
-    its targets have no size yet."""
+    """A source, the targets, and what to do about holes. ``total_blocks`` is 0 for an image that has to be unpacked
+    first; its targets have no size yet."""
 
     source: JobSnapshot | JobImage
     targets: tuple[JobTarget, ...]
     total_blocks: int
-    holes: HolePolicy
+    holes: HoleDecision
     options: TransferOptions
     verify_parents: bool = False
 
@@ -89,24 +91,26 @@ def _snapshot(
     facts = readable_snapshot(aws, identity, snapshot_id)
     refuse_no_access(ebs, snapshot_id)
     source = job_snapshot(facts, identity, request.lineage)
+    encrypted = _encrypted(request.targets, source_encrypted=facts.encrypted, aws=aws)
     if request.options.holes is HolePolicy.SKIP_ZERO:
         if facts.encrypted:
             raise InvalidRequest(
                 f"options.holes: skip_zero is not safe: {snapshot_id} is encrypted, and so are its copies; use preserve"
             )
-        _refuse_skipping_zeros(request.targets, aws)
+        _refuse_skipping_zeros(request.targets, encrypted)
+    holes = for_snapshot(request.options.holes, facts, may_be_encrypted=_any_may_be(encrypted))
     targets = tuple(
         full_target(
             target,
-            own_tags=snapshot_tags(source, job_id),
+            encrypted=will_be,
+            own_tags=snapshot_tags(source, job_id, holes.left),
             size_gib=facts.size_gib,
             source_tags=facts.tags,
             source_description=facts.description,
-            source_encrypted=facts.encrypted,
         )
-        for target in request.targets
+        for target, will_be in zip(request.targets, encrypted, strict=True)
     )
-    return Subject(source, targets, blocks_of_volume(facts.size_gib), request.options.holes, request.options)
+    return Subject(source, targets, blocks_of_volume(facts.size_gib), holes, request.options)
 
 
 def _delta(
@@ -116,7 +120,8 @@ def _delta(
     refuse_no_access(ebs, request.snapshot_id)
     found = job_snapshot(facts, identity, request.lineage)
     base, parents = parents_of(request, found, aws=aws, ebs=ebs)
-    source = found.model_copy(update={"base": base})
+    source = found.model_copy(update={"base": base_snapshot(base)})
+    holes = for_delta(request.options.holes, base, facts)
     targets = tuple(
         parented_target(
             target,
@@ -128,15 +133,14 @@ def _delta(
             job_id=job_id,
             own_account=own_account,
             verify=request.options.verify_parent,
+            holes=holes,
             aws=aws,
         )
         for number, (target, parent) in enumerate(zip(request.targets, parents, strict=True))
     )
     # A parent may be larger than the snapshot; what lies behind its end is compared, too.
     total = blocks_of_volume(max(target.size_gib for target in targets))
-    return Subject(
-        source, targets, total, HolePolicy.PRESERVE, request.options, verify_parents=request.options.verify_parent
-    )
+    return Subject(source, targets, total, holes, request.options, verify_parents=request.options.verify_parent)
 
 
 def _image(
@@ -162,20 +166,32 @@ def _image(
         unpack_gb_seconds=info.gb_seconds if info else 0.0,
     )
     size_gib = volume_size(source, request.volume_size_gib) if raw_bytes else 0
-    own = {snapshots.JOB_TAG: job_id, snapshots.IMAGE_TAG: uri[:LONGEST_TAG_VALUE]}
+    total = blocks_of_volume(size_gib) if size_gib else 0
+    encrypted = _encrypted(request.targets, source_encrypted=False, aws=aws)
+    if request.options.holes is HolePolicy.SKIP_ZERO:
+        _refuse_skipping_zeros(request.targets, encrypted)
+    holes = for_image(
+        request.options.holes,
+        may_be_encrypted=_any_may_be(encrypted),
+        fills_volume=image_blocks(source) == total > 0,
+    )
+    own = {
+        snapshots.JOB_TAG: job_id,
+        snapshots.IMAGE_TAG: uri[:LONGEST_TAG_VALUE],
+        snapshots.HOLES_TAG: holes.left.value,
+    }
     targets = tuple(
         full_target(
             target,
+            encrypted=will_be,
             own_tags=own,
             size_gib=size_gib,
             source_tags={},
             source_description=uri[:LONGEST_TAG_VALUE],
-            source_encrypted=False,
         )
-        for target in request.targets
+        for target, will_be in zip(request.targets, encrypted, strict=True)
     )
-    total = blocks_of_volume(size_gib) if size_gib else 0
-    return Subject(source, targets, total, _holes_of_image(request, aws), request.options)
+    return Subject(source, targets, total, holes, request.options)
 
 
 def volume_size(image: JobImage, asked_gib: int | None) -> int:
@@ -191,21 +207,18 @@ def volume_size(image: JobImage, asked_gib: int | None) -> int:
     return asked_gib or needed
 
 
-def _holes_of_image(request: FanoutRequest, aws: Aws) -> HolePolicy:
-    """An image does not tell holes from zeros. Zeros are left out where they are read back as zeros, which in an
-    encrypted snapshot they are not."""
-    if request.options.holes is HolePolicy.ZERO_FILL:
-        return HolePolicy.ZERO_FILL
-    if request.options.holes is HolePolicy.SKIP_ZERO:
-        _refuse_skipping_zeros(request.targets, aws)
-        return HolePolicy.SKIP_ZERO
-    safe = not any(will_be_encrypted(target, aws) for target in request.targets)
-    return HolePolicy.SKIP_ZERO if safe else HolePolicy.PRESERVE
+def _encrypted(targets: tuple[Target, ...], *, source_encrypted: bool, aws: Aws) -> list[bool | None]:
+    """Whether each target will be encrypted; ``None`` where that cannot be found out, which counts as true."""
+    return [will_be_encrypted(target, source_encrypted=source_encrypted, aws=aws) for target in targets]
 
 
-def _refuse_skipping_zeros(targets: tuple[Target, ...], aws: Aws) -> None:
-    for number, target in enumerate(targets):
-        if will_be_encrypted(target, aws):
+def _any_may_be(encrypted: list[bool | None]) -> bool:
+    return any(will_be is not False for will_be in encrypted)
+
+
+def _refuse_skipping_zeros(targets: tuple[Target, ...], encrypted: list[bool | None]) -> None:
+    for number, (target, will_be) in enumerate(zip(targets, encrypted, strict=True)):
+        if will_be is not False:
             raise InvalidRequest(
                 f"options.holes: skip_zero is not safe for targets[{number}]: the account encrypts by default in "
                 f"{target.region}, or that cannot be found out, and a block that is absent there does not read as "
