@@ -52,20 +52,29 @@ class CloudRig:
         """Made once: every wait for a job asks it twenty times a second."""
         return Operator.of(region=self.home)
 
+    def session(self, account: str | None = None) -> boto3.Session:
+        """As the root of another account, or as whom the environment names."""
+        keys = {"aws_access_key_id": account, "aws_secret_access_key": self.info.secret_access_key}
+        return boto3.Session(**keys) if account else boto3.Session()
+
     def client(self, service: str, region: str | None = None, **more: Any) -> Any:
         return boto3.client(service, region_name=region or self.home, **more)
 
     def control(self, path: str, body: Any = None, *, method: str | None = None) -> Any:
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(
-            f"{self.info.endpoint_url}/_local/{path}", data, method=method or ("GET" if body is None else "POST")
+            f"{self.info.endpoint_url}/_local/{path}",
+            data,
+            method=method or ("GET" if body is None else "POST"),
+            headers=self.info.keys.control_headers(),
         )
         with urllib.request.urlopen(request) as answer:
             return json.loads(answer.read() or b"null")
 
     def post(self, path: str, data: bytes) -> None:
         """Send bytes to the control endpoint."""
-        request = urllib.request.Request(f"{self.info.endpoint_url}/_local/{path}", data, method="POST")
+        url, headers = f"{self.info.endpoint_url}/_local/{path}", self.info.keys.control_headers()
+        request = urllib.request.Request(url, data, method="POST", headers=headers)
         with urllib.request.urlopen(request):
             pass
 
@@ -78,9 +87,7 @@ class CloudRig:
         self, blocks: Mapping[int, bytes], *, size_gib: int = 1, account: str | None = None, **more: Any
     ) -> str:
         """A completed snapshot in the home region that holds exactly ``blocks``."""
-        session = (
-            boto3.Session(aws_access_key_id=account, aws_secret_access_key="local") if account else boto3.Session()
-        )
+        session = self.session(account)
         ebs = Aws(base=session).ebs(Identity(self.home), counts=RequestCounts())
         token = hashlib.sha256(f"{time.monotonic_ns()}".encode()).hexdigest()
         snapshot_id = ebs.start_snapshot(NewSnapshot(size_gib, token, "", {}, **more)).snapshot_id
@@ -139,7 +146,7 @@ class CloudRig:
     @contextmanager
     def bucket(self, *, account: str | None = None) -> Iterator[str]:
         """A bucket of an account's own in the home region, gone with all in it at the end."""
-        session = boto3.Session(aws_access_key_id=account, aws_secret_access_key="local") if account else boto3
+        session = self.session(account)
         s3, name = session.client("s3", region_name=self.home), f"images-{time.monotonic_ns()}"
         s3.create_bucket(Bucket=name)
         try:

@@ -162,7 +162,7 @@ def running_pool(folder: Path, **settings: Any) -> Iterator[Runner]:
         log_folder=folder / "logs",
         default_account_id="111122223333",
         server_variables={"AWS_ENDPOINT_URL": "http://127.0.0.1:9", "PATH": os.defpath},
-        credentials_for=account_credentials,
+        credentials_for=account_credentials("secret"),
         deliver=lambda function, stream, events: logged.extend(text for _, text in events),
         faults=faults,
     )

@@ -8,7 +8,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -98,16 +97,11 @@ class Rig:
     def control(self, path: str, body: Any = None, *, method: str | None = None) -> Any:
         """Ask the server's control endpoint."""
         data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(
-            f"{self.server.url}/_local/{path}", data, method=method or ("GET" if body is None else "POST")
-        )
-        with urllib.request.urlopen(request) as answer:
-            return json.loads(answer.read())
+        return json.loads(self.server.control(method or ("GET" if body is None else "POST"), path, data))
 
     def post(self, path: str, data: bytes) -> None:
         """Send bytes to the server's control endpoint."""
-        with urllib.request.urlopen(urllib.request.Request(f"{self.server.url}/_local/{path}", data, method="POST")):
-            pass
+        self.server.control("POST", path, data)
 
     def snapshot(
         self, blocks: Mapping[int, bytes], *, size_gib: int = 1, region: str = HOME, account: str = ACCOUNT, **more: Any
@@ -246,7 +240,7 @@ def running_rig(monkeypatch: pytest.MonkeyPatch, settings: Mapping[str, Any] | N
     with running_server(quiet) as server, mock_aws(config={"core": {"mock_credentials": False}}):
         for name, value in {
             "AWS_ACCESS_KEY_ID": ACCOUNT,
-            "AWS_SECRET_ACCESS_KEY": "local",
+            "AWS_SECRET_ACCESS_KEY": server.keys.secret,
             "AWS_REGION": HOME,
             "AWS_DEFAULT_REGION": HOME,
             "AWS_ENDPOINT_URL_EBS": server.url,

@@ -17,6 +17,7 @@ from typing import Any
 import boto3
 from botocore.config import Config
 from lambda_probe import wait_until
+from localcloud.local_keys import LocalKeys
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 
@@ -38,6 +39,7 @@ class RunningServer:
 
     process: subprocess.Popen[bytes]
     endpoint_url: str
+    keys: LocalKeys
     folder: Path
 
     def client(self, service: str, *, region: str = "us-east-1", account: str = "111122223333") -> Any:
@@ -46,7 +48,7 @@ class RunningServer:
             endpoint_url=self.endpoint_url,
             region_name=region,
             aws_access_key_id=account,
-            aws_secret_access_key="local-cloud",
+            aws_secret_access_key=self.keys.secret,
             config=Config(retries={"total_max_attempts": 1}, read_timeout=60, max_pool_connections=20),
         )
 
@@ -55,6 +57,7 @@ class RunningServer:
             f"{self.endpoint_url}/_local/{path}",
             method=method,
             data=None if body is None else json.dumps(body).encode(),
+            headers=self.keys.control_headers(),
         )
         try:
             with urllib.request.urlopen(request, timeout=20) as answer:
@@ -79,7 +82,9 @@ def running_server(folder: Path, *extra: str, config: Mapping[str, Any] | None =
         ready = folder / "ready.json"
         wait_until(lambda: ready.exists() or process.poll() is not None, "the server is ready", 30)
         assert process.poll() is None, log.read_text()
-        yield RunningServer(process=process, endpoint_url=json.loads(ready.read_text())["endpoint_url"], folder=folder)
+        told = json.loads(ready.read_text())
+        keys = LocalKeys(secret=told["secret_access_key"], token=told["control_token"])
+        yield RunningServer(process=process, endpoint_url=told["endpoint_url"], keys=keys, folder=folder)
     finally:
         process.terminate()
         try:

@@ -5,7 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-_FOREIGN = ("AWS_", "DOCKER_", "LAMBDA_", "LOCALSTACK_", "MINISTACK_", "SFN_", "S3_", "IOT_", "SFTP_")
+_FOREIGN = (
+    "AWS_",
+    "BLOCKFERRY_LOCAL_",
+    "DOCKER_",
+    "LAMBDA_",
+    "LOCALSTACK_",
+    "MINISTACK_",
+    "SFN_",
+    "S3_",
+    "IOT_",
+    "SFTP_",
+)
 """Settings of the operator's own shell that would change what the local cloud does."""
 
 
@@ -17,6 +28,7 @@ def base_environment(
     home_region: str,
     data_dir: Path,
     enforced: bool,
+    root_secret: str,
 ) -> dict[str, str]:
     """Complete environment of the server: everything that would reach the base from outside is dropped."""
     kept = {name: value for name, value in inherited.items() if not name.startswith(_FOREIGN)}
@@ -25,6 +37,7 @@ def base_environment(
         kept.pop(name, None)
     return kept | {
         "AUTH": "true" if enforced else "false",
+        "AWS_SECRET_ACCESS_KEY": root_secret,  # the base verifies URLs that an account's root has presigned
         "BIND_HOST": "127.0.0.1",
         "GATEWAY_PORT": str(port),
         "MINISTACK_HOST": "127.0.0.1",

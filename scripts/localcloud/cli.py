@@ -156,9 +156,9 @@ def _health(running: CloudInfo) -> str:
     address = urlsplit(running.endpoint_url)
     connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=5)
     try:
-        connection.request("GET", "/_local/health")
+        connection.request("GET", "/_local/health", headers=running.keys.control_headers())
         health = json.loads(connection.getresponse().read())["status"]
-        connection.request("GET", "/_local/lambda/workers")
+        connection.request("GET", "/_local/lambda/workers", headers=running.keys.control_headers())
         workers = json.loads(connection.getresponse().read())["workers"]
     except (OSError, http.client.HTTPException, ValueError) as error:
         return f"health: the server does not answer: {error}"

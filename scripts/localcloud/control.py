@@ -6,17 +6,14 @@ import asyncio
 import http.client
 import json
 import logging
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
+from localcloud.asgi import Application, Message, Receive, Send, answer_with, whole_body
 from localcloud.host import ControlError, ControlHandler, ControlRequest
-
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-Application = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
+from localcloud.local_keys import LocalKeys
 
 PREFIX = "/_local/"
 CONTROL_THREADS = 16
@@ -55,14 +52,9 @@ class ControlLayer:
         return announce
 
     async def _answer(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
-        body = b""
-        more = True
-        while more:
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                return
-            body += message.get("body", b"")
-            more = message.get("more_body", False)
+        body = await whole_body(receive)
+        if body is None:
+            return
         part, _, path = scope["path"].removeprefix(PREFIX).partition("/")
         request = ControlRequest(
             method=scope["method"],
@@ -71,10 +63,7 @@ class ControlLayer:
             body=body,
         )
         status, content = await self._handled(part, request)
-        encoded = json.dumps(content).encode()
-        headers = [(b"content-type", b"application/json"), (b"content-length", str(len(encoded)).encode())]
-        await send({"type": "http.response.start", "status": status, "headers": headers})
-        await send({"type": "http.response.body", "body": encoded})
+        await answer_with(send, (status, {"content-type": "application/json"}, json.dumps(content).encode()))
 
     async def _handled(self, part: str, request: ControlRequest) -> tuple[int, Any]:
         handler = self._control.get(part)
@@ -91,15 +80,16 @@ class ControlLayer:
             return 500, {"message": f"{type(error).__name__}: {error}"}
 
 
-def proxy_to(url: str) -> ControlHandler:
-    """A control handler that passes requests on to ``<url>/_local/<path>`` of another process."""
+def proxy_to(url: str, keys: LocalKeys) -> ControlHandler:
+    """A control handler that passes requests on to ``<url>/_local/<path>`` of another process of this cloud."""
     address = urlsplit(url)
 
     def forward(request: ControlRequest) -> Any:
         connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=60)
         query = urlencode(request.query)
         try:
-            connection.request(request.method, f"{PREFIX}{request.path}" + (f"?{query}" if query else ""), request.body)
+            path = f"{PREFIX}{request.path}" + (f"?{query}" if query else "")
+            connection.request(request.method, path, request.body, keys.control_headers())
             response = connection.getresponse()
             content = response.read()
         except OSError as error:

@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from localcloud.local_keys import LocalKeys
+
 START_SECONDS = 30.0
 STOP_SECONDS = 5.0
 _TETHER = Path(__file__).with_name("tether.py")
@@ -45,11 +47,16 @@ class EbsProcess:
 
     @classmethod
     def start(
-        cls, *, data_dir: Path, config: Mapping[str, Any], main_url: str, account_id: str, region: str
+        cls,
+        *,
+        data_dir: Path,
+        config: Mapping[str, Any],
+        main_url: str,
+        keys: LocalKeys,
     ) -> EbsProcess:
         """Start it and wait until it listens; raises ``EbsProcessFailed`` with what it said otherwise.
 
-        ``config`` is the config's ``ebs`` object. ``account_id`` and ``region`` are those of requests that name none.
+        ``config`` is the config's ``ebs`` object.
         """
         port_file = data_dir / "ebs.port"
         port_file.unlink(missing_ok=True)
@@ -60,12 +67,12 @@ class EbsProcess:
                 [
                     *(sys.executable, "-P", str(_TETHER), str(os.getpid()), "localcloud.ebs.server"),
                     *("--data-dir", str(data_dir / "ebs"), "--config", "-", "--main-url", main_url),
-                    *("--default-account", account_id, "--default-region", region, "--port-file", str(port_file)),
+                    *("--port-file", str(port_file)),
                 ],
                 stdin=subprocess.PIPE,
                 stdout=sink,
                 stderr=subprocess.STDOUT,
-                env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])},
+                env=os.environ | keys.variables() | {"PYTHONPATH": str(Path(__file__).parents[1])},
             )
         assert process.stdin is not None  # noqa: S101
         with contextlib.suppress(BrokenPipeError), process.stdin:

@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from localcloud.local_keys import LocalKeys
+
 Response = tuple[int, dict[str, str], bytes]
 """HTTP status, headers, body."""
 
@@ -107,6 +109,7 @@ class Host:
     default_account_id: str
     config: Mapping[str, Any]
     handlers: dict[str, Handler]
+    keys: LocalKeys = field(default_factory=LocalKeys.new)
     control: dict[str, ControlHandler] = field(default_factory=dict)
     """Control handlers by the first path segment below ``/_local/``."""
     roles: ServiceRoles | None = None

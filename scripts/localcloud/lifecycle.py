@@ -56,7 +56,7 @@ def up(
     asked = checked_regions(regions) if regions is not None else None
     if config is not None and not config.is_file():
         raise CloudFailed(f"there is no config file {config}")
-    directory.path.mkdir(parents=True, exist_ok=True)
+    directory.make()
     with locked(directory.lock):
         state = directory.read()
         if state is not None and state.server.is_alive and state.info is not None:
@@ -132,6 +132,8 @@ def _bring_up(
     running = CloudInfo(
         endpoint_url=ready["endpoint_url"],
         endpoint_urls={"ebs": ready["ebs_endpoint_url"]},
+        secret_access_key=ready["secret_access_key"],
+        control_token=ready["control_token"],
         regions=regions,
         account_id=ready["account_id"],
         state_machines={},

@@ -106,6 +106,12 @@ class Operations:
         status: int | None = description["shapes"].get(code, {}).get("error", {}).get("httpStatusCode")
         return status
 
+    def leaves_body_unsigned(self, service: str, operation: str) -> bool:
+        """Whether the model lets clients leave the operation's body out of the signature."""
+        description = self._description(service) or {"operations": {}}
+        model = description["operations"].get(operation, {})
+        return model.get("authtype") == "v4-unsigned-body" or bool(model.get("unsignedPayload"))
+
     def _description(self, service: str) -> dict[str, Any] | None:
         name = BOTOCORE_NAMES.get(service, service)
         if name not in self._loader.list_available_services("service-2"):

@@ -4,7 +4,7 @@
 127.0.0.1 until SIGTERM or SIGINT, and ``/_local/...`` for control:
 
 - ``GET health``: pid, addresses, regions
-- ``GET caller?access_key=..``: account and ARN that an access key stands for
+- ``GET caller?access_key=..``: account, ARN and secret that an access key stands for
 - ``POST quit``: end the server
 - ``GET, POST clock``: the clock of schedules and of the EBS server (see ``localcloud.events.plugin``)
 - ``POST authorize``: whether a key's principal may do something (see ``localcloud.iam.plugin``)
@@ -13,13 +13,14 @@
 - ``ebs/...``: passed on to the EBS server
 
 The ready file is written when requests are served: one JSON object with ``pid``, ``account_id``,
-``endpoint_url`` and ``ebs_endpoint_url``.
+``endpoint_url``, ``ebs_endpoint_url``, and the secrets of ``localcloud.local_keys``; nobody else may read it.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import functools
 import importlib
 import json
 import os
@@ -27,16 +28,19 @@ import resource
 import signal
 import socket
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from localcloud.base_environment import base_environment
 from localcloud.control import ControlLayer, proxy_to
+from localcloud.door import Door, KnownSecrets
 from localcloud.ebs.config import configured
 from localcloud.ebs_process import EbsProcess, EbsProcessFailed
 from localcloud.host import ControlError, ControlRequest, HookMissing, Host
 from localcloud.iam.plugin import enforced
+from localcloud.local_keys import LocalKeys, write_private
 
 DEFAULT_ACCOUNT_ID = "111122223333"
 
@@ -79,19 +83,22 @@ def _run(options: argparse.Namespace) -> int:
     data_dir = options.data_dir.resolve()
     data_dir.mkdir(parents=True, exist_ok=True)
     port = listener.getsockname()[1]
-    os.environ.update(_server_environment(config, port=port, data_dir=data_dir, home_region=options.home_region))
+    keys = LocalKeys.new()
+    os.environ.update(
+        _server_environment(config, port=port, data_dir=data_dir, home_region=options.home_region, keys=keys)
+    )
     _raise_descriptor_limit()
     ebs = EbsProcess.start(
         data_dir=data_dir,
         config=config.get("ebs", {}),
         main_url=f"http://127.0.0.1:{port}",
-        account_id=str(config.get("account_id", DEFAULT_ACCOUNT_ID)),
-        region=options.home_region,
+        keys=keys,
     )
     try:
-        host = _plugged_host(config, port=port, ebs=ebs, data_dir=data_dir)
+        host = _plugged_host(config, port=port, ebs=ebs, data_dir=data_dir, keys=keys)
         try:
-            asyncio.run(_serve(host, listener, ready_file=options.ready_file))
+            door = functools.partial(Door, host=host, secrets=KnownSecrets(host), anonymous_reads=enforced(config))
+            asyncio.run(_serve(host, listener, door=door, ready_file=options.ready_file))
         finally:
             host.shut_down()
     finally:
@@ -127,7 +134,9 @@ def read_config(path: Path | None) -> Mapping[str, Any]:
     return config
 
 
-def _server_environment(config: Mapping[str, Any], *, port: int, data_dir: Path, home_region: str) -> dict[str, str]:
+def _server_environment(
+    config: Mapping[str, Any], *, port: int, data_dir: Path, home_region: str, keys: LocalKeys
+) -> dict[str, str]:
     """Clears the process's environment and returns what belongs into it, before the base is imported."""
     environment = base_environment(
         os.environ,
@@ -136,12 +145,13 @@ def _server_environment(config: Mapping[str, Any], *, port: int, data_dir: Path,
         home_region=home_region,
         data_dir=data_dir,
         enforced=enforced(config),
+        root_secret=keys.secret,
     )
     os.environ.clear()
     return environment
 
 
-def _plugged_host(config: Mapping[str, Any], *, port: int, ebs: EbsProcess, data_dir: Path) -> Host:
+def _plugged_host(config: Mapping[str, Any], *, port: int, ebs: EbsProcess, data_dir: Path, keys: LocalKeys) -> Host:
     base = importlib.import_module("ministack.app")
     host = Host(
         endpoint_url=f"http://127.0.0.1:{port}",
@@ -150,6 +160,7 @@ def _plugged_host(config: Mapping[str, Any], *, port: int, ebs: EbsProcess, data
         default_account_id=str(config.get("account_id", DEFAULT_ACCOUNT_ID)),
         config=config,
         handlers=base.SERVICE_HANDLERS,
+        keys=keys,
     )
     try:
         for part in PARTS:
@@ -159,7 +170,7 @@ def _plugged_host(config: Mapping[str, Any], *, port: int, ebs: EbsProcess, data
                 raise ConfigError(f"{part}: {error}") from error
         host.control |= {
             "caller": _caller(host),
-            "ebs": proxy_to(ebs.url),
+            "ebs": proxy_to(ebs.url, keys),
             "health": lambda _: {
                 "status": "ok" if ebs.is_alive else "the EBS server has ended",
                 "pid": os.getpid(),
@@ -190,8 +201,9 @@ def _caller(host: Host) -> Any:
     account_of_user = host.lookup("core.iam_evaluator", "find_iam_access_key_account")
     identity_of = host.lookup("core.iam_evaluator", "resolve_caller_identity")
     request_scope = host.lookup("core.responses", "request_scope")
+    secret_of = KnownSecrets(host)
 
-    def caller(request: ControlRequest) -> dict[str, str]:
+    def caller(request: ControlRequest) -> dict[str, Any]:
         key = request.query.get("access_key", "")
         if not key:
             raise ControlError("access_key is missing")
@@ -201,15 +213,19 @@ def _caller(host: Host) -> Any:
             account = account_of_session(key) or account_of_user(key) or host.default_account_id
         with request_scope(account, ""):
             identity = identity_of(key)
+        secret = secret_of(key)
         return {
             "account": account,
             "arn": identity["userArn"] if identity else f"arn:aws:iam::{account}:root",
+            "secret": asdict(secret) if secret else None,
         }
 
     return caller
 
 
-async def _serve(host: Host, listener: socket.socket, *, ready_file: Path) -> None:
+async def _serve(
+    host: Host, listener: socket.socket, *, door: Callable[[ControlLayer], Door], ready_file: Path
+) -> None:
     from hypercorn.asyncio import serve
     from hypercorn.config import Config
 
@@ -228,10 +244,10 @@ async def _serve(host: Host, listener: socket.socket, *, ready_file: Path) -> No
             "endpoint_url": host.endpoint_url,
             "ebs_endpoint_url": host.ebs_endpoint_url,
             "account_id": host.default_account_id,
+            "secret_access_key": host.keys.secret,
+            "control_token": host.keys.token,
         }
-        partial = ready_file.with_name(ready_file.name + ".new")
-        partial.write_text(json.dumps(ready))
-        partial.replace(ready_file)
+        write_private(ready_file, json.dumps(ready))
 
     config = Config()
     config.bind = [f"fd://{listener.detach()}"]
@@ -247,7 +263,8 @@ async def _serve(host: Host, listener: socket.socket, *, ready_file: Path) -> No
     base = importlib.import_module("ministack.app").app
     for layer in host.layers:
         base = layer(base)
-    application = ControlLayer(base, host.control, on_ready=announce)
+    control = ControlLayer(base, host.control, on_ready=announce)
+    application = door(control)
     # hypercorn's types spell out every message; ours, like ASGI itself, leave them open.
     await serve(application, config, shutdown_trigger=stopped)  # type: ignore[arg-type]
 

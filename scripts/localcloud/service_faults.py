@@ -39,7 +39,7 @@ from typing import Any, Literal
 from urllib.parse import parse_qs
 
 from localcloud import connections
-from localcloud.control import Application, Message, Receive, Send
+from localcloud.asgi import Application, Message, Receive, Send, answer_with, replayed, whole_body
 from localcloud.faults import Rule, Rules, flipped, number
 from localcloud.host import ControlError, ControlRequest, Host, Response
 from localcloud.operations import BOTOCORE_NAMES, Operation, Operations
@@ -175,7 +175,7 @@ class FaultLayer:
         if scope["type"] != "http" or not self._rules or scope["path"].startswith(_OWN_PATHS):
             await self._base(scope, receive, send)
             return
-        body = await _body(receive)
+        body = await whole_body(receive)
         if body is None:
             return
         call = self._call_of(scope, body)
@@ -199,10 +199,10 @@ class FaultLayer:
         if refusal is not None and refusal.action == "close_before":
             await self._reset(receive)
         elif refusal is not None:
-            await _send(send, _refused(call, refusal, self._operations), headless=call.method == "HEAD")
+            await answer_with(send, _refused(call, refusal, self._operations), headless=call.method == "HEAD")
         else:
             spoil = [rule for rule in rules if rule.action in SPOILED_ANSWERS]
-            await self._answer(spoil, scope, _replayed(body, receive), receive, send)
+            await self._answer(spoil, scope, replayed(body, receive), receive, send)
 
     async def _answer(
         self,
@@ -258,39 +258,10 @@ class _Kept:
         return {**self.start, "headers": [*others, (b"content-length", str(length).encode())]}
 
 
-async def _body(receive: Receive) -> bytes | None:
-    """The whole body; ``None`` when the client has gone."""
-    parts = []
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            return None
-        parts.append(message.get("body", b""))
-        if not message.get("more_body", False):
-            return b"".join(parts)
-
-
-def _replayed(body: bytes, receive: Receive) -> Receive:
-    first = [{"type": "http.request", "body": body, "more_body": False}]
-
-    async def replay() -> Message:
-        return first.pop() if first else await receive()
-
-    return replay
-
-
 async def _disconnected(receive: Receive) -> None:
     """The server answers for an application that ends without an answer, so this one waits until nobody listens."""
     while (await receive())["type"] != "http.disconnect":
         pass
-
-
-async def _send(send: Send, answer: Response, *, headless: bool) -> None:
-    status, headers, body = answer
-    raw = [(name.lower().encode(), value.encode("latin-1", errors="replace")) for name, value in headers.items()]
-    raw.append((b"content-length", str(len(body)).encode()))
-    await send({"type": "http.response.start", "status": status, "headers": raw})
-    await send({"type": "http.response.body", "body": b"" if headless else body})
 
 
 def _refused(call: Call, rule: ServiceRule, operations: Operations) -> Response:

@@ -18,6 +18,8 @@ from typing import Any
 
 from tools.environment import repository_root
 
+from localcloud.local_keys import TOKEN_VARIABLE, LocalKeys, write_private
+
 DIRECTORY_VARIABLE = "BLOCKFERRY_CLOUD_DIR"
 
 
@@ -26,11 +28,14 @@ class CloudInfo:
     """A local cloud that is up. ``state_machines`` and ``buckets`` are empty if Terraform was not applied.
 
     ``state_machines``: region -> operation -> ARN; ``buckets``: region -> ``work`` or ``archive`` -> name;
-    ``endpoint_urls``: service -> address of its faster door.
+    ``endpoint_urls``: service -> address of its faster door; ``secret_access_key`` and ``control_token``: see
+    ``localcloud.local_keys``.
     """
 
     endpoint_url: str
     endpoint_urls: Mapping[str, str]
+    secret_access_key: str
+    control_token: str
     regions: tuple[str, ...]
     account_id: str
     state_machines: Mapping[str, Mapping[str, str]]
@@ -45,6 +50,10 @@ class CloudInfo:
     def from_object(cls, raw: Mapping[str, Any]) -> CloudInfo:
         return cls(**{**raw, "regions": tuple(raw["regions"])})
 
+    @property
+    def keys(self) -> LocalKeys:
+        return LocalKeys(secret=self.secret_access_key, token=self.control_token)
+
     def environment(self, region: str | None = None) -> dict[str, str]:
         """Environment variables with which AWS clients of this machine talk to the local cloud only."""
         region = region or self.regions[0]
@@ -53,11 +62,12 @@ class CloudInfo:
             "AWS_ENDPOINT_URL": self.endpoint_url,
             **doors,
             "AWS_ACCESS_KEY_ID": self.account_id,
-            "AWS_SECRET_ACCESS_KEY": "local-cloud",
+            "AWS_SECRET_ACCESS_KEY": self.secret_access_key,
             "AWS_SESSION_TOKEN": "",  # one left over from a real account would be sent along
             "AWS_REGION": region,
             "AWS_DEFAULT_REGION": region,
             "AWS_EC2_METADATA_DISABLED": "true",
+            TOKEN_VARIABLE: self.control_token,
             **without_proxy(os.environ),
         }
 
@@ -125,6 +135,11 @@ class CloudDirectory:
     def _state_file(self) -> Path:
         return self.path / "state.json"
 
+    def make(self) -> None:
+        """Make the folder, and keep everybody else out of it: logs, packages and the secrets are in there."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        self.path.chmod(0o700)
+
     def read(self) -> CloudState | None:
         """The recorded state, or ``None`` if there is none; whether the server still lives is for the caller."""
         try:
@@ -141,10 +156,8 @@ class CloudDirectory:
             return None  # written by another version, or half written when the machine went down
 
     def write(self, state: CloudState) -> None:
-        self.path.mkdir(parents=True, exist_ok=True)
-        partial = self._state_file.with_suffix(".new")
-        partial.write_text(json.dumps(asdict(state), indent=2))
-        partial.replace(self._state_file)
+        self.make()
+        write_private(self._state_file, json.dumps(asdict(state), indent=2))
 
     def forget(self) -> None:
         """Remove the record of a cloud that is down."""

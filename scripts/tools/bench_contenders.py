@@ -27,6 +27,7 @@ from blockferry.sinks.snapshot import SnapshotSink
 from blockferry.sources.snapshot import SnapshotSource
 from botocore.config import Config
 
+from tools.bench_requests import Heads
 from tools.readback import allocated
 
 REGION = "us-east-1"
@@ -132,9 +133,9 @@ def plain_boto3(snapshot_id: str, _blocks: int, threads: int) -> Copy:
 
 
 def floor(snapshot_id: str, _blocks: int, _threads: int) -> Copy:
-    """One connection each way, requests written by hand, bodies received into one buffer, one SHA-256."""
+    """One connection each way, requests written and signed by hand, bodies received into one buffer, one SHA-256."""
     address = urlsplit(os.environ["AWS_ENDPOINT_URL_EBS"])
-    credential = f"AWS4-HMAC-SHA256 Credential=111122223333/20260101/{REGION}/ebs/aws4_request"
+    heads = Heads(os.environ["AWS_ENDPOINT_URL_EBS"], os.environ, region=REGION)
     tokens = allocated(boto3.client("ebs", region_name=REGION), snapshot_id)
     target = _start()
     reader = socket.create_connection((address.hostname or "", address.port or 80))
@@ -155,19 +156,11 @@ def floor(snapshot_id: str, _blocks: int, _threads: int) -> Copy:
 
     def copy(first: int, stop: int) -> None:
         for index in range(first, stop):
-            token = tokens[index].replace("+", "%2B").replace("/", "%2F").replace("=", "%3D")
-            reader.sendall(
-                f"GET /snapshots/{snapshot_id}/blocks/{index}?blockToken={token} HTTP/1.1\r\nHost: local\r\n"
-                f"Authorization: {credential}\r\n\r\n".encode()
-            )
+            reader.sendall(heads.get(snapshot_id, index, tokens[index]))
             _, begin, end = answer(reader)
             body = buffer[begin:end]
             checksum = base64.b64encode(hashlib.sha256(body).digest()).decode()
-            writer.sendall(
-                f"PUT /snapshots/{target}/blocks/{index} HTTP/1.1\r\nHost: local\r\nAuthorization: {credential}\r\n"
-                f"x-amz-Data-Length: {BLOCK_SIZE}\r\nx-amz-Checksum: {checksum}\r\nx-amz-Checksum-Algorithm: SHA256\r\n"
-                f"Content-Length: {BLOCK_SIZE}\r\n\r\n".encode()
-            )
+            writer.sendall(heads.put(target, index, checksum))
             writer.sendall(body)
             head, _, _ = answer(writer)
             if b" 201 " not in head.split(b"\r\n")[0]:

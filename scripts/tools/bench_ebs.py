@@ -24,16 +24,16 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import urlsplit
 
 import boto3
 from blockferry.blocks import BLOCK_SIZE
 
+from tools.bench_requests import Heads
 from tools.bench_server import contend, ebs_server, environment
 from tools.readback import allocated
 
 REGION = "us-east-1"
-_AUTHORIZATION = f"AWS4-HMAC-SHA256 Credential=111122223333/20260101/{REGION}/ebs/aws4_request"
 _DIFFERENT = 64
 """Different blocks in turn: equal ones would share their place on disk."""
 
@@ -75,13 +75,16 @@ def bench_ebs(*, blocks: int, rounds: int, connections: int) -> dict[str, Any]:
             aws_access_key_id=credentials["AWS_ACCESS_KEY_ID"],
             aws_secret_access_key=credentials["AWS_SECRET_ACCESS_KEY"],
         )
-        reads = [_get(source, index, token) for index, token in sorted(allocated(ebs, source).items())]
+        heads = Heads(url, credentials, region=REGION)
+        tokens = sorted(allocated(ebs, source).items())
         bodies = [random.Random(seed).randbytes(BLOCK_SIZE) for seed in range(_DIFFERENT)]  # noqa: S311 - test data
         sums = [base64.b64encode(hashlib.sha256(body).digest()).decode() for body in bodies]
         for _ in range(rounds):
+            # Signed anew in every round: a signature is good for five minutes.
+            reads = [(heads.get(source, index, token), b"") for index, token in tokens]
             rates["GetSnapshotBlock"].append(_rate(url, reads, connections, expected=BLOCK_SIZE))
             target = ebs.start_snapshot(VolumeSize=64)["SnapshotId"]
-            writes = [_put(target, n, bodies[n % _DIFFERENT], sums[n % _DIFFERENT]) for n in range(blocks)]
+            writes = [(heads.put(target, n, sums[n % _DIFFERENT]), bodies[n % _DIFFERENT]) for n in range(blocks)]
             rates["PutSnapshotBlock"].append(_rate(url, writes, connections, expected=0))
     return {
         "blocks": blocks,
@@ -122,20 +125,6 @@ def _server_on_one_core(folder: Path) -> Iterator[str]:
             yield url
     finally:
         os.sched_setaffinity(0, cores)
-
-
-def _get(snapshot_id: str, index: int, token: str) -> Request:
-    path = f"/snapshots/{snapshot_id}/blocks/{index}?blockToken={quote(token, safe='')}"
-    return f"GET {path} HTTP/1.1\r\nHost: local\r\nAuthorization: {_AUTHORIZATION}\r\n\r\n".encode(), b""
-
-
-def _put(snapshot_id: str, index: int, body: bytes, checksum: str) -> Request:
-    head = (
-        f"PUT /snapshots/{snapshot_id}/blocks/{index} HTTP/1.1\r\nHost: local\r\nAuthorization: {_AUTHORIZATION}\r\n"
-        f"x-amz-Data-Length: {BLOCK_SIZE}\r\nx-amz-Checksum: {checksum}\r\nx-amz-Checksum-Algorithm: SHA256\r\n"
-        f"Content-Length: {BLOCK_SIZE}\r\n\r\n"
-    )
-    return head.encode(), body
 
 
 def _rate(url: str, requests: Sequence[Request], connections: int, *, expected: int) -> float:

@@ -12,7 +12,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from localcloud.local_keys import LocalKeys
+
 from tools.environment import repository_root
+
+_KEYS = LocalKeys.new()
 
 
 @contextmanager
@@ -23,7 +27,7 @@ def ebs_server(folder: Path) -> Iterator[str]:
     arguments = ["--data-dir", str(folder / "data"), "--config", str(config), "--port-file", str(port_file)]
     server = subprocess.Popen(
         [sys.executable, "-m", "localcloud.ebs.server", *arguments],
-        env=environment(),
+        env=environment() | _KEYS.variables(),
         cwd=repository_root(),
         stdout=subprocess.DEVNULL,  # the benchmark's output may be JSON
     )
@@ -56,7 +60,7 @@ def environment(url: str | None = None) -> dict[str, str]:
         "PATH": os.environ["PATH"],
         "PYTHONPATH": f"{root / 'scripts'}:{root / 'layers' / 'core'}",
         "AWS_ACCESS_KEY_ID": "111122223333",
-        "AWS_SECRET_ACCESS_KEY": "local",
+        "AWS_SECRET_ACCESS_KEY": _KEYS.secret,
         "AWS_REGION": "us-east-1",
         "AWS_DEFAULT_REGION": "us-east-1",
         "AWS_EC2_METADATA_DISABLED": "true",

@@ -217,7 +217,10 @@ def _held(info: CloudInfo, snapshot_id: str) -> list[Any]:
 def _control(info: CloudInfo, path: str, body: Any = None, *, method: str | None = None) -> Any:
     data = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(  # noqa: S310 - the local cloud's own address
-        f"{info.endpoint_url}/_local/ebs/{path}", data, method=method or ("GET" if data is None else "POST")
+        f"{info.endpoint_url}/_local/ebs/{path}",
+        data,
+        method=method or ("GET" if data is None else "POST"),
+        headers=info.keys.control_headers(),
     )
     with urllib.request.urlopen(request) as answer:  # noqa: S310
         return json.loads(answer.read())

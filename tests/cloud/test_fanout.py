@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 from collections.abc import Callable, Iterator
 
-import boto3
 import pytest
 import zstandard
 from cloud_rig import CloudRig, filled
@@ -90,7 +89,7 @@ def test_an_image_that_is_missing_fails_the_execution_by_name(cloud: CloudRig, b
 
 def test_an_image_in_another_account_is_not_read_without_its_role(cloud: CloudRig) -> None:
     with cloud.bucket(account="123456789012") as name:
-        other = boto3.Session(aws_access_key_id="123456789012", aws_secret_access_key="local").client("s3")
+        other = cloud.session("123456789012").client("s3")
         other.put_object(Bucket=name, Key="disk.img", Body=content(1))
         request = {"image_uri": f"s3://{name}/disk.img", "targets": [{"region": cloud.recovery}]}
         state = cloud.ended(cloud.start(request, operation="fanout"))

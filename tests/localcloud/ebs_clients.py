@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from datetime import datetime
 from functools import cache
 from typing import Any
+from unittest import mock
+from urllib.parse import urlsplit
 
 import boto3
 import pytest
+from botocore.auth import SigV4Auth
+from botocore.awsrequest import AWSRequest
 from botocore.config import Config
+from botocore.credentials import Credentials
 from botocore.exceptions import ClientError
 from localcloud.ebs.blockstore import BLOCK_SIZE
 from localcloud.ebs.testing import HOME_ACCOUNT, REGION, RunningServer
@@ -123,3 +129,28 @@ def refused(status: int, code: str, reason: str | None = None) -> Iterator[None]
     answer = caught.value.response
     seen = (answer["ResponseMetadata"]["HTTPStatusCode"], answer["Error"]["Code"], answer.get("Reason"))
     assert seen == (status, code, reason), answer["Error"]["Message"]
+
+
+def signed(
+    server: RunningServer,
+    method: str,
+    target: str,
+    *,
+    headers: Mapping[str, str] | None = None,
+    body: bytes = b"",
+    service: str = "ebs",
+    account: str = HOME_ACCOUNT,
+    at: datetime | None = None,
+    secret: str | None = None,
+) -> dict[str, str]:
+    """The headers of a raw request with botocore's signature; ``at`` is when it claims to be signed."""
+    request = AWSRequest(method=method, url=f"{server.url}{target}", headers=dict(headers or {}), data=body)
+    # A body that is announced as unsigned stays so over plain HTTP.
+    request.context["payload_signing_enabled"] = "UNSIGNED-PAYLOAD" not in request.headers.values()
+    auth = SigV4Auth(Credentials(account, secret or server.keys.secret), service, REGION)
+    if at is None:
+        auth.add_auth(request)
+    else:
+        with mock.patch("botocore.auth.get_current_datetime", return_value=at):
+            auth.add_auth(request)
+    return {"Host": urlsplit(server.url).netloc, **{name: str(value) for name, value in request.headers.items()}}

@@ -15,6 +15,7 @@ from typing import Any
 
 import boto3
 from botocore.config import Config
+from localcloud.local_keys import LocalKeys
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 START_SECONDS = 60.0
@@ -30,6 +31,7 @@ sys.exit(server.main(sys.argv[1:]))
 class MainServer:
     endpoint_url: str
     ebs_endpoint_url: str
+    keys: LocalKeys
 
     def client(
         self, name: str, *, account: str = "111122223333", region: str = "us-east-1", url: str = "", **keys: str
@@ -39,7 +41,7 @@ class MainServer:
             endpoint_url=url or self.endpoint_url,
             region_name=region,
             aws_access_key_id=keys.get("access_key", account),
-            aws_secret_access_key=keys.get("secret_key", "local"),
+            aws_secret_access_key=keys.get("secret_key", self.keys.secret),
             aws_session_token=keys.get("token"),
             config=Config(retries={"total_max_attempts": 1}, s3={"addressing_style": "path"}),
         )
@@ -66,7 +68,8 @@ def main_server(folder: Path, config: Mapping[str, Any]) -> Iterator[MainServer]
                 raise RuntimeError((folder / "server.log").read_text())
             time.sleep(0.05)
         ready = json.loads(ready_file.read_text())
-        yield MainServer(ready["endpoint_url"], ready["ebs_endpoint_url"])
+        keys = LocalKeys(secret=ready["secret_access_key"], token=ready["control_token"])
+        yield MainServer(ready["endpoint_url"], ready["ebs_endpoint_url"], keys)
     finally:
         process.terminate()
         try:

@@ -6,7 +6,6 @@ guide pages named at the tests.
 
 from __future__ import annotations
 
-import urllib.request
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -60,9 +59,7 @@ def volume_with(server: RunningServer, ec2: Any, blocks: dict[int, bytes], **mor
 def write(server: RunningServer, volume_id: str, blocks: dict[int, bytes | None]) -> None:
     """Write blocks into a volume through the control endpoint; ``None`` trims."""
     for index, data in blocks.items():
-        url = f"{server.url}/_local/volumes/{volume_id}/blocks/{index}"
-        method = "DELETE" if data is None else "POST"
-        urllib.request.urlopen(urllib.request.Request(url, data=data, method=method), timeout=10).close()
+        server.control("DELETE" if data is None else "POST", f"volumes/{volume_id}/blocks/{index}", data)
 
 
 def snapshot_volume(server: RunningServer, ec2: Any, volume_id: str, **more: Any) -> str:
@@ -278,8 +275,8 @@ def test_two_snapshots_of_a_volume_give_its_changes_trims_too(server: RunningSer
 def test_a_volume_from_a_snapshot_has_its_blocks_and_lineage(server: RunningServer, ebs: Any, ec2: Any) -> None:
     source = snapshot_of(server, ebs, {3: block("a")}, size=2)
     volume_id = volume_with(server, ec2, {4: block("b")}, SnapshotId=source, Size=3)
-    url = f"{server.url}/_local/volumes/{volume_id}/blocks/"
-    assert [urllib.request.urlopen(url + str(n)).read() for n in (3, 4, 5)] == [block("a"), block("b"), ZEROS]
+    held = [server.control("GET", f"volumes/{volume_id}/blocks/{n}") for n in (3, 4, 5)]
+    assert held == [block("a"), block("b"), ZEROS]
     second = snapshot_volume(server, ec2, volume_id)
     (page,) = pages(ebs, "list_changed_blocks", FirstSnapshotId=source, SecondSnapshotId=second)
     assert [entry["BlockIndex"] for entry in page["ChangedBlocks"]] == [4]

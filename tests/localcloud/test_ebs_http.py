@@ -13,12 +13,9 @@ from urllib.parse import quote, urlsplit
 
 import pytest
 from localcloud.ebs.blockstore import BLOCK_SIZE
-from localcloud.ebs.callers import Callers
-from localcloud.ebs.testing import HOME_ACCOUNT, OTHER_ACCOUNT, RunningServer, running_server
+from localcloud.ebs.testing import RunningServer, running_server
 
-from .ebs_clients import block, checksum, client, contents, snapshot_of, start
-
-AUTHORIZATION = f"AWS4-HMAC-SHA256 Credential={HOME_ACCOUNT}/20260101/us-east-1/ebs/aws4_request, Signature=0"
+from .ebs_clients import block, checksum, client, contents, signed, snapshot_of, start
 
 
 @pytest.fixture
@@ -32,13 +29,15 @@ def connect(server: RunningServer) -> http.client.HTTPConnection:
     return http.client.HTTPConnection(address.hostname or "", address.port, timeout=30)
 
 
-def put_headers(data: bytes) -> dict[str, str]:
-    return {
-        "Authorization": AUTHORIZATION,
+def put_headers(server: RunningServer, path: str, data: bytes, **more: str) -> dict[str, str]:
+    headers = {
+        "x-amz-Content-SHA256": "UNSIGNED-PAYLOAD",
         "x-amz-Data-Length": str(len(data)),
         "x-amz-Checksum": checksum(data),
         "x-amz-Checksum-Algorithm": "SHA256",
+        **more,
     }
+    return signed(server, "PUT", path, headers=headers)
 
 
 def raw(server: RunningServer, request: bytes) -> bytes:
@@ -57,7 +56,8 @@ def test_one_connection_serves_many_requests(server: RunningServer) -> None:
     connection = connect(server)
     for index in range(5):
         data = block(str(index))
-        connection.request("PUT", f"/snapshots/{snapshot_id}/blocks/{index}", data, put_headers(data))
+        path = f"/snapshots/{snapshot_id}/blocks/{index}"
+        connection.request("PUT", path, data, put_headers(server, path, data))
         answer = connection.getresponse()
         assert (answer.status, answer.read(), answer.headers["x-amz-Checksum"]) == (201, b"{}", checksum(data))
     assert len(server.service.store) == 5
@@ -72,9 +72,10 @@ def test_an_aws_chunked_body_is_unwrapped(server: RunningServer) -> None:
         b"".join(b"%x;chunk-signature=0\r\n%s\r\n" % (len(part), part) for part in (first, second))
         + b"0;chunk-signature=0\r\nx-amz-checksum-crc32:AAAAAA==\r\n\r\n"
     )
-    headers = {**put_headers(data), "Content-Encoding": "aws-chunked", "x-amz-decoded-content-length": str(len(data))}
+    more = {"Content-Encoding": "aws-chunked", "x-amz-decoded-content-length": str(len(data))}
+    path = f"/snapshots/{snapshot_id}/blocks/0"
     connection = connect(server)
-    connection.request("PUT", f"/snapshots/{snapshot_id}/blocks/0", body, headers)
+    connection.request("PUT", path, body, put_headers(server, path, data, **more))
     assert connection.getresponse().status == 201
     ebs.complete_snapshot(SnapshotId=snapshot_id, ChangedBlocksCount=1)
     assert contents(ebs, snapshot_id) == {0: data}
@@ -85,7 +86,8 @@ def test_a_chunked_transfer_is_put_together(server: RunningServer) -> None:
     data = block("chunks")
     connection = connect(server)
     parts = iter([data[:1000], data[1000:]])
-    connection.request("PUT", f"/snapshots/{snapshot_id}/blocks/0", parts, put_headers(data), encode_chunked=True)
+    path = f"/snapshots/{snapshot_id}/blocks/0"
+    connection.request("PUT", path, parts, put_headers(server, path, data), encode_chunked=True)
     assert connection.getresponse().status == 201
 
 
@@ -93,8 +95,9 @@ def test_expect_100_continue_is_answered_before_the_body(server: RunningServer) 
     snapshot_id = start(client(server, "ebs"))
     data = block("a")
     address = urlsplit(server.url)
-    lines = [f"PUT /snapshots/{snapshot_id}/blocks/0 HTTP/1.1", "Host: x", "Expect: 100-continue"]
-    lines += [f"{name}: {value}" for name, value in put_headers(data).items()]
+    path = f"/snapshots/{snapshot_id}/blocks/0"
+    lines = [f"PUT {path} HTTP/1.1", "Expect: 100-continue"]
+    lines += [f"{name}: {value}" for name, value in put_headers(server, path, data).items()]
     head = "\r\n".join([*lines, f"Content-Length: {len(data)}", "Connection: close", "", ""]).encode()
     with socket.create_connection((address.hostname, address.port), timeout=30) as connection:
         connection.sendall(head)
@@ -106,8 +109,9 @@ def test_expect_100_continue_is_answered_before_the_body(server: RunningServer) 
 def test_another_content_encoding_is_refused(server: RunningServer) -> None:
     snapshot_id = start(client(server, "ebs"))
     connection = connect(server)
-    headers = {**put_headers(block("a")), "Content-Encoding": "gzip"}
-    connection.request("PUT", f"/snapshots/{snapshot_id}/blocks/0", block("a"), headers)
+    path = f"/snapshots/{snapshot_id}/blocks/0"
+    headers = put_headers(server, path, block("a"), **{"Content-Encoding": "gzip"})
+    connection.request("PUT", path, block("a"), headers)
     answer = connection.getresponse()
     assert (answer.status, json.load(answer)["Reason"]) == (400, "INVALID_CONTENT_ENCODING")
 
@@ -131,20 +135,9 @@ def test_what_is_not_http_is_refused_and_the_server_goes_on(server: RunningServe
 
 def test_an_unknown_path_is_refused(server: RunningServer) -> None:
     connection = connect(server)
-    connection.request("GET", "/nothing", headers={"Authorization": AUTHORIZATION})
+    connection.request("GET", "/nothing", headers=signed(server, "GET", "/nothing"))
     answer = connection.getresponse()
     assert (answer.status, json.load(answer)["__type"]) == (404, "UnknownOperationException")
-
-
-def test_the_caller_is_told_by_the_credential_or_by_the_main_servers_headers() -> None:
-    callers = Callers(default_account="000011112222", default_region="us-east-1", main_url=None)
-    signed = {"authorization": AUTHORIZATION.replace("us-east-1", "eu-west-1")}
-    assert callers.identify(signed, {}) == (HOME_ACCOUNT, "eu-west-1")
-    told = {"x-local-account": OTHER_ACCOUNT, "x-local-region": "eu-central-1"}
-    assert callers.identify(signed | told, {}) == (OTHER_ACCOUNT, "eu-central-1")
-    presigned = {"X-Amz-Credential": f"{OTHER_ACCOUNT}/20260101/us-west-2/ebs/aws4_request"}
-    assert callers.identify({}, presigned) == (OTHER_ACCOUNT, "us-west-2")
-    assert callers.identify({}, {}) == ("000011112222", "us-east-1")
 
 
 def test_many_threads_write_and_read_at_once(server: RunningServer) -> None:
@@ -156,7 +149,8 @@ def test_many_threads_write_and_read_at_once(server: RunningServer) -> None:
         connection = connect(server)
         for index in range(worker, 64, 8):
             data = block(str(index % 10))
-            connection.request("PUT", f"/snapshots/{snapshot_id}/blocks/{index}", data, put_headers(data))
+            path = f"/snapshots/{snapshot_id}/blocks/{index}"
+            connection.request("PUT", path, data, put_headers(server, path, data))
             answer = connection.getresponse()
             if answer.read() != b"{}":
                 failures.append(f"{index}: {answer.status}")
@@ -178,19 +172,24 @@ def test_it_serves_hundreds_of_blocks_a_second(server: RunningServer) -> None:
     ebs = client(server, "ebs")
     snapshot_id = start(ebs)
     data = {index: block(f"fast {index}") for index in range(100)}
-    headers = {index: put_headers(each) for index, each in data.items()}
+    paths = {index: f"/snapshots/{snapshot_id}/blocks/{index}" for index in data}
+    headers = {index: put_headers(server, paths[index], each) for index, each in data.items()}
     connection = connect(server)
     began = time.perf_counter()
     for index, each in data.items():
-        connection.request("PUT", f"/snapshots/{snapshot_id}/blocks/{index}", each, headers[index])
+        connection.request("PUT", paths[index], each, headers[index])
         assert connection.getresponse().read() == b"{}"
     put_rate = 100 / (time.perf_counter() - began)
     ebs.complete_snapshot(SnapshotId=snapshot_id, ChangedBlocksCount=100)
     entries = ebs.list_snapshot_blocks(SnapshotId=snapshot_id)["Blocks"]
+    targets = [
+        f"/snapshots/{snapshot_id}/blocks/{entry['BlockIndex']}?blockToken={quote(entry['BlockToken'], safe='')}"
+        for entry in entries
+    ]
+    reads = [(target, signed(server, "GET", target)) for target in targets]
     began = time.perf_counter()
-    for entry in entries:
-        path = f"/snapshots/{snapshot_id}/blocks/{entry['BlockIndex']}?blockToken={quote(entry['BlockToken'])}"
-        connection.request("GET", path, headers={"Authorization": AUTHORIZATION})
+    for target, signature in reads:
+        connection.request("GET", target, headers=signature)
         assert len(connection.getresponse().read()) == BLOCK_SIZE
     get_rate = 100 / (time.perf_counter() - began)
     assert put_rate > 100, f"{put_rate:.0f} writes a second"
@@ -204,9 +203,10 @@ def test_a_snapshot_deleted_while_it_is_read_never_gives_other_data(server: Runn
 
     def read(snapshot_id: str, token: str, expected: bytes) -> None:
         connection = connect(server)
-        path = f"/snapshots/{snapshot_id}/blocks/0?blockToken={quote(token)}"
+        path = f"/snapshots/{snapshot_id}/blocks/0?blockToken={quote(token, safe='')}"
+        headers = signed(server, "GET", path)
         while not stop.is_set():
-            connection.request("GET", path, headers={"Authorization": AUTHORIZATION})
+            connection.request("GET", path, headers=headers)
             answer = connection.getresponse()
             body = answer.read()
             if answer.status == 404:

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 import pytest
 from botocore.exceptions import ClientError
+from localcloud.local_keys import LocalKeys
 
 from .ebs_clients import ZEROS, block, contents, linear, pages, put, refused, start
 from .ebs_main_server import SCRIPTS, MainServer, main_server
@@ -33,8 +34,11 @@ def wait_for(condition: Callable[[], T]) -> T:
         time.sleep(0.02)
 
 
-def get(url: str) -> Any:
-    with urllib.request.urlopen(url, timeout=10) as answer:
+KEYS = LocalKeys.new()
+
+
+def get(url: str, keys: LocalKeys = KEYS) -> Any:
+    with urllib.request.urlopen(urllib.request.Request(url, headers=keys.control_headers()), timeout=10) as answer:
         return json.load(answer)
 
 
@@ -46,7 +50,9 @@ def start_process(folder: Path, config: Any, *, parent: str = "") -> subprocess.
     ]
     if parent:
         command = [sys.executable, "-c", parent, *command]
-    return subprocess.Popen(command, env=os.environ | {"PYTHONPATH": str(SCRIPTS)}, stdout=subprocess.PIPE)
+    return subprocess.Popen(
+        command, env=os.environ | KEYS.variables() | {"PYTHONPATH": str(SCRIPTS)}, stdout=subprocess.PIPE
+    )
 
 
 def test_it_tells_its_port_takes_its_settings_and_ends_on_sigterm(tmp_path: Path) -> None:
@@ -165,12 +171,13 @@ def test_volumes_are_known_to_both_and_their_snapshots_have_real_blocks(main: Ma
     (shown,) = ec2.describe_volumes(VolumeIds=[volume_id])["Volumes"]
     assert (shown["Size"], shown["Tags"]) == (1, [{"Key": "k", "Value": "v"}])
     url = f"{main.endpoint_url}/_local/ebs/volumes/{volume_id}/blocks/5"
-    urllib.request.urlopen(urllib.request.Request(url, data=block("a"), method="POST"), timeout=10).close()
+    request = urllib.request.Request(url, data=block("a"), method="POST", headers=main.keys.control_headers())
+    urllib.request.urlopen(request, timeout=10).close()
     snapshot_id = ec2.create_snapshot(VolumeId=volume_id)["SnapshotId"]
     ec2.get_waiter("snapshot_completed").wait(SnapshotIds=[snapshot_id], WaiterConfig={"Delay": 1})
     assert contents(ebs, snapshot_id) == {5: block("a")}
     ec2.delete_volume(VolumeId=volume_id)
-    known = {volume["volume_id"] for volume in get(f"{main.endpoint_url}/_local/ebs/volumes")["volumes"]}
+    known = {volume["volume_id"] for volume in get(f"{main.endpoint_url}/_local/ebs/volumes", main.keys)["volumes"]}
     assert volume_id not in known
     assert contents(ebs, snapshot_id) == {5: block("a")}
 
@@ -211,7 +218,7 @@ def test_events_reach_rules_of_their_account_and_region(main: MainServer) -> Non
     (message,) = wait_for(lambda: sqs.receive_message(QueueUrl=queue, WaitTimeSeconds=1).get("Messages"))
     received = json.loads(message["Body"])
     assert received["resources"] == [f"arn:aws:ec2::us-east-1:snapshot/{snapshot_id}"]
-    shown = get(f"{main.endpoint_url}/_local/events")["events"]
+    shown = get(f"{main.endpoint_url}/_local/events", main.keys)["events"]
     assert received["id"] in {event["id"] for event in shown}
 
 

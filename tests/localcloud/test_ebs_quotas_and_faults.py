@@ -33,11 +33,7 @@ def ebs(server: RunningServer) -> Any:
 
 
 def control(server: RunningServer, method: str, path: str, body: Any = None) -> Any:
-    request = urllib.request.Request(
-        f"{server.url}/_local/{path}", method=method, data=None if body is None else json.dumps(body).encode()
-    )
-    with urllib.request.urlopen(request, timeout=10) as answer:
-        return json.load(answer)
+    return json.loads(server.control(method, path, None if body is None else json.dumps(body).encode()))
 
 
 def burst(server: RunningServer, number: int, *, method: str, path: str, account: str = HOME_ACCOUNT) -> list[str]:

@@ -301,7 +301,9 @@ CODE = """
 import json, os, urllib.request
 
 def handler(event, context):
-    with urllib.request.urlopen(os.environ["AWS_ENDPOINT_URL"] + "/_local/lambda/workers") as answer:
+    url = os.environ["AWS_ENDPOINT_URL"] + "/_local/lambda/workers"
+    request = urllib.request.Request(url, headers={"x-local-token": os.environ["TOKEN"]})
+    with urllib.request.urlopen(request) as answer:
         workers = json.load(answer)["workers"]
     print("BUSY", sum(worker["busy"] for worker in workers))
 """
@@ -317,6 +319,7 @@ def test_a_day_of_invocations_waits_in_line(server: RunningServer) -> None:
         Role=ROLE,
         Handler="handler.handler",
         Code={"ZipFile": zipped.getvalue()},
+        Environment={"Variables": {"TOKEN": server.keys.token}},
     )
     server.client("logs").create_log_group(logGroupName="/aws/lambda/counted")
     schedule(server, "s", {"Arn": function["FunctionArn"]})

@@ -11,6 +11,7 @@ import pytest
 from localcloud.ebs.decisions import Caller, Decision, MainServerDecisions
 from localcloud.iam.plugin import enforced
 from localcloud.iam.record import Record
+from localcloud.local_keys import LocalKeys
 
 ROLE = Caller("ASIAEXAMPLE", "token")
 SNAPSHOT = "arn:aws:ec2:us-east-1::snapshot/snap-1"
@@ -20,7 +21,7 @@ class Asked(MainServerDecisions):
     """Allows everything, and counts how often it was asked."""
 
     def __init__(self, *, seconds: float = 60.0) -> None:
-        super().__init__("http://127.0.0.1:9", seconds=seconds)
+        super().__init__("http://127.0.0.1:9", LocalKeys.new(), seconds=seconds)
         self.questions: list[tuple[str, str]] = []
 
     def _ask(self, caller: Caller, action: str, resource: str, region: str, context: Mapping[str, str]) -> Decision:

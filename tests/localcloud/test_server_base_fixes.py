@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from localcloud.base_fixes import nested_query
@@ -75,15 +76,17 @@ def test_query_parameters_become_the_object_they_spell() -> None:
 def test_an_access_key_is_an_account_a_session_is_its_roles_account(server: RunningServer) -> None:
     session = server.client("sts").assume_role(RoleArn="arn:aws:iam::123456789012:role/target", RoleSessionName="job")[
         "Credentials"
-    ]["AccessKeyId"]
+    ]
 
-    def caller(key: str) -> dict[str, str]:
+    def caller(key: str) -> dict[str, Any]:
         return dict(server.control("GET", f"caller?access_key={key}")[1])
 
-    assert caller("123456789012") == {"account": "123456789012", "arn": "arn:aws:iam::123456789012:root"}
-    assert caller(session) == {
-        "account": "123456789012",
-        "arn": "arn:aws:sts::123456789012:assumed-role/target/job",
-    }
-    assert caller("AKIAUNKNOWN")["account"] == "111122223333"
+    root, assumed = caller("123456789012"), caller(session["AccessKeyId"])
+    assert (root["account"], root["arn"]) == ("123456789012", "arn:aws:iam::123456789012:root")
+    assert root["secret"] == {"secret_access_key": server.keys.secret, "session_token": None, "expires": None}
+    assert assumed["account"] == "123456789012"
+    assert assumed["arn"] == "arn:aws:sts::123456789012:assumed-role/target/job"
+    assert assumed["secret"]["secret_access_key"] == session["SecretAccessKey"]
+    assert assumed["secret"]["session_token"] == session["SessionToken"]
+    assert caller("AKIAUNKNOWN")["secret"] is None
     assert server.control("GET", "caller")[0] == 400

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import socket
 import subprocess
@@ -207,6 +208,8 @@ def test_a_process_id_in_use_again_is_not_taken_for_the_server(directory: CloudD
         cloud = CloudInfo(
             endpoint_url="http://127.0.0.1:1",
             endpoint_urls={},
+            secret_access_key="secret",
+            control_token="token",
             regions=("us-east-1", "eu-west-1"),
             account_id="111122223333",
             state_machines={},
@@ -262,11 +265,14 @@ def test_the_commands_print_what_other_programs_read(
     assert cloud["regions"] == ["us-east-2", "eu-central-1"]
     assert set(cloud) == {
         *("endpoint_url", "endpoint_urls", "regions", "account_id", "state_machines", "buckets", "pid"),
+        *("secret_access_key", "control_token"),
     }
     assert f"export AWS_ENDPOINT_URL={cloud['endpoint_url']}" in exports
     assert f"export AWS_ENDPOINT_URL_EBS={cloud['endpoint_urls']['ebs']}" in exports
     assert "export AWS_ACCESS_KEY_ID=111122223333" in exports
     assert "export AWS_REGION=us-east-2" in exports
+    assert f"export AWS_SECRET_ACCESS_KEY={shlex.quote(cloud['secret_access_key'])}" in exports
+    assert f"export BLOCKFERRY_LOCAL_TOKEN={shlex.quote(cloud['control_token'])}" in exports
     assert all(line.startswith("export ") for line in exports)
 
 

@@ -12,6 +12,8 @@ from localcloud.state import CloudDirectory, CloudInfo, CloudState, Server, star
 CLOUD = CloudInfo(
     endpoint_url="http://127.0.0.1:4000",
     endpoint_urls={"ebs": "http://127.0.0.1:4001"},
+    secret_access_key="secret",
+    control_token="token",
     regions=("us-east-1", "eu-west-1"),
     account_id="111122223333",
     state_machines={"us-east-1": {"copy": "arn:aws:states:us-east-1:111122223333:stateMachine:blockferry-copy"}},
@@ -63,11 +65,12 @@ def test_clients_get_every_door_the_account_and_no_leftover_session(monkeypatch:
         "AWS_ENDPOINT_URL": "http://127.0.0.1:4000",
         "AWS_ENDPOINT_URL_EBS": "http://127.0.0.1:4001",
         "AWS_ACCESS_KEY_ID": "111122223333",
-        "AWS_SECRET_ACCESS_KEY": "local-cloud",
+        "AWS_SECRET_ACCESS_KEY": "secret",
         "AWS_SESSION_TOKEN": "",
         "AWS_REGION": "eu-west-1",
         "AWS_DEFAULT_REGION": "eu-west-1",
         "AWS_EC2_METADATA_DISABLED": "true",
+        "BLOCKFERRY_LOCAL_TOKEN": "token",
     }
 
 

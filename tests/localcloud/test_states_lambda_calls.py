@@ -78,7 +78,7 @@ def service() -> Iterator[Service]:
 
 
 def calls_to(port: int) -> LambdaCalls:
-    return LambdaCalls(AwsClients(endpoint_url=f"http://127.0.0.1:{port}"))
+    return LambdaCalls(AwsClients(endpoint_url=f"http://127.0.0.1:{port}", root_secret="secret"))
 
 
 def call(arguments: Any, resource: str = "arn:aws:states:::lambda:invoke", **more: Any) -> TaskCall:

@@ -433,7 +433,7 @@ def test_an_express_machine_answers_synchronously(machines: Machines, server: Ru
         endpoint_url=server.endpoint_url,
         region_name="us-east-1",
         aws_access_key_id=ACCOUNT,
-        aws_secret_access_key="local-cloud",
+        aws_secret_access_key=server.keys.secret,
         config=Config(inject_host_prefix=False, retries={"total_max_attempts": 1}),
     )
     answer = client.start_sync_execution(stateMachineArn=arn, input="{}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import urllib.request
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -69,9 +68,7 @@ class Disk:
         return made
 
     def _ask(self, method: str, index: int, data: bytes | None = None) -> None:
-        url = f"{self.rig.server.url}/_local/volumes/{self.volume_id}/blocks/{index}"
-        with urllib.request.urlopen(urllib.request.Request(url, data, method=method)) as answer:
-            assert answer.status == 200
+        self.rig.server.control(method, f"volumes/{self.volume_id}/blocks/{index}", data)
 
 
 def step(rig: Rig, request: Mapping[str, Any], *, job_id: str = "look", **more: Any) -> dict[str, Any]:

@@ -45,7 +45,9 @@ def install(host: Host) -> None:
             "AWS_ENDPOINT_URL_EBS": host.ebs_endpoint_url,
             "PATH": os.environ.get("PATH", os.defpath),
         },
-        credentials_for=role_credentials(host.roles) if host.roles is not None else account_credentials,
+        credentials_for=role_credentials(host.roles)
+        if host.roles is not None
+        else account_credentials(host.keys.secret),
         deliver=base.deliver_log_events,
         faults=faults,
     )
@@ -54,9 +56,9 @@ def install(host: Host) -> None:
     host.control["lambda"] = _Control(pool, faults, concurrency)
 
 
-def account_credentials(function: Function) -> Credentials:
-    """Credentials of the function's account: the local cloud takes a 12-digit access key for the account."""
-    return Credentials(access_key_id=function.account_id, secret_access_key="local-cloud")  # noqa: S106
+def account_credentials(secret: str) -> Callable[[Function], Credentials]:
+    """Credentials of the function's account: in the local cloud a 12-digit access key is the account's root."""
+    return lambda function: Credentials(access_key_id=function.account_id, secret_access_key=secret)
 
 
 def role_credentials(roles: ServiceRoles) -> Callable[[Function], Credentials]:

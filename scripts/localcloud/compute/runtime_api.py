@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler
 from typing import Protocol
 
+from localcloud import web_guard
+
 _PREFIX = "/2018-06-01/runtime/"
 _ANSWER = re.compile(r"^invocation/([^/]+)/(response|error)$")
 
@@ -59,6 +61,10 @@ class RuntimeApi:
     def address(self) -> str:
         host, port = self._listener.getsockname()[:2]
         return f"{host}:{port}"
+
+    @property
+    def port(self) -> int:
+        return int(self._listener.getsockname()[1])
 
     def start(self) -> None:
         threading.Thread(target=self._accept, name=f"runtime-api-{self.address}", daemon=True).start()
@@ -106,6 +112,8 @@ class _Connection(BaseHTTPRequestHandler):
     server: RuntimeApi  # type: ignore[assignment]
 
     def do_GET(self) -> None:
+        if self._refused():
+            return
         if self.path != _PREFIX + "invocation/next":
             self._answer(404, {"errorMessage": f"no such path: {self.path}", "errorType": "InvalidPath"})
             return
@@ -127,6 +135,8 @@ class _Connection(BaseHTTPRequestHandler):
         self.wfile.flush()
 
     def do_POST(self) -> None:
+        if self._refused():
+            return
         body = self._body()
         runtime = self.server.runtime
         path = self.path.removeprefix(_PREFIX)
@@ -141,6 +151,14 @@ class _Connection(BaseHTTPRequestHandler):
         request_id, kind = match.groups()
         status = runtime.respond(request_id, body) if kind == "response" else runtime.fail(request_id, body)
         self._answer(status, {"status": "OK"} if status == 202 else {"errorType": "RuntimeApiError"})
+
+    def _refused(self) -> bool:
+        headers = {name.lower(): value for name, value in self.headers.items()}
+        reason = web_guard.refusal(headers, port=self.server.port)
+        if reason:
+            self.close_connection = True
+            self._answer(403, {"errorMessage": reason, "errorType": "Forbidden"})
+        return bool(reason)
 
     def log_message(self, format: str, *args: object) -> None:
         """The server's log is not the place for every invocation."""

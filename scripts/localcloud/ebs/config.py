@@ -83,6 +83,9 @@ class EbsConfig:
     event_loss_probability: float = 0.0
     event_arn: Literal["region_as_account", "no_account", "full", "rotate"] = "region_as_account"
 
+    # -- signatures ---------------------------------------------------------------
+    signature_clock_offset_seconds: float = 0.0  # how far AWS's clock is ahead of the machine's; may be negative
+
     # -- the rest -----------------------------------------------------------------
     snapshots_in_use: tuple[str, ...] = ()  # DeleteSnapshot refuses these as an AMI's
     seed: int = 0  # of ids, event losses and duplicates
@@ -90,7 +93,8 @@ class EbsConfig:
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            if isinstance(value, int | float) and not isinstance(value, bool) and value < 0:
+            may_be_negative = field.name == "signature_clock_offset_seconds"
+            if isinstance(value, int | float) and not isinstance(value, bool) and value < 0 and not may_be_negative:
                 raise ValueError(f"{field.name} must not be negative, got {value}")
         if self.empty_page_every == 1:
             raise ValueError("empty_page_every must not be 1: a listing would never end")

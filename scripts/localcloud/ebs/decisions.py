@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from localcloud.local_keys import LocalKeys
+
 _ACCOUNT = re.compile(r"[0-9]{12}")
 _MOST_KEPT = 20_000
 
@@ -61,7 +63,8 @@ class Everything:
 class MainServerDecisions:
     """Decisions of the main server's ``/_local/authorize``. An account's root (12 digits) is not asked about."""
 
-    def __init__(self, main_url: str, *, seconds: float = 5.0) -> None:
+    def __init__(self, main_url: str, keys: LocalKeys, *, seconds: float = 5.0) -> None:
+        self._keys = keys
         self._url = f"{main_url}/_local/authorize"
         self._seconds = seconds
         self._known: dict[Any, tuple[float, Decision]] = {}
@@ -101,7 +104,7 @@ class MainServerDecisions:
             "context": context,
         }
         request = urllib.request.Request(  # noqa: S310 - the main server's own address
-            self._url, data=json.dumps(question).encode(), headers={"Content-Type": "application/json"}
+            self._url, data=json.dumps(question).encode(), headers=self._keys.control_headers()
         )
         with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310
             found = json.load(answer)

@@ -9,6 +9,7 @@ from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
 
 from localcloud.host import Response
+from localcloud.local_keys import LocalKeys
 
 _OWN = frozenset({"content-length", "connection", "x-amzn-requestid"})
 """Headers that the main server writes itself."""
@@ -18,7 +19,8 @@ _HOP_BY_HOP = frozenset({"host", "connection", "content-length", "transfer-encod
 class Forwarder:
     """Thread-safe; a connection serves one request at a time and is kept afterwards."""
 
-    def __init__(self, url: str, *, timeout_seconds: float = 300.0) -> None:
+    def __init__(self, url: str, keys: LocalKeys, *, timeout_seconds: float = 300.0) -> None:
+        self._keys = keys
         address = urlsplit(url)
         self._host, self._port = address.hostname or "127.0.0.1", address.port
         self._timeout = timeout_seconds
@@ -35,7 +37,7 @@ class Forwarder:
             connection = http.client.HTTPConnection(self._host, self._port, timeout=self._timeout)
         text = urlencode(query, doseq=True)
         kept = {name: value for name, value in headers.items() if name.lower() not in _HOP_BY_HOP}
-        kept["Content-Length"] = str(len(body))
+        kept |= self._keys.control_headers() | {"Content-Length": str(len(body))}
         try:
             connection.request(method, quote(path) + (f"?{text}" if text else ""), body, kept)
             answer = connection.getresponse()

@@ -10,10 +10,11 @@ from __future__ import annotations
 import socket
 import struct
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from urllib.parse import parse_qsl, unquote
+from email.utils import formatdate
 
 from localcloud.ebs.errors import invalid
 from localcloud.ebs.messages import Response, ebs_error_response
@@ -25,11 +26,12 @@ _REASONS = {200: "OK", 201: "Created", 202: "Accepted", 400: "Bad Request", 403:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RawRequest:
-    """A request as it came in: ``path`` decoded, ``headers`` with lower-case names."""
+    """A request as it came in: ``target`` is path and query with their percent signs; headers have lower-case names,
+    repeated ones are joined by commas. ``sent`` are those that came, ``headers`` those that fit ``body``."""
 
     method: str
-    path: str
-    query: dict[str, str]
+    target: str
+    sent: dict[str, str]
     headers: dict[str, str]
     body: bytes | bytearray
 
@@ -48,8 +50,16 @@ class _Malformed(Exception):
 class HttpServer:
     """Listens on 127.0.0.1 from construction on; ``start`` begins to accept."""
 
-    def __init__(self, serve: Serve, *, port: int = 0, body_timeout: Callable[[], float] = lambda: 60.0) -> None:
+    def __init__(
+        self,
+        serve: Serve,
+        *,
+        port: int = 0,
+        body_timeout: Callable[[], float] = lambda: 60.0,
+        now: Callable[[], float] = time.time,
+    ) -> None:
         self._serve = serve
+        self._now = now
         self._body_timeout = body_timeout
         self._listener = socket.create_server(("127.0.0.1", port), backlog=512)
         self._connections: set[socket.socket] = set()
@@ -117,30 +127,22 @@ class HttpServer:
             if headers.get("expect", "").lower() == "100-continue":
                 connection.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
             connection.settimeout(self._body_timeout())
+            sent = dict(headers)
             body = reader.body(headers)
         except TimeoutError:
             late = invalid("WRITE_REQUEST_TIMEOUT", "The request body was not received in time.")
-            _send(connection, ebs_error_response(late), keep_alive=False)
+            _send(connection, ebs_error_response(late), keep_alive=False, now=self._now())
             return False
         except _Malformed as error:
-            _send(connection, Response(400, {}, str(error).encode()), keep_alive=False)
+            _send(connection, Response(400, {}, str(error).encode()), keep_alive=False, now=self._now())
             return False
         connection.settimeout(None)
-        path, _mark, query = target.partition("?")
-        answer = self._serve(
-            RawRequest(
-                method=method,
-                path=unquote(path),
-                query=dict(parse_qsl(query, keep_blank_values=True)),
-                headers=headers,
-                body=body,
-            )
-        )
+        answer = self._serve(RawRequest(method=method, target=target, sent=sent, headers=headers, body=body))
         if answer.cut in ("before", "after"):
             _reset(connection)
             return False
         keep_alive = headers.get("connection", "").lower() != "close" and answer.cut == "none"
-        _send(connection, answer, keep_alive=keep_alive)
+        _send(connection, answer, keep_alive=keep_alive, now=self._now())
         return keep_alive
 
 
@@ -149,10 +151,15 @@ def _reset(connection: socket.socket) -> None:
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 
-def _send(connection: socket.socket, answer: Response, *, keep_alive: bool) -> None:
+def _send(connection: socket.socket, answer: Response, *, keep_alive: bool, now: float) -> None:
+    """``now``, in epoch seconds, is what the answer's Date says: clients with a wrong clock learn the time by it."""
     lines = [f"HTTP/1.1 {answer.status} {_REASONS.get(answer.status, 'Status')}"]
     lines += [f"{name}: {value}" for name, value in answer.headers.items()]
-    lines += [f"Content-Length: {len(answer.body)}", f"Connection: {'keep-alive' if keep_alive else 'close'}"]
+    lines += [
+        f"Date: {formatdate(now, usegmt=True)}",
+        f"Content-Length: {len(answer.body)}",
+        f"Connection: {'keep-alive' if keep_alive else 'close'}",
+    ]
     head = ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1", errors="replace")
     body: memoryview = memoryview(answer.body)
     if answer.cut == "short":
@@ -191,7 +198,8 @@ class _Reader:
             name, colon, value = line.partition(":")
             if not colon:
                 raise _Malformed("a header has no colon")
-            headers[name.strip().lower()] = value.strip()
+            known, value = name.strip().lower(), value.strip()
+            headers[known] = f"{headers[known]},{value}" if known in headers else value
         return first[0], first[1], headers
 
     def body(self, headers: dict[str, str]) -> bytes | bytearray:

@@ -12,6 +12,10 @@ import urllib.request
 import uuid
 from dataclasses import dataclass
 from typing import Protocol
+from urllib.parse import urlsplit
+
+from localcloud.local_keys import LocalKeys
+from localcloud.signatures import Incoming, signed_headers
 
 KEY_ARN = re.compile(r"arn:aws[a-z\-]*:kms:([a-z0-9-]*):([0-9]{12}):key/.+")
 """The form of KmsKeyArn (botocore ebs model), with its Region and account as groups."""
@@ -71,8 +75,9 @@ class AnyKey:
 class MainServerKeys:
     """DescribeKey of the main server, as the caller's account, remembered for ``seconds``."""
 
-    def __init__(self, main_url: str, *, seconds: float = 1.0) -> None:
+    def __init__(self, main_url: str, keys: LocalKeys, *, seconds: float = 1.0) -> None:
         self._url = main_url
+        self._keys = keys
         self._seconds = seconds
         self._known: dict[tuple[str, str, str], tuple[float, Key | None]] = {}
         self._lock = threading.Lock()
@@ -99,16 +104,22 @@ class MainServerKeys:
     def _describe(self, key_id: str, *, account: str, region: str) -> Key | None:
         if key_id == derived_aws_key_arn(account=account, region=region):
             return Key(arn=key_id, enabled=True)
-        request = urllib.request.Request(  # noqa: S310 - the main server's own address
-            self._url,
-            data=json.dumps({"KeyId": key_id}).encode(),
-            headers={
-                "Content-Type": "application/x-amz-json-1.1",
-                "X-Amz-Target": "TrentService.DescribeKey",
-                "Authorization": f"AWS4-HMAC-SHA256 Credential={account}/20260101/{region}/kms/aws4_request, "
-                "SignedHeaders=host, Signature=0",
-            },
+        body = json.dumps({"KeyId": key_id}).encode()
+        unsigned = {
+            "content-type": "application/x-amz-json-1.1",
+            "host": urlsplit(self._url).netloc,
+            "x-amz-target": "TrentService.DescribeKey",
+        }
+        signed = signed_headers(
+            Incoming(method="POST", path="/", query="", headers=unsigned),
+            body=body,
+            access_key=account,
+            secret=self._keys.secret,
+            region=region,
+            service="kms",
+            now=time.time(),
         )
+        request = urllib.request.Request(f"{self._url}/", data=body, headers=signed)  # noqa: S310 - the main server's own
         try:
             with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310
                 metadata = json.load(answer)["KeyMetadata"]

@@ -36,7 +36,7 @@ FORWARDING_THREADS = 64
 
 
 def install(host: Host) -> None:
-    forwarder = Forwarder(host.ebs_endpoint_url)
+    forwarder = Forwarder(host.ebs_endpoint_url, host.keys)
     host.on_shutdown(forwarder.close)
     # Without an entry the router loads every model of botocore to find out whether "ebs" is a service.
     patterns = host.lookup("core.router", "SERVICE_PATTERNS")

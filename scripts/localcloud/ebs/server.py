@@ -1,6 +1,6 @@
 """The EBS process: ``python -m localcloud.ebs.server --data-dir D --main-url URL --port-file F``.
 
-Ends on SIGTERM, SIGINT and when its parent process is gone.
+The environment has the secrets of ``localcloud.local_keys``. Ends on SIGTERM, SIGINT and when its parent is gone.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from typing import Any
 from localcloud.ebs.callers import Callers
 from localcloud.ebs.config import EbsConfig, configured
 from localcloud.ebs.decisions import Everything, MainServerDecisions
-from localcloud.ebs.errors import EbsError
+from localcloud.ebs.door import EbsDoor
 from localcloud.ebs.events import EventSink, KeptEvents
 from localcloud.ebs.faults import Rule
-from localcloud.ebs.httpserver import HttpServer, RawRequest
+from localcloud.ebs.httpserver import HttpServer
 from localcloud.ebs.kms import AnyKey, MainServerKeys
-from localcloud.ebs.messages import Response, ebs_error_response
 from localcloud.ebs.service import EbsService
+from localcloud.local_keys import LocalKeys
 
 _TICK_SECONDS = 0.05
 _PARTS = frozenset({"account_id", "ebs", "events", "lambda", "states"})
@@ -47,7 +47,8 @@ _EVENT_SETTINGS = MappingProxyType(
 class PostedEvents:
     """Posts events to the main server's ``/_local/events``, one after the other, off the request's way."""
 
-    def __init__(self, main_url: str) -> None:
+    def __init__(self, main_url: str, keys: LocalKeys) -> None:
+        self._keys = keys
         self._url = f"{main_url}/_local/events"
         self._queue: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
         threading.Thread(target=self._post_all, name="ebs-events", daemon=True).start()
@@ -59,26 +60,12 @@ class PostedEvents:
         while True:
             event = self._queue.get()
             request = urllib.request.Request(  # noqa: S310 - the main server's own address
-                self._url, data=json.dumps(event).encode(), headers={"Content-Type": "application/json"}
+                self._url, data=json.dumps(event).encode(), headers=self._keys.control_headers()
             )
             try:
                 urllib.request.urlopen(request, timeout=30).close()  # noqa: S310
             except (urllib.error.URLError, OSError) as error:
                 print(f"event {event['id']} was not taken by {self._url}: {error}", file=sys.stderr, flush=True)
-
-
-def serve_with(service: EbsService, callers: Callers, request: RawRequest) -> Response:
-    """Answer one HTTP request as the caller that it names."""
-    try:
-        account, region = callers.identify(request.headers, request.query)
-    except OSError as error:
-        print(f"the main server did not say whose request this is: {error}", file=sys.stderr, flush=True)
-        message = "The local cloud's main server did not say whose access key this is."
-        return ebs_error_response(EbsError(status=500, code="InternalServerException", message=message))
-    caller = callers.credentials(request.headers, request.query)
-    return service.handle(
-        request.method, request.path, request.query, request.headers, request.body, account, region, caller
-    )
 
 
 def _arguments(arguments: list[str] | None) -> argparse.Namespace:
@@ -88,9 +75,14 @@ def _arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--main-url", default=None, help="the main server: KMS, callers, events")
     parser.add_argument("--port", type=int, default=0, help="0: any free port")
     parser.add_argument("--port-file", type=Path, default=None, help="the port is written here when it is open")
-    parser.add_argument("--default-account", default="111122223333", help="of access keys that nobody knows")
-    parser.add_argument("--default-region", default="us-east-1", help="of requests that name none")
     return parser.parse_args(arguments)
+
+
+def http_server(service: EbsService, keys: LocalKeys, *, main_url: str | None, port: int = 0) -> HttpServer:
+    """The service behind its door, on 127.0.0.1."""
+    door = EbsDoor(service, Callers(keys, main_url=main_url), keys, port=lambda: server.port)
+    server = HttpServer(door.serve, port=port, body_timeout=lambda: service.config.body_timeout_seconds, now=door.now)
+    return server
 
 
 def _read_config(name: str | None) -> tuple[EbsConfig, list[Rule]]:
@@ -119,23 +111,19 @@ def main(arguments: list[str] | None = None) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda _number, _frame: stop.set())
     main_url = options.main_url.rstrip("/") if options.main_url else None
-    sink: EventSink = PostedEvents(main_url) if main_url else KeptEvents()
+    keys = LocalKeys.of(os.environ)
+    sink: EventSink = PostedEvents(main_url, keys) if main_url else KeptEvents()
     config, rules = _read_config(options.config)
     service = EbsService(
         data_dir=options.data_dir,
         config=config,
-        keys=MainServerKeys(main_url) if main_url else AnyKey(),
+        keys=MainServerKeys(main_url, keys) if main_url else AnyKey(),
         event_sink=sink,
-        decisions=MainServerDecisions(main_url) if main_url else Everything(),
+        decisions=MainServerDecisions(main_url, keys) if main_url else Everything(),
     )
     for rule in rules:
         service.faults.add(rule)
-    callers = Callers(default_account=options.default_account, default_region=options.default_region, main_url=main_url)
-    server = HttpServer(
-        lambda request: serve_with(service, callers, request),
-        port=options.port,
-        body_timeout=lambda: service.config.body_timeout_seconds,
-    )
+    server = http_server(service, keys, main_url=main_url, port=options.port)
     server.start()
     if options.port_file is not None:
         _write_port(options.port_file, server.port)

@@ -1,6 +1,6 @@
 """The EBS part without any transport: one call in, one answer out.
 
-Signatures are not verified: who calls (account, Region) is told by whoever brings the request.
+Who calls (account, Region) is told by whoever brings the request, and has been proved there: see ``door``.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from localcloud.ebs.tokens import Tokens
 from localcloud.ebs.writing import Writing
 from localcloud.faults import flipped
 
+CONTROL = "/_local/"
 _ROUTES = (
     ("GET", re.compile(r"/snapshots/([^/]+)/blocks/([^/]+)"), "GetSnapshotBlock"),
     ("PUT", re.compile(r"/snapshots/([^/]+)/blocks/([^/]+)"), "PutSnapshotBlock"),
@@ -48,6 +49,12 @@ _WRONG = {
     "unencrypted": UNENCRYPTED,
     "other_key": Encryption(kms_key_arn="arn:aws:kms:us-east-1:999999999999:key/0ddba11-0000-4000-8000-000000000000"),
 }
+
+
+def is_put_block(method: str, path: str) -> bool:
+    """Whether a request is PutSnapshotBlock, whose body alone need not be signed (botocore, ``authtype``)."""
+    _, pattern, _ = _ROUTES[1]
+    return method == "PUT" and pattern.fullmatch(path) is not None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,7 +148,7 @@ class EbsService:
             caller=caller,
         )
         self.tick()
-        if path.startswith("/_local/"):
+        if path.startswith(CONTROL):
             return control.handle(self, request)
         target = _target(request)
         received = len(body)

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import tempfile
+import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from localcloud.ebs.callers import Callers
 from localcloud.ebs.clock import Clock
 from localcloud.ebs.config import EbsConfig
 from localcloud.ebs.events import EventSink
-from localcloud.ebs.httpserver import HttpServer
 from localcloud.ebs.kms import KeyResolver
-from localcloud.ebs.server import serve_with
+from localcloud.ebs.server import http_server
 from localcloud.ebs.service import EbsService
+from localcloud.local_keys import LocalKeys
 
 HOME_ACCOUNT = "111122223333"
 OTHER_ACCOUNT = "123456789012"
@@ -29,6 +29,16 @@ class RunningServer:
 
     url: str
     service: EbsService
+    keys: LocalKeys
+
+    def control(self, method: str, path: str, body: bytes | None = None) -> bytes:
+        """The answer to a control request; ``urllib.error.HTTPError`` if it is refused."""
+        request = urllib.request.Request(  # noqa: S310 - our own server's address
+            f"{self.url}/_local/{path}", body, method=method, headers=self.keys.control_headers()
+        )
+        with urllib.request.urlopen(request, timeout=60) as answer:  # noqa: S310
+            content: bytes = answer.read()
+        return content
 
     def client_settings(self, *, account: str = HOME_ACCOUNT, region: str = REGION) -> dict[str, str]:
         """Keyword arguments for ``boto3.client("ebs" | "ec2", ...)``: the access key is the account."""
@@ -36,7 +46,7 @@ class RunningServer:
             "endpoint_url": self.url,
             "region_name": region,
             "aws_access_key_id": account,
-            "aws_secret_access_key": "local",
+            "aws_secret_access_key": self.keys.secret,
         }
 
 
@@ -48,7 +58,6 @@ def running_server(
     clock: Clock | None = None,
     keys: KeyResolver | None = None,
     event_sink: EventSink | None = None,
-    default_account: str = HOME_ACCOUNT,
 ) -> Iterator[RunningServer]:
     """A server on a free port of 127.0.0.1, gone with its data at the end of the block.
 
@@ -60,14 +69,11 @@ def running_server(
         service = EbsService(
             data_dir=data_dir or Path(folder), config=config, clock=clock, keys=keys, event_sink=event_sink
         )
-        callers = Callers(default_account=default_account, default_region=REGION, main_url=None)
-        server = HttpServer(
-            lambda request: serve_with(service, callers, request),
-            body_timeout=lambda: service.config.body_timeout_seconds,
-        )
+        local_keys = LocalKeys.new()
+        server = http_server(service, local_keys, main_url=None)
         server.start()
         try:
-            yield RunningServer(server.url, service)
+            yield RunningServer(server.url, service, local_keys)
         finally:
             server.stop()
             service.close()

@@ -57,6 +57,7 @@ def install(host: Host) -> None:
     deliverer = Deliverer(
         targets=ApiTargets(
             endpoint_url=host.endpoint_url,
+            root_secret=host.keys.secret,
             refusal=lambda target, origin: host.target_refusal(target, origin.arn),
         ),
         clock=clock,
@@ -70,7 +71,11 @@ def install(host: Host) -> None:
     timetable = Timetable(clock, lambda: [*rules.timed(), *schedules.timed()])
     runner = Runner(timetable, timers)
     host.control["clock"] = ClockControl(
-        clock=clock, timetable=timetable, runner=runner, deliverer=deliverer, ebs=proxy_to(host.ebs_endpoint_url)
+        clock=clock,
+        timetable=timetable,
+        runner=runner,
+        deliverer=deliverer,
+        ebs=proxy_to(host.ebs_endpoint_url, host.keys),
     )
     host.control["events"] = EventsControl(faults, deliverer, host.control["events"])
 

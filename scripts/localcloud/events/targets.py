@@ -57,7 +57,8 @@ Refusal = Callable[[Mapping[str, Any], Origin], str]
 class ApiTargets:
     """Calls with the account's credentials, after ``refusal`` has said that the origin may."""
 
-    def __init__(self, *, endpoint_url: str, refusal: Refusal) -> None:
+    def __init__(self, *, endpoint_url: str, root_secret: str, refusal: Refusal) -> None:
+        self._root_secret = root_secret
         self._endpoint_url = endpoint_url
         self._refusal = refusal
         self._session = botocore.session.Session()
@@ -109,7 +110,7 @@ class ApiTargets:
                     region_name=origin.region,
                     endpoint_url=self._endpoint_url,
                     aws_access_key_id=origin.account,
-                    aws_secret_access_key="local-cloud",  # noqa: S106 - a local server's
+                    aws_secret_access_key=self._root_secret,
                     config=Config(retries={"total_max_attempts": 1}, read_timeout=60, max_pool_connections=16),
                 )
             return client

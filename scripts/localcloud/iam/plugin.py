@@ -191,7 +191,7 @@ def _forget_decisions(host: Host, base: Handler) -> Handler:
         connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=5)
         # An EBS server that has ended remembers nothing, and IAM goes on without it.
         with contextlib.suppress(OSError, http.client.HTTPException), contextlib.closing(connection):
-            connection.request("POST", "/_local/decisions/forget", b"{}")
+            connection.request("POST", "/_local/decisions/forget", b"{}", host.keys.control_headers())
             connection.getresponse().read()
 
     async def handle(method: str, path: str, headers: dict[str, str], body: bytes, query: dict[str, Any]) -> Response:

@@ -27,19 +27,25 @@ CredentialsFor = Callable[[Caller, str], Credentials]
 """``credentials_for(caller, role_arn)``: what calls under a role are signed with."""
 
 
-def account_credentials(caller: Caller, role_arn: str) -> Credentials:
-    """Credentials of the role's account: the local cloud takes a 12-digit access key for the account."""
-    parts = role_arn.split(":")
-    owner = parts[4] if len(parts) > 5 and parts[4] else caller.account
-    return Credentials(access_key_id=owner, secret_access_key="local-cloud")  # noqa: S106
+def account_credentials(secret: str) -> CredentialsFor:
+    """Credentials of the role's account: in the local cloud a 12-digit access key is the account's root."""
+
+    def of(caller: Caller, role_arn: str) -> Credentials:
+        parts = role_arn.split(":")
+        owner = parts[4] if len(parts) > 5 and parts[4] else caller.account
+        return Credentials(access_key_id=owner, secret_access_key=secret)
+
+    return of
 
 
 class AwsClients:
     """botocore clients by service, credentials and region. They never retry: that is the machine's part."""
 
-    def __init__(self, *, endpoint_url: str, credentials_for: CredentialsFor = account_credentials) -> None:
+    def __init__(self, *, endpoint_url: str, root_secret: str, credentials_for: CredentialsFor | None = None) -> None:
+        """Without ``credentials_for`` calls are signed as the role's account."""
         self.endpoint_url = endpoint_url
-        self._credentials_for = credentials_for
+        self._of_account = account_credentials(root_secret)
+        self._credentials_for = credentials_for or self._of_account
         self._lock = threading.Lock()
         self._session = botocore.session.Session()
         self._clients: dict[tuple[str, Credentials, str], Any] = {}
@@ -52,7 +58,7 @@ class AwsClients:
 
     def of_account(self, service: str, caller: Caller) -> Any:
         """A client for what Step Functions finds out by itself, with no permission of the role."""
-        return self._client(service, account_credentials(caller, ""), caller.region)
+        return self._client(service, self._of_account(caller, ""), caller.region)
 
     def _client(self, service: str, credentials: Credentials, region: str) -> Any:
         key = (service, credentials, region)

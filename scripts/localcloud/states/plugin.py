@@ -16,7 +16,7 @@ from typing import Any, Final
 from localcloud.host import ControlError, ControlRequest, Host, Response
 from localcloud.states.acting import RoleActing
 from localcloud.states.api import Api
-from localcloud.states.aws_clients import AwsClients, account_credentials
+from localcloud.states.aws_clients import AwsClients
 from localcloud.states.aws_invoker import AwsInvoker
 from localcloud.states.aws_objects import AwsObjects
 from localcloud.states.cancellation import Cancellation
@@ -49,7 +49,9 @@ def install(host: Host) -> None:
             raise ValueError(f"local cloud config: 'states' needs a number that is not negative for '{name}'")
     acting = RoleActing(host.roles, endpoint_url=host.endpoint_url) if host.roles is not None else None
     clients = AwsClients(
-        endpoint_url=host.endpoint_url, credentials_for=acting.credentials if acting else account_credentials
+        endpoint_url=host.endpoint_url,
+        root_secret=host.keys.secret,
+        credentials_for=acting.credentials if acting else None,
     )
     spool_dir = host.data_dir / "states"
     spool_dir.mkdir(parents=True, exist_ok=True)
