@@ -14,7 +14,7 @@ from pathlib import Path
 
 from tools.build import BuildFailed
 from tools.environment import EnvironmentFailed, repository_root
-from tools.parts import PARTS, Part
+from tools.parts import MUTATED_MODULES, PARTS, Part
 from tools.processes import CommandFailed, Commands
 from tools.terraform import TerraformFailed
 
@@ -78,7 +78,7 @@ def chosen(*, fast: bool, only: Sequence[str] | None) -> list[Part]:
     """The parts to run, in their order. Naming a part includes it, also a slow one in a fast run."""
     if only:
         return [part for part in PARTS if part.name in only]
-    return [part for part in PARTS if not (fast and part.slow)]
+    return [part for part in PARTS if not part.on_request and not (fast and part.slow)]
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -89,17 +89,26 @@ def main(arguments: list[str] | None = None) -> int:
         epilog="parts:\n" + "\n".join(f"  {part.name:<10} {part.says}" for part in PARTS),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    slow = " and ".join(part.name for part in PARTS if part.slow)
+    slow = " and ".join(part.name for part in PARTS if part.slow and not part.on_request)
     parser.add_argument("--fast", action="store_true", help=f"leave out {slow}: before each commit")
     parser.add_argument(
         "--only", nargs="+", metavar="PART", choices=[part.name for part in PARTS], help="only these parts"
+    )
+    parser.add_argument(
+        "--modules",
+        nargs="+",
+        metavar="MODULE",
+        help="what the part mutation looks at, as mover.py (default: all of it)",
     )
     parser.add_argument("--jobs", type=int, default=2, help="how many parts run side by side (default: %(default)s)")
     options = parser.parse_args(arguments)
     if options.jobs < 1:
         parser.error("--jobs must be at least 1")
     start = time.monotonic()
-    commands = Commands(repository_root(), _environment())
+    environment = _environment()
+    if options.modules:
+        environment[MUTATED_MODULES] = " ".join(options.modules)
+    commands = Commands(repository_root(), environment)
     parts = chosen(fast=options.fast, only=options.only)
     try:
         outcomes = run_parts(parts, commands, jobs=options.jobs)

@@ -27,18 +27,22 @@ from tools.terraform import COPIED_FOLDERS, Terraform
 
 PYTHON_FOLDERS = ("layers/core/blockferry", "functions", "scripts", "tests")
 TYPED_FOLDERS = ("layers/core/blockferry", "scripts/localcloud", "scripts/tools")
+MUTATION_TIMEOUT_SECONDS = 4 * 3600.0
+MUTATED_MODULES = "BLOCKFERRY_MUTATED_MODULES"
 CLOUD_TIMEOUT_SECONDS = 1500.0  # an apply of the root alone takes two to three minutes
 
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """One check. ``slow`` ones are left out of a fast run; ``alone`` ones measure time or load the machine."""
+    """One check. ``slow`` ones are left out of a fast run; ``alone`` ones measure time or load the machine;
+    ``on_request`` ones run only when they are named."""
 
     name: str
     says: str
     run: Callable[[Commands], list[str]]
     slow: bool = False
     alone: bool = False
+    on_request: bool = False
 
 
 def check_format(commands: Commands) -> list[str]:
@@ -182,6 +186,15 @@ def check_checkov(commands: Commands) -> list[str]:
     return re.findall(r"^Passed checks: .*$", output, re.MULTILINE)
 
 
+def check_mutation(commands: Commands) -> list[str]:
+    """Faults planted in what decides whether data is right or may be deleted: a test notices each of them."""
+    modules = commands.environment.get(MUTATED_MODULES, "").split()
+    output = commands.run(
+        *(sys.executable, "-m", "tools.mutation.run", *modules), timeout_seconds=MUTATION_TIMEOUT_SECONDS
+    )
+    return output.splitlines()
+
+
 PARTS = (
     Part(name="format", says="ruff format --check", run=check_format),
     Part(name="lint", says="ruff check", run=check_lint),
@@ -197,6 +210,14 @@ PARTS = (
         run=check_cloud,
         slow=True,
         alone=True,
+    ),
+    Part(
+        name="mutation",
+        says="small faults planted in what decides about data; only when it is named",
+        run=check_mutation,
+        slow=True,
+        alone=True,
+        on_request=True,
     ),
 )
 

@@ -33,8 +33,25 @@ def test_a_fast_run_leaves_out_the_slow_parts() -> None:
     assert [p.name for p in chosen(fast=False, only=None)] == [
         *("format", "lint", "types", "unit", "build", "terraform", "machines", "checkov", "cloud")
     ]
-    left_out = {p.name for p in PARTS} - {p.name for p in chosen(fast=True, only=None)}
+    left_out = {p.name for p in chosen(fast=False, only=None)} - {p.name for p in chosen(fast=True, only=None)}
     assert left_out == {"checkov", "cloud"}
+
+
+def test_planting_faults_takes_long_and_happens_only_when_it_is_named() -> None:
+    assert {p.name for p in PARTS} - {p.name for p in chosen(fast=False, only=None)} == {"mutation"}
+    assert [p.name for p in chosen(fast=True, only=["mutation"])] == ["mutation"]
+
+
+def test_the_modules_named_are_those_that_faults_are_planted_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[str] = []
+
+    def look(commands: Commands) -> list[str]:
+        seen.append(commands.environment[parts.MUTATED_MODULES])
+        return []
+
+    monkeypatch.setattr(checks, "PARTS", (part("mutation", look),))
+    assert main(["--only", "mutation", "--modules", "mover.py", "retry.py"]) == 0
+    assert seen == ["mover.py retry.py"]
 
 
 def test_named_parts_run_in_their_order_even_in_a_fast_run() -> None:

@@ -1,0 +1,420 @@
+"""Plant every fault in the modules that decide whether data is right or may be deleted, and say which went unnoticed.
+
+For each fault the tests that execute its statement run, the most focused ones first, up to the first that fails. A
+fault that no test notices fails the run, unless ``accepted.toml`` says why none has to. Accepted ones are not tried.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+import tomllib
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import islice, zip_longest
+from pathlib import Path
+from typing import Any
+
+from tools.environment import repository_root
+from tools.mutation import plugin
+from tools.mutation.mutants import Mutant, mutants_of
+
+PACKAGE = "layers/core/blockferry"
+ACCEPTED = Path(__file__).with_name("accepted.toml")
+MODULES = (
+    "blocks.py",
+    "checksums.py",
+    "digests.py",
+    "ebs/client.py",
+    "holes.py",
+    "images/address.py",
+    "images/chunks.py",
+    "images/codecs.py",
+    "images/objects.py",
+    "images/unpack.py",
+    "inspection/count.py",
+    "mover.py",
+    "retry.py",
+    "sinks/snapshot.py",
+    "snapshots.py",
+    "sources/delta.py",
+    "sources/equal.py",
+    "sources/image.py",
+    "sources/image_delta.py",
+    "sources/listing.py",
+    "sources/s3_image.py",
+    "sources/snapshot.py",
+    "transfer/check.py",
+    "transfer/complete.py",
+    "transfer/examine.py",
+    "transfer/move.py",
+    "transfer/parents.py",
+    "transfer/plan.py",
+    "transfer/receipt.py",
+    "transfer/sources.py",
+    "transfer/steps.py",
+    "transfer/sweep.py",
+    "transfer/targets.py",
+    "upload.py",
+    "workspace.py",
+)
+TESTS = "tests/unit"
+SLOW_TESTS = ("test_crash_points.py", "test_model.py", "test_build.py")
+"""They run whole jobs hundreds of times; what only they notice deserves a test that names it."""
+
+DECIDING = (PACKAGE, "functions", "scripts/localcloud", "tests")
+"""What the lines that a test executes depend on, besides its own file."""
+
+PYTEST = (sys.executable, "-m", "pytest", "-q", "-m", "not cloud", *("-p", "no:cacheprovider", "-p", plugin.__name__))
+
+MOST_TESTS = 120
+"""Executed that one fault is shown to, spread over the test files: many lines are executed by several hundred."""
+
+
+class NotTried(Exception):
+    """The tests could not be run at all; the message says why."""
+
+
+@dataclass(frozen=True)
+class Result:
+    module: str
+    mutant: Mutant
+    verdict: str
+    """``killed``, ``timeout``, ``survived``, ``untested`` (no test executes it) or ``accepted``."""
+    by: str
+
+    def __str__(self) -> str:
+        again = f" (number {self.mutant.nth})" if self.mutant.nth > 1 else ""
+        return (
+            f"{PACKAGE}/{self.module}:{self.mutant.lines.start}: {self.verdict}, in {self.mutant.scope or 'the module'}"
+            f"{again}\n  - {self.mutant.before}\n  + {self.mutant.after}"
+        )
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """Faults that need no test, each with a reason. The key is what names the fault in ``accepted.toml``."""
+
+    reasons: Mapping[str, Mapping[str, str]]
+
+    @classmethod
+    def read(cls, file: Path) -> Accepted:
+        """Raises ``ValueError`` for an entry without a reason and for a fault that is listed twice."""
+        reasons: defaultdict[str, dict[str, str]] = defaultdict(dict)
+        for entry in tomllib.loads(file.read_text())["accepted"]:
+            for key in entry["mutants"]:
+                if not entry["why"].strip() or key in reasons[entry["module"]]:
+                    raise ValueError(f"{file.name}: {entry['module']}: {key!r} has no reason, or is listed twice")
+                reasons[entry["module"]][key] = entry["why"]
+        return cls(reasons)
+
+    def stale(self, module: str, mutants: Iterable[Mutant]) -> list[str]:
+        """Entries of a module that name no fault of it any more."""
+        there = {key_of(mutant) for mutant in mutants}
+        return [key for key in self.reasons.get(module, {}) if key not in there]
+
+
+def key_of(mutant: Mutant) -> str:
+    again = f" #{mutant.nth}" if mutant.nth > 1 else ""
+    return f"{mutant.scope or 'module'}: {mutant.before} -> {mutant.after}{again}"
+
+
+@dataclass
+class Executed:
+    """What each test executes, and how long it takes."""
+
+    seconds: Mapping[str, float]
+    lines: Mapping[str, Mapping[str, Sequence[int]]]
+    _by_module: dict[str, dict[int, set[str]]] = field(default_factory=dict)
+
+    def at(self, module: str, lines: Iterable[int]) -> set[str]:
+        """The tests that execute one of the lines."""
+        if module not in self._by_module:
+            found: defaultdict[int, set[str]] = defaultdict(set)
+            for test, modules in self.lines.items():
+                for line in modules.get(module, ()):
+                    found[line].add(test)
+            self._by_module[module] = dict(found)
+        by_line = self._by_module[module]
+        return set().union(*(by_line.get(line, set()) for line in lines))
+
+    def chosen(self, tests: Iterable[str]) -> list[str]:
+        """At most ``MOST_TESTS``: of each file in turn the test that executes least of the package."""
+        by_file: defaultdict[str, list[tuple[int, str]]] = defaultdict(list)
+        for test in tests:
+            size = sum(len(lines) for lines in self.lines[test].values())
+            by_file[test.partition("::")[0]].append((size, test))
+        columns = sorted(sorted(file) for file in by_file.values())
+        in_turn = (entry[1] for row in zip_longest(*columns) for entry in row if entry is not None)
+        return list(islice(in_turn, MOST_TESTS))
+
+
+def asked_about(module: str, mutant: Mutant, tests: Executed, package: Path) -> list[str]:
+    """The tests that are to notice a fault, in the order in which they run."""
+    if mutant.function is not None:
+        return tests.chosen(tests.at(module, mutant.lines))
+    # It takes effect at import: whoever uses the name, or the function or class that it belongs to.
+    tree = ast.parse((package / module).read_text())
+    users: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and mutant.lines.start in range(
+            node.lineno, (node.end_lineno or 0) + 1
+        ):
+            users |= tests.at(module, range(node.body[0].lineno, (node.end_lineno or 0) + 1))
+    names = {
+        node.id
+        for statement in tree.body
+        if mutant.lines.start in range(statement.lineno, (statement.end_lineno or 0) + 1)
+        for node in ast.walk(statement)
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
+    }
+    if names and not mutant.scope:
+        for file in sorted(package.rglob("*.py")):
+            lines = [node.lineno for node in ast.walk(ast.parse(file.read_text())) if _names(node) in names]  # type: ignore[attr-defined]
+            users |= tests.at(file.relative_to(package).as_posix(), lines)
+    return tests.chosen(users)
+
+
+def _names(node: ast.AST) -> str | None:
+    match node:
+        case ast.Name(id=name) | ast.Attribute(attr=name):
+            return name
+    return None
+
+
+class Worker:
+    """A pytest process that takes orders; see ``plugin.Serving``."""
+
+    def __init__(self, root: Path, folder: Path, number: int, files: Sequence[str]) -> None:
+        orders, self._orders = os.pipe()
+        self._answers, answers = os.pipe()
+        environment = _environment(root, "serve") | {plugin.CHANNELS: f"{orders},{answers}"}
+        self._log = folder / f"worker-{number}.log"
+        with self._log.open("w") as log:
+            self._process = subprocess.Popen(
+                [*PYTEST, *files],
+                cwd=root,
+                env=environment,
+                pass_fds=(orders, answers),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+        os.close(orders)
+        os.close(answers)
+        self._send = os.fdopen(self._orders, "w")
+        self._receive = os.fdopen(self._answers)
+        self._answer()
+
+    def run(self, order: Mapping[str, Any]) -> tuple[int, str]:
+        self._send.write(json.dumps(order) + "\n")
+        self._send.flush()
+        answer = self._answer()
+        return answer["status"], answer["said"]
+
+    def close(self) -> None:
+        self._send.close()
+        self._process.wait()
+        self._receive.close()
+
+    def _answer(self) -> dict[str, Any]:
+        line = self._receive.readline()
+        if not line:
+            raise NotTried(f"pytest ended:\n{self._log.read_text()}")
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+
+def _environment(root: Path, mode: str) -> dict[str, str]:
+    # Sets of strings have one order in every run, and the tracer is the one that knows which test it follows.
+    fixed = {"PYTHONHASHSEED": "0", "COVERAGE_CORE": "ctrace"}
+    return {**os.environ, **fixed, plugin.MODE: mode, plugin.FOLDER: str(root / PACKAGE)}
+
+
+def measured(root: Path, folder: Path) -> Executed:
+    """What each test executes. Known from an earlier run for test files that are as they were, with all they import."""
+    shared = hashlib.sha256(Path(plugin.__file__).read_bytes())
+    for file in sorted(file for top in DECIDING for file in (root / top).rglob("*.py")):
+        if not file.name.startswith("test_"):
+            shared.update(f"\0{file.relative_to(root)}\0".encode() + file.read_bytes())
+    known: dict[str, Path] = {}
+    for file in sorted((root / TESTS).glob("test_*.py")):
+        if file.name not in SLOW_TESTS and not file.name.startswith("test_tools_"):
+            own = hashlib.sha256(shared.digest() + file.read_bytes()).hexdigest()
+            known[f"{TESTS}/{file.name}"] = folder / f"{file.stem}-{own[:16]}.json"
+    due = [file for file, stored in known.items() if not stored.is_file()]
+    if due:
+        print(f"running {len(due)} test files once to see what each test executes", flush=True)
+        output = folder / "measured.json"
+        done = subprocess.run(
+            [*PYTEST, *due],
+            cwd=root,
+            env=_environment(root, "measure") | {plugin.OUTPUT: str(output)},
+            check=False,
+            capture_output=True,
+            text=True,
+        )
+        if done.returncode:
+            raise NotTried(f"the tests fail without any fault:\n{done.stdout[-4000:]}{done.stderr[-2000:]}")
+        new: dict[str, dict[str, Any]] = {file: {} for file in due}
+        for test, entry in json.loads(output.read_text()).items():
+            new[test.partition("::")[0]][test] = entry
+        for name, tests in new.items():
+            for old in folder.glob(f"{Path(name).stem}-*.json"):
+                old.unlink()
+            known[name].write_text(json.dumps(tests))
+    entries = {test: entry for stored in known.values() for test, entry in json.loads(stored.read_text()).items()}
+    return Executed(
+        {test: entry["seconds"] for test, entry in entries.items()},
+        {test: entry["lines"] for test, entry in entries.items()},
+    )
+
+
+class Trial:
+    """All faults of some modules, tried by some workers."""
+
+    def __init__(self, root: Path, folder: Path, *, accepted: Accepted) -> None:
+        self._root = root
+        self._package = root / PACKAGE
+        self._folder = folder
+        self._accepted = accepted
+        self._tests = measured(root, folder)
+        # Neighbours are often noticed by the same test: it runs first. This changes the time, never the verdict.
+        self._noticed: defaultdict[tuple[str, str], list[str]] = defaultdict(list)
+        self._printing = threading.Lock()
+
+    def results(self, modules: Sequence[str], workers: int, *, again: bool = False) -> Iterator[Result]:
+        """A result for each fault; with ``again`` the accepted ones are tried, too."""
+        due = []
+        for module in modules:
+            for mutant in mutants_of((self._package / module).read_text()):
+                key = key_of(mutant)
+                if key in self._accepted.reasons.get(module, {}) and not again:
+                    yield Result(module, mutant, "accepted", self._accepted.reasons[module][key])
+                else:
+                    due.append((module, mutant))
+        files = sorted({test.partition("::")[0] for test in self._tests.seconds})
+        waiting = iter(due)
+        taking = threading.Lock()
+        found: list[Result] = []
+
+        def work(number: int) -> None:
+            worker = Worker(self._root, self._folder, number, files)
+            try:
+                while True:
+                    with taking:
+                        item = next(waiting, None)
+                    if item is None:
+                        return
+                    if item[0] not in checked:
+                        self._check(worker, item[0])
+                        checked.add(item[0])
+                    found.append(self._try(worker, *item))
+            finally:
+                worker.close()
+
+        checked: set[str] = set()
+        with ThreadPoolExecutor(max_workers=workers) as pool:
+            for job in [pool.submit(work, number) for number in range(workers)]:
+                job.result()
+        order = {module: number for number, module in enumerate(modules)}
+        yield from sorted(found, key=lambda result: (order[result.module], result.mutant.position))
+
+    def _check(self, worker: Worker, module: str) -> None:
+        """A module without a fault passes in both ways of planting, or every verdict would be worthless."""
+        mutants = mutants_of((self._package / module).read_text())
+        first = next((mutant.function for mutant in mutants if mutant.function), None)
+        users = self._tests.at(module, range(1, 10_000))
+        for function in (first, None):
+            order = self._order(module, None, function, self._tests.chosen(users)[:20])
+            status, said = worker.run(order)
+            if status != plugin.PASSED:
+                raise NotTried(f"{module} does not pass as it is (status {status}): {said}")
+
+    def _try(self, worker: Worker, module: str, mutant: Mutant) -> Result:
+        near = (module, mutant.scope)
+        tests = asked_about(module, mutant, self._tests, self._package)
+        if not tests:
+            result = Result(module, mutant, "untested", "")
+        else:
+            known = [test for test in self._noticed[near] if test in tests]
+            rest = [test for test in tests if test not in known]
+            status, said = worker.run(self._order(module, mutant.position, mutant.function, [*known, *rest]))
+            if status == plugin.BROKEN:
+                raise NotTried(f"{Result(module, mutant, 'not tried', '')}\n{said}")
+            verdict = {plugin.PASSED: "survived", plugin.FAILED: "killed"}.get(status, "timeout")
+            if said in tests:
+                self._noticed[near] = [said, *(test for test in self._noticed[near] if test != said)]
+            result = Result(module, mutant, verdict, said)
+        with self._printing, (self._folder / "progress.log").open("a") as log:
+            log.write(f"{result}\n  by {result.by or '-'} of {len(tests)}\n")
+        return result
+
+    def _order(
+        self, module: str, position: int | None, function: tuple[str, int] | None, tests: Iterable[str]
+    ) -> dict[str, Any]:
+        seconds = {test: self._tests.seconds[test] for test in tests}
+        return {"module": module, "position": position, "function": function, "tests": seconds}
+
+
+def table(results: Sequence[Result]) -> list[str]:
+    """A line for each module: how many faults, and what became of them."""
+    columns = ("killed", "timeout", "accepted", "survived", "untested")
+    lines = [f"{'':<24}{'faults':>8}" + "".join(f"{column:>10}" for column in columns)]
+    by_module: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    for result in results:
+        by_module[result.module][result.verdict] += 1
+        by_module["all"][result.verdict] += 1
+    for module in [*(m for m in by_module if m != "all"), "all"]:
+        counts = by_module[module]
+        lines.append(f"{module:<24}{counts.total():>8}" + "".join(f"{counts[column]:>10}" for column in columns))
+    return lines
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m tools.mutation.run", description=__doc__)
+    parser.add_argument("modules", nargs="*", metavar="MODULE", help="for example mover.py (default: all)")
+    parser.add_argument("--workers", type=int, default=2, help="processes side by side (default: %(default)s)")
+    parser.add_argument("--again", action="store_true", help="try the accepted faults, too: one that dies has a test")
+    options = parser.parse_args(arguments)
+    unknown = sorted(set(options.modules) - set(MODULES))
+    if unknown:
+        parser.error(f"no module of this check: {', '.join(unknown)} (there are {', '.join(MODULES)})")
+    started = time.monotonic()
+    root = repository_root()
+    folder = root / "build" / "checks" / "mutation"
+    folder.mkdir(parents=True, exist_ok=True)
+    modules = options.modules or list(MODULES)
+    try:
+        accepted = Accepted.read(ACCEPTED)
+        trial = Trial(root, folder, accepted=accepted)
+        results = list(trial.results(modules, options.workers, again=options.again))
+    except (NotTried, ValueError) as error:
+        print(error)
+        return 2
+    stale = [
+        f"{module}: {key}"
+        for module in modules
+        for key in accepted.stale(module, (result.mutant for result in results if result.module == module))
+    ]
+    unnoticed = [result for result in results if result.verdict in ("survived", "untested")]
+    for result in unnoticed:
+        print(result)
+    for entry in stale:
+        print(f"{ACCEPTED.name} accepts what is not there any more: {entry}")
+    print("\n".join(table(results)))
+    print(f"{len(unnoticed)} faults go unnoticed, {time.monotonic() - started:.0f} s")
+    return 1 if unnoticed or stale else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

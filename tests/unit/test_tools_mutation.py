@@ -1,0 +1,157 @@
+"""The faults that are planted, who is asked about them, and what is accepted."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+from tools.mutation import run
+from tools.mutation.mutants import mutants_of, mutated
+from tools.mutation.run import Accepted, Executed, Result, Trial, asked_about, key_of, table
+
+
+def faults(source: str) -> set[str]:
+    return {f"{mutant.before} -> {mutant.after}" for mutant in mutants_of(source)}
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("def f(a, b): return a < b", "return a < b -> return a <= b"),
+        ("def f(a, b): return a in b", "return a in b -> return a not in b"),
+        ("def f(a, b): return a and b", "return a and b -> return b"),
+        ("def f(a): return not a", "return not a -> return a"),
+        ("def f(a): return a - 1", "return a - 1 -> return a + 1"),
+        ("def f(a): return a - 1", "return a - 1 -> return a - 2"),
+        ("def f(a): return a", "return a -> return None"),
+        ("def f(a): return a[1:]", "return a[1:] -> return a[:]"),
+        ("def f(a): return min(a)", "return min(a) -> return max(a)"),
+        ("def f(a): return a == 'pending'", "return a == 'pending' -> return a == 'XXpending'"),
+        ("def f(a): return a(1, key=2)", "return a(1, key=2) -> return a(1)"),
+        ("def f(a): return {'x': a, 'y': 1}", "return {'x': a, 'y': 1} -> return {'y': 1}"),
+        ("def f(a): return [x for x in a if x]", "return [x for x in a if x] -> return [x for x in a]"),
+        ("def f(a):\n  if a: raise E", "if a: -> if False:"),
+        ("def f(a):\n  if a: raise E", "if a: -> if True:"),
+        ("def f(a):\n  while a: a = a.next", "while a: -> while False:"),
+        ("def f(a):\n  a.check()", "a.check() -> pass"),
+        ("def f(a):\n  a.done = 1", "a.done = 1 -> pass"),
+        ("def f(a):\n  a += 1", "a += 1 -> a -= 1"),
+        ("def f(a):\n  for x in a: continue", "continue -> break"),
+        ("def f():\n  try: g()\n  except (A, B): pass", "except (A, B): -> except (B,):"),
+        ("def f():\n  try: g()\n  except A: pass", "except A: -> except ():"),
+        ("LIMIT = 5", "LIMIT = 5 -> LIMIT = 6"),
+    ],
+)
+def test_a_fault_of_every_kind_is_planted(source: str, expected: str) -> None:
+    assert expected in faults(source)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        '"""What it is."""',
+        "def f(a: int = ...) -> dict['x', 1]: ...",
+        "import a",
+        "def f(a): raise E(f'block {a + 1} is gone')",
+        "T = TypeVar('T')",
+        "if TYPE_CHECKING:\n    x = 1",
+        "@dataclass(frozen=True)\nclass C: pass",
+    ],
+)
+def test_words_types_and_declarations_are_left_alone(source: str) -> None:
+    assert {fault for fault in faults(source) if not fault.endswith("-> pass")} == set()
+
+
+def test_each_fault_is_one_change_of_a_tree_that_compiles() -> None:
+    source = Path(run.__file__).read_text()
+    whole = ast.dump(ast.parse(source))
+    mutants = mutants_of(source)
+    assert len(mutants) > 100
+    assert len({(key_of(mutant)) for mutant in mutants}) == len(mutants)
+    for mutant in mutants[::10]:
+        tree = mutated(source, mutant.position)
+        compile(tree, "x", "exec")
+        assert ast.dump(tree) != whole
+
+
+def test_a_fault_keeps_its_name_when_the_lines_above_it_change() -> None:
+    source = "def f(a):\n    a.check()\n    a.check()\n"
+    names = [key_of(mutant) for mutant in mutants_of(source)]
+    assert names == ["f: a.check() -> pass", "f: a.check() -> pass #2"]
+    assert [key_of(mutant) for mutant in mutants_of("# more\n" + source)] == names
+
+
+def test_a_fault_inside_a_function_names_the_outermost_one_and_a_default_takes_effect_at_import() -> None:
+    source = (
+        "class C:\n    @property\n    def f(self, a=1):\n        def g():\n            return a + 1\n        return g\n"
+    )
+    by_line = {mutant.lines.start: mutant.function for mutant in mutants_of(source)}
+    assert by_line == {3: None, 5: ("C.f", 2), 6: ("C.f", 2)}
+
+
+def test_the_tests_that_execute_the_line_are_asked_the_most_focused_of_each_file_first(tmp_path: Path) -> None:
+    (tmp_path / "m.py").write_text("LIMIT = 5\ndef f(a):\n    return a < LIMIT\ndef g():\n    return 1\n")
+    lines = {"a::1": {"m.py": [3, 5]}, "a::2": {"m.py": [3]}, "b::1": {"m.py": [3, 5]}, "b::2": {"m.py": [5]}}
+    tests = Executed(dict.fromkeys(lines, 0.1), lines)
+    constant, *_, inside = [m for m in mutants_of((tmp_path / "m.py").read_text()) if "LIMIT" in m.before]
+    assert asked_about("m.py", inside, tests, tmp_path) == ["a::2", "b::1", "a::1"]
+    assert asked_about("m.py", constant, tests, tmp_path) == ["a::2", "b::1", "a::1"]
+
+
+def test_an_accepted_fault_has_a_reason_and_is_still_there(tmp_path: Path) -> None:
+    file = tmp_path / "accepted.toml"
+    entry = '[[accepted]]\nmodule = "m.py"\nwhy = "{}"\nmutants = ["f: a.check() -> pass", "f: gone -> pass"]\n'
+    file.write_text(entry.format("the check repeats another one"))
+    accepted = Accepted.read(file)
+    assert accepted.stale("m.py", mutants_of("def f(a):\n    a.check()\n")) == ["f: gone -> pass"]
+    file.write_text(entry.format(" "))
+    with pytest.raises(ValueError, match=r"m\.py: .* has no reason"):
+        Accepted.read(file)
+
+
+def test_every_accepted_fault_of_this_checkout_is_still_there() -> None:
+    accepted = Accepted.read(run.ACCEPTED)
+    package = run.repository_root() / run.PACKAGE
+    assert set(accepted.reasons) <= set(run.MODULES)
+    stale = {module: accepted.stale(module, mutants_of((package / module).read_text())) for module in run.MODULES}
+    assert {module: keys for module, keys in stale.items() if keys} == {}
+
+
+def test_the_table_counts_what_became_of_the_faults_of_each_module() -> None:
+    one, two = mutants_of("def f(a):\n    a.check()\n    a.stop()\n")
+    lines = table([Result("m.py", one, "killed", "t"), Result("m.py", two, "survived", "")])
+    assert [line.split() for line in lines] == [
+        ["faults", "killed", "timeout", "accepted", "survived", "untested"],
+        ["m.py", "2", "1", "0", "0", "1", "0"],
+        ["all", "2", "1", "0", "0", "1", "0"],
+    ]
+
+
+def test_what_no_test_notices_survives_and_what_is_accepted_is_not_tried(tmp_path: Path) -> None:
+    package, tests, folder = tmp_path / run.PACKAGE, tmp_path / run.TESTS, tmp_path / "build"
+    for directory in (package, tests, folder):
+        directory.mkdir(parents=True)
+    (tmp_path / "pyproject.toml").write_text('[tool.pytest.ini_options]\npythonpath = ["layers/core"]\n')
+    (package / "__init__.py").touch()
+    (package / "m.py").write_text(
+        "LIMIT = 5\n\n\ndef small(number, *, strict=True):\n    if strict and number > LIMIT:\n        return False\n"
+        "    return True\n\n\ndef unused():\n    print()\n"
+    )
+    (tests / "test_m.py").write_text(
+        "from blockferry.m import small\n\ndef test_it():\n    assert small(5)\n    assert not small(7)\n"
+    )
+    accepted = Accepted({"m.py": {"small: if strict and number > LIMIT: -> if number > LIMIT:": "an example"}})
+    results = list(Trial(tmp_path, folder, accepted=accepted).results(["m.py"], 1))
+    assert {f"{r.mutant.before} -> {r.mutant.after}": r.verdict for r in results if r.mutant.scope != "unused"} == {
+        "LIMIT = 5 -> LIMIT = 6": "survived",  # only taking effect anew shows that 6 is never asked about
+        "def small(number, *, strict=True): -> def small(number, *, strict=False):": "killed",
+        "if strict and number > LIMIT: -> if True:": "killed",
+        "if strict and number > LIMIT: -> if False:": "killed",
+        "if strict and number > LIMIT: -> if number > LIMIT:": "accepted",
+        "if strict and number > LIMIT: -> if strict:": "killed",
+        "if strict and number > LIMIT: -> if strict and number >= LIMIT:": "killed",
+        "return False -> return True": "killed",
+        "return True -> return False": "killed",
+    }
+    assert {r.verdict for r in results if r.mutant.scope == "unused"} == {"untested"}
