@@ -1,6 +1,8 @@
 from __future__ import annotations
 
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 from blockferry.blocks import BlockRange
@@ -8,6 +10,8 @@ from blockferry.checksums import ZERO_DIGEST, digest_of
 from blockferry.errors import OutOfTime, RetryLater
 from blockferry.holes import HolePolicy
 from blockferry.mover import Moved, move
+from blockferry.pacing import Pace
+from blockferry.ports import Block, BlockRef
 from blockferry.retry import Deadline
 from fakes import ManualClock, MemorySink, MemorySource, content
 from hypothesis import given, settings
@@ -21,10 +25,10 @@ def run(
     holes: HolePolicy = HolePolicy.PRESERVE,
     threads: int = 4,
     deadline: Deadline | None = None,
-    spare_others: bool = False,
+    **more: Any,
 ) -> Moved:
     deadline = deadline or Deadline(None, clock=ManualClock())
-    return move(within, source, sinks, holes=holes, threads=threads, deadline=deadline, spare_others=spare_others)
+    return move(within, source, sinks, holes=holes, threads=threads, deadline=deadline, **more)
 
 
 @settings(max_examples=40, deadline=None)
@@ -174,3 +178,121 @@ def test_a_failing_source_spares_nobody() -> None:
     source = MemorySource({1: content(1)}, before_read=refuse_from(0))
     with pytest.raises(RetryLater):
         run(BlockRange(0, 9), source, MemorySink(), MemorySink(), spare_others=True)
+
+
+def test_one_of_two_sinks_that_fails_fails_the_range_when_nobody_asked_to_spare_the_other() -> None:
+    with pytest.raises(RetryLater, match="block 1"):
+        run(BlockRange(0, 9), MemorySource({1: content(1)}), MemorySink(), MemorySink(before_write=refuse_from(0)))
+
+
+def test_a_sink_that_failed_is_not_tried_again() -> None:
+    tried: list[int] = []
+
+    def refuse(index: int) -> None:
+        tried.append(index)
+        raise RetryLater(f"PutSnapshotBlock block {index}")
+
+    held = {index: content(1) for index in range(5)}
+    sinks = MemorySink(), MemorySink(before_write=refuse)
+    moved = run(BlockRange(0, 5), MemorySource(held), *sinks, threads=1, spare_others=True)
+    assert tried == [0]
+    assert "block 0" in str(moved.failed_sinks[1])
+
+
+def test_a_sink_without_time_left_leaves_the_block_to_the_next_round_and_has_not_failed() -> None:
+    def slow(index: int) -> None:
+        if index == 3:
+            raise OutOfTime("block 3")
+
+    held = {index: content(1) for index in range(9)}
+    moved = run(BlockRange(0, 9), MemorySource(held), MemorySink(), MemorySink(before_write=slow), spare_others=True)
+    assert moved.next_index == 3
+    assert moved.failed_sinks == {}
+
+
+def test_a_block_that_is_removed_is_written_as_zeros_without_being_read() -> None:
+    class Delta(MemorySource):
+        def blocks(self, within: BlockRange) -> Iterator[BlockRef]:
+            yield from (BlockRef(0), BlockRef(1, removed=True))
+
+    source, sink = Delta({0: content(5)}), MemorySink()
+    moved = run(BlockRange(0, 2), source, sink)
+    assert sink.blocks == {0: content(5), 1: content(0)}
+    assert (source.reads, moved.blocks_read, moved.blocks_written) == ([0], 1, 2)
+    assert moved.digests == ((0, digest_of(content(5))), (1, ZERO_DIGEST))
+
+
+def test_a_block_that_is_unchanged_is_counted_as_read_and_neither_written_nor_recorded() -> None:
+    class Same(MemorySource):
+        def read(self, ref: BlockRef) -> Block:
+            block = super().read(ref)
+            return Block(block.index, block.data, block.digest, unchanged=ref.index == 1)
+
+    sink = MemorySink()
+    moved = run(BlockRange(0, 3), Same({index: content(index + 1) for index in range(3)}), sink, threads=1)
+    assert sorted(sink.blocks) == [index for index, _ in moved.digests] == [0, 2]
+    assert (moved.blocks_read, moved.blocks_written, moved.next_index) == (3, 2, 3)
+
+
+def test_zeros_that_are_left_out_are_recorded_but_not_written() -> None:
+    sink = MemorySink()
+    moved = run(BlockRange(0, 2), MemorySource({0: content(0), 1: content(1)}), sink, holes=HolePolicy.SKIP_ZERO)
+    assert sink.blocks == {1: content(1)}
+    assert moved.digests == ((0, ZERO_DIGEST), (1, digest_of(content(1))))
+    assert moved.blocks_written == 1
+
+
+def test_every_block_takes_its_turn_in_a_share_of_the_quota() -> None:
+    clock = ManualClock()
+    held = {index: content(1) for index in range(21)}
+    run(BlockRange(0, 21), MemorySource(held), MemorySink(), pace=Pace(10, clock=clock))
+    assert clock.now - 1_000 == pytest.approx(2.0)
+
+
+def test_as_many_blocks_are_under_way_at_once_as_there_are_threads() -> None:
+    together = threading.Barrier(2, timeout=10)  # only passes when two blocks are read at once
+    source = MemorySource({0: content(1), 1: content(2)}, before_read=lambda _index: together.wait() and None)
+    assert run(BlockRange(0, 2), source, MemorySink(), threads=2).done
+
+
+def test_a_range_that_begins_without_time_left_is_left_whole() -> None:
+    clock = ManualClock()
+    source = MemorySource({7: content(1)})
+    moved = run(BlockRange(5, 9), source, MemorySink(), deadline=Deadline(0, clock=clock))
+    assert (moved.next_index, moved.done, moved.digests, source.reads) == (5, False, (), [])
+
+
+def test_a_list_that_ran_out_of_time_ends_the_round_behind_the_last_block_it_gave() -> None:
+    class Slow(MemorySource):
+        def blocks(self, within: BlockRange) -> Iterator[BlockRef]:
+            yield from (BlockRef(2), BlockRef(4))
+            raise OutOfTime("ListSnapshotBlocks")
+
+    for threads in (1, 4):
+        moved = run(BlockRange(0, 9), Slow({2: content(1), 4: content(2)}), MemorySink(), threads=threads)
+        assert moved.next_index == 5
+        assert [index for index, _ in moved.digests] == [2, 4]
+        assert not moved.done
+
+
+def test_nothing_more_is_read_once_a_block_has_run_out_of_time() -> None:
+    def slow(index: int) -> None:
+        if index == 3:
+            raise OutOfTime("block 3")
+
+    source = MemorySource({index: content(1) for index in range(9)}, before_read=slow)
+    assert run(BlockRange(0, 9), source, MemorySink(), threads=1).next_index == 3
+    assert source.reads == [0, 1, 2]
+
+
+def test_after_an_error_nothing_more_is_read_and_it_is_the_one_that_is_told() -> None:
+    asked: list[int] = []
+
+    def refuse(index: int) -> None:
+        asked.append(index)
+        raise RetryLater(f"block {index}")
+
+    source = MemorySource({1: content(1), 2: content(2)}, before_read=refuse)
+    with pytest.raises(RetryLater, match="block 1"):
+        run(BlockRange(0, 9), source, MemorySink(), threads=1)
+    assert asked == [1]

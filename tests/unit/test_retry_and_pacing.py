@@ -51,6 +51,60 @@ def test_attempts_are_bounded_in_number() -> None:
     assert attempts.failed == 5
 
 
+@pytest.mark.parametrize(("budget", "slept"), [(3.0, [1.0]), (3.1, [1.0, 2.0])])
+def test_an_attempt_that_could_only_begin_when_the_budget_ends_is_not_made(budget: float, slept: list[float]) -> None:
+    clock = ManualClock()
+    policy = RetryPolicy(budget_seconds=budget, first_delay_seconds=1, max_delay_seconds=2)
+    attempts = Attempts(policy, clock=clock, deadline=Deadline(None, clock=clock))
+    while attempts.pause():
+        pass
+    assert clock.slept == slept
+    assert not attempts.out_of_time
+
+
+@pytest.mark.parametrize(("seconds", "left"), [(2.0, False), (2.1, True)])
+def test_an_attempt_that_could_only_begin_at_the_deadline_is_left_to_the_next_invocation(
+    seconds: float, left: bool
+) -> None:
+    clock = ManualClock()
+    policy = RetryPolicy(first_delay_seconds=2)
+    attempts = Attempts(policy, clock=clock, deadline=Deadline(seconds, clock=clock))
+    assert attempts.pause() is left
+    assert attempts.out_of_time is not left
+
+
+def test_by_default_no_delay_is_longer_than_eight_seconds_however_many_came_before() -> None:
+    policy = RetryPolicy()
+    assert [policy.delay_ceiling(attempt) for attempt in (1, 2, 3, 7, 8, 5_000)] == [0.1, 0.2, 0.4, 6.4, 8.0, 8.0]
+
+
+def test_a_long_budget_may_have_delays_of_hours() -> None:
+    policy = RetryPolicy(first_delay_seconds=1, max_delay_seconds=1e12)
+    assert policy.delay_ceiling(31) == 2.0**30
+    assert policy.delay_ceiling(32) == 2.0**30
+    assert policy.delay_ceiling(5_000) == 2.0**30
+
+
+def test_by_default_forty_attempts_are_enough_whatever_the_jitter() -> None:
+    clock = ManualClock()
+    clock.uniform = lambda _low, _high: 0.0
+    attempts = Attempts(RetryPolicy(), clock=clock, deadline=Deadline(None, clock=clock))
+    while attempts.pause():
+        pass
+    assert attempts.failed == 40
+
+
+def test_a_deadline_has_passed_at_its_moment_and_none_never_passes() -> None:
+    clock = ManualClock()
+    deadline, none = Deadline(5, clock=clock), Deadline(None, clock=clock)
+    clock.advance(4)
+    assert (deadline.remaining(), deadline.passed()) == (1, False)
+    clock.advance(1)
+    assert (deadline.remaining(), deadline.passed()) == (0, True)
+    clock.advance(1e9)
+    assert (none.remaining(), none.passed()) == (float("inf"), False)
+
+
 def test_a_share_lets_calls_through_evenly() -> None:
     clock = ManualClock()
     pace = Pace(10, clock=clock)

@@ -6,9 +6,12 @@ import ast
 from pathlib import Path
 
 import pytest
+from tools.environment import repository_root
 from tools.mutation import run
+from tools.mutation.accepted import ACCEPTED, Accepted, key_of
+from tools.mutation.executed import PACKAGE, TESTS, Executed, asked_about
 from tools.mutation.mutants import mutants_of, mutated
-from tools.mutation.run import Accepted, Executed, Result, Trial, asked_about, key_of, table
+from tools.mutation.run import Result, Trial, table
 
 
 def faults(source: str) -> set[str]:
@@ -55,6 +58,7 @@ def test_a_fault_of_every_kind_is_planted(source: str, expected: str) -> None:
         "import a",
         "def f(a): raise E(f'block {a + 1} is gone')",
         "T = TypeVar('T')",
+        "t = Thread(name=f'worker-{n}', daemon=True)",
         "if TYPE_CHECKING:\n    x = 1",
         "@dataclass(frozen=True)\nclass C: pass",
     ],
@@ -111,8 +115,8 @@ def test_an_accepted_fault_has_a_reason_and_is_still_there(tmp_path: Path) -> No
 
 
 def test_every_accepted_fault_of_this_checkout_is_still_there() -> None:
-    accepted = Accepted.read(run.ACCEPTED)
-    package = run.repository_root() / run.PACKAGE
+    accepted = Accepted.read(ACCEPTED)
+    package = repository_root() / PACKAGE
     assert set(accepted.reasons) <= set(run.MODULES)
     stale = {module: accepted.stale(module, mutants_of((package / module).read_text())) for module in run.MODULES}
     assert {module: keys for module, keys in stale.items() if keys} == {}
@@ -129,7 +133,7 @@ def test_the_table_counts_what_became_of_the_faults_of_each_module() -> None:
 
 
 def test_what_no_test_notices_survives_and_what_is_accepted_is_not_tried(tmp_path: Path) -> None:
-    package, tests, folder = tmp_path / run.PACKAGE, tmp_path / run.TESTS, tmp_path / "build"
+    package, tests, folder = tmp_path / PACKAGE, tmp_path / TESTS, tmp_path / "build"
     for directory in (package, tests, folder):
         directory.mkdir(parents=True)
     (tmp_path / "pyproject.toml").write_text('[tool.pytest.ini_options]\npythonpath = ["layers/core"]\n')

@@ -134,7 +134,6 @@ class _Work:
             if self._stopped or self._error is not None:
                 return None
             if self._deadline.passed():
-                self._stopped = True
                 return None
             try:
                 item = next(self._items, None)
@@ -145,7 +144,6 @@ class _Work:
                 self._error = error
                 return None
             if item is None:
-                self._stopped = True
                 self._next = self._within.stop
                 return None
             self._next = item[0] + 1

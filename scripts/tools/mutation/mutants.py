@@ -200,6 +200,8 @@ def _left_alone(node: ast.AST, place: _Place) -> bool:
             return any("Protocol" in ast.unparse(base) for base in bases)
         case ast.Call(func=ast.Name(id=name)):
             return name in _DECLARATIONS
+        case ast.keyword(arg=label):
+            return label in _LABELS
         case ast.JoinedStr(values=values):
             return place.raising or any(isinstance(value, ast.Constant) and " " in str(value.value) for value in values)
         case ast.BinOp(op=ast.Mod() | ast.Add(), left=left, right=right):

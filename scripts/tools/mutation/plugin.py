@@ -21,12 +21,14 @@ import signal
 import sys
 import time
 import types
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 from _pytest.runner import runtestprotocol
+from hypothesis import Phase, settings
 
 from tools.mutation.mutants import mutated
 
@@ -34,6 +36,9 @@ MODE = "BLOCKFERRY_MUTATION"
 FOLDER = "BLOCKFERRY_MUTATION_PACKAGE"
 OUTPUT = "BLOCKFERRY_MUTATION_OUTPUT"
 CHANNELS = "BLOCKFERRY_MUTATION_CHANNELS"
+
+PROFILE = "planted"
+"""Profile of hypothesis, which the tests choose by ``HYPOTHESIS_PROFILE``."""
 
 PASSED, FAILED, BROKEN = 0, 1, 2
 TIMEOUT = -1
@@ -47,6 +52,11 @@ WAITING_SECONDS = 30.0
 
 
 COLLECTING_SECONDS = 10.0
+
+# A failing example is enough, nobody reads it: it need not become small. Here, as the tests' settings choose it early.
+settings.register_profile(
+    PROFILE, deadline=None, derandomize=True, database=None, phases=(Phase.explicit, Phase.generate)
+)
 
 
 class Measuring:
@@ -93,10 +103,12 @@ class Serving:
         self._package = package
         self._orders = os.fdopen(orders)
         self._answers = os.fdopen(answers, "w")
+        self._functions: Mapping[tuple[str, str, int], list[types.FunctionType]] = {}
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
         items = {item.nodeid: item for item in session.items}
+        self._functions = _functions(self._package)
         # What is alive now is not looked at again, so that children share its memory.
         gc.collect()
         gc.freeze()
@@ -141,7 +153,7 @@ class Serving:
         source, position = file.read_text(), order["position"]
         tree = ast.parse(source) if position is None else mutated(source, position)
         seconds = order["tests"]
-        if order["function"] and _replaced(file, tree, tuple(order["function"])):
+        if order["function"] and self._replaced(file, tree, tuple(order["function"])):
             failing = _first_failing([items[test] for test in seconds], seconds)
         else:
             failing = _run_anew(self._package, file, tree, seconds)
@@ -150,6 +162,16 @@ class Serving:
         os.write(write, failing.encode())
         return FAILED
 
+    def _replaced(self, file: Path, tree: ast.Module, function: tuple[str, int]) -> bool:
+        """Give the objects of a function the code that it has in the tree; False where that cannot be done."""
+        new = _code_in(compile(tree, str(file), "exec"), function)
+        objects = self._functions.get((str(file), *function), [])
+        if new is None or not objects or any(o.__code__.co_freevars != new.co_freevars for o in objects):
+            return False
+        for thing in objects:
+            thing.__code__ = new
+        return True
+
 
 def _limit(seconds: float) -> None:
     """Let the signals of two timers end the process when a test takes too long."""
@@ -157,20 +179,14 @@ def _limit(seconds: float) -> None:
     signal.setitimer(signal.ITIMER_REAL, WAITING_SECONDS + 20 * seconds)
 
 
-def _replaced(file: Path, tree: ast.Module, function: tuple[str, int]) -> bool:
-    """Give the objects of a function the code that it has in the tree; False where that cannot be done."""
-    new = _code_in(compile(tree, str(file), "exec"), function)
-    done = False
-    gc.unfreeze()
+def _functions(package: Path) -> dict[tuple[str, str, int], list[types.FunctionType]]:
+    """The function objects of the package by file, name and first line."""
+    found: defaultdict[tuple[str, str, int], list[types.FunctionType]] = defaultdict(list)
     for thing in gc.get_objects():
-        if isinstance(thing, types.FunctionType):
+        if isinstance(thing, types.FunctionType) and thing.__code__.co_filename.startswith(f"{package}/"):
             code = thing.__code__
-            if (code.co_qualname, code.co_firstlineno) == function and Path(code.co_filename) == file:
-                if new is None or code.co_freevars != new.co_freevars:
-                    return False
-                thing.__code__ = new
-                done = True
-    return done
+            found[code.co_filename, code.co_qualname, code.co_firstlineno].append(thing)
+    return found
 
 
 def _code_in(code: types.CodeType, function: tuple[str, int]) -> types.CodeType | None:

@@ -1,0 +1,144 @@
+"""Which tests execute a line, and so are asked about a fault in it."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice, zip_longest
+from pathlib import Path
+from typing import Any
+
+from tools.mutation import plugin
+from tools.mutation.mutants import Mutant
+
+PACKAGE = "layers/core/blockferry"
+TESTS = "tests/unit"
+SLOW_TESTS = ("test_crash_points.py", "test_model.py", "test_build.py")
+"""They run whole jobs hundreds of times; what only they notice deserves a test that names it."""
+
+DECIDING = (PACKAGE, "functions", "scripts/localcloud", "tests")
+"""What the lines that a test executes depend on, besides its own file."""
+
+PYTEST = (sys.executable, "-m", "pytest", "-q", "-m", "not cloud", *("-p", "no:cacheprovider", "-p", plugin.__name__))
+
+MOST_TESTS = 60
+"""Tests that one fault is shown to, spread over the test files: many lines are executed by several hundred."""
+
+
+class NotTried(Exception):
+    """The tests could not be run at all; the message says why."""
+
+
+@dataclass
+class Executed:
+    """What each test executes, and how long it takes."""
+
+    seconds: Mapping[str, float]
+    lines: Mapping[str, Mapping[str, Sequence[int]]]
+    _by_module: dict[str, dict[int, set[str]]] = field(default_factory=dict)
+
+    def at(self, module: str, lines: Iterable[int]) -> set[str]:
+        """The tests that execute one of the lines."""
+        if module not in self._by_module:
+            found: defaultdict[int, set[str]] = defaultdict(set)
+            for test, modules in self.lines.items():
+                for line in modules.get(module, ()):
+                    found[line].add(test)
+            self._by_module[module] = dict(found)
+        by_line = self._by_module[module]
+        return set().union(*(by_line.get(line, set()) for line in lines))
+
+    def chosen(self, tests: Iterable[str]) -> list[str]:
+        """At most ``MOST_TESTS``: of each file in turn the test that executes least of the package."""
+        by_file: defaultdict[str, list[tuple[int, str]]] = defaultdict(list)
+        for test in tests:
+            size = sum(len(lines) for lines in self.lines[test].values())
+            by_file[test.partition("::")[0]].append((size, test))
+        columns = sorted(sorted(file) for file in by_file.values())
+        in_turn = (entry[1] for row in zip_longest(*columns) for entry in row if entry is not None)
+        return list(islice(in_turn, MOST_TESTS))
+
+
+def asked_about(module: str, mutant: Mutant, tests: Executed, package: Path) -> list[str]:
+    """The tests that are to notice a fault, in the order in which they run."""
+    if mutant.function is not None:
+        return tests.chosen(tests.at(module, mutant.lines))
+    # It takes effect at import: whoever uses the name, or the function or class that it belongs to.
+    tree = ast.parse((package / module).read_text())
+    users: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and mutant.lines.start in range(
+            node.lineno, (node.end_lineno or 0) + 1
+        ):
+            users |= tests.at(module, range(node.body[0].lineno, (node.end_lineno or 0) + 1))
+    names = {
+        node.id
+        for statement in tree.body
+        if mutant.lines.start in range(statement.lineno, (statement.end_lineno or 0) + 1)
+        for node in ast.walk(statement)
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
+    }
+    if names and not mutant.scope:
+        for file in sorted(package.rglob("*.py")):
+            lines = [node.lineno for node in ast.walk(ast.parse(file.read_text())) if _names(node) in names]  # type: ignore[attr-defined]
+            users |= tests.at(file.relative_to(package).as_posix(), lines)
+    return tests.chosen(users)
+
+
+def _names(node: ast.AST) -> str | None:
+    match node:
+        case ast.Name(id=name) | ast.Attribute(attr=name):
+            return name
+    return None
+
+
+def environment_of(root: Path, mode: str) -> dict[str, str]:
+    # Sets of strings have one order in every run, and the tracer is the one that knows which test it follows.
+    fixed = {"PYTHONHASHSEED": "0", "COVERAGE_CORE": "ctrace"}
+    return {**os.environ, **fixed, plugin.MODE: mode, plugin.FOLDER: str(root / PACKAGE)}
+
+
+def measured(root: Path, folder: Path) -> Executed:
+    """What each test executes. Known from an earlier run for test files that are as they were, with all they import."""
+    shared = hashlib.sha256()
+    for file in sorted(file for top in DECIDING for file in (root / top).rglob("*.py")):
+        if not file.name.startswith("test_"):
+            shared.update(f"\0{file.relative_to(root)}\0".encode() + file.read_bytes())
+    known: dict[str, Path] = {}
+    for file in sorted((root / TESTS).glob("test_*.py")):
+        if file.name not in SLOW_TESTS and not file.name.startswith("test_tools_"):
+            own = hashlib.sha256(shared.digest() + file.read_bytes()).hexdigest()
+            known[f"{TESTS}/{file.name}"] = folder / f"{file.stem}-{own[:16]}.json"
+    due = [file for file, stored in known.items() if not stored.is_file()]
+    if due:
+        print(f"running {len(due)} test files once to see what each test executes", flush=True)
+        output = folder / "measured.json"
+        done = subprocess.run(
+            [*PYTEST, *due],
+            cwd=root,
+            env=environment_of(root, "measure") | {plugin.OUTPUT: str(output)},
+            check=False,
+            capture_output=True,
+            text=True,
+        )
+        if done.returncode:
+            raise NotTried(f"the tests fail without any fault:\n{done.stdout[-4000:]}{done.stderr[-2000:]}")
+        new: dict[str, dict[str, Any]] = {file: {} for file in due}
+        for test, entry in json.loads(output.read_text()).items():
+            new[test.partition("::")[0]][test] = entry
+        for name, tests in new.items():
+            for old in folder.glob(f"{Path(name).stem}-*.json"):
+                old.unlink()
+            known[name].write_text(json.dumps(tests))
+    entries = {test: entry for stored in known.values() for test, entry in json.loads(stored.read_text()).items()}
+    return Executed(
+        {test: entry["seconds"] for test, entry in entries.items()},
+        {test: entry["lines"] for test, entry in entries.items()},
+    )

@@ -1,0 +1,113 @@
+"""The proof's own alarms: a record of what was moved that does not fit the source completes no target."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from blockferry.checksums import digest_of
+from blockferry.digests import Stretch
+from blockferry.errors import IncompleteTransfer
+from blockferry.transfer.sources import Listed
+from fakes import content
+from rig import HOME, RECOVERY, Rig, running_rig
+
+Digests = tuple[tuple[int, bytes], ...]
+
+
+@pytest.fixture
+def rig(monkeypatch: pytest.MonkeyPatch) -> Iterator[Rig]:
+    with running_rig(monkeypatch, {"volume_snapshot_seconds": 0.0}) as made:
+        yield made
+
+
+def moved(rig: Rig, blocks: dict[int, bytes], **options: Any) -> str:
+    """A copy with one target, all of it moved; its job."""
+    request = {
+        "snapshot_id": rig.snapshot(blocks),
+        "targets": [{"region": RECOVERY}],
+        "options": {"blocks_per_range": 512, **options},
+    }
+    job_id: str = rig.plan(request)["job_id"]
+    rig.move_all(job_id)
+    return job_id
+
+
+def moved_delta(rig: Rig, before: dict[int, bytes], after: dict[int, bytes]) -> str:
+    """A sync on top of a copy of its base, all of it moved; its job."""
+    volume = "vol-0123456789abcdef0"
+    rig.control("volumes", {"volume_id": volume, "owner": "111122223333", "region": HOME, "size": 1})
+    snapshots = []
+    for held in (before, after):
+        for index in before.keys() - held.keys():
+            rig.control(f"volumes/{volume}/blocks/{index}", method="DELETE")
+        for index, data in held.items():
+            rig.post(f"volumes/{volume}/blocks/{index}", data)
+        snapshots.append(rig.client("ec2").create_snapshot(VolumeId=volume)["SnapshotId"])
+        rig.control("clock", {"advance": 1})
+    base, snapshot = snapshots
+    copy = rig.copy({"snapshot_id": base, "targets": [{"region": RECOVERY}]})["targets"][0]["snapshot_id"]
+    targets = [{"region": RECOVERY, "parent_snapshot_id": copy}]
+    request = {"base_snapshot_id": base, "snapshot_id": snapshot, "targets": targets}
+    job_id: str = rig.plan(request, operation="sync")["job_id"]
+    rig.move_all(job_id)
+    return job_id
+
+
+def forge(rig: Rig, job_id: str, change: Callable[[Digests], Digests]) -> None:
+    """Change what the first range says it has moved."""
+    stretch: Stretch = rig.workspace.stretch(next(iter(rig.workspace.stretch_keys(job_id))))
+    rig.workspace.save_stretch(job_id, dataclasses.replace(stretch, digests=change(stretch.digests)))
+
+
+def fails_with_its_target_pending(rig: Rig, job_id: str) -> str:
+    rig.control("stats/reset", {})
+    with pytest.raises(IncompleteTransfer) as caught:
+        rig.complete(job_id)
+    job = rig.workspace.job(job_id)
+    assert job is not None
+    assert rig.state(job.targets[0].snapshot_id) == "pending"
+    assert "CompleteSnapshot" not in rig.calls()
+    assert rig.workspace.proof(job_id) is None
+    return str(caught.value)
+
+
+def test_a_block_that_was_moved_but_is_not_listed_fails_the_job(rig: Rig) -> None:
+    job_id = moved(rig, {0: content(1), 5: content(2)})
+    forge(rig, job_id, lambda digests: tuple(sorted([*digests, (3, digest_of(content(7)))])))
+    assert "block 3 was moved but is not allocated" in fails_with_its_target_pending(rig, job_id)
+
+
+def test_a_block_that_was_moved_but_is_not_in_the_delta_fails_the_job(rig: Rig) -> None:
+    job_id = moved_delta(rig, {0: content(1), 1: content(2)}, {0: content(1), 1: content(3)})
+    forge(rig, job_id, lambda digests: ((0, digest_of(content(1))), *digests))
+    assert "block 0 was moved but is not changed" in fails_with_its_target_pending(rig, job_id)
+
+
+def test_a_removed_block_where_something_else_than_zeros_was_written_fails_the_job(rig: Rig) -> None:
+    job_id = moved_delta(rig, {0: content(1), 1: content(2)}, {0: content(1)})
+    forge(rig, job_id, lambda digests: ((1, digest_of(content(2))),))
+    assert "block 1 is gone" in fails_with_its_target_pending(rig, job_id)
+
+
+def test_a_hole_that_was_not_filled_fails_the_job(rig: Rig) -> None:
+    job_id = moved(rig, {0: content(1)}, holes="zero_fill")
+    forge(rig, job_id, lambda digests: digests[:-1])
+    assert "only 511 blocks between 0 and 512" in fails_with_its_target_pending(rig, job_id)
+
+
+def test_a_block_that_is_missing_where_holes_were_filled_fails_the_job_by_its_number(rig: Rig) -> None:
+    job_id = moved(rig, {0: content(1), 9: content(2)}, holes="zero_fill")
+    forge(rig, job_id, lambda digests: tuple(entry for entry in digests if entry[0] != 9))
+    assert "block 9" in fails_with_its_target_pending(rig, job_id)
+
+
+def test_a_list_that_is_empty_although_ec2_knows_of_data_fails_the_job(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job_id = moved(rig, {0: content(1)})
+    forge(rig, job_id, lambda _digests: ())
+    monkeypatch.setattr("blockferry.transfer.complete.list_again", lambda *_: Listed(frozenset(), frozenset(), 0))
+    assert "an empty copy is refused" in fails_with_its_target_pending(rig, job_id)
