@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+import random
+
+import pytest
+from blockferry.images.formats import HEAD_BYTES, TAIL_BYTES, looks_like, packed_as, refusal
+from hypothesis import given
+from hypothesis import strategies as st
+from image_files import ALL, DISK, PACKED, tar, vhd_footer
+
+
+def seen(data: bytes) -> str | None:
+    found = looks_like(data[:HEAD_BYTES], data[-TAIL_BYTES:])
+    return None if found is None else found.name
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_a_file_is_told_by_its_first_and_last_bytes(name: str) -> None:
+    found = looks_like(ALL[name].body[:HEAD_BYTES], ALL[name].body[-TAIL_BYTES:])
+    assert found is not None
+    assert found.name.startswith(ALL[name].name)
+    assert ALL[name].command in found.advice_for("disk")
+
+
+def test_what_images_are_unpacked_from_is_told_apart() -> None:
+    assert {name: packed_as(ALL[name].body[:HEAD_BYTES]) for name in ALL if name in PACKED} == {
+        "gzip": "gzip",
+        "zstd": "zstd",
+        "zstd with an index in front": "zstd",
+        "xz": "xz",
+        "bzip2": "bzip2",
+    }
+    assert {packed_as(ALL[name].body[:HEAD_BYTES]) for name in ALL if name not in PACKED} == {None}
+
+
+def boot(begin: bytes) -> bytes:
+    return begin.ljust(510, b"\0") + b"\x55\xaa" + bytes(512)
+
+
+RAW_DISKS = {
+    "zeros": bytes(1024),
+    "ones": b"\xff" * 1024,
+    "one byte": b"\x1f",
+    "boot code": DISK,
+    "GPT": boot(bytes(446) + bytes.fromhex("00000200eeffffff01000000ffffff3f")),
+    "GPT and its copy": bytes(1024) + b"EFI PART".ljust(512, b"\0"),
+    "GRUB": boot(bytes.fromhex("eb63909000000000") + b"GRUB \0Geom\0Hard Disk\0Read\0 Error"),
+    "Windows": boot(bytes.fromhex("33c08ed0bc007c8ec08ed8be007cbf0006b90002fcf3a450681c06cb")),
+    "ISO hybrid": boot(bytes.fromhex("33eda10090e90000") + b"isolinux"),
+    "FAT": boot(bytes.fromhex("eb3c90") + b"mkfs.fat\0\2\4\4\0"),
+    "NTFS": boot(bytes.fromhex("eb5290") + b"NTFS    \0\2\x08"),
+    "exFAT": boot(bytes.fromhex("eb7690") + b"EXFAT   "),
+    "XFS": b"XFSB\0\0\x10\0".ljust(1024, b"\0"),
+    "LUKS": b"LUKS\xba\xbe\0\2".ljust(1024, b"\0"),
+    "LVM": bytes(512) + b"LABELONE".ljust(512, b"\0"),
+    "squashfs": b"hsqs\x07\0\0\0".ljust(1024, b"\0"),
+    "APFS": bytes(32) + b"NXSB".ljust(992, b"\0"),
+    "text": b"# a shell script\nPKI=1 BZh9 QFI <html>\n" * 30,
+    "a name like bzip2's": b"BZh9 was here".ljust(1024, b"\0"),
+    "a footer not at its place": bytes(700) + vhd_footer(2) + bytes(3),
+}
+
+
+@pytest.mark.parametrize("name", RAW_DISKS)
+def test_a_raw_disk_is_taken_for_one(name: str) -> None:
+    assert seen(RAW_DISKS[name]) is None
+
+
+def test_noise_is_taken_for_a_raw_disk() -> None:
+    dice = random.Random(20)
+    assert {seen(dice.randbytes(1024)) for _ in range(20_000)} == {None}
+
+
+@given(st.binary(max_size=700), st.binary(max_size=700))
+def test_any_bytes_of_any_length_can_be_looked_at(head: bytes, tail: bytes) -> None:
+    looks_like(head, tail)
+    looks_like(head)
+
+
+@given(st.integers(0, 511), st.integers(1, 255))
+def test_a_tar_without_its_magic_is_told_by_its_whole_header(at: int, change: int) -> None:
+    header = bytearray(ALL["tar of old"].body[:512])
+    assert seen(bytes(header)) == "a tar archive"
+    header[at] ^= change
+    if not 148 <= at < 156 and bytes(header[257:263]) not in (b"ustar\0", b"ustar "):
+        assert seen(bytes(header)) != "a tar archive"
+
+
+def test_a_tar_is_an_appliance_if_it_begins_with_a_description_of_one() -> None:
+    names = ("box.ovf", "BOX.OVF", "box.ovf.img", "ovf", "disk.vmdk")
+    assert [seen(tar(name, b"x")) for name in names] == ["an OVA archive"] * 2 + ["a tar archive"] * 3
+
+
+def test_the_tail_counts_only_when_it_is_known() -> None:
+    body = ALL["fixed VHD"].body
+    assert looks_like(body[:HEAD_BYTES]) is None
+    assert looks_like(body[:HEAD_BYTES], body[-TAIL_BYTES:]) is not None
+
+
+def test_a_command_names_the_file_safely() -> None:
+    found = looks_like(b"QFI\xfb")
+    assert found is not None
+    text = refusal("a file", found, file="my disk'.img", insist="--format raw")
+    assert "`qemu-img convert -f qcow2 -O raw 'my disk'\"'\"'.img' 'my disk'\"'\"'.img.raw'`" in text
