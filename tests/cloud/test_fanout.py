@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import lzma
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -24,7 +25,12 @@ def bucket(cloud: CloudRig) -> Iterator[str]:
 
 @pytest.mark.parametrize(
     ("name", "packed"),
-    [("disk.img", bytes), ("disk.img.gz", gzip.compress), ("disk.img.zst", zstandard.compress)],
+    [
+        ("disk.img", bytes),
+        ("disk.img.gz", gzip.compress),
+        ("disk.img.zst", zstandard.compress),
+        ("disk.img.xz", lzma.compress),
+    ],
 )
 def test_an_image_goes_to_five_regions(
     cloud: CloudRig, bucket: str, name: str, packed: Callable[[bytes], bytes]

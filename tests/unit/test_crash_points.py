@@ -152,7 +152,7 @@ CALLS: Mapping[str, Table] = {
         "Plan transfer": {
             "ec2.DescribeRegions": 1,
             "image.HeadObject": 1,
-            "image.GetObject": 1,
+            "image.GetObject": 2,
             "ec2.GetEbsEncryptionByDefault": 2,
             "s3.GetObject": 1,
             "s3.PutObject": 3,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
+import lzma
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -66,6 +68,15 @@ FORMS: dict[str, Callable[[bytes], bytes]] = {
     "disk.img": raw,
     "disk.img.gz": gzip.compress,
     "disk.img.zst": many_frames,
+    "disk.img.xz": lzma.compress,
+    "disk.img.bz2": bz2.compress,
+}
+CODECS = {
+    "disk.img": "raw",
+    "disk.img.gz": "gzip",
+    "disk.img.zst": "zstd",
+    "disk.img.xz": "xz",
+    "disk.img.bz2": "bzip2",
 }
 
 
@@ -89,7 +100,7 @@ def test_an_image_becomes_a_snapshot_in_every_region_from_one_read_of_each_block
         "image_uri": uri,
         "region": HOME,
         "etag": receipt["source"]["etag"],
-        "codec": {"disk.img": "raw", "disk.img.gz": "gzip", "disk.img.zst": "zstd"}[name],
+        "codec": CODECS[name],
         "object_bytes": len(FORMS[name](image)),
         "image_bytes": len(image),
     }
@@ -307,7 +318,7 @@ def image_record(raw_bytes: int) -> JobImage:
     )
 
 
-@pytest.mark.parametrize("name", ["disk.img.gz", "disk.img.zst"])
+@pytest.mark.parametrize("name", [name for name in FORMS if name != "disk.img"])
 def test_a_compressed_image_that_is_cut_off_is_refused_before_anything_is_started(rig: Rig, name: str) -> None:
     whole = FORMS[name](disk(*range(1, 30)))
     uri = store(rig, whole[:-5], name)
@@ -326,7 +337,8 @@ def test_an_image_that_is_not_what_its_name_says_is_refused(rig: Rig) -> None:
         ({"snapshot_id": "snap-00000000000000001"}, "name exactly one source"),
         ({"image_uri": "https://bucket/key"}, "image_uri: 'https://bucket/key' is not the address of an object"),
         ({"image_uri": "s3://bucket"}, "image_uri: 's3://bucket' is not the address of an object"),
-        ({"image_codec": "xz"}, "image_codec"),
+        ({"image_codec": "lz4"}, "image_codec"),
+        ({"image_format": "qcow2"}, "image_format"),
         ({"volume_size_gib": 0}, "volume_size_gib"),
         ({"lineage": "x"}, "lineage: an image has none"),
         ({"targets": []}, "targets: name at least one target"),

@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+import bz2
 import gzip
 import json
+import lzma
 import random
 from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import boto3
@@ -13,12 +17,13 @@ from blockferry.blocks import BLOCK_SIZE, BlockRange
 from blockferry.errors import IncompleteTransfer, InvalidRequest, RequestRefused, RetryLater
 from blockferry.images import unpack
 from blockferry.images.address import Image, examine
-from blockferry.images.codecs import MAX_PIECE
+from blockferry.images.stream import MAX_PIECE
 from blockferry.images.unpack import UnpackedInfo, drop_unpacked, unpack_image, unpacked
 from blockferry.retry import Clock, RetryPolicy
 from blockferry.sources.s3_image import UnpackedImageSource
 from blockferry.workspace import Workspace
 from fakes import ManualClock
+from image_files import ALL, DISK, vhd_footer, xz_of_blocks
 from moto import mock_aws
 
 REGION = "us-east-1"
@@ -121,9 +126,16 @@ def image_in(workspace: Workspace) -> bytes:
     return data
 
 
+PACK: dict[str, Callable[[bytes], bytes]] = {
+    "gzip": gzip.compress,
+    "bzip2": partial(bz2.compress, compresslevel=1),
+    "xz": partial(lzma.compress, preset=1),
+    "zstd": zstandard.compress,
+}
+
+
 def frames(pieces: list[bytes], codec: str) -> bytes:
-    pack: Callable[[bytes], bytes] = gzip.compress if codec == "gzip" else zstandard.compress
-    return b"".join(pack(piece) for piece in pieces)
+    return b"".join(PACK[codec](piece) for piece in pieces)
 
 
 def pieces_of_disk(count: int) -> list[bytes]:
@@ -135,7 +147,7 @@ def pieces_of_disk(count: int) -> list[bytes]:
     ]
 
 
-@pytest.mark.parametrize("codec", ["gzip", "zstd"])
+@pytest.mark.parametrize("codec", PACK)
 def test_an_image_is_unpacked_and_read_as_it_was(s3: Any, workspace: Workspace, codec: str) -> None:
     raw = random.Random(1).randbytes(3 * BLOCK_SIZE) + bytes(40 << 20) + b"the end"
     image = upload(s3, frames([raw], codec), codec=codec)
@@ -167,13 +179,19 @@ def test_images_end_anywhere(s3: Any, workspace: Workspace, small: None, raw_byt
     assert image_in(workspace) == raw
 
 
-@pytest.mark.parametrize("codec", ["gzip", "zstd"])
-@pytest.mark.parametrize("looks", [17, 19, 23, 29, 61])
+@pytest.mark.parametrize(
+    ("how", "looks"),
+    [
+        *((how, looks) for how in ("gzip", "zstd") for looks in (17, 19, 23, 29, 61)),
+        # What these yield before a stream or block ends are more and smaller pieces.
+        *((how, 29) for how in ("xz", "xz of blocks", "bzip2")),
+    ],
+)
 def test_unpacking_in_many_invocations_gives_the_same_chunks(
-    s3: Any, workspace: Workspace, small: None, codec: str, looks: int
+    s3: Any, workspace: Workspace, small: None, how: str, looks: int
 ) -> None:
     pieces = pieces_of_disk(40)
-    image = upload(s3, frames(pieces, codec), codec=codec)
+    image = upload(s3, xz_of_blocks(pieces) if how == "xz of blocks" else frames(pieces, how), codec=how.split()[0])
     step(s3, workspace, image)
     at_once = stored(workspace)
     assert image_in(workspace) == b"".join(pieces)
@@ -204,20 +222,27 @@ def test_unpacking_in_many_invocations_gives_the_same_chunks(
         assert pieces_now == at_once
 
 
-@pytest.mark.parametrize("codec", ["gzip", "zstd"])
+WAYS_OUT = {"gzip": "one by one", "zstd": "pzstd", "xz": "xz --threads=0 --block-size", "bzip2": "pbzip2"}
+
+
+@pytest.mark.parametrize("how", [*PACK, "xz of blocks"])
 def test_a_frame_that_takes_whole_invocations_is_refused_with_a_way_out(
-    s3: Any, workspace: Workspace, small: None, codec: str
+    s3: Any, workspace: Workspace, small: None, how: str
 ) -> None:
-    image = upload(s3, frames([bytes(40 * SMALL_CHUNK)], codec), codec=codec)
+    huge, codec = bytes(40 * SMALL_CHUNK), how.split()[0]
+    stream = xz_of_blocks([bytes(5 * SMALL_CHUNK), huge]) if how == "xz of blocks" else PACK[codec](huge)
+    image = upload(s3, stream, codec=codec)
     chunks = [-1]
 
     def unpack_on() -> None:
         progress = None
-        while True:
-            progress = step(s3, workspace, image, progress, work_seconds=40, clock=TickingClock())["progress"]
+        for _ in range(50):
+            result = step(s3, workspace, image, progress, work_seconds=40, clock=TickingClock())
+            progress = json.loads(json.dumps(result["progress"]))
             chunks.append(progress["chunks"])
 
-    with pytest.raises(InvalidRequest, match=rf"(?s)image s3://images/disk.*{codec} stream.*pzstd.*upload it raw"):
+    expected = rf"(?s)image s3://images/disk.*{codec} stream.*{WAYS_OUT[codec]}.*upload it raw"
+    with pytest.raises(InvalidRequest, match=expected):
         unpack_on()
     assert chunks == sorted(set(chunks))
     assert len(chunks) > 1
@@ -241,12 +266,10 @@ def test_an_image_larger_than_its_volume_is_refused(s3: Any, workspace: Workspac
     assert step(s3, workspace, image, max_bytes=2_000)["done"]
 
 
-@pytest.mark.parametrize(
-    ("codec", "stream"), [("gzip", gzip.compress(b"", mtime=0)), ("zstd", zstandard.compress(b""))]
-)
-def test_an_image_of_zero_bytes_is_refused(s3: Any, workspace: Workspace, codec: str, stream: bytes) -> None:
+@pytest.mark.parametrize("codec", PACK)
+def test_an_image_of_zero_bytes_is_refused(s3: Any, workspace: Workspace, codec: str) -> None:
     with pytest.raises(InvalidRequest, match="image s3://images/disk unpacks to 0 bytes"):
-        step(s3, workspace, upload(s3, stream, codec=codec))
+        step(s3, workspace, upload(s3, PACK[codec](b""), codec=codec))
     assert stored(workspace) == {}
 
 
@@ -331,3 +354,50 @@ def test_dropping_leaves_the_rest_of_the_job(s3: Any, workspace: Workspace, smal
     step(s3, workspace, upload(s3, frames([bytes(3 * SMALL_CHUNK)], "zstd")))
     drop_unpacked(workspace, "job")
     assert sorted(stored(workspace)) == ["images.txt", "job.json"]
+
+
+# -- what it unpacks to ------------------------------------------------------------------------------------------------
+
+
+def image_of(s3: Any, stream: bytes, codec: Any, *, believed_raw: bool = False) -> Image:
+    """As it was examined before it held this."""
+    etag = s3.put_object(Bucket=IMAGES, Key="disk", Body=stream)["ETag"]
+    return Image(IMAGES, "disk", etag, len(stream), codec, "STANDARD", believed_raw)
+
+
+@pytest.mark.parametrize("codec", PACK)
+def test_what_is_no_raw_disk_is_refused_with_its_first_bytes(
+    s3: Any, workspace: Workspace, small: None, codec: str
+) -> None:
+    raw = ALL["qcow2"].body + bytes(40 * SMALL_CHUNK)
+    with pytest.raises(InvalidRequest, match="image s3://images/disk unpacks to a qcow2 image"):
+        step(s3, workspace, image_of(s3, frames([raw[:100], raw[100:]], codec), codec))
+    assert stored(workspace) == {}
+
+
+@pytest.mark.parametrize("length", [1, 511])
+def test_a_footer_is_seen_wherever_unpacking_went_on(s3: Any, workspace: Workspace, small: None, length: int) -> None:
+    """The last frame has less than the footer, and all of it but that is stored before time is up."""
+    raw = bytes(2 * SMALL_CHUNK - 512) + vhd_footer(2)
+    cuts = [0, SMALL_CHUNK, len(raw) - length, len(raw)]
+    image = image_of(s3, frames([raw[first:stop] for first, stop in pairwise(cuts)], "zstd"), "zstd")
+    part_way = []
+
+    def begin_and_go_on(looks: int) -> None:
+        part_way.append(step(s3, workspace, image, work_seconds=looks, clock=TickingClock())["progress"])
+        step(s3, workspace, image, part_way[-1])
+
+    for looks in range(7, 30):
+        drop_unpacked(workspace, "job")
+        with pytest.raises(InvalidRequest, match=r"unpacks to a VHD image of fixed size.*nothing was started"):
+            begin_and_go_on(looks)
+        assert unpacked(workspace, "job") is None
+    assert {progress["chunks"] for progress in part_way} >= {1, 2}
+
+
+def test_what_is_said_to_be_a_raw_disk_is_unpacked_whatever_it_looks_like(
+    s3: Any, workspace: Workspace, small: None
+) -> None:
+    raw = ALL["qcow2"].body + DISK + vhd_footer(2)
+    assert step(s3, workspace, image_of(s3, frames([raw], "xz"), "xz", believed_raw=True))["done"]
+    assert image_in(workspace) == raw

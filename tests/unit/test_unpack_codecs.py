@@ -1,17 +1,23 @@
 from __future__ import annotations
 
+import bz2
 import gzip
+import lzma
 import random
+import shutil
+import subprocess
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 import zstandard
 from blockferry.errors import InvalidRequest
-from blockferry.images.codecs import MAX_PIECE, RestartPoint, Unpacking
+from blockferry.images.codecs import Unpacking, first_unpacked
 from blockferry.images.errors import DamagedImage
+from blockferry.images.stream import MAX_PIECE, RestartPoint
 from hypothesis import given
 from hypothesis import strategies as st
+from image_files import xz_of_blocks
 
 NAME = "s3://images/disk"
 
@@ -66,6 +72,30 @@ def test_gzip_of_one_or_many_members_comes_back(members: list[bytes], bite: int,
     assert unpacked(stream, "gzip", bite=bite) == b"".join(members)
 
 
+@given(st.lists(st.binary(max_size=3_000), min_size=1, max_size=4), st.sampled_from(BITES), st.integers(1, 9))
+def test_bzip2_of_one_or_many_streams_comes_back(streams: list[bytes], bite: int, level: int) -> None:
+    stream = b"".join(bz2.compress(data, level) for data in streams)
+    assert unpacked(stream, "bzip2", bite=bite) == b"".join(streams)
+
+
+CHECKS = (lzma.CHECK_NONE, lzma.CHECK_CRC32, lzma.CHECK_CRC64, lzma.CHECK_SHA256)
+
+
+@given(
+    st.lists(st.lists(st.binary(min_size=1, max_size=2_000), min_size=1, max_size=4), min_size=1, max_size=3),
+    st.sampled_from(BITES),
+    st.sampled_from(CHECKS),
+    st.integers(0, 3),
+)
+def test_xz_of_many_streams_of_many_blocks_comes_back(
+    streams: list[list[bytes]], bite: int, check: int, padding: int
+) -> None:
+    packed = [xz_of_blocks(blocks, check=check) for blocks in streams]
+    whole = b"".join(b"".join(blocks) for blocks in streams)
+    assert lzma.decompress(b"".join(packed)) == whole
+    assert unpacked(b"".join(stream + bytes(4 * padding) for stream in packed), "xz", bite=bite) == whole
+
+
 @given(
     st.lists(
         st.tuples(st.binary(max_size=3_000), st.booleans(), st.booleans(), st.binary(max_size=20)),
@@ -94,13 +124,41 @@ def test_raw_and_rle_blocks_come_back(data: bytes, zeros: int, bite: int) -> Non
 def test_frames_of_many_blocks_come_back_at_every_level(level: int) -> None:
     data = random.Random(1).randbytes(400_000) + bytes(700_000) + random.Random(2).randbytes(1_000) * 500
     assert unpacked(zstd(data, level=level), "zstd", bite=50_000) == data
-    assert unpacked(gzip.compress(data, max(level, 1) % 10), "gzip", bite=50_000) == data
+    tenth = max(level, 1) % 10
+    assert unpacked(gzip.compress(data, tenth), "gzip", bite=50_000) == data
+    assert unpacked(bz2.compress(data, tenth), "bzip2", bite=50_000) == data
+    assert unpacked(lzma.compress(data, preset=tenth), "xz", bite=50_000) == data
+
+
+def filtered_xz(data: bytes) -> bytes:
+    filters = [{"id": lzma.FILTER_X86}, {"id": lzma.FILTER_LZMA2, "preset": 3}]
+    return lzma.compress(data, check=lzma.CHECK_SHA256, filters=filters)
+
+
+def test_xz_with_another_filter_in_front_comes_back() -> None:
+    code = random.Random(3).randbytes(5_000) + b"\xe8\x01\x02\x03\x00" * 40_000
+    assert unpacked(filtered_xz(code), "xz", bite=777) == code
+
+
+@pytest.mark.skipif(shutil.which("xz") is None, reason="xz is not installed")
+def test_what_xz_makes_with_threads_comes_back_and_can_be_entered_at_every_block() -> None:
+    data = random.Random(8).randbytes(300_000) + bytes(900_000)
+    command = ["xz", "--threads=2", "--block-size=100000", "-1", "-c"]
+    stream = subprocess.run(command, input=data, capture_output=True, check=True).stdout
+    run = unpacking(stream, "xz")
+    points = {run.restart for _ in run}
+    assert {point.raw_offset for point in points} == set(range(0, 1_200_001, 100_000))
+    for point in points:
+        assert b"".join(unpacking(stream, "xz", start=point)) == data[point.raw_offset :]
 
 
 @pytest.mark.parametrize(
     ("codec", "stream"),
     [
         ("gzip", gzip.compress(CONTENT)),
+        ("bzip2", bz2.compress(CONTENT)),
+        ("xz", xz_of_blocks([CONTENT[:900], CONTENT[900:]])),
+        ("xz", filtered_xz(CONTENT)),
         ("zstd", zstd(CONTENT)),
         ("zstd", zstd(CONTENT, size=False, checksum=False)),
         ("zstd", skippable(b"index") + zstd(CONTENT)),
@@ -116,7 +174,13 @@ def test_a_stream_cut_off_at_any_byte_is_found_damaged(codec: str, stream: bytes
 
 @pytest.mark.parametrize(
     ("codec", "stream"),
-    [("gzip", gzip.compress(CONTENT)), ("zstd", zstd(CONTENT)), ("zstd", zstd(CONTENT, size=False))],
+    [
+        ("gzip", gzip.compress(CONTENT)),
+        ("bzip2", bz2.compress(CONTENT)),
+        ("xz", xz_of_blocks([CONTENT[:900], CONTENT[900:]])),
+        ("zstd", zstd(CONTENT)),
+        ("zstd", zstd(CONTENT, size=False)),
+    ],
 )
 def test_an_altered_byte_is_found_or_changes_nothing(codec: str, stream: bytes) -> None:
     found = 0
@@ -130,17 +194,38 @@ def test_an_altered_byte_is_found_or_changes_nothing(codec: str, stream: bytes) 
     assert found > 3 * len(stream)
 
 
-@pytest.mark.parametrize("garbage", [b"x", b"\0x", bytes(100_000) + gzip.compress(b"more", mtime=0), b"\x1f\x8b"])
-def test_what_follows_the_last_member_is_refused(garbage: bytes) -> None:
+PACK: dict[str, Callable[[bytes], bytes]] = {
+    "gzip": gzip.compress,
+    "bzip2": bz2.compress,
+    "xz": lzma.compress,
+    "zstd": zstd,
+}
+
+
+@pytest.mark.parametrize("garbage", [b"x", b"\0x", bytes(8) + b"x", bytes(100_000) + b"x", "one more", "a cut one"])
+@pytest.mark.parametrize("codec", PACK)
+def test_what_follows_the_end_is_refused(codec: str, garbage: str | bytes) -> None:
+    more = {"one more": bytes(3) + PACK[codec](b"more"), "a cut one": PACK[codec](b"more")[:2]}
+    follows = garbage if isinstance(garbage, bytes) else more[garbage]
     with pytest.raises(DamagedImage):
-        unpacked(gzip.compress(CONTENT) + garbage, "gzip")
+        unpacked(PACK[codec](CONTENT) + follows, codec)
 
 
-def test_zeros_behind_the_last_member_are_padding() -> None:
-    assert unpacked(gzip.compress(CONTENT) + bytes(70_000), "gzip", bite=512) == CONTENT
+@pytest.mark.parametrize("zeros", [1, 3, 8, 70_000, 300_000])
+@pytest.mark.parametrize("codec", PACK)
+def test_zeros_behind_the_end_are_padding(codec: str, zeros: int) -> None:
+    assert unpacked(PACK[codec](CONTENT) + bytes(zeros), codec, bite=512) == CONTENT
 
 
-@pytest.mark.parametrize("garbage", [b"x", bytes(8), b"\x28\xb5\x2f", skippable(b"abc")[:-1], b"\x28\xb5\x2f\xfc\0\0"])
+@pytest.mark.parametrize("codec", PACK)
+def test_zeros_alone_are_damage(codec: str) -> None:
+    with pytest.raises(DamagedImage):
+        unpacked(bytes(1_000), codec)
+
+
+@pytest.mark.parametrize(
+    "garbage", [b"x", bytes(8) + b"x", b"\x28\xb5\x2f", skippable(b"abc")[:-1], b"\x28\xb5\x2f\xfc\0\0"]
+)
 def test_what_follows_the_last_frame_is_refused(garbage: bytes) -> None:
     with pytest.raises(DamagedImage):
         unpacked(zstd(CONTENT) + garbage, "zstd")
@@ -189,26 +274,105 @@ def zero_gzip(size: int) -> bytes:
     return header + piece * (size >> 21) + deflate.flush() + trailer
 
 
-@pytest.mark.parametrize("codec", ["gzip", "zstd"])
+@pytest.mark.parametrize("codec", PACK)
 def test_a_gibibyte_of_zeros_comes_in_small_pieces(codec: str) -> None:
     size = 1 << 30
     zeros = (bytes(1 << 20) for _ in range(size >> 20))
-    stream = zero_gzip(size) if codec == "gzip" else streamed_zstd(zeros, window_log=23)
+    if codec == "gzip":
+        stream = zero_gzip(size)
+    elif codec == "zstd":
+        stream = streamed_zstd(zeros, window_log=23)
+    else:
+        # Slower to make, and as many of them are the same.
+        stream = PACK[codec](bytes(size >> 4)) * 16
     lengths = [len(piece) for piece in unpacking(stream, codec)]
     assert sum(lengths) == size
     assert max(lengths) <= MAX_PIECE
 
 
-@pytest.mark.parametrize("codec", ["gzip", "zstd"])
-def test_unpacking_goes_on_from_every_restart_point(codec: str) -> None:
+MANY: dict[str, Callable[[list[bytes]], bytes]] = {
+    "gzip": lambda pieces: b"".join(map(gzip.compress, pieces)),
+    "bzip2": lambda pieces: b"".join(map(bz2.compress, pieces)),
+    "xz": lambda pieces: b"".join(map(lzma.compress, pieces)),
+    "xz of blocks": xz_of_blocks,
+    "xz of both": lambda pieces: xz_of_blocks(pieces[:3]) + bytes(8) + xz_of_blocks(pieces[3:], check=lzma.CHECK_CRC32),
+    "zstd": lambda pieces: b"".join(zstd(piece) + skippable(b"x") for piece in pieces),
+}
+
+
+@pytest.mark.parametrize("how", MANY)
+def test_unpacking_goes_on_from_every_restart_point(how: str) -> None:
     pieces = [random.Random(seed).randbytes(seed * 50_000) + bytes(seed) for seed in range(1, 6)]
-    if codec == "gzip":
-        stream = b"".join(gzip.compress(piece) for piece in pieces) + bytes(10)
-    else:
-        stream = b"".join(zstd(piece) + skippable(b"x") for piece in pieces)
+    codec = how.split()[0]
+    stream = MANY[how](pieces) + bytes(10)
     whole = b"".join(pieces)
     run = unpacking(stream, codec)
     points = {run.restart} | {run.restart for _ in run} | {run.restart}
     assert {point.raw_offset for point in points} == {len(b"".join(pieces[:n])) for n in range(6)}
     for point in points:
         assert b"".join(unpacking(stream, codec, bite=999, start=point)) == whole[point.raw_offset :]
+
+
+# -- what only xz has --------------------------------------------------------------------------------------------------
+
+TWO = xz_of_blocks([b"one block " * 90, b"another block " * 70])
+
+
+def index_of(stream: bytes) -> int:
+    """Where the index of the last stream begins."""
+    return len(stream) - 12 - (int.from_bytes(stream[-8:-4], "little") + 1) * 4
+
+
+def test_an_index_that_lists_other_blocks_is_found_damaged_from_every_restart_point() -> None:
+    blocks = [b"a" * 500, b"b" * 600, b"c" * 700]
+    stream = xz_of_blocks(blocks)
+    other = xz_of_blocks([b"a" * 500, b"b" * 601, b"c" * 700])
+    mixed = stream[: index_of(stream)] + other[index_of(other) :]
+    run = unpacking(stream, "xz")
+    points = sorted({run.restart for _ in run}, key=lambda point: point.raw_offset)
+    assert [point.raw_offset for point in points] == [0, 500, 1_100, 1_800]
+    for point in points:
+        with pytest.raises(DamagedImage, match=rf"at byte {index_of(stream)} .*index does not list the blocks"):
+            list(unpacking(mixed, "xz", start=point))
+
+
+def test_a_block_that_is_missing_or_there_twice_is_found_damaged() -> None:
+    first = len(xz_of_blocks([b"one block " * 90])[12 : index_of(xz_of_blocks([b"one block " * 90]))])
+    start, stop = 12, 12 + first
+    for damaged in (TWO[:start] + TWO[stop:], TWO[:stop] + TWO[start:stop] + TWO[stop:]):
+        with pytest.raises(DamagedImage, match="index does not list the blocks"):
+            unpacked(damaged, "xz")
+
+
+def test_a_block_that_does_not_fit_its_check_is_found_damaged() -> None:
+    stream = lzma.compress(CONTENT, check=lzma.CHECK_SHA256)
+    at = index_of(stream) - 1
+    altered = stream[:at] + bytes([stream[at] ^ 1]) + stream[at + 1 :]
+    with pytest.raises(DamagedImage, match="Corrupt input data"):
+        unpacked(altered, "xz")
+
+
+def test_a_check_that_nobody_knows_is_refused() -> None:
+    flags = bytes([0, 2])
+    header = b"\xfd7zXZ\0" + flags + zlib.crc32(flags).to_bytes(4, "little")
+    with pytest.raises(InvalidRequest, match=rf"{NAME}.*checked in a way that is not known \(2\)"):
+        unpacked(header + TWO[12:], "xz")
+
+
+def test_xz_at_its_highest_level_is_taken_and_a_larger_dictionary_is_refused_by_name() -> None:
+    def packed(dictionary: int) -> bytes:
+        return lzma.compress(CONTENT, filters=[{"id": lzma.FILTER_LZMA2, "preset": 1, "dict_size": dictionary}])
+
+    # The size of the dictionary is written, not what the content needs of it.
+    for dictionary in (64 << 20, 128 << 20):
+        assert unpacked(packed(dictionary), "xz") == CONTENT
+    with pytest.raises(InvalidRequest, match=rf"{NAME}: unpacking its block at byte 12 takes more than .*xz -9"):
+        unpacked(packed(192 << 20), "xz")
+
+
+@pytest.mark.parametrize("codec", PACK)
+def test_the_first_bytes_are_unpacked_from_the_beginning_alone(codec: str) -> None:
+    packed = PACK[codec](CONTENT)
+    assert first_unpacked(packed, codec, name=NAME) == CONTENT[:512]  # type: ignore[arg-type]
+    assert first_unpacked(packed[:10], codec, name=NAME) == b""  # type: ignore[arg-type]
+    assert first_unpacked(PACK[codec](b"short"), codec, name=NAME) == b"short"  # type: ignore[arg-type]

@@ -9,12 +9,13 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import BaseModel
 
 from blockferry.errors import InvalidRequest
 from blockferry.holes import HolePolicy
+from blockferry.images.formats import ImageCodec, ImageFormat
 from blockferry.inspection.request import InspectRequest
 from blockferry.models import parse
 from blockferry.requests import CopyRequest, FanoutRequest, SyncRequest
@@ -40,6 +41,7 @@ _GIVEN = {
     "count_zeros": "--count-zeros",
     "size_gib": "--size-gib",
     "codec": "--codec",
+    "image_format": "--format",
     "holes": "--holes",
     "kms_key_arn": "--kms-key-arn",
     "tag": "--tag",
@@ -67,6 +69,16 @@ def add_options(command: argparse.ArgumentParser, operation: str) -> None:
     _OPTIONS[operation](command)
     command.add_argument("--input", type=Path, metavar="FILE", help="the whole input as JSON ('-': standard input)")
     command.add_argument("--name", help="job id (default: made from the operation, what is read, and the time)")
+
+
+def add_format(command: argparse.ArgumentParser) -> None:
+    """The option with which an operator insists."""
+    command.add_argument(
+        "--format",
+        dest="image_format",
+        choices=get_args(ImageFormat),
+        help="raw: it is a raw disk, also if it looks like another kind of file",
+    )
 
 
 def request_of(operation: str, options: argparse.Namespace) -> dict[str, Any]:
@@ -151,7 +163,8 @@ def _add_sync(command: argparse.ArgumentParser) -> None:
 
 def _add_fanout(command: argparse.ArgumentParser) -> None:
     command.add_argument("--size-gib", type=int, help="volume size (default: the image's, rounded up)")
-    command.add_argument("--codec", choices=("raw", "gzip", "zstd"), help="compression (default: by the image's name)")
+    command.add_argument("--codec", choices=get_args(ImageCodec), help="compression (default: by the image's name)")
+    add_format(command)
     _add_holes(command)
     _add_key(command)
     _add_run(command)
@@ -239,6 +252,7 @@ def _fanout(options: argparse.Namespace) -> dict[str, Any]:
         image_uri=options.subject if image else None,
         snapshot_id=None if image else options.subject,
         image_codec=options.codec,
+        image_format=options.image_format,
         volume_size_gib=options.size_gib,
         lineage=options.lineage,
         options=_members(holes=options.holes),

@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 from blockferry.holes import HoleMeaning, HolePolicy
+from blockferry.images.formats import ImageCodec
 from blockferry.sessions import Identity
 
 
@@ -53,14 +54,16 @@ class JobSnapshot(_Origin):
 
 class JobImage(_Origin):
     """The disk image that is read. ``size_bytes`` is the object's, ``raw_bytes`` the disk's, 0 until it is unpacked;
-    ``unpack_requests`` and ``unpack_gb_seconds`` are what unpacking took."""
+    ``believed_raw`` says that the operator takes it for a raw disk whatever it looks like; ``unpack_requests``
+    and ``unpack_gb_seconds`` are what unpacking took."""
 
     kind: Literal["image"] = "image"
     uri: str
     etag: str
     size_bytes: int
-    codec: Literal["raw", "gzip", "zstd"]
+    codec: ImageCodec
     raw_bytes: int
+    believed_raw: bool = False
     unpack_requests: dict[str, int] = {}
     unpack_gb_seconds: float = 0.0
 

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Annotated, Literal, Self
+from typing import Annotated, Self
 
 from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
 from blockferry.blocks import MAX_VOLUME_GIB
 from blockferry.holes import HolePolicy
+from blockferry.images.formats import ImageCodec, ImageFormat
 from blockferry.models import Model, Party, Region, SnapshotId, Source, Target, TransferOptions, check_tags
 
 LINEAGE = r"[A-Za-z0-9._:/=+@-]{1,128}"
 
 Lineage = Annotated[str, StringConstraints(pattern=f"^{LINEAGE}$")]
-
-ImageCodec = Literal["raw", "gzip", "zstd"]
 
 
 def _image_uri(value: str) -> str:
@@ -54,10 +53,14 @@ class FanoutRequest(Model):
     """Input of the state machine ``fanout``: a disk image in S3, or a snapshot, to many targets."""
 
     image_uri: ImageUri | None = Field(
-        None, description="Raw disk image in S3, also compressed (.zst, .gz): s3://<bucket>/<key>."
+        None, description="Raw disk image in S3, also compressed (.zst, .gz, .xz, .bz2): s3://<bucket>/<key>."
     )
     image_codec: ImageCodec | None = Field(
-        None, description="How the image is compressed; told by its name (.zst, .gz, else raw) when left out."
+        None,
+        description="How the image is compressed; told by its name (.zst, .gz, .xz, .bz2, else raw) when left out.",
+    )
+    image_format: ImageFormat | None = Field(
+        None, description="raw: what the image holds, or unpacks to, is a raw disk, also if it looks like another file."
     )
     volume_size_gib: int | None = Field(
         None, ge=1, le=MAX_VOLUME_GIB, description="Size of the volumes; the image's, rounded up, when left out."
@@ -76,7 +79,7 @@ class FanoutRequest(Model):
         if (self.image_uri is None) == (self.snapshot_id is None):
             raise ValueError("name exactly one source: image_uri or snapshot_id")
         if self.image_uri is None:
-            for name in ("image_codec", "volume_size_gib"):
+            for name in ("image_codec", "image_format", "volume_size_gib"):
                 if getattr(self, name) is not None:
                     raise ValueError(f"{name} belongs to image_uri; a snapshot has its own")
         elif self.lineage is not None:

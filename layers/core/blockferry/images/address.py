@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -12,9 +13,19 @@ from botocore.exceptions import BotoCoreError, ClientError
 from blockferry.aws_errors import translated
 from blockferry.blocks import MAX_VOLUME_GIB
 from blockferry.errors import BlockferryError, InvalidRequest, RetryLater
-from blockferry.images.codecs import GZIP_MAGIC, ZSTD_MAGIC, is_skippable
+from blockferry.images.codecs import first_unpacked
+from blockferry.images.formats import (
+    HEAD_BYTES,
+    TAIL_BYTES,
+    Format,
+    ImageCodec,
+    ImageFormat,
+    PackedCodec,
+    looks_like,
+    packed_as,
+    refusal,
+)
 from blockferry.images.objects import status_of
-from blockferry.requests import ImageCodec
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -24,16 +35,20 @@ SCHEME = "s3://"
 MAX_IMAGE_BYTES = MAX_VOLUME_GIB * 2**30
 """No volume is larger (64 TiB)."""
 
-_SUFFIXES: Mapping[str, ImageCodec] = {".zst": "zstd", ".zstd": "zstd", ".gz": "gzip", ".gzip": "gzip"}
+PEEK_BYTES = 2**20
+"""Read of a compressed image to see what is in it: the largest block of bzip2, the most that any codec needs."""
 
-_OTHER_FORMATS = {
-    b"QFI\xfb": "a qcow2 image: convert it (qemu-img convert -O raw)",
-    b"KDMV": "a VMDK image: convert it (qemu-img convert -O raw)",
-    b"vhdx": "a VHDX image: convert it (qemu-img convert -O raw)",
-    b"\xfd7zX": "compressed with xz: compress it with zstd or gzip instead",
-    b"PK\x03\x04": "a zip archive: store the image in it by itself",
+INSIST = 'image_format: "raw" (--format raw)'
+
+_SUFFIXES: Mapping[str, PackedCodec] = {
+    ".zst": "zstd",
+    ".zstd": "zstd",
+    ".gz": "gzip",
+    ".gzip": "gzip",
+    ".xz": "xz",
+    ".bz2": "bzip2",
+    ".bzip2": "bzip2",
 }
-"""What no disk begins with, and a name without a known suffix may hide."""
 
 _ARCHIVED = frozenset({"GLACIER", "DEEP_ARCHIVE"})
 """Storage classes that are read only after a restore (S3 user guide, archived objects)."""
@@ -53,7 +68,8 @@ class Address:
 
 @dataclass(frozen=True)
 class Image:
-    """An image that can be read. ``etag`` as S3 sends it, in quotes; ``size_bytes`` the object's."""
+    """An image that can be read. ``etag`` as S3 sends it, in quotes; ``size_bytes`` the object's. ``believed_raw``:
+    what it holds, or unpacks to, is a raw disk whatever it looks like."""
 
     bucket: str
     key: str
@@ -61,6 +77,7 @@ class Image:
     size_bytes: int
     codec: ImageCodec
     storage_class: str
+    believed_raw: bool = False
 
     @property
     def uri(self) -> str:
@@ -80,11 +97,14 @@ def codec_by_name(key: str) -> ImageCodec:
     return next((codec for suffix, codec in _SUFFIXES.items() if key.lower().endswith(suffix)), "raw")
 
 
-def examine(s3: S3Client, uri: str, codec: ImageCodec | None, *, region: str) -> Image:
-    """The image at ``uri`` as it is now; two requests. ``region`` is where ``s3`` asks.
+def examine(
+    s3: S3Client, uri: str, codec: ImageCodec | None, *, region: str, image_format: ImageFormat | None = None
+) -> Image:
+    """The image at ``uri`` as it is now; three requests at most. ``region`` is where ``s3`` asks.
 
-    Raises ``InvalidRequest`` when it cannot be read or is not what ``codec`` (or its name) says, ``RetryLater`` when
-    S3 is not to be reached.
+    Its first and last bytes, or what the first ones unpack to, must be those of a raw disk, unless ``codec`` or
+    ``image_format`` says raw. Raises ``InvalidRequest`` when it cannot be read or is not what ``codec`` (or its name)
+    says or no raw disk, ``RetryLater`` when S3 is not to be reached.
     """
     address = parse_address(uri)
     head = _head(s3, address, region)
@@ -99,8 +119,41 @@ def examine(s3: S3Client, uri: str, codec: ImageCodec | None, *, region: str) ->
             f"image {uri} has {size} bytes, and the largest volume has {MAX_IMAGE_BYTES} ({MAX_VOLUME_GIB // 1024} "
             "TiB): name a smaller image"
         )
-    _check_content(address, _first_bytes(s3, address, etag, region), found, named=codec is not None)
-    return Image(address.bucket, address.key, etag, size, found, storage_class)
+    believed_raw = "raw" in (codec, image_format)
+    image = Image(address.bucket, address.key, etag, size, found, storage_class, believed_raw)
+    begin = _bytes(s3, address, etag, region, length=HEAD_BYTES if found == "raw" else PEEK_BYTES)
+    if found == "raw":
+        last = max(size - TAIL_BYTES, 0)
+        end = _bytes(s3, address, etag, region, first=last, length=TAIL_BYTES) if last else begin
+        refuse_other_format(image, begin, end)
+    else:
+        _refuse_other_codec(image, begin, found, told="its name" if codec is None else "image_codec")
+        refuse_other_format(image, first_unpacked(begin, found, name=uri))
+    return image
+
+
+def refuse_other_format(image: Image, head: bytes, tail: bytes | None = None) -> None:
+    """Raise ``InvalidRequest`` if these are the first and last bytes of something else than a raw disk. They are those
+    that the image unpacks to, if it is compressed; ``tail`` is ``None`` while it is not known."""
+    found = None if image.believed_raw else looks_like(head, tail)
+    if found is None:
+        return
+    name = PurePosixPath(image.key)
+    packed = image.codec != "raw"
+    raise InvalidRequest(
+        refusal(
+            image.uri,
+            found,
+            file=(name.stem if packed else name.name) or "IMAGE",
+            insist=INSIST,
+            packed=packed,
+            unpack="" if packed else _unpacked_here(found),
+        )
+    )
+
+
+def _unpacked_here(found: Format) -> str:
+    return f'name image_codec: "{found.codec}" (--codec {found.codec}), and it is unpacked'
 
 
 def _head(s3: S3Client, address: Address, region: str) -> Mapping[str, Any]:
@@ -109,16 +162,19 @@ def _head(s3: S3Client, address: Address, region: str) -> Mapping[str, Any]:
     except ClientError as error:
         if status_of(error) == 404:
             # The answer to HEAD has no body; the one to GET tells whether it is the key or the bucket.
-            _first_bytes(s3, address, None, region)
+            _bytes(s3, address, None, region, length=1)
         raise _unreadable(address, error, region) from error
     except BotoCoreError as error:
         raise RetryLater(f"image {address.uri} in {region}: {translated(error)}") from error
 
 
-def _first_bytes(s3: S3Client, address: Address, etag: str | None, region: str) -> bytes:
+def _bytes(s3: S3Client, address: Address, etag: str | None, region: str, *, first: int = 0, length: int) -> bytes:
+    """Bytes of the object, fewer at its end."""
     condition: Any = {} if etag is None else {"IfMatch": etag}
     try:
-        answer = s3.get_object(Bucket=address.bucket, Key=address.key, Range="bytes=0-3", **condition)
+        answer = s3.get_object(
+            Bucket=address.bucket, Key=address.key, Range=f"bytes={first}-{first + length - 1}", **condition
+        )
         with closing(answer["Body"]) as body:
             return body.read()
     except ClientError as error:
@@ -173,28 +229,12 @@ def _archived_text(address: Address, archive: str) -> str:
     )
 
 
-def _check_content(address: Address, begin: bytes, codec: ImageCodec, *, named: bool) -> None:
-    """Refuse an image whose first bytes contradict its codec; raw is believed when the operator says so."""
-    image = f"image {address.uri}"
-    told = "image_codec" if named else "its name"
-    looks_zstd = begin == ZSTD_MAGIC or is_skippable(begin)
-    looks_gzip = begin.startswith(GZIP_MAGIC)
-    if (codec == "zstd" and not looks_zstd) or (codec == "gzip" and not looks_gzip):
-        raise InvalidRequest(
-            f"{image} is not compressed with {codec}, as {told} says: it begins with {begin.hex()}; name what it is "
-            "as image_codec (raw, gzip, zstd), or upload it again"
-        )
-    if codec != "raw" or named:
+def _refuse_other_codec(image: Image, begin: bytes, codec: PackedCodec, *, told: str) -> None:
+    if packed_as(begin) == codec:
         return
-    # A raw disk may begin like a skippable frame by chance, but not like these.
-    for looks, packed in ((begin == ZSTD_MAGIC, "zstd"), (looks_gzip, "gzip")):
-        if looks:
-            raise InvalidRequest(
-                f"{image} is raw by its name, but begins like something compressed with {packed} ({begin.hex()}): "
-                f'name image_codec: "{packed}", or "raw" if it really is a raw disk'
-            )
-    if begin in _OTHER_FORMATS:
-        raise InvalidRequest(
-            f'{image} is raw by its name, but looks like {_OTHER_FORMATS[begin]}; or name image_codec: "raw" if it '
-            "really is a raw disk"
-        )
+    looks = looks_like(begin)
+    raise InvalidRequest(
+        f"image {image.uri} is not compressed with {codec}, as {told} says: it "
+        f"{f'is {looks.name}' if looks else f'begins with {begin[:8].hex()}'}; nothing was started. Name what it is as "
+        "image_codec (raw, gzip, zstd, xz, bzip2), or upload it again"
+    )

@@ -18,10 +18,12 @@ from pydantic import BaseModel, ConfigDict
 from blockferry.blocks import BLOCK_SIZE
 from blockferry.ebs.client import RequestCounts
 from blockferry.errors import IncompleteTransfer, InvalidRequest, OutOfTime, RetryLater, SourceChanged
-from blockferry.images.address import Image
-from blockferry.images.codecs import RestartPoint, Unpacking
+from blockferry.images.address import Image, refuse_other_format
+from blockferry.images.codecs import Unpacking
 from blockferry.images.errors import DamagedImage
+from blockferry.images.formats import HEAD_BYTES, TAIL_BYTES, PackedCodec
 from blockferry.images.objects import ObjectReader, parts
+from blockferry.images.stream import RestartPoint
 from blockferry.retry import Clock, Deadline, RetryPolicy
 from blockferry.workspace import Workspace
 
@@ -41,6 +43,16 @@ RESERVE_SECONDS = 60.0
 WRITERS = 3
 """Chunks being compressed and stored while the next one is unpacked; each holds 32 MiB."""
 
+_CONCATENATED = "pieces of the disk compressed one by one and concatenated"
+
+_IN_PIECES: Mapping[PackedCodec, str] = {
+    "zstd": f"pzstd, or {_CONCATENATED}",
+    "gzip": _CONCATENATED,
+    "xz": "xz --threads=0 --block-size=64MiB, pixz",
+    "bzip2": f"pbzip2, or {_CONCATENATED}",
+}
+"""How to get a stream that can be unpacked over several invocations."""
+
 MARKER = "image.json"
 PREFIX = "image/"
 
@@ -55,7 +67,7 @@ class UnpackedInfo(BaseModel):
     raw_bytes: int
     chunks: int
     etag: str
-    codec: Literal["gzip", "zstd"]
+    codec: PackedCodec
     requests: dict[str, int] = {}
     gb_seconds: float = 0.0
 
@@ -68,10 +80,11 @@ class _Progress:
     chunks: int = 0
     compressed_offset: int = 0
     raw_offset: int = 0
+    stream: tuple[int, ...] = ()
 
     @property
     def restart(self) -> RestartPoint:
-        return RestartPoint(self.compressed_offset, self.raw_offset)
+        return RestartPoint(self.compressed_offset, self.raw_offset, self.stream)
 
 
 def chunk_name(number: int) -> str:
@@ -111,7 +124,7 @@ def unpack_image(
     last = dict(progress or {"etag": image.etag})
     counts.requests.update(last.pop("requests", {}))
     gb_seconds = float(last.pop("gb_seconds", 0.0))
-    before = _Progress(**last)
+    before = _Progress(**last | {"stream": tuple(last.get("stream", ()))})
     if before.etag != image.etag:
         before = _Progress(image.etag)
     if before.chunks == 0:
@@ -131,6 +144,7 @@ def unpack_image(
         name=image.uri,
         start=before.restart,
     )
+    ends = _Ends(before.raw_offset)
     late: OutOfTime | None = None
     done = False
     with _Chunks(workspace, job_id, before, counts) as chunks:
@@ -141,11 +155,14 @@ def unpack_image(
                         f"image {image.uri} unpacks to more than {max_bytes} bytes, which is what its volume holds: "
                         "ask for a larger volume_size_gib (64 TiB at most), or name a smaller image"
                     )
+                if ends.add(piece):
+                    refuse_other_format(image, ends.head)
                 chunks.add(piece)
                 chunks.passed(unpacking.restart)
                 if deadline.passed():
                     break
             else:
+                refuse_other_format(image, ends.head, ends.tail)
                 chunks.finish()
                 chunks.passed(unpacking.restart)
                 done = True
@@ -174,8 +191,8 @@ def unpack_image(
         raise InvalidRequest(
             f"image {image.uri} cannot be unpacked in several steps: its {codec} stream goes on in one piece from byte "
             f"{before.compressed_offset}, and unpacking again what is stored already ({before.chunks * CHUNK_BYTES} "
-            "bytes of the disk) took all the time of an invocation. Compress it in many frames (pzstd, or pieces of "
-            "the disk compressed one by one and concatenated), or upload it raw"
+            f"bytes of the disk) took all the time of an invocation. Compress it in many pieces ({_IN_PIECES[codec]}), "
+            "or upload it raw"
         )
     now = asdict(after) | {"requests": requests, "gb_seconds": gb_seconds}
     return {"done": done, "progress": now, "raw_bytes": unpacking.raw_offset if done else None}
@@ -256,7 +273,7 @@ class _Chunks:
 
     def passed(self, point: RestartPoint) -> None:
         """Note where unpacking could go on; of the points within a chunk only the last one matters."""
-        if self._ahead and _chunk_of(self._ahead[-1]) == _chunk_of(point):
+        if self._ahead and _serves_from(self._ahead[-1]) == _serves_from(point):
             self._ahead.pop()
         self._ahead.append(point)
         self._settle()
@@ -267,7 +284,8 @@ class _Chunks:
             self._store(self._buffer)
 
     def progress(self) -> _Progress:
-        return _Progress(self._etag, self._stored, self._restart.compressed_offset, self._restart.raw_offset)
+        point = self._restart
+        return _Progress(self._etag, self._stored, point.compressed_offset, point.raw_offset, point.stream)
 
     def _store(self, raw: bytearray) -> None:
         while len(self._storing) >= WRITERS:
@@ -287,10 +305,31 @@ class _Chunks:
         self._settle()
 
     def _settle(self) -> None:
-        while self._ahead and self._ahead[0].raw_offset <= self._stored * CHUNK_BYTES:
+        while self._ahead and _serves_from(self._ahead[0]) <= self._stored:
             self._restart = self._ahead.popleft()
 
 
-def _chunk_of(point: RestartPoint) -> int:
-    """The chunk that ends at the point or holds it in its middle: the point serves once that one is stored."""
-    return -(-point.raw_offset // CHUNK_BYTES)
+def _serves_from(point: RestartPoint) -> int:
+    """How many chunks must be stored for the point to serve. They hold the image up to it and a little more, so that
+    what is unpacked from there on has at least the image's last bytes, by which some formats are told."""
+    return -(-(point.raw_offset + TAIL_BYTES) // CHUNK_BYTES)
+
+
+class _Ends:
+    """The first and the last bytes of an image as its pieces pass by, from an offset on."""
+
+    def __init__(self, raw_offset: int) -> None:
+        self.head = b""
+        """Empty if the first bytes passed by before."""
+        self.tail = b""
+        self._missing = 0 if raw_offset else HEAD_BYTES
+
+    def add(self, piece: bytes) -> bool:
+        """Take the next bytes; true once, when the first ones are complete."""
+        self.tail = (self.tail + piece[-TAIL_BYTES:])[-TAIL_BYTES:]
+        if not self._missing:
+            return False
+        taken = piece[: self._missing]
+        self.head += taken
+        self._missing -= len(taken)
+        return not self._missing

@@ -146,7 +146,9 @@ def _delta(
 def _image(
     request: FanoutRequest, uri: str, identity: Identity, *, job_id: str, aws: Aws, workspace: Workspace
 ) -> Subject:
-    image = examine(aws.image_s3(identity), uri, request.image_codec, region=identity.region)
+    image = examine(
+        aws.image_s3(identity), uri, request.image_codec, region=identity.region, image_format=request.image_format
+    )
     raw_bytes, info = image.size_bytes, None
     if image.codec != "raw":
         info = unpacked(workspace, job_id)
@@ -162,6 +164,7 @@ def _image(
         size_bytes=image.size_bytes,
         codec=image.codec,
         raw_bytes=raw_bytes,
+        believed_raw=image.believed_raw,
         unpack_requests=info.requests if info else {},
         unpack_gb_seconds=info.gb_seconds if info else 0.0,
     )

@@ -39,7 +39,7 @@ def unpack(
         )
     source = job.source
     address = parse_address(source.uri)
-    image = Image(address.bucket, address.key, source.etag, source.size_bytes, source.codec, "")
+    image = Image(address.bucket, address.key, source.etag, source.size_bytes, source.codec, "", source.believed_raw)
     done = unpack_image(
         job_id=job_id,
         image=image,
