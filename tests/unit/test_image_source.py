@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import errno
 import os
+import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from blockferry.blocks import BLOCK_SIZE, BlockRange
-from blockferry.errors import IncompleteTransfer, InvalidRequest
+from blockferry.errors import IncompleteTransfer, InvalidRequest, SourceChanged
 from blockferry.ports import BlockRef
 from blockferry.sources.image import ImageSource
 from fakes import content
@@ -87,3 +89,61 @@ def test_an_image_that_becomes_shorter_is_noticed(tmp_path: Path) -> None:
         os.truncate(path, BLOCK_SIZE + 5)
         with pytest.raises(IncompleteTransfer, match="became shorter while block 1"):
             source.read(BlockRef(1))
+
+
+def test_an_image_that_nobody_touches_has_not_changed(tmp_path: Path) -> None:
+    path = image(tmp_path, {0: content(1)}, size=BLOCK_SIZE)
+    with ImageSource(path) as source:
+        path.read_bytes()
+        source.refuse_changed()
+
+
+def rewritten(path: Path) -> None:
+    with path.open("r+b") as handle:
+        handle.write(b"other")
+
+
+def written_and_set_back(path: Path) -> None:
+    before = path.stat()
+    rewritten(path)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def replaced(path: Path) -> None:
+    other = path.with_name("other.img")
+    other.write_bytes(path.read_bytes())
+    other.rename(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda path: os.truncate(path, 2 * BLOCK_SIZE), f"its size from {BLOCK_SIZE} to {2 * BLOCK_SIZE} bytes"),
+        (rewritten, "its time of modification"),
+        (written_and_set_back, "its time of change"),
+        (replaced, "it was replaced or removed"),
+        (Path.unlink, "it was replaced or removed"),
+    ],
+)
+def test_an_image_that_changes_is_told_by_what_changed(
+    tmp_path: Path, change: Callable[[Path], None], told: str
+) -> None:
+    path = image(tmp_path, {0: content(1)}, size=BLOCK_SIZE)
+    # Times go by ticks of the clock: an hour ago is another one than now.
+    os.utime(path, (path.stat().st_atime - 3600, path.stat().st_mtime - 3600))
+    with ImageSource(path) as source:
+        _next_tick(path)
+        change(path)
+        with pytest.raises(
+            SourceChanged, match=re.escape(f"image {path} changed while it was uploaded (") + ".*" + told
+        ):
+            source.refuse_changed()
+
+
+def _next_tick(beside: Path) -> None:
+    """Until files that are made now have a later time than this one."""
+    probe = beside.with_name("probe")
+    while True:
+        probe.touch()
+        if probe.stat().st_ctime_ns > beside.stat().st_ctime_ns:
+            return

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import random
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 from blockferry import cli
 from blockferry.blocks import BLOCK_SIZE
-from blockferry.errors import InvalidRequest, RequestRefused
+from blockferry.errors import InvalidRequest, RequestRefused, SourceChanged
 from blockferry.upload import upload_image
 from fakes import content
 from rig import ACCOUNT, HOME, RECOVERY, Rig, hashes, running_rig
@@ -87,6 +89,29 @@ def test_a_reserved_tag_is_refused_before_anything_is_started(rig: Rig, tmp_path
     with pytest.raises(InvalidRequest, match="reserved prefix"):
         upload_image(image(tmp_path, content(1)), region=HOME, aws=rig.aws, tags={"blockferry:job-id": "x"})
     assert rig.snapshots() == []
+
+
+@pytest.mark.parametrize("when", ["before it is started", "while its blocks are put"])
+def test_a_file_that_changes_meanwhile_leaves_no_snapshot(
+    rig: Rig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    path = image(tmp_path, content(1) + content(2))
+    before = {"before it is started": "encrypted_by_default", "while its blocks are put": "move"}[when]
+    module = "blockferry.upload.snapshots" if before == "encrypted_by_default" else "blockferry.upload"
+    real = getattr(importlib.import_module("blockferry.upload" if before == "move" else "blockferry.snapshots"), before)
+
+    def write_first(*arguments: Any, **more: Any) -> Any:
+        done = real(*arguments, **more)
+        with path.open("ab") as handle:
+            handle.write(b"more")
+        return done
+
+    monkeypatch.setattr(f"{module}.{before}", write_first)
+    with pytest.raises(SourceChanged, match=rf"image {path} changed while it was uploaded \(its size from"):
+        upload_image(path, region=HOME, aws=rig.aws)
+    assert rig.snapshots() == []
+    assert rig.calls().get("StartSnapshot", 0) == (1 if before == "move" else 0)
+    assert rig.calls().get("CompleteSnapshot", 0) == 0
 
 
 # -- the command -------------------------------------------------------------------------------------------------------

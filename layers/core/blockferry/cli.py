@@ -19,7 +19,7 @@ import boto3
 from botocore.exceptions import BotoCoreError, ClientError
 
 from blockferry import __version__
-from blockferry.cli_requests import add_options, is_dry_run, job_id_of, request_of, tags_of
+from blockferry.cli_requests import add_format, add_options, is_dry_run, job_id_of, request_of, tags_of
 from blockferry.errors import BlockferryError, InvalidRequest
 from blockferry.operate import OPERATIONS, JobState, Operator
 from blockferry.render import receipt_table, target_line
@@ -85,6 +85,7 @@ def _parser() -> argparse.ArgumentParser:
     upload.add_argument("image", type=Path, help="file or block device")
     upload.add_argument("--parent", metavar="SNAPSHOT", help="put only what differs from this one, on top of it")
     upload.add_argument("--size-gib", type=int, help="volume size (default: the image's, rounded up, or the parent's)")
+    add_format(upload)
     upload.add_argument("--description", default="")
     upload.add_argument("--tag", action="append", metavar="KEY=VALUE", help="tag of the snapshot; repeatable")
     upload.set_defaults(run=_upload, interrupted="the unfinished snapshot is deleted")
@@ -149,6 +150,7 @@ def _upload(options: argparse.Namespace) -> int:
         parent_snapshot_id=options.parent,
         description=options.description,
         tags=tags_of(options.tag),
+        image_format=options.image_format,
     )
     text = f"{made.snapshot_id} in {made.region}, {made.volume_size_gib} GiB: {made.blocks} blocks written"
     if made.parent_snapshot_id is not None:

@@ -14,6 +14,7 @@ from blockferry.checksums import Linear
 from blockferry.ebs.client import EbsDirect, NewSnapshot, RequestCounts
 from blockferry.errors import IncompleteTransfer, InvalidRequest, TargetFailed
 from blockferry.holes import HolePolicy
+from blockferry.images.formats import ImageFormat, looks_like, refusal
 from blockferry.models import check_tags
 from blockferry.mover import move
 from blockferry.ports import BlockSource
@@ -60,6 +61,7 @@ def upload_image(
     parent_snapshot_id: str | None = None,
     description: str = "",
     tags: Mapping[str, str] | None = None,
+    image_format: ImageFormat | None = None,
     clock: Clock | None = None,
 ) -> Uploaded:
     """Make a snapshot of ``image`` in ``region`` and wait until EC2 calls it completed.
@@ -68,13 +70,17 @@ def upload_image(
     parent, if no more is asked for. Blocks of zeros become holes where holes are read as zeros; where the snapshot
     will be encrypted they are not (coldsnap, issue 395), and only holes of the file stay holes.
 
-    If anything fails the pending snapshot is deleted. Raises ``InvalidRequest`` for an unusable image, size or parent.
+    If anything fails the pending snapshot is deleted. Raises ``InvalidRequest`` for an unusable image, size or parent,
+    also for an image that looks like another kind of file, unless ``image_format`` says that it is raw, and
+    ``SourceChanged`` for a file that changes meanwhile.
     """
     clock = clock or Clock()
     identity = Identity(region)
     _refuse_tags(tags or {})
     with ImageSource(image) as source:
         # What is wrong with the image is told before AWS is asked for anything.
+        if image_format is None:
+            _refuse_other_format(image, source)
         size = _volume_size(image, source, volume_size_gib)
         ec2 = aws.ec2(identity)
         ebs = aws.ebs(identity, counts=RequestCounts(), clock=clock, connections=THREADS)
@@ -86,15 +92,24 @@ def upload_image(
         encrypted = encrypts is not False if parent is None else parent.encrypted
         blocks, holes = _blocks(source, parent, ebs, encrypted=encrypted)
         new = NewSnapshot(size, secrets.token_hex(32), description, tags or {}, parent_snapshot_id=parent_snapshot_id)
+        source.refuse_changed()
         snapshot_id = ebs.start_snapshot(new).snapshot_id
         try:
             linear = _put(blocks, holes, SnapshotSink(ebs, snapshot_id), size_gib=size, clock=clock)
+            source.refuse_changed()
             ebs.complete_snapshot(snapshot_id, changed_blocks=linear.blocks, linear_checksum=linear.value())
         except BaseException:
             snapshots.delete(ec2, snapshot_id)
             raise
     _wait(ec2, snapshot_id, region=region, clock=clock)
     return Uploaded(snapshot_id, region, size, linear.blocks, linear.value(), parent_snapshot_id)
+
+
+def _refuse_other_format(image: Path, source: ImageSource) -> None:
+    found = looks_like(*source.ends())
+    if found is not None:
+        unpacked = "put it into S3, where `blockferry fanout` unpacks it"
+        raise InvalidRequest(refusal(str(image), found, file=str(image), insist="--format raw", unpack=unpacked))
 
 
 def _refuse_tags(tags: Mapping[str, str]) -> None:

@@ -10,8 +10,16 @@ from pathlib import Path
 
 from blockferry.blocks import BLOCK_SIZE, BlockRange
 from blockferry.checksums import digest_of
-from blockferry.errors import IncompleteTransfer, InvalidRequest
+from blockferry.errors import IncompleteTransfer, InvalidRequest, SourceChanged
+from blockferry.images.formats import HEAD_BYTES, TAIL_BYTES
 from blockferry.ports import Block, BlockRef
+
+_TOLD_BY = {
+    "st_size": "its size from {} to {} bytes",
+    "st_mtime_ns": "its time of modification from {} to {} ns",
+    "st_ctime_ns": "its time of change from {} to {} ns",
+}
+"""The time of modification can be set back; that of change, which links and permissions move as well, cannot."""
 
 
 class ImageSource:
@@ -28,6 +36,7 @@ class ImageSource:
             self._fd = os.open(path, os.O_RDONLY)
         except OSError as error:
             raise _unreadable(path, error) from error
+        self._opened = os.fstat(self._fd)
         # A block device reports size 0 in stat, its end is where it can be seeked to.
         self.size = os.lseek(self._fd, 0, os.SEEK_END)
         if self.size == 0:
@@ -44,6 +53,39 @@ class ImageSource:
     def total_blocks(self) -> int:
         """Blocks that the image touches, the unaligned tail included."""
         return -(-self.size // BLOCK_SIZE)
+
+    def ends(self) -> tuple[bytes, bytes]:
+        """The first and the last bytes, by which formats are told; all of a shorter image."""
+        return os.pread(self._fd, HEAD_BYTES, 0), os.pread(self._fd, TAIL_BYTES, max(self.size - TAIL_BYTES, 0))
+
+    def refuse_changed(self) -> None:
+        """Raise ``SourceChanged`` if the file is not as it was when it was opened, or another one has its name.
+
+        A block device does not tell that it was written to. Nor does a file tell at once what was written to a mapping
+        of it (mmap), or again within the tick of the clock in which it was opened.
+        """
+        if not stat.S_ISREG(self._opened.st_mode):
+            return
+        now = os.fstat(self._fd)
+        changed = [
+            text.format(getattr(self._opened, name), getattr(now, name))
+            for name, text in _TOLD_BY.items()
+            if getattr(self._opened, name) != getattr(now, name)
+        ]
+        if not self._has_its_name():
+            changed.insert(0, "it was replaced or removed")
+        if changed:
+            raise SourceChanged(
+                f"image {self._path} changed while it was uploaded ({', '.join(changed)}), so what was read of it does "
+                "not belong together: nothing is left of the upload; upload it again while nobody writes to it, or a "
+                "copy of it"
+            )
+
+    def _has_its_name(self) -> bool:
+        try:
+            return os.path.samestat(self._opened, self._path.stat())
+        except OSError:
+            return False
 
     def blocks(self, within: BlockRange) -> Iterator[BlockRef]:
         """The blocks of ``within`` that are not in a hole, ascending."""
