@@ -43,6 +43,39 @@ def test_what_is_left_of_a_range_starts_at_the_next_index_and_ends_with_the_rang
     assert 20 not in part
 
 
+def test_what_of_a_range_lies_before_an_index_ends_there_or_with_the_range() -> None:
+    part = BlockRange(10, 20)
+    assert part.before(10) is None
+    assert part.before(11) == BlockRange(10, 11)
+    assert part.before(19) == BlockRange(10, 19)
+    assert part.before(20) == part.before(99) == part
+    assert part.after(9) == part
+    assert part.after(19) == BlockRange(19, 20)
+
+
+def test_a_range_holds_its_first_block_and_not_its_stop() -> None:
+    part = BlockRange(10, 20)
+    assert [index for index in range(30) if index in part] == list(range(10, 20))
+    assert "15" not in part
+    assert len(part) == 10
+    assert BlockRange(0, 1).first == 0
+
+
+def test_a_gibibyte_has_2048_blocks() -> None:
+    assert blocks_of_volume(1) == 2_048
+
+
+def test_ranges_become_longer_only_where_there_would_be_more_than_ten_thousand() -> None:
+    assert blocks_per_range(10_000 * 64, 64) == 64
+    assert blocks_per_range(10_000 * 64 + 1, 64) == 65
+
+
+@pytest.mark.parametrize(("total", "length"), [(0, 1), (1, 0)])
+def test_nothing_cannot_be_split(total: int, length: int) -> None:
+    with pytest.raises(ValueError, match="nothing to split"):
+        list(split(total, length))
+
+
 @pytest.mark.parametrize(("first", "stop"), [(5, 5), (6, 5), (-1, 5)])
 def test_an_empty_or_negative_range_cannot_be_made(first: int, stop: int) -> None:
     with pytest.raises(ValueError, match="first < stop"):

@@ -34,7 +34,14 @@ def test_linear_refuses_an_index_that_does_not_ascend(index: int) -> None:
         linear.add(index, ZERO_DIGEST)
 
 
-@pytest.mark.parametrize("text", ["", "AAAA", "not base64!"])
+def test_linear_begins_with_any_block() -> None:
+    linear = Linear()
+    linear.add(0, ZERO_DIGEST)
+    linear.add(1, ZERO_DIGEST)
+    assert (linear.value(), linear.blocks) == (TWO_ZERO_BLOCKS_LINEAR, 2)
+
+
+@pytest.mark.parametrize("text", ["", "AAAA", "not base64!", f"{ZERO_BASE64[:9]}!{ZERO_BASE64[9:]}"])
 def test_a_checksum_that_is_not_a_sha256_is_refused(text: str) -> None:
     with pytest.raises(ValueError):  # noqa: PT011 - binascii and our own message, both are ValueErrors
         decode(text)

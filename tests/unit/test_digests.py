@@ -24,6 +24,42 @@ def test_a_stretch_survives_its_object(indices: set[int]) -> None:
     assert unpack(pack(whole), name="x") == whole
 
 
+def test_the_object_of_a_stretch_is_a_line_of_json_and_36_bytes_for_each_block() -> None:
+    whole = Stretch(
+        3,
+        9,
+        (0, 2),
+        ((3, digest(5)), (8, digest(6))),
+        {"b": 2, "a": 1},
+        {"d": 4, "c": 3},
+        parent_blocks=7,
+        gb_seconds=1.5,
+    )
+    data = (
+        b'{"format": "blockferry-digests-1", "first": 3, "stop": 9, "targets": [0, 2], "blocks": 2, '
+        b'"requests": {"a": 1, "b": 2}, "retries": {"c": 3, "d": 4}, "parent_blocks": 7, "gb_seconds": 1.5}\n'
+        b"\x00\x00\x00\x03" + digest(5) + b"\x00\x00\x00\x08" + digest(6)
+    )
+    assert pack(whole) == data
+    assert unpack(data, name="x") == whole
+
+
+def test_a_stretch_that_was_not_compared_with_parents_says_so() -> None:
+    assert b'"parent_blocks": 0, "gb_seconds": 0.0}' in pack(Stretch(0, 1, (0,), (), {}, {}))
+
+
+@pytest.mark.parametrize("index", [2, 9])
+def test_a_block_just_outside_of_its_stretch_is_damage(index: int) -> None:
+    with pytest.raises(IncompleteTransfer, match=f"block {index} is out of order or range"):
+        unpack(pack(stretch(3, 9, index)), name="x")
+
+
+@pytest.mark.parametrize("data", [b"{}\n", b"[]\n", b"3\n", b"\xff\n", pack(stretch(0, 10)).rstrip(b"\n")])
+def test_an_object_that_is_cut_off_or_something_else_is_refused_by_name(data: bytes) -> None:
+    with pytest.raises(IncompleteTransfer, match=r"digest object s3://b/k is damaged"):
+        unpack(data, name="s3://b/k")
+
+
 @pytest.mark.parametrize(
     "damage",
     [
@@ -80,6 +116,34 @@ def test_two_runs_that_read_different_content_are_not_trusted() -> None:
 def test_two_runs_that_disagree_on_what_is_allocated_are_not_trusted() -> None:
     with pytest.raises(IncompleteTransfer, match="different content for block 7"):
         list(joined([stretch(0, 10, 6, 7), stretch(5, 20, 6)], total_blocks=20))
+
+
+def test_the_first_block_on_which_two_runs_disagree_is_named() -> None:
+    with pytest.raises(IncompleteTransfer, match="different content for block 6"):
+        list(joined([stretch(0, 10, 6, 8), stretch(5, 20, 6, 8, seed=1)], total_blocks=20))
+
+
+def test_stretches_that_only_touch_are_not_compared() -> None:
+    parts = [stretch(0, 10, 9), stretch(10, 20, 10)]
+    assert [part.digests for part in joined(parts, total_blocks=20)] == [((9, digest(9)),), ((10, digest(10)),)]
+
+
+def test_a_run_that_went_further_than_the_one_before_brings_only_what_is_new() -> None:
+    parts = list(joined([stretch(0, 10, 1, 9), stretch(5, 20, 9, 10)], total_blocks=20))
+    assert [(part.first, part.stop, part.digests) for part in parts] == [
+        (0, 10, ((1, digest(1)), (9, digest(9)))),
+        (10, 20, ((10, digest(10)),)),
+    ]
+
+
+def test_a_repeated_run_brings_nothing_but_its_requests() -> None:
+    _, again = joined([stretch(0, 20, 1, 9), stretch(5, 15, 9)], total_blocks=20)
+    assert (again.first, again.stop, again.digests, again.requests) == (20, 20, (), {"GetSnapshotBlock": 1})
+
+
+def test_more_blocks_than_the_volume_has_are_as_wrong_as_fewer() -> None:
+    with pytest.raises(IncompleteTransfer, match="end at block 21 of 20"):
+        list(joined([stretch(0, 21)], total_blocks=20))
 
 
 def test_a_target_that_every_stretch_names_misses_nothing() -> None:
