@@ -112,3 +112,90 @@ def test_a_block_that_is_not_listed_any_more_is_not_skipped() -> None:
     ebs.gone = {5}
     with pytest.raises(IncompleteTransfer, match="block 5"):
         one.read(refs[0])
+
+
+def test_a_first_page_that_is_refused_as_stale_is_not_asked_for_again() -> None:
+    class Refusing(FakeEbs):
+        def list_blocks(self, *args: object, **kwargs: object) -> Page:
+            self.lists.append((0, 0, None))
+            raise stale("INVALID_PAGE_TOKEN")
+
+    ebs = Refusing([])
+    with pytest.raises(StaleToken):
+        listed(ebs, 0, 10)
+    assert len(ebs.lists) == 1
+
+
+def test_a_list_that_names_a_block_twice_is_not_trusted() -> None:
+    class Confused(FakeEbs):
+        def list_blocks(self, *args: object, **kwargs: object) -> Page:
+            return Page(((3, "a"), (3, "b")), None)
+
+    with pytest.raises(IncompleteTransfer, match="block 3 came where 4 or later was due"):
+        listed(Confused([]), 0, 10)
+
+
+def test_a_list_that_begins_before_the_range_is_not_trusted() -> None:
+    class Confused(FakeEbs):
+        def list_blocks(self, *args: object, **kwargs: object) -> Page:
+            return Page(((4, "a"),), None)
+
+    with pytest.raises(IncompleteTransfer, match="block 4 came where 5 or later was due"):
+        listed(Confused([]), 5, 10)
+
+
+def test_nothing_is_asked_for_behind_the_last_block_of_the_range() -> None:
+    ebs = FakeEbs(list(range(20)))
+    assert listed(ebs, 0, 4) == [0, 1, 2, 3]
+    assert ebs.lists == [(0, 4, None)]
+
+
+def test_nothing_is_asked_for_behind_the_end_of_the_volume() -> None:
+    ebs = FakeEbs(list(range(4)))
+    small = SnapshotSource(ebs, "snap-00000001", total_blocks=4)  # type: ignore[arg-type]
+    assert [ref.index for ref in small.blocks(BlockRange(2, 9))] == [2, 3]
+    assert list(small.blocks(BlockRange(4, 9))) == []
+    assert ebs.lists == [(2, 2, None)]
+
+
+def test_a_token_that_is_refused_again_is_listed_again() -> None:
+    ebs = FakeEbs([5, 6], page=10)
+    ebs.dead_tokens = {"5@1", "5@2"}
+    one = source(ebs)
+    refs = list(one.blocks(BlockRange(0, 10)))
+    assert one.read(refs[0]).data == content(5)
+    assert [start for start, _, _ in ebs.lists] == [0, 5, 5]
+
+
+def test_the_token_that_another_thread_has_listed_meanwhile_is_used_without_listing_again() -> None:
+    class Shared(FakeEbs):
+        def get_block(self, snapshot_id: str, index: int, token: str) -> tuple[bytes, bytes]:
+            if token == "6@1":
+                one.read(refs[0])  # what another thread does while this request is under way
+                raise stale("INVALID_BLOCK_TOKEN")
+            return super().get_block(snapshot_id, index, token)
+
+    ebs = Shared([5, 6], page=10)
+    ebs.dead_tokens = {"5@1"}
+    one = source(ebs)
+    refs = list(one.blocks(BlockRange(0, 10)))
+    assert one.read(refs[1]).data == content(6)
+    assert len(ebs.lists) == 2
+
+
+def test_a_block_is_looked_for_behind_empty_pages() -> None:
+    class Sparse(FakeEbs):
+        def list_blocks(
+            self, snapshot_id: str, *, start: int = 0, window: int = 10_000, page_token: str | None = None
+        ) -> Page:
+            if window == 1 and page_token is None:
+                self.lists.append((start, window, None))
+                return Page((), str(start))
+            return super().list_blocks(snapshot_id, start=start, window=window, page_token=page_token)
+
+    ebs = Sparse([5], page=10)
+    ebs.dead_tokens = {"5@1"}
+    one = source(ebs)
+    (ref,) = one.blocks(BlockRange(0, 10))
+    assert one.read(ref).data == content(5)
+    assert ebs.lists[1:] == [(5, 1, None), (5, 1, "5")]
