@@ -89,7 +89,7 @@ def asked_about(module: str, mutant: Mutant, tests: Executed, package: Path) -> 
         for file in sorted(package.rglob("*.py")):
             lines = [node.lineno for node in ast.walk(ast.parse(file.read_text())) if _names(node) in names]  # type: ignore[attr-defined]
             users |= tests.at(file.relative_to(package).as_posix(), lines)
-    return tests.chosen(users)
+    return tests.chosen(users or tests.at(module, range(1, len((package / module).read_text().splitlines()) + 1)))
 
 
 def _names(node: ast.AST) -> str | None:

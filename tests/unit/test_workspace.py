@@ -1,0 +1,152 @@
+"""The work bucket: what is stored under which name, what is deleted, and what a missing or damaged object means."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import boto3
+import pytest
+from blockferry.blocks import BlockRange
+from blockferry.digests import Stretch
+from blockferry.errors import IncompleteTransfer
+from blockferry.workspace import Workspace
+from botocore.exceptions import ClientError
+from moto import mock_aws
+
+BUCKET = "work"
+
+
+@pytest.fixture
+def workspace(monkeypatch: pytest.MonkeyPatch) -> Iterator[Workspace]:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "testing")
+    with mock_aws():
+        s3 = boto3.client("s3", region_name="us-east-1")
+        s3.create_bucket(Bucket=BUCKET)
+        yield Workspace(BUCKET, s3)
+
+
+def names(workspace: Workspace) -> list[str]:
+    return [item["Key"] for item in workspace.s3.list_objects_v2(Bucket=BUCKET).get("Contents", [])]
+
+
+def stretch(first: int, stop: int, *targets: int) -> Stretch:
+    return Stretch(first, stop, targets, (), {}, {})
+
+
+def test_digests_come_in_the_order_of_their_blocks_and_those_of_other_targets_are_kept(workspace: Workspace) -> None:
+    for one in (stretch(90, 100, 0), stretch(1_000, 1_100, 0), stretch(90, 100, 1, 12), stretch(100, 1_000, 0)):
+        workspace.save_stretch("job", one)
+    workspace.save_stretch("job", stretch(90, 100, 0))
+    workspace.save_stretch("other", stretch(0, 5, 0))
+    keys = list(workspace.stretch_keys("job"))
+    assert keys == [
+        "jobs/job/digests/0000000090-0000000100-0.bin",
+        "jobs/job/digests/0000000090-0000000100-1.12.bin",
+        "jobs/job/digests/0000000100-0000001000-0.bin",
+        "jobs/job/digests/0000001000-0000001100-0.bin",
+    ]
+    assert [workspace.stretch(key) for key in keys][:2] == [stretch(90, 100, 0), stretch(90, 100, 1, 12)]
+
+
+def test_a_damaged_digest_object_is_named(workspace: Workspace) -> None:
+    workspace.write("job", "digests/0000000000-0000000005-0.bin", b"x")
+    (key,) = workspace.stretch_keys("job")
+    with pytest.raises(IncompleteTransfer, match=rf"s3://{BUCKET}/{key} is damaged"):
+        workspace.stretch(key)
+
+
+def test_plans_have_a_range_on_each_line(workspace: Workspace) -> None:
+    assert workspace.save_plan("job", [BlockRange(0, 5), BlockRange(5, 7)]) == 2
+    workspace.save_missing("job", [(BlockRange(0, 5), (1, 2)), (BlockRange(5, 7), (0,))])
+    assert workspace.read("job", "plan.jsonl") == b'{"first": 0, "stop": 5}\n{"first": 5, "stop": 7}\n'
+    assert workspace.read("job", "missing.jsonl") == (
+        b'{"first": 0, "stop": 5, "targets": [1, 2]}\n{"first": 5, "stop": 7, "targets": [0]}\n'
+    )
+
+
+def test_targets_that_a_worker_gave_up_on_are_known_to_the_others_of_the_job(workspace: Workspace) -> None:
+    assert workspace.failed_targets("job") == frozenset()
+    workspace.mark_failed("job", 0, "no key")
+    workspace.mark_failed("job", 12, "no key")
+    workspace.mark_failed("other", 3, "no key")
+    assert workspace.failed_targets("job") == {0, 12}
+    assert workspace.read("job", "failed/12.txt") == b"no key"
+
+
+def test_a_refusal_is_known_with_its_reason(workspace: Workspace) -> None:
+    assert workspace.refusal("job") is None
+    workspace.refuse("job", "the image was replaced: ü")
+    assert workspace.refusal("job") == "the image was replaced: ü"
+    assert workspace.refusal("other") is None
+
+
+def test_every_job_that_left_anything_is_found(workspace: Workspace) -> None:
+    for name in ("jobs/a/job.json", "jobs/b-2/digests/x", "other/c/job.json"):
+        workspace.s3.put_object(Bucket=BUCKET, Key=name, Body=b"")
+    assert list(workspace.job_ids()) == ["a", "b-2"]
+
+
+def test_deleting_spares_what_is_named_and_every_other_job(workspace: Workspace) -> None:
+    for job_id in ("job", "job-2"):
+        for name in ("job.json", "plan.jsonl", "image/1", "image/2", "digests/job.json"):
+            workspace.write(job_id, name, b"")
+    assert workspace.delete_below("job", "image/") == 2
+    assert workspace.delete_all_but("job", keep=frozenset({"job.json"})) == 2
+    assert workspace.delete_all_but("job", keep=frozenset({"job.json"})) == 0
+    assert [name for name in names(workspace) if name.startswith("jobs/job/")] == ["jobs/job/job.json"]
+    assert len(names(workspace)) == 6
+
+
+def test_every_page_of_a_long_list_is_deleted(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(5):
+        workspace.write("job", f"image/{number}", b"")
+    whole = workspace.s3.get_paginator
+
+    class TwoAtATime:
+        def paginate(self, **arguments: Any) -> Any:
+            return whole("list_objects_v2").paginate(**arguments, PaginationConfig={"PageSize": 2})
+
+    monkeypatch.setattr(workspace.s3, "get_paginator", lambda _: TwoAtATime())
+    assert workspace.delete_all_but("job", keep=frozenset()) == 5
+    assert names(workspace) == []
+
+
+def test_an_object_that_cannot_be_deleted_is_named(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    workspace.write("job", "plan.jsonl", b"")
+    answer = {"Errors": [{"Key": "jobs/job/plan.jsonl", "Message": "Access Denied"}]}
+    monkeypatch.setattr(workspace.s3, "delete_objects", lambda **_: answer)
+    with pytest.raises(RuntimeError, match=r"s3://work/jobs/job/plan\.jsonl: Access Denied"):
+        workspace.delete_all_but("job", keep=frozenset())
+
+
+def test_only_a_missing_object_reads_as_nothing(workspace: Workspace) -> None:
+    assert workspace.read("job", "job.json") is None
+    assert workspace.job("job") is None
+    assert workspace.proof("job") is None
+    with pytest.raises(ClientError, match="NoSuchBucket"):
+        Workspace("elsewhere", workspace.s3).read("job", "job.json")
+
+
+@pytest.mark.parametrize("name", ["job.json", "proof.json"])
+def test_a_damaged_record_is_named(workspace: Workspace, name: str) -> None:
+    workspace.write("job", name, b'{"job_id": 1')
+    with pytest.raises(IncompleteTransfer, match=rf"s3://work/jobs/job/{name} is damaged"):
+        workspace.job("job") if name == "job.json" else workspace.proof("job")
+
+
+def test_s3_checks_each_object_by_its_sha256_and_knows_its_type(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[dict[str, Any]] = []
+    monkeypatch.setattr(workspace.s3, "put_object", lambda **arguments: sent.append(arguments))
+    workspace.write("job", "plan.jsonl", b"x")
+    workspace.mark_failed("job", 0, "x")
+    workspace.refuse("job", "x")
+    assert {one["ChecksumAlgorithm"] for one in sent} == {"SHA256"}
+    assert [one["ContentType"] for one in sent] == [
+        "application/json",
+        "text/plain; charset=utf-8",
+        "text/plain; charset=utf-8",
+    ]
