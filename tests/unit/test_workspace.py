@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-import boto3
 import pytest
 from blockferry.blocks import BlockRange
 from blockferry.digests import Stretch
@@ -13,6 +12,7 @@ from blockferry.errors import IncompleteTransfer
 from blockferry.workspace import Workspace
 from botocore.exceptions import ClientError
 from moto import mock_aws
+from rig import session
 
 BUCKET = "work"
 
@@ -22,7 +22,7 @@ def workspace(monkeypatch: pytest.MonkeyPatch) -> Iterator[Workspace]:
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "testing")
     with mock_aws():
-        s3 = boto3.client("s3", region_name="us-east-1")
+        s3 = session().client("s3")
         s3.create_bucket(Bucket=BUCKET)
         yield Workspace(BUCKET, s3)
 
