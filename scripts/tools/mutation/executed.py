@@ -28,7 +28,7 @@ DECIDING = (PACKAGE, "functions", "scripts/localcloud", "tests")
 
 PYTEST = (sys.executable, "-m", "pytest", "-q", "-m", "not cloud", *("-p", "no:cacheprovider", "-p", plugin.__name__))
 
-MOST_TESTS = 60
+MOST_TESTS = 40
 """Tests that one fault is shown to, spread over the test files: many lines are executed by several hundred."""
 
 
