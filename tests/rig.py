@@ -103,6 +103,10 @@ class Rig:
         """Send bytes to the server's control endpoint."""
         self.server.control("POST", path, data)
 
+    def get(self, path: str) -> bytes:
+        """Bytes from the server's control endpoint."""
+        return bytes(self.server.control("GET", path))
+
     def snapshot(
         self, blocks: Mapping[int, bytes], *, size_gib: int = 1, region: str = HOME, account: str = ACCOUNT, **more: Any
     ) -> str:

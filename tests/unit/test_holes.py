@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import hashlib
 import re
 import shutil
 import subprocess
@@ -12,13 +14,15 @@ from typing import Any
 import pytest
 from blockferry.blocks import BLOCK_SIZE
 from blockferry.errors import InvalidRequest
+from blockferry.holes import HolePolicy
 from blockferry.render import choice_line, holes_line, receipt_table
 from blockferry.snapshots import HOLES_TAG, PROVED_TAG, add_tags, describe
 from blockferry.transfer.meaning import meaning_of
+from blockferry.upload import upload_image
 from fakes import content
 from rig import ACCOUNT, HOME, NOISE, RECOVERY, THIRD, ZEROS, Rig, hashes, running_rig
 
-GIB = 2**30
+IMAGE_BYTES = 128 * 2**20
 
 
 @pytest.fixture
@@ -33,12 +37,14 @@ def run(command: str, *arguments: str) -> str:
     return subprocess.run([found, *arguments], capture_output=True, text=True, check=True).stdout
 
 
-def ext4(folder: Path) -> Path:
-    """A file system on a sparse file; mkfs zeroes its inode tables and journal with fallocate (ZERO_RANGE)."""
+def ext4(folder: Path, *, discard: bool = True) -> Path:
+    """A file system on a sparse file. What mkfs relies on to be zero are real holes, since it discards first, or else
+    unwritten extents (fallocate with ZERO_RANGE)."""
     path = folder / "ext4.img"
     with path.open("wb") as handle:
-        handle.truncate(GIB)
-    run("mkfs.ext4", "-q", "-F", "-E", "lazy_itable_init=0,lazy_journal_init=0", str(path))
+        handle.truncate(IMAGE_BYTES)
+    more = "lazy_itable_init=0,lazy_journal_init=0," + ("discard" if discard else "nodiscard")
+    run("mkfs.ext4", "-q", "-F", "-b", "4096", "-E", more, str(path))
     return path
 
 
@@ -55,6 +61,72 @@ def believed_zero(image: Path) -> set[int]:
 def image_reads(image: Path) -> list[str]:
     with image.open("rb") as handle:
         return [*hashes(dict(enumerate(iter(lambda: handle.read(BLOCK_SIZE), b"")))).values()]
+
+
+@pytest.mark.parametrize("discard", [True, False], ids=["real holes", "unwritten extents"])
+def test_an_ext4_image_uploaded_encrypted_reads_as_the_image_where_the_file_system_relies_on_zeros(
+    rig: Rig, tmp_path: Path, discard: bool
+) -> None:
+    rig.client("ec2").enable_ebs_encryption_by_default()
+    image = ext4(tmp_path, discard=discard)
+    made = upload_image(image, region=HOME, aws=rig.aws)
+    assert rig.facts(made.snapshot_id)["encrypted"]
+    reads, wanted = rig.reads(made.snapshot_id), image_reads(image)
+    lost = {index for index in believed_zero(image) if reads[index] != wanted[index]}
+    assert lost == set()
+    assert reads[: len(wanted)] == wanted
+
+
+def test_an_uploaded_snapshot_copied_into_an_encrypted_one_reads_as_the_image(rig: Rig, tmp_path: Path) -> None:
+    path = tmp_path / "disk.img"
+    path.write_bytes(content(1) + content(0) + content(3))
+    uploaded = upload_image(path, region=HOME, aws=rig.aws)
+    assert rig.reads(uploaded.snapshot_id)[:3] == image_reads(path)
+    receipt = rig.copy(
+        {"snapshot_id": uploaded.snapshot_id, "targets": [{"region": RECOVERY, "encrypted": True}], "options": {}}
+    )
+    assert rig.reads(receipt["targets"][0]["snapshot_id"])[:3] == image_reads(path)
+
+
+def test_an_ext4_image_whose_holes_are_to_stay_keeps_the_zeros_that_were_written_without_data(
+    rig: Rig, tmp_path: Path
+) -> None:
+    rig.client("ec2").enable_ebs_encryption_by_default()
+    image = ext4(tmp_path, discard=False)
+    made = upload_image(image, region=HOME, aws=rig.aws, holes=HolePolicy.PRESERVE)
+    reads, wanted = rig.reads(made.snapshot_id), image_reads(image)
+    assert {index for index in believed_zero(image) if reads[index] != wanted[index]} == set()
+    # Nobody wrote in the free space, which is most of it.
+    assert reads[: len(wanted)].count(NOISE) > len(wanted) // 2
+
+
+def test_where_the_file_system_cannot_tell_all_of_the_image_counts_as_written_and_the_outcome_says_so(
+    rig: Rig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def cannot(*_: object) -> None:
+        raise OSError(errno.EOPNOTSUPP, "Operation not supported")
+
+    monkeypatch.setattr("fcntl.ioctl", cannot)
+    rig.client("ec2").enable_ebs_encryption_by_default()
+    path = tmp_path / "disk.img"
+    path.write_bytes(content(1))
+    with path.open("r+b") as handle:
+        handle.truncate(4 * BLOCK_SIZE)
+    made = upload_image(path, region=HOME, aws=rig.aws, holes=HolePolicy.PRESERVE)
+    assert rig.reads(made.snapshot_id)[:4] == image_reads(path)
+    assert (made.holes_taken_for, made.holes_stand_for) == ("zeros", "noise")
+    assert [warning["code"] for warning in made.warnings] == ["unwritten_extents_unknown"]
+
+
+def test_a_volume_reads_what_the_tests_say_that_it_reads(rig: Rig) -> None:
+    """The reader of these tests against the volumes of the local cloud."""
+    for source in (rig.snapshot({0: content(1)}), rig.snapshot({0: content(1)}, Encrypted=True)):
+        made = rig.client("ec2").create_volume(SnapshotId=source, AvailabilityZone=f"{HOME}a")["VolumeId"]
+        seen = [hashlib.sha256(rig.get(f"volumes/{made}/blocks/{index}")).hexdigest() for index in (0, 1, 2047)]
+        told = reads_at(rig, source, 0, 1, 2047)
+        assert seen[0] == told[0]
+        assert (seen[1] == ZEROS, seen[2] == ZEROS) == (told[1] == ZEROS, told[2] == ZEROS)
+        assert seen[1] == seen[2] == ZEROS or ZEROS not in seen
 
 
 # -- full copies -------------------------------------------------------------------------------------------------------

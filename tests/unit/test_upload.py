@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,10 @@ import pytest
 from blockferry import cli
 from blockferry.blocks import BLOCK_SIZE
 from blockferry.errors import InvalidRequest, RequestRefused, SourceChanged
+from blockferry.holes import HolePolicy
 from blockferry.upload import upload_image
+from blockferry.upload_estimate import estimate_upload
+from botocore.exceptions import ClientError
 from fakes import content
 from rig import ACCOUNT, HOME, RECOVERY, Rig, hashes, running_rig
 
@@ -52,7 +55,12 @@ def test_an_image_becomes_a_completed_snapshot_of_its_size_without_its_zeros(rig
     assert rig.held(made.snapshot_id) == hashes({0: noise, 2: content(3)})
     facts = rig.facts(made.snapshot_id)
     assert (facts["state"], facts["volume_size"], facts["description"]) == ("completed", 3, "disk")
-    assert facts["tags"] == {"a": "b"}
+    assert facts["tags"] == {
+        "a": "b",
+        "blockferry:holes": "zeros",
+        "blockferry:linear-checksum": made.linear_checksum,
+        "blockferry:proved-snapshot-id": made.snapshot_id,
+    }
     assert made.linear_checksum == facts["linear_checksum"]
     assert (made.blocks, made.volume_size_gib) == (2, 3)
 
@@ -126,7 +134,7 @@ def test_the_command_puts_an_image_on_top_of_a_parent(
     assert cli.main([*command, "--json"]) == 0
     made = json.loads(capsys.readouterr().out)
     assert rig.held(made["snapshot_id"]) == hashes({0: content(1), 1: content(2)})
-    assert rig.facts(made["snapshot_id"])["tags"] == {"a": "b"}
+    assert rig.facts(made["snapshot_id"])["tags"]["a"] == "b"
     assert (made["blocks"], made["parent_snapshot_id"], made["volume_size_gib"]) == (1, parent, 2)
     assert cli.main(command) == 0
     assert f"in {RECOVERY}, 2 GiB: 1 blocks written on top of {parent}" in capsys.readouterr().out
@@ -153,23 +161,26 @@ def test_an_interrupted_command_leaves_no_snapshot_and_says_so(
 # -- zeros and encryption ----------------------------------------------------------------------------------------------
 
 
-def test_where_the_account_encrypts_zeros_of_the_image_are_written_and_only_its_holes_stay_holes(
+def test_where_the_account_encrypts_an_image_is_written_whole_and_its_holes_only_stay_if_asked_for(
     rig: Rig, tmp_path: Path
 ) -> None:
     rig.client("ec2").enable_ebs_encryption_by_default()
-    path = sparse(tmp_path, {0: content(1), 5: content(0)}, size=2**30)
+    path = sparse(tmp_path, {0: content(1), 5: content(0)}, size=7 * BLOCK_SIZE)
     made = upload_image(path, region=HOME, aws=rig.aws)
-    assert rig.held(made.snapshot_id) == hashes({0: content(1), 5: content(0)})
+    assert rig.held(made.snapshot_id) == hashes({0: content(1)} | {index: content(0) for index in range(1, 7)})
     assert rig.facts(made.snapshot_id)["kms_key_arn"]
-    assert made.blocks == 2
+    assert (made.blocks, made.holes, made.holes_taken_for, made.holes_stand_for) == (7, "preserve", "zeros", "noise")
+    asked = upload_image(path, region=HOME, aws=rig.aws, holes=HolePolicy.PRESERVE)
+    assert rig.held(asked.snapshot_id) == hashes({0: content(1), 5: content(0)})
+    assert (asked.holes_taken_for, asked.holes_decided_by, asked.warnings) == ("noise", "request", ())
 
 
 def test_zeros_are_written_where_it_cannot_be_found_out_whether_the_account_encrypts(
     rig: Rig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("blockferry.snapshots.encrypted_by_default", lambda _ec2: None)
-    made = upload_image(sparse(tmp_path, {5: content(0)}, size=2**30), region=HOME, aws=rig.aws)
-    assert rig.held(made.snapshot_id) == hashes({5: content(0)})
+    made = upload_image(sparse(tmp_path, {1: content(0)}, size=3 * BLOCK_SIZE), region=HOME, aws=rig.aws)
+    assert rig.held(made.snapshot_id) == hashes(dict.fromkeys(range(3), content(0)))
 
 
 # -- on top of a parent ------------------------------------------------------------------------------------------------
@@ -234,13 +245,19 @@ def test_the_volume_is_as_large_as_image_parent_and_wish(
     assert rig.image_of(made.snapshot_id, size_gib=expected) == hashes({0: content(1), end: content(5)})
 
 
-def test_on_an_encrypted_parent_zeros_of_the_image_are_written_over_holes_and_holes_over_holes_are_left(
-    rig: Rig, tmp_path: Path
+@pytest.mark.parametrize(
+    ("holes", "filled", "left"),
+    [(None, range(20), "noise"), ("preserve", [7], "noise"), ("zero_fill", range(2048), "none")],
+)
+def test_on_an_encrypted_parent_zeros_of_the_image_are_written_over_holes_and_so_are_its_holes_unless_asked_otherwise(
+    rig: Rig, tmp_path: Path, holes: str | None, filled: Iterable[int], left: str
 ) -> None:
     parent = rig.snapshot(PARENT, Encrypted=True)
     path = sparse(tmp_path, IMAGE, size=IMAGE_SIZE)
-    made = upload_image(path, region=HOME, aws=rig.aws, parent_snapshot_id=parent)
-    assert rig.held(made.snapshot_id) == hashes({**PARENT, **PUT, 7: content(0)})
+    asked = None if holes is None else HolePolicy(holes)
+    made = upload_image(path, region=HOME, aws=rig.aws, parent_snapshot_id=parent, holes=asked)
+    assert rig.held(made.snapshot_id) == hashes({**dict.fromkeys(filled, content(0)), **PARENT, **PUT})
+    assert rig.facts(made.snapshot_id)["tags"]["blockferry:holes"] == made.holes_stand_for == left
     assert rig.facts(made.snapshot_id)["kms_key_arn"] == rig.facts(parent)["kms_key_arn"]
 
 
@@ -255,7 +272,7 @@ def test_a_failed_upload_on_a_parent_leaves_the_parent_only(rig: Rig, tmp_path: 
     assert [(s["snapshot_id"], s["state"]) for s in rig.snapshots()] == [(parent, "completed")]
 
 
-def refused(rig: Rig, folder: Path, parent: str, **more: int) -> str:
+def refused(rig: Rig, folder: Path, parent: str, **more: Any) -> str:
     before = rig.snapshots()
     path = image(folder, content(1))
     with pytest.raises(InvalidRequest) as caught:
@@ -300,3 +317,72 @@ def test_an_unencrypted_parent_is_refused_where_the_account_encrypts(rig: Rig, t
     parent = rig.snapshot({})
     rig.client("ec2").enable_ebs_encryption_by_default()
     assert "EBS refuses a snapshot on top of an unencrypted parent" in refused(rig, tmp_path, parent)
+
+
+def test_leaving_zeros_out_is_refused_where_the_snapshot_may_be_encrypted(rig: Rig, tmp_path: Path) -> None:
+    parent = rig.snapshot({}, Encrypted=True)
+    assert "--holes skip_zero is not safe" in refused(rig, tmp_path, parent, holes=HolePolicy.SKIP_ZERO)
+
+
+def test_more_tags_than_ec2_keeps_with_those_of_the_upload_are_refused(rig: Rig, tmp_path: Path) -> None:
+    tags = {f"tag{number}": "" for number in range(48)}
+    with pytest.raises(InvalidRequest, match="48 and 3 of the upload"):
+        upload_image(image(tmp_path, content(1)), region=HOME, aws=rig.aws, tags=tags)
+    assert rig.snapshots() == []
+
+
+def test_a_snapshot_whose_last_tags_are_refused_is_kept_and_says_what_that_means(
+    rig: Rig, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def denied(*_: object) -> None:
+        raise ClientError({"Error": {"Code": "UnauthorizedOperation", "Message": "no"}}, "CreateTags")
+
+    monkeypatch.setattr("blockferry.snapshots.add_tags", denied)
+    assert cli.main(["upload", str(image(tmp_path, content(1))), "--json"]) == 0
+    answer = capsys.readouterr()
+    made = json.loads(answer.out)
+    assert rig.state(made["snapshot_id"]) == "completed"
+    assert [warning["code"] for warning in made["warnings"]] == ["not_marked_as_proved"]
+    assert f"warning: {made['snapshot_id']} is good" in answer.err
+
+
+# -- the dry run -------------------------------------------------------------------------------------------------------
+
+
+def test_a_dry_run_prices_every_choice_and_starts_nothing(
+    rig: Rig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rig.client("ec2").enable_ebs_encryption_by_default()
+    path = sparse(tmp_path, {0: content(1), 5: content(0)}, size=7 * BLOCK_SIZE)
+    assert cli.main(["upload", str(path), "--dry-run", "--json"]) == 0
+    estimate = json.loads(capsys.readouterr().out)
+    choices = [(c["holes"], c["blocks_written"], c["possible"], c["chosen"]) for c in estimate["holes_choices"]]
+    assert choices == [
+        (None, 7, True, True),
+        ("preserve", 2, True, False),
+        ("zero_fill", 2048, True, False),
+        ("skip_zero", 1, False, False),
+    ]
+    assert (estimate["image_blocks"], estimate["data_blocks"], estimate["encrypted"]) == (7, 1, True)
+    filled = estimate["holes_choices"][2]
+    assert filled["usd_once"] == pytest.approx(2048 * 0.000006)
+    assert filled["usd_a_month"] == pytest.approx(0.05)
+    assert cli.main(["upload", str(path), "--dry-run", "--holes", "preserve"]) == 0
+    text = capsys.readouterr().out
+    assert "no --holes: 7 blocks, $0.000042 once" in text
+    assert "preserve: 2 blocks, $0.000012 once and $0.000049 a month to keep (chosen)" in text
+    assert "skip_zero: not possible here" in text
+    assert rig.snapshots() == []
+    assert "StartSnapshot" not in rig.calls()
+
+
+def test_a_dry_run_on_a_parent_lists_it_and_reads_nothing_of_it(rig: Rig, tmp_path: Path) -> None:
+    parent = rig.snapshot(PARENT)
+    rig.control("stats/reset", {})
+    path = sparse(tmp_path, IMAGE, size=IMAGE_SIZE)
+    estimate = estimate_upload(path, region=HOME, aws=rig.aws, parent_snapshot_id=parent)
+    assert [c["blocks_written"] for c in estimate["holes_choices"]] == [7, 8, 2048, 7]
+    assert {c["blocks_written_from"] for c in estimate["holes_choices"]} == {"the image and its parent: at most"}
+    assert "GetSnapshotBlock" not in rig.calls()
+    made = upload_image(path, region=HOME, aws=rig.aws, parent_snapshot_id=parent)
+    assert made.blocks <= 7

@@ -19,13 +19,15 @@ import boto3
 from botocore.exceptions import BotoCoreError, ClientError
 
 from blockferry import __version__
-from blockferry.cli_requests import add_format, add_options, is_dry_run, job_id_of, request_of, tags_of
+from blockferry.cli_requests import add_format, add_holes, add_options, is_dry_run, job_id_of, request_of, tags_of
 from blockferry.errors import BlockferryError, InvalidRequest
+from blockferry.holes import HolePolicy
 from blockferry.operate import OPERATIONS, JobState, Operator
-from blockferry.render import receipt_table, target_line
+from blockferry.render import holes_line, receipt_table, target_line, upload_table
 from blockferry.render_inspection import inspection_report
 from blockferry.sessions import Aws
 from blockferry.upload import upload_image
+from blockferry.upload_estimate import estimate_upload
 
 FAILED, UNUSABLE, RUNNING = 1, 2, 3
 
@@ -88,6 +90,8 @@ def _parser() -> argparse.ArgumentParser:
     add_format(upload)
     upload.add_argument("--description", default="")
     upload.add_argument("--tag", action="append", metavar="KEY=VALUE", help="tag of the snapshot; repeatable")
+    add_holes(upload)
+    upload.add_argument("--dry-run", action="store_true", help="read the image, report blocks and cost; start nothing")
     upload.set_defaults(run=_upload, interrupted="the unfinished snapshot is deleted")
     return parser
 
@@ -142,12 +146,26 @@ def _stop(options: argparse.Namespace) -> int:
 
 def _upload(options: argparse.Namespace) -> int:
     aws = Aws()
+    region, holes = options.region or aws.own_region, None if options.holes is None else HolePolicy(options.holes)
+    if options.dry_run:
+        estimate = estimate_upload(
+            options.image,
+            region=region,
+            aws=aws,
+            volume_size_gib=options.size_gib,
+            parent_snapshot_id=options.parent,
+            holes=holes,
+            image_format=options.image_format,
+        )
+        _print(estimate, text=upload_table(estimate), as_json=options.json)
+        return 0
     made = upload_image(
         options.image,
-        region=options.region or aws.own_region,
+        region=region,
         aws=aws,
         volume_size_gib=options.size_gib,
         parent_snapshot_id=options.parent,
+        holes=holes,
         description=options.description,
         tags=tags_of(options.tag),
         image_format=options.image_format,
@@ -155,6 +173,9 @@ def _upload(options: argparse.Namespace) -> int:
     text = f"{made.snapshot_id} in {made.region}, {made.volume_size_gib} GiB: {made.blocks} blocks written"
     if made.parent_snapshot_id is not None:
         text += f" on top of {made.parent_snapshot_id}"
+    text += f"\nholes: {holes_line(vars(made))}"
+    for warning in made.warnings:
+        _say(f"warning: {warning['message']}")
     _print(vars(made), text=text, as_json=options.json)
     return 0
 

@@ -129,7 +129,8 @@ def _add_key(command: argparse.ArgumentParser) -> None:
     command.add_argument("--kms-key-arn", help="key of the target; with a single --to only")
 
 
-def _add_holes(command: argparse.ArgumentParser, *policies: HolePolicy) -> None:
+def add_holes(command: argparse.ArgumentParser, *policies: HolePolicy) -> None:
+    """``--holes``; without ``policies`` any of them."""
     command.add_argument(
         "--holes",
         choices=[policy.value for policy in policies or HolePolicy],
@@ -138,7 +139,7 @@ def _add_holes(command: argparse.ArgumentParser, *policies: HolePolicy) -> None:
 
 
 def _add_copy(command: argparse.ArgumentParser) -> None:
-    _add_holes(command)
+    add_holes(command)
     _add_key(command)
     _add_run(command)
 
@@ -157,7 +158,7 @@ def _add_sync(command: argparse.ArgumentParser) -> None:
         default=None,
         help="read base and parents in full and compare them, instead of relying on tags",
     )
-    _add_holes(command, HolePolicy.PRESERVE)
+    add_holes(command, HolePolicy.PRESERVE)
     _add_run(command)
 
 
@@ -165,7 +166,7 @@ def _add_fanout(command: argparse.ArgumentParser) -> None:
     command.add_argument("--size-gib", type=int, help="volume size (default: the image's, rounded up)")
     command.add_argument("--codec", choices=get_args(ImageCodec), help="compression (default: by the image's name)")
     add_format(command)
-    _add_holes(command)
+    add_holes(command)
     _add_key(command)
     _add_run(command)
 

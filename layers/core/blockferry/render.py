@@ -42,6 +42,21 @@ def choice_line(choice: Mapping[str, Any]) -> str:
     return text + (" (chosen)" if choice["chosen"] else "")
 
 
+def upload_table(estimate: Mapping[str, Any]) -> str:
+    """The estimate of an upload as aligned rows."""
+    size = f"{estimate['volume_size_gib']} GiB in {estimate['region']}"
+    rows = [
+        ("operation", "upload"),
+        ("status", str(estimate["status"])),
+        ("snapshot", size + (f" on top of {parent}" if (parent := estimate["parent_snapshot_id"]) else "")),
+        ("image", f"{estimate['image_blocks']} blocks, {estimate['data_blocks']} of them not zeros"),
+        ("holes", holes_line(estimate)),
+        *(("choice", choice_line(choice)) for choice in estimate["holes_choices"]),
+        *(("warning", warning["message"]) for warning in estimate["warnings"]),
+    ]
+    return aligned(rows)
+
+
 def receipt_table(receipt: Mapping[str, Any]) -> str:
     """The receipt of a job, or the estimate of a dry run, as aligned rows."""
     rows: list[tuple[str, str]] = [

@@ -8,24 +8,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from botocore.exceptions import BotoCoreError, ClientError
+
 from blockferry import snapshots
+from blockferry.aws_errors import translated
 from blockferry.blocks import BLOCK_SIZE, BLOCKS_PER_GIB, blocks_of_volume, split
 from blockferry.checksums import Linear
 from blockferry.ebs.client import EbsDirect, NewSnapshot, RequestCounts
 from blockferry.errors import IncompleteTransfer, InvalidRequest, TargetFailed
-from blockferry.holes import HolePolicy
+from blockferry.holes import HoleMeaning, HolePolicy
 from blockferry.images.formats import ImageFormat, looks_like, refusal
-from blockferry.models import check_tags
+from blockferry.models import MAX_TAGS, check_tags
 from blockferry.mover import move
-from blockferry.ports import BlockSource
 from blockferry.retry import Clock, Deadline
 from blockferry.sessions import Aws, Identity
 from blockferry.sinks.snapshot import SnapshotSink
 from blockferry.snapshots import SnapshotFacts
 from blockferry.sources.image import ImageSource
-from blockferry.sources.image_delta import ImageDelta
 from blockferry.sources.snapshot import SnapshotSource
 from blockferry.transfer.examine import refuse_no_access
+from blockferry.upload_holes import UploadHoles, decide
 
 if TYPE_CHECKING:
     from mypy_boto3_ec2 import EC2Client
@@ -42,7 +44,8 @@ STRETCH = 64 * BLOCKS_PER_GIB
 @dataclass(frozen=True)
 class Uploaded:
     """The new snapshot; ``blocks`` were put, with ``linear_checksum`` over them. All others of the
-    ``volume_size_gib * 2048`` are the parent's, or holes."""
+    ``volume_size_gib * 2048`` are the parent's, or holes, of which the snapshot's tags tell ``holes_stand_for``. The
+    other members about holes are those of a receipt."""
 
     snapshot_id: str
     region: str
@@ -50,6 +53,23 @@ class Uploaded:
     blocks: int
     linear_checksum: str
     parent_snapshot_id: str | None = None
+    holes: HolePolicy = HolePolicy.PRESERVE
+    holes_taken_for: HoleMeaning = HoleMeaning.UNKNOWN
+    holes_decided_by: str = "default"
+    holes_reason: str = ""
+    holes_stand_for: HoleMeaning = HoleMeaning.UNKNOWN
+    warnings: tuple[Mapping[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What is known before anything is started. ``encrypted`` is ``None`` where it cannot be found out."""
+
+    size_gib: int
+    encrypted: bool | None
+    parent: SnapshotFacts | None
+    below: SnapshotSource | None
+    holes: UploadHoles
 
 
 def upload_image(
@@ -61,48 +81,123 @@ def upload_image(
     parent_snapshot_id: str | None = None,
     description: str = "",
     tags: Mapping[str, str] | None = None,
+    holes: HolePolicy | None = None,
     image_format: ImageFormat | None = None,
     clock: Clock | None = None,
 ) -> Uploaded:
     """Make a snapshot of ``image`` in ``region`` and wait until EC2 calls it completed.
 
     With a parent only blocks that differ from it are put. The volume is as large as the image, rounded up, and the
-    parent, if no more is asked for. Blocks of zeros become holes where holes are read as zeros; where the snapshot
-    will be encrypted they are not (coldsnap, issue 395), and only holes of the file stay holes.
+    parent, if no more is asked for. Without ``holes`` blocks of zeros become holes where these read as zeros; where the
+    snapshot is or may be encrypted the image is written whole, holes of the file included: a hole does not mean that
+    nobody wrote there.
 
-    If anything fails the pending snapshot is deleted. Raises ``InvalidRequest`` for an unusable image, size or parent,
-    also for an image that looks like another kind of file, unless ``image_format`` says that it is raw, and
+    If anything fails the pending snapshot is deleted. Raises ``InvalidRequest`` for an unusable image, size, parent or
+    choice, also for an image that looks like another kind of file, unless ``image_format`` says that it is raw, and
     ``SourceChanged`` for a file that changes meanwhile.
     """
     clock = clock or Clock()
-    identity = Identity(region)
     _refuse_tags(tags or {})
     with ImageSource(image) as source:
-        # What is wrong with the image is told before AWS is asked for anything.
-        if image_format is None:
-            _refuse_other_format(image, source)
-        size = _volume_size(image, source, volume_size_gib)
-        ec2 = aws.ec2(identity)
-        ebs = aws.ebs(identity, counts=RequestCounts(), clock=clock, connections=THREADS)
-        encrypts = snapshots.encrypted_by_default(ec2)
-        parent = None
-        if parent_snapshot_id is not None:
-            parent = _parent(ec2, ebs, parent_snapshot_id, asked_gib=volume_size_gib, encrypts=encrypts)
-            size = max(size, parent.size_gib)
-        encrypted = encrypts is not False if parent is None else parent.encrypted
-        blocks, holes = _blocks(source, parent, ebs, encrypted=encrypted)
-        new = NewSnapshot(size, secrets.token_hex(32), description, tags or {}, parent_snapshot_id=parent_snapshot_id)
+        ec2 = aws.ec2(Identity(region))
+        ebs = aws.ebs(Identity(region), counts=RequestCounts(), clock=clock, connections=THREADS)
+        found = prepare(
+            source,
+            image,
+            ec2=ec2,
+            ebs=ebs,
+            volume_size_gib=volume_size_gib,
+            parent=parent_snapshot_id,
+            holes=holes,
+            image_format=image_format,
+        )
+        decision = found.holes.decision
+        new = NewSnapshot(
+            found.size_gib,
+            secrets.token_hex(32),
+            description,
+            {**(tags or {}), snapshots.HOLES_TAG: decision.left.value},
+            # What was decided about holes rests on it: it is not left to a default that may change.
+            encrypted=None if parent_snapshot_id is not None else found.encrypted,
+            parent_snapshot_id=parent_snapshot_id,
+        )
         source.refuse_changed()
         snapshot_id = ebs.start_snapshot(new).snapshot_id
         try:
-            linear = _put(blocks, holes, SnapshotSink(ebs, snapshot_id), size_gib=size, clock=clock)
+            linear = _put(found, SnapshotSink(ebs, snapshot_id), clock=clock)
             source.refuse_changed()
             ebs.complete_snapshot(snapshot_id, changed_blocks=linear.blocks, linear_checksum=linear.value())
         except BaseException:
             snapshots.delete(ec2, snapshot_id)
             raise
+    warnings = [*found.holes.warnings, *_mark_proved(ec2, snapshot_id, linear.value())]
     _wait(ec2, snapshot_id, region=region, clock=clock)
-    return Uploaded(snapshot_id, region, size, linear.blocks, linear.value(), parent_snapshot_id)
+    return Uploaded(
+        snapshot_id,
+        region,
+        found.size_gib,
+        linear.blocks,
+        linear.value(),
+        parent_snapshot_id,
+        holes=found.holes.policy,
+        holes_taken_for=decision.taken_for,
+        holes_decided_by=decision.by,
+        holes_reason=decision.reason,
+        holes_stand_for=decision.left,
+        warnings=tuple(warnings),
+    )
+
+
+def prepare(
+    source: ImageSource,
+    image: Path,
+    *,
+    ec2: EC2Client,
+    ebs: EbsDirect,
+    volume_size_gib: int | None,
+    parent: str | None,
+    holes: HolePolicy | None,
+    image_format: ImageFormat | None,
+) -> Prepared:
+    """Look at everything that the upload needs. Raises ``InvalidRequest`` when it cannot work."""
+    # What is wrong with the image is told before AWS is asked for anything.
+    if image_format is None:
+        _refuse_other_format(image, source)
+    size = _volume_size(source, image, volume_size_gib)
+    encrypted = snapshots.encrypted_by_default(ec2)
+    facts = below = None
+    if parent is not None:
+        facts = _parent(ec2, ebs, parent, asked_gib=volume_size_gib, encrypts=encrypted)
+        below = SnapshotSource(ebs, parent, total_blocks=blocks_of_volume(facts.size_gib))
+        size, encrypted = max(size, facts.size_gib), facts.encrypted
+    decided = decide(
+        holes,
+        source,
+        may_be_encrypted=encrypted is not False,
+        on_parent=parent is not None,
+        total_blocks=blocks_of_volume(size),
+    )
+    return Prepared(size, encrypted, facts, below, decided)
+
+
+def _mark_proved(ec2: EC2Client, snapshot_id: str, linear_checksum: str) -> list[Mapping[str, str]]:
+    """Let the snapshot's tags say what EBS took, as a job's targets do; what went wrong is no reason to fail.
+
+    Without them the tag about holes is not believed, which costs a question and no data.
+    """
+    try:
+        snapshots.add_tags(
+            ec2, snapshot_id, {snapshots.CHECKSUM_TAG: linear_checksum, snapshots.PROVED_TAG: snapshot_id}
+        )
+    except (ClientError, BotoCoreError) as error:
+        return [
+            {
+                "code": "not_marked_as_proved",
+                "message": f"{snapshot_id} is good, but its tags could not be completed ({translated(error)}): "
+                "copies of it into encrypted snapshots will ask for holes",
+            }
+        ]
+    return []
 
 
 def _refuse_other_format(image: Path, source: ImageSource) -> None:
@@ -113,13 +208,16 @@ def _refuse_other_format(image: Path, source: ImageSource) -> None:
 
 
 def _refuse_tags(tags: Mapping[str, str]) -> None:
+    own = (snapshots.HOLES_TAG, snapshots.CHECKSUM_TAG, snapshots.PROVED_TAG)
     try:
         check_tags(tags)
+        if len(tags) + len(own) > MAX_TAGS:
+            raise ValueError(f"tags: {len(tags)} and {len(own)} of the upload, EC2 keeps at most {MAX_TAGS}")
     except ValueError as error:
         raise InvalidRequest(str(error)) from error
 
 
-def _volume_size(image: Path, source: ImageSource, asked_gib: int | None) -> int:
+def _volume_size(source: ImageSource, image: Path, asked_gib: int | None) -> int:
     size = -(-source.size // (BLOCK_SIZE * BLOCKS_PER_GIB)) if asked_gib is None else asked_gib
     try:
         total = blocks_of_volume(size)
@@ -170,20 +268,12 @@ def _own(ec2: EC2Client, snapshot_id: str) -> bool:
     return any(page["Snapshots"] for page in pages)
 
 
-def _blocks(
-    image: ImageSource, parent: SnapshotFacts | None, ebs: EbsDirect, *, encrypted: bool
-) -> tuple[BlockSource, HolePolicy]:
-    if parent is not None:
-        below = SnapshotSource(ebs, parent.snapshot_id, total_blocks=blocks_of_volume(parent.size_gib))
-        return ImageDelta(image, below, encrypted=encrypted), HolePolicy.PRESERVE
-    return image, HolePolicy.PRESERVE if encrypted else HolePolicy.SKIP_ZERO
-
-
-def _put(source: BlockSource, holes: HolePolicy, sink: SnapshotSink, *, size_gib: int, clock: Clock) -> Linear:
+def _put(found: Prepared, sink: SnapshotSink, *, clock: Clock) -> Linear:
     """Put every block that has to be; returns their number and checksum."""
+    source, holes = found.holes.to_put(found.below)
     linear = Linear()
     written = 0
-    for stretch in split(blocks_of_volume(size_gib), STRETCH):
+    for stretch in split(blocks_of_volume(found.size_gib), STRETCH):
         moved = move(stretch, source, [sink], holes=holes, threads=THREADS, deadline=Deadline(None, clock=clock))
         written += moved.blocks_written
         for index, digest in moved.digests:

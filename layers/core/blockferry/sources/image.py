@@ -49,6 +49,10 @@ class ImageSource:
     def __exit__(self, *_: object) -> None:
         os.close(self._fd)
 
+    def fileno(self) -> int:
+        """The open file's descriptor."""
+        return self._fd
+
     @property
     def total_blocks(self) -> int:
         """Blocks that the image touches, the unaligned tail included."""

@@ -9,8 +9,7 @@ from dataclasses import replace
 
 from blockferry.blocks import BlockRange
 from blockferry.checksums import ZERO_DIGEST
-from blockferry.ports import Block, BlockRef
-from blockferry.sources.image import ImageSource
+from blockferry.ports import Block, BlockRef, BlockSource
 from blockferry.sources.snapshot import SnapshotSource
 
 
@@ -18,14 +17,14 @@ class ImageDelta:
     """Every block that the image or the parent holds, with what the image has there: zeros where only the parent has
     something, also behind the image's end. Blocks that the parent has with the same content come as ``unchanged``.
 
-    A block of zeros changes nothing where the parent has a hole, unless that is ``encrypted``: a volume reads there
-    what decrypting nothing gives (coldsnap, issue 395). Holes in both are left alone.
+    A block of zeros changes nothing where the parent has a hole, unless it ``fills`` holes: of an encrypted parent a
+    volume reads there what decrypting nothing gives (coldsnap, issue 395). What the image does not list stays a hole.
     """
 
-    def __init__(self, image: ImageSource, parent: SnapshotSource, *, encrypted: bool) -> None:
+    def __init__(self, image: BlockSource, parent: SnapshotSource, *, fills: bool) -> None:
         self._image = image
         self._parent = parent
-        self._encrypted = encrypted
+        self._fills = fills
 
     def blocks(self, within: BlockRange) -> Iterator[BlockRef]:
         """The union of both in ``within``, ascending; the handle is the parent's, empty where the parent has a hole."""
@@ -41,7 +40,7 @@ class ImageDelta:
         if ref.handle:
             unchanged = self._parent.read(ref).digest == block.digest
         else:
-            unchanged = block.digest == ZERO_DIGEST and not self._encrypted
+            unchanged = block.digest == ZERO_DIGEST and not self._fills
         return replace(block, unchanged=unchanged)
 
 

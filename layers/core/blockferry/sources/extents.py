@@ -1,0 +1,116 @@
+"""What of an image on this machine counts as written: all of it, or what its file system has an extent for.
+
+A hole in a file does not mean that nobody wrote there. ``SEEK_DATA`` reports unwritten extents as holes, which is what
+writing zeros without data leaves (``fallocate`` with ZERO_RANGE, as mkfs does); FIEMAP tells them apart (Linux kernel,
+Documentation/filesystems/fiemap). Converters make real holes of zeros (``qemu-img convert``, ``cp --sparse``).
+"""
+
+from __future__ import annotations
+
+import heapq
+import struct
+import sys
+from collections.abc import Iterator
+from itertools import groupby
+
+from blockferry.blocks import BLOCK_SIZE, BlockRange
+from blockferry.ports import Block, BlockRef
+from blockferry.sources.image import ImageSource
+
+if sys.platform != "win32":
+    import fcntl
+
+_FS_IOC_FIEMAP = 0xC020660B
+"""``_IOWR('f', 11, struct fiemap)``, the same on all architectures that Lambda and laptops have."""
+
+_FIEMAP_FLAG_SYNC = 0x1
+_FIEMAP_EXTENT_LAST = 0x1
+
+_HEADER = struct.Struct("=QQLLLL")
+_EXTENT = struct.Struct("=QQQQQLLLL")
+
+EXTENTS_PER_CALL = 256
+
+
+class NoExtents(Exception):
+    """The file system does not tell what of a file was written (tmpfs, NFS), or it is none (a block device)."""
+
+
+def extents(descriptor: int, start: int, stop: int) -> Iterator[tuple[int, int]]:
+    """The extents of a file that touch ``start <= offset < stop``, unwritten ones among them, as (offset, length).
+
+    What is still on its way to the disk is written first. Raises ``NoExtents``.
+    """
+    while start < stop:
+        found = _ask(descriptor, start, stop - start)
+        for offset, length, flags in found:
+            yield offset, length
+            start = offset + length
+            if flags & _FIEMAP_EXTENT_LAST:
+                return
+        if len(found) < EXTENTS_PER_CALL:
+            return
+
+
+def tells_extents(descriptor: int) -> bool:
+    """Whether the file system tells a hole from an unwritten extent."""
+    try:
+        _ask(descriptor, 0, 1)
+    except NoExtents:
+        return False
+    return True
+
+
+def _ask(descriptor: int, start: int, length: int) -> list[tuple[int, int, int]]:
+    request = bytearray(_HEADER.size + EXTENTS_PER_CALL * _EXTENT.size)
+    _HEADER.pack_into(request, 0, start, length, _FIEMAP_FLAG_SYNC, 0, EXTENTS_PER_CALL, 0)
+    if sys.platform == "win32":
+        raise NoExtents
+    try:
+        fcntl.ioctl(descriptor, _FS_IOC_FIEMAP, request)
+    except OSError as error:
+        raise NoExtents from error
+    mapped = _HEADER.unpack_from(request)[3]
+    found = (_EXTENT.unpack_from(request, _HEADER.size + number * _EXTENT.size) for number in range(mapped))
+    return [(extent[0], extent[2], extent[5]) for extent in found]
+
+
+class WholeImage:
+    """Every block of an image below ``stop``: holes of the file, and what lies behind its end, are read as zeros."""
+
+    def __init__(self, image: ImageSource, stop: int) -> None:
+        self._image = image
+        self._stop = stop
+
+    def blocks(self, within: BlockRange) -> Iterator[BlockRef]:
+        for index in range(within.first, min(within.stop, self._stop)):
+            yield BlockRef(index)
+
+    def read(self, ref: BlockRef) -> Block:
+        return self._image.read(ref)
+
+
+class WrittenImage:
+    """The blocks of an image that are not in a real hole: with data, or with zeros that were written without data.
+
+    Listing raises ``NoExtents`` where the file system does not tell them apart.
+    """
+
+    def __init__(self, image: ImageSource) -> None:
+        self._image = image
+
+    def blocks(self, within: BlockRange) -> Iterator[BlockRef]:
+        merged = heapq.merge((ref.index for ref in self._image.blocks(within)), self._of_extents(within))
+        for index, _ in groupby(merged):
+            yield BlockRef(index)
+
+    def read(self, ref: BlockRef) -> Block:
+        return self._image.read(ref)
+
+    def _of_extents(self, within: BlockRange) -> Iterator[int]:
+        stop = min(within.stop, self._image.total_blocks)
+        due = within.first
+        for offset, length in extents(self._image.fileno(), within.first * BLOCK_SIZE, stop * BLOCK_SIZE):
+            first = max(due, offset // BLOCK_SIZE)
+            due = max(first, min(stop, -(-(offset + length) // BLOCK_SIZE)))
+            yield from range(first, due)
