@@ -42,3 +42,24 @@ async def answer_with(send: Send, answer: Response, *, headless: bool = False) -
     raw.append((b"content-length", str(len(body)).encode()))
     await send({"type": "http.response.start", "status": status, "headers": raw})
     await send({"type": "http.response.body", "body": b"" if headless else body})
+
+
+class KeptAnswer:
+    """Takes an answer instead of the client. ``is_whole`` once its last part has come."""
+
+    def __init__(self) -> None:
+        self.start: Message = {"type": "http.response.start", "status": 500, "headers": []}
+        self.body = b""
+        self.is_whole = False
+
+    async def __call__(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.start = message
+        elif message["type"] == "http.response.body":
+            self.body += message.get("body", b"")
+            self.is_whole = not message.get("more_body", False)
+
+    def start_with_length(self, length: int) -> Message:
+        framing = (b"content-length", b"transfer-encoding")
+        others = [(name, value) for name, value in self.start["headers"] if name.lower() not in framing]
+        return {**self.start, "headers": [*others, (b"content-length", str(length).encode())]}

@@ -52,6 +52,8 @@ PARTS = (
     "localcloud.ebs.plugin",
     "localcloud.events.plugin",
     "localcloud.service_faults",
+    "localcloud.invocations",  # around the faults: an answer that a fault loses is not kept
+    "localcloud.request_log",  # last: its layer sees what the others answer
 )
 CONFIG_PARTS = ("account_id", "ebs", "events", "faults", "iam", "lambda", "states")
 SHUTDOWN_SECONDS = 2.0

@@ -39,7 +39,7 @@ from typing import Any, Literal
 from urllib.parse import parse_qs
 
 from localcloud import connections
-from localcloud.asgi import Application, Message, Receive, Send, answer_with, replayed, whole_body
+from localcloud.asgi import Application, KeptAnswer, Receive, Send, answer_with, replayed, whole_body
 from localcloud.faults import Rule, Rules, flipped, number
 from localcloud.host import ControlError, ControlRequest, Host, Response
 from localcloud.operations import BOTOCORE_NAMES, Operation, Operations
@@ -215,7 +215,7 @@ class FaultLayer:
         if not rules:
             await self._base(scope, replayed, send)
             return
-        kept = _Kept()
+        kept = KeptAnswer()
         await self._base(scope, replayed, kept)
         body = kept.body
         for rule in rules:
@@ -237,25 +237,6 @@ class FaultLayer:
     async def _reset(self, receive: Receive) -> None:
         self._breaks.reset()
         await _disconnected(receive)
-
-
-class _Kept:
-    """Takes an answer instead of the client."""
-
-    def __init__(self) -> None:
-        self.start: Message = {"type": "http.response.start", "status": 500, "headers": []}
-        self.body = b""
-
-    async def __call__(self, message: Message) -> None:
-        if message["type"] == "http.response.start":
-            self.start = message
-        elif message["type"] == "http.response.body":
-            self.body += message.get("body", b"")
-
-    def start_with_length(self, length: int) -> Message:
-        framing = (b"content-length", b"transfer-encoding")
-        others = [(name, value) for name, value in self.start["headers"] if name.lower() not in framing]
-        return {**self.start, "headers": [*others, (b"content-length", str(length).encode())]}
 
 
 async def _disconnected(receive: Receive) -> None:
