@@ -15,7 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import boto3
+from botocore.auth import SigV4Auth
+from botocore.awsrequest import AWSRequest
 from botocore.config import Config
+from botocore.credentials import Credentials
 from lambda_probe import wait_until
 from localcloud.local_keys import LocalKeys
 
@@ -51,6 +54,29 @@ class RunningServer:
             aws_secret_access_key=self.keys.secret,
             config=Config(retries={"total_max_attempts": 1}, read_timeout=60, max_pool_connections=20),
         )
+
+    def post_in_bytes(
+        self,
+        service: str,
+        *,
+        path: str = "/",
+        body: bytes,
+        headers: Mapping[str, str],
+        region: str = "us-east-1",
+        account: str = "111122223333",
+    ) -> tuple[bytes, bytes]:
+        """Head and body of a signed POST, for tests that write to a socket themselves."""
+        url = f"{self.endpoint_url}{path}"
+        request = AWSRequest(method="POST", url=url, data=body, headers=dict(headers))
+        SigV4Auth(Credentials(account, self.keys.secret), service, region).add_auth(request)
+        lines = [f"Host: {self.address[0]}:{self.address[1]}", f"Content-Length: {len(body)}"]
+        lines += [f"{name}: {value}" for name, value in request.headers.items()]
+        return "\r\n".join([f"POST {path} HTTP/1.1", *lines, "", ""]).encode(), body
+
+    @property
+    def address(self) -> tuple[str, int]:
+        host, _, port = self.endpoint_url.removeprefix("http://").partition(":")
+        return host, int(port)
 
     def control(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> tuple[int, Any]:
         request = urllib.request.Request(

@@ -67,7 +67,9 @@ def _parser() -> argparse.ArgumentParser:
     status.set_defaults(run=_status)
 
     logs = commands.add_parser("logs", help="print what the parts and the functions logged")
-    logs.add_argument("part", nargs="?", help="server, ebs, terraform, or a function (default: the end of each)")
+    logs.add_argument(
+        "part", nargs="?", help="server, requests, ebs, terraform, or a function (default: the end of each)"
+    )
     logs.add_argument("--follow", "-f", action="store_true", help="go on printing what is added")
     logs.set_defaults(run=_logs)
     return parser

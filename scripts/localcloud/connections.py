@@ -1,4 +1,4 @@
-"""The connections of the main server, which ASGI has no word for: breaking one, and watching them come and go.
+"""The connections of the main server, which ASGI has no word for: breaking one, ending it, watching them come and go.
 
 hypercorn serves every connection in a task of its own; the connection is remembered in that task's context, which the
 tasks of its requests inherit. ``remember`` fails if the installed hypercorn has no such place.
@@ -19,7 +19,7 @@ from localcloud.host import HookMissing
 
 Watcher = Callable[[int, str], None]
 """``watcher(port, what)``: what became of the connection from this port of a client."""
-_HOOKS = ("run", "_read_data")
+_HOOKS = ("run", "_read_data", "protocol_send")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +48,8 @@ def remember() -> None:
         names = ", ".join(f"hypercorn.asyncio.run.TCPServer.{name}" for name in missing)
         raise HookMissing(f"this hypercorn does not fit the local cloud, missing: {names}")
 
+    updated: Any = importlib.import_module("hypercorn.events").Updated
+
     class RememberedServer(base):  # type: ignore[misc]  # known at run time only
         async def run(self) -> None:
             _connection.set(Connection(reader=self.reader, writer=self.writer))
@@ -60,6 +62,13 @@ def remember() -> None:
         async def _read_data(self) -> None:
             await super()._read_data()
             self._tell("ended by the client" if self.reader.at_eof() else "no longer read")
+            # Nobody asks any more. hypercorn would keep the connection, its descriptor and its port until it had been
+            # idle for long enough.
+            await self.idle_task.stop()
+
+        async def protocol_send(self, event: Any) -> None:
+            if not (isinstance(event, updated) and self.reader.at_eof()):
+                await super().protocol_send(event)
 
         def _tell(self, what: str) -> None:
             peer = self.writer.get_extra_info("peername")

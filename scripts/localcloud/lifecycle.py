@@ -18,6 +18,7 @@ from tools.build import Artifacts, BuildFailed, build, local_architecture, local
 from tools.environment import locked, repository_root
 from tools.terraform import Terraform, TerraformFailed
 
+from localcloud.request_lines import REQUEST_LOG, repeated
 from localcloud.state import CloudDirectory, CloudInfo, CloudState, Server
 
 DEFAULT_REGIONS = ("us-east-1", "eu-west-1")
@@ -25,6 +26,8 @@ FAR_SIDE_ROLE = "arn:aws:iam::123456789012:role/blockferry-far-side"
 """What the functions may assume: a role of this name in this other account makes copies between accounts possible."""
 START_SECONDS = 60.0
 STOP_SECONDS = 15.0
+REPEATED_LINES = 40
+"""Of the log of requests, at most, in the message of a failed apply."""
 _REGION = re.compile(r"^[a-z]{2}(-[a-z]+)+-\d+$")
 
 
@@ -200,8 +203,20 @@ def _apply(directory: CloudDirectory, running: CloudInfo, artifacts: Artifacts) 
     (directory.terraform / "terraform.log").unlink(missing_ok=True)
     terraform = terraform_of(directory, running)
     terraform.init()
-    terraform.apply(terraform_variables(running, artifacts))
+    try:
+        terraform.apply(terraform_variables(running, artifacts))
+    except TerraformFailed as failed:
+        raise TerraformFailed(f"{failed}{_repeated_requests(directory)}") from failed
     return terraform.output()
+
+
+def _repeated_requests(directory: CloudDirectory) -> str:
+    """What the server's log of requests says of those that were sent more than once: a refusal may come of that."""
+    log = directory.data / "logs" / REQUEST_LOG
+    with contextlib.suppress(OSError):
+        if lines := repeated(log.read_text().splitlines()):
+            return f"\nRequests that were sent more than once ({log}):\n" + "\n".join(lines[-REPEATED_LINES:])
+    return ""
 
 
 def terraform_of(directory: CloudDirectory, running: CloudInfo) -> Terraform:

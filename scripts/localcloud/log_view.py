@@ -17,7 +17,7 @@ class UnknownLog(LookupError):
 
 
 def log_files(directory: CloudDirectory) -> dict[str, Path]:
-    """Logs by the name of the part: ``server``, ``ebs``, ``terraform``, and ``<function>.<region>``."""
+    """Logs by the name of the part: ``server``, ``requests``, ``ebs``, ``terraform``, and ``<function>.<region>``."""
     files = {"server": directory.server_log, "terraform": directory.terraform / "terraform.log"}
     files |= {file.stem: file for file in sorted((directory.data / "logs").glob("*.log"))}
     return {name: file for name, file in files.items() if file.is_file()}

@@ -12,10 +12,9 @@ a new one. The file is bounded: when it is full it is begun anew, and the one be
 
 from __future__ import annotations
 
-import re
 import threading
 import time
-from collections.abc import Callable, Iterable, MutableMapping
+from collections.abc import Callable, MutableMapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TextIO
@@ -25,15 +24,14 @@ from localcloud.asgi import Application, Message, Receive, Send
 from localcloud.asked import Asked
 from localcloud.host import Host
 from localcloud.invocations import REPLAYED
+from localcloud.request_lines import REQUEST_LOG
 
-FILE_NAME = "requests.log"
 MAX_BYTES = 8 * 1024 * 1024
 _OWN_PATHS = ("/_",)
-_INVOCATION = re.compile(r" invocation=(\S+) attempt=(\d+)")
 
 
 def install(host: Host) -> None:
-    log = RequestLog(host.data_dir / "logs" / FILE_NAME)
+    log = RequestLog(host.data_dir / "logs" / REQUEST_LOG)
     host.on_shutdown(log.close)
     connections.watch(lambda port, what: log.write(f"{port} {what}"))
     host.layers.append(lambda base: RequestLogLayer(base, log.write))
@@ -124,19 +122,3 @@ class RequestLogLayer:
             milliseconds = (self._clock() - started) * 1000
             ids = f" invocation={asked.invocation} attempt={asked.attempt}" if asked.invocation else ""
             self._write(f"{port} {asked} -> {outcome} in {milliseconds:.0f} ms{notes}{ids}")
-
-
-def repeated(lines: Iterable[str]) -> list[str]:
-    """The lines of all requests that were sent more than once, and what became of their connections.
-
-    For whoever looks into a creation that failed because its first attempt had been carried out.
-    """
-    kept = list(lines)
-    found = [(line, _INVOCATION.search(line)) for line in kept]
-    again = {match.group(1) for _, match in found if match is not None and match.group(2) != "1"}
-    ports = {line.split()[1] for line, match in found if match is not None and match.group(1) in again}
-    return [
-        line
-        for line, match in found
-        if (match.group(1) in again if match is not None else len(line.split()) > 1 and line.split()[1] in ports)
-    ]

@@ -45,6 +45,7 @@ from localcloud.local_keys import LocalKeys, write_private
 DEFAULT_ACCOUNT_ID = "111122223333"
 
 PARTS = (
+    "localcloud.whole_answers",
     "localcloud.base_fixes",
     "localcloud.iam.plugin",  # before the parts that act under roles
     "localcloud.compute.plugin",
@@ -255,7 +256,6 @@ async def _serve(
     config.bind = [f"fd://{listener.detach()}"]
     # Longer than clients keep idle connections (Go's AWS SDK: 90 seconds). Otherwise the server closes first, and a
     # request that arrives meanwhile is carried out without an answer: the client repeats it and hears of a conflict.
-    # Not much longer: a connection that the client has closed is kept until then, and its descriptor with it.
     config.keep_alive_timeout = 120
     # The default closes a connection after its thousandth request, which races with the next one in the same way.
     config.keep_alive_max_requests = 1_000_000

@@ -11,10 +11,14 @@ from typing import Any
 
 import pytest
 from lambda_probe import wait_until
+from localcloud import lifecycle
 from localcloud.asked import Asked
 from localcloud.invocations import Answer, Answers
-from localcloud.request_log import RequestLog, RequestLogLayer, repeated
+from localcloud.request_lines import repeated
+from localcloud.request_log import RequestLog, RequestLogLayer
+from localcloud.state import CloudDirectory
 from server_probe import RunningServer, running_server
+from tools.terraform import TerraformFailed
 
 SIGNED = (
     "AWS4-HMAC-SHA256 Credential=111122223333/20260101/{region}/{service}/aws4_request, SignedHeaders=host, Signature="
@@ -31,13 +35,17 @@ class Sender:
     """Sends requests as an SDK does, invocation and attempt chosen by the test."""
 
     def __init__(self, server: RunningServer) -> None:
-        host, _, port = server.endpoint_url.removeprefix("http://").partition(":")
-        self.address = (host, int(port))
+        self.server = server
 
     def connect(self) -> socket.socket:
-        return socket.create_connection(self.address, timeout=20)
+        return socket.create_connection(self.server.address, timeout=20)
 
-    def __call__(
+    def __call__(self, invocation: str, **request: Any) -> tuple[int, dict[str, str], Any]:
+        with self.connect() as connection:
+            connection.sendall(self.bytes_of(invocation, **request))
+            return read_answer(connection)
+
+    def bytes_of(
         self,
         invocation: str,
         *,
@@ -47,33 +55,15 @@ class Sender:
         target: str = "Logs_20140328.CreateLogGroup",
         path: str = "/",
         body: Mapping[str, Any],
-    ) -> tuple[int, dict[str, str], Any]:
-        with self.connect() as connection:
-            connection.sendall(self.bytes_of(invocation, attempt, service, region, target, path, body))
-            return read_answer(connection)
-
-    def bytes_of(
-        self,
-        invocation: str,
-        attempt: int,
-        service: str,
-        region: str,
-        target: str,
-        path: str,
-        body: Mapping[str, Any],
     ) -> bytes:
+        headers = {
+            "amz-sdk-invocation-id": invocation,
+            "amz-sdk-request": f"attempt={attempt}; max=25",
+            "Content-Type": "application/x-amz-json-1.1",
+            **({"X-Amz-Target": target} if target else {}),
+        }
         content = json.dumps(body).encode()
-        head = [
-            f"POST {path} HTTP/1.1",
-            f"Host: {self.address[0]}:{self.address[1]}",
-            f"Authorization: {SIGNED.format(region=region, service=service)}00",
-            f"amz-sdk-invocation-id: {invocation}",
-            f"amz-sdk-request: attempt={attempt}; max=25",
-            "Content-Type: application/x-amz-json-1.1",
-            f"Content-Length: {len(content)}",
-            *([f"X-Amz-Target: {target}"] if target else []),
-        ]
-        return "\r\n".join([*head, "", ""]).encode() + content
+        return b"".join(self.server.post_in_bytes(service, path=path, body=content, headers=headers, region=region))
 
 
 def read_answer(connection: socket.socket) -> tuple[int, dict[str, str], Any]:
@@ -172,9 +162,7 @@ def test_every_attempt_and_its_connection_are_logged(server: RunningServer) -> N
         port = connection.getsockname()[1]
         for attempt in (1, 2):
             body = {"logGroupName": "/logged"}
-            connection.sendall(
-                send.bytes_of("logged", attempt, "logs", "eu-west-1", "Logs_20140328.CreateLogGroup", "/", body)
-            )
+            connection.sendall(send.bytes_of("logged", attempt=attempt, region="eu-west-1", body=body))
             assert read_answer(connection)[0] == 200
 
     def of_port() -> list[str]:
@@ -186,6 +174,23 @@ def test_every_attempt_and_its_connection_are_logged(server: RunningServer) -> N
     assert first.startswith("eu-west-1 logs CreateLogGroup /logged -> 200 in ")
     assert first.endswith(" ms invocation=logged attempt=1")
     assert again.endswith(" ms, the first answer again invocation=logged attempt=2")
+
+
+def test_a_connection_is_closed_when_its_client_has_ended_it(server: RunningServer) -> None:
+    """Not when it has been idle for two minutes: a new connection from the same port would meet the old one."""
+    send = Sender(server)
+    with send.connect() as connection:
+        port = connection.getsockname()[1]
+        connection.sendall(send.bytes_of("ended", body={"logGroupName": "/ended"}))
+        connection.shutdown(socket.SHUT_WR)
+        assert read_answer(connection)[0] == 200
+        assert connection.recv(1) == b""
+
+    wait_until(
+        lambda: any(line.split()[1:] == [str(port), "closed"] for line in log_lines(server)),
+        "the server has closed the connection",
+        10,
+    )
 
 
 def test_an_answer_to_nobody_is_told_from_others() -> None:
@@ -244,3 +249,33 @@ def test_repeated_calls_are_found_with_all_that_became_of_their_connections() ->
         "t 3 r logs CreateLogGroup /a -> 400 in 1 ms invocation=A attempt=2",
     ]
     assert repeated(lines) == [lines[0], lines[2], lines[4], lines[5]]
+
+
+class RefusedTerraform:
+    """A Terraform whose apply AWS refuses."""
+
+    def init(self) -> None:
+        pass
+
+    def apply(self, variables: Mapping[str, object]) -> None:
+        raise TerraformFailed("ResourceAlreadyExistsException: /a")
+
+
+def test_a_failed_apply_names_the_requests_that_were_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    directory = CloudDirectory(tmp_path)
+    log = directory.data / "logs" / "requests.log"
+    log.parent.mkdir(parents=True)
+    first = "t 1 r logs CreateLogGroup /a -> 200 in 1 ms invocation=A attempt=1"
+    again = "t 3 r logs CreateLogGroup /a -> 400 in 1 ms invocation=A attempt=2"
+    log.write_text(f"{first}\nt 2 r logs CreateLogGroup /b -> 200 in 1 ms invocation=B attempt=1\n{again}\n")
+    monkeypatch.setattr(lifecycle, "terraform_of", lambda *_: RefusedTerraform())
+    monkeypatch.setattr(lifecycle, "terraform_variables", lambda *_: {})
+    (tmp_path / "terraform").mkdir()
+    nothing: Any = None
+
+    with pytest.raises(TerraformFailed) as failed:
+        lifecycle._apply(directory, nothing, nothing)
+
+    assert str(failed.value) == (
+        f"ResourceAlreadyExistsException: /a\nRequests that were sent more than once ({log}):\n{first}\n{again}"
+    )
