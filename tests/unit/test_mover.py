@@ -296,3 +296,36 @@ def test_after_an_error_nothing_more_is_read_and_it_is_the_one_that_is_told() ->
     with pytest.raises(RetryLater, match="block 1"):
         run(BlockRange(0, 9), source, MemorySink(), threads=1)
     assert asked == [1]
+
+
+def first_fails_then(rest: Callable[[], None]) -> Callable[[int], None]:
+    """Reading block 0 fails; block 1 goes on when the thread that read block 0 has ended."""
+    reading = threading.Event()
+    readers: list[threading.Thread] = []
+
+    def read(index: int) -> None:
+        if index == 0:
+            readers.append(threading.current_thread())
+            reading.set()
+            raise RetryLater("the cause")
+        assert reading.wait(10)
+        readers[0].join(10)
+        rest()
+
+    return read
+
+
+def test_the_first_error_is_told_and_not_what_follows_from_it_in_other_threads() -> None:
+    def fail() -> None:
+        raise RetryLater("an echo")
+
+    source = MemorySource({0: content(1), 1: content(1)}, before_read=first_fails_then(fail))
+    with pytest.raises(RetryLater, match="the cause"):
+        run(BlockRange(0, 2), source, MemorySink(), threads=2)
+
+
+def test_an_error_of_the_source_is_told_even_when_every_sink_fails_after_it() -> None:
+    source = MemorySource({0: content(1), 1: content(1)}, before_read=first_fails_then(lambda: None))
+    sinks = [MemorySink(before_write=refuse_from(0)), MemorySink(before_write=refuse_from(0))]
+    with pytest.raises(RetryLater, match="the cause"):
+        run(BlockRange(0, 2), source, *sinks, threads=2, spare_others=True)

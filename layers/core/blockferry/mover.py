@@ -166,8 +166,8 @@ class _Work:
 
     @property
     def spares_others(self) -> bool:
-        """Whether a sink may fail alone; with a single one there are no others to spare."""
-        return self._sinks > 1
+        """Whether a sink may fail alone."""
+        return self._sinks > 0
 
     def sink_failed(self, number: int, error: Exception) -> None:
         with self._lock:
