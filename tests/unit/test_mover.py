@@ -329,3 +329,18 @@ def test_an_error_of_the_source_is_told_even_when_every_sink_fails_after_it() ->
     sinks = [MemorySink(before_write=refuse_from(0)), MemorySink(before_write=refuse_from(0))]
     with pytest.raises(RetryLater, match="the cause"):
         run(BlockRange(0, 2), source, *sinks, threads=2, spare_others=True)
+
+
+def test_what_lies_behind_a_block_without_time_is_moved_again_and_not_recorded_now() -> None:
+    second_written = threading.Event()
+
+    def read(index: int) -> None:
+        if index == 0:
+            assert second_written.wait(10)
+            raise OutOfTime("block 0")
+
+    source = MemorySource({0: content(1), 1: content(2)}, before_read=read)
+    sink = MemorySink(before_write=lambda _index: second_written.set())
+    moved = run(BlockRange(0, 2), source, sink, threads=2)
+    assert sink.writes == [1]
+    assert (moved.next_index, moved.digests) == (0, ())
