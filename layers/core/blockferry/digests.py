@@ -98,7 +98,7 @@ def joined(stretches: Iterable[Stretch], *, total_blocks: int) -> Iterator[Stret
     for stretch in stretches:
         if stretch.first > done:
             raise IncompleteTransfer(f"no digests for blocks {done} to {stretch.first - 1}: they were not moved")
-        if before is not None and stretch.first < before.stop:
+        if before is not None:
             _agree(before, stretch)
         if stretch.stop > done:
             fresh = tuple(entry for entry in stretch.digests if entry[0] >= done)
