@@ -49,7 +49,8 @@ def show(files: Mapping[str, Path], write: Callable[[str], object], *, follow: b
     while True:
         for name, file in files.items():
             with file.open(encoding="utf-8", errors="replace") as opened:
-                opened.seek(positions[name])
+                # One that is bounded begins anew when it is full.
+                opened.seek(positions[name] if positions[name] <= file.stat().st_size else 0)
                 added = opened.read()
                 positions[name] = opened.tell()
             if added:

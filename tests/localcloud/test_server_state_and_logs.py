@@ -123,3 +123,18 @@ def test_following_a_log_prints_what_is_added(directory: CloudDirectory) -> None
         show({"server": directory.server_log}, write, follow=True)
 
     assert written == ["served\n", "served again\n"]
+
+
+def test_a_log_that_begins_anew_is_followed_from_its_beginning(directory: CloudDirectory) -> None:
+    written: list[str] = []
+
+    def write(text: str) -> None:
+        written.append(text)
+        if len(written) == 2:
+            raise KeyboardInterrupt
+        directory.server_log.write_text("anew\n")
+
+    with pytest.raises(KeyboardInterrupt):
+        show({"server": directory.server_log}, write, follow=True)
+
+    assert written == ["served\n", "anew\n"]
