@@ -68,8 +68,24 @@ class _Raw:
         yield self._body
 
 
+ACCOUNT_SETTINGS = {"AccountLimit": {"ConcurrentExecutions": 1000, "UnreservedConcurrentExecutions": 1000}}
+
+
 class RigAws(Aws):
-    """The real clients; only the list of regions, which the EBS server does not have, is answered here."""
+    """The real clients; only the list of regions and Lambda's settings of the account are answered here, which the EBS
+    server does not have. ``account_settings`` is what Lambda says, with the status of its answer."""
+
+    account_settings: tuple[int, dict[str, Any]] = (200, ACCOUNT_SETTINGS)
+
+    def functions(self, region: str) -> Any:
+        client = super().functions(region)
+
+        def answer(**_: Any) -> AWSResponse:
+            status, body = self.account_settings
+            return AWSResponse("http://local", status, {}, _Raw(json.dumps(body).encode()))
+
+        client.meta.events.register("before-send.lambda.GetAccountSettings", answer)
+        return client
 
     def ec2(self, identity: Identity) -> Any:
         client = super().ec2(identity)

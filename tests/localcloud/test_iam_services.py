@@ -12,7 +12,7 @@ import pytest
 from lambda_probe import wait_until
 from server_probe import RunningServer, running_server
 
-from .iam_clients import CONFIG, HOME, NUMBERS, REGION, document, refused, role, statement, trust
+from .iam_clients import CONFIG, HOME, NUMBERS, REGION, Session, document, refused, role, statement, trust
 
 
 @pytest.fixture(scope="module")
@@ -183,3 +183,26 @@ def test_a_rule_calls_a_function_only_if_the_functions_policy_lets_it(server: Ru
         SourceArn=rule_arn,
     )
     assert "no resource-based policy" not in outcome(2)
+
+
+@pytest.mark.parametrize(
+    ("action", "ask"),
+    [
+        ("GetAccountSettings", lambda client, _: client.get_account_settings()),
+        ("GetFunctionConcurrency", lambda client, name: client.get_function_concurrency(FunctionName=name)),
+        ("GetFunctionConfiguration", lambda client, name: client.get_function_configuration(FunctionName=name)),
+        ("InvokeFunction", lambda client, name: client.invoke(FunctionName=name, InvocationType="DryRun")),
+        ("ListFunctions", lambda client, _: client.list_functions()),
+        ("ListLayerVersions", lambda client, _: client.list_layer_versions(LayerName="layer")),
+        ("PutFunctionConcurrency", lambda client, name: client.put_function_concurrency(
+            FunctionName=name, ReservedConcurrentExecutions=0)),
+    ],
+)  # fmt: skip
+def test_every_operation_of_lambda_needs_the_action_of_its_name(server: RunningServer, action: str, ask: Any) -> None:
+    name = function(server, role(server))
+    without = Session(server, role(server, statement("s3:*")))
+    allowed = Session(server, role(server, statement(f"lambda:{action}")))
+
+    with refused("AccessDeniedException", f"lambda:{action}"):
+        ask(without.client("lambda"), name)
+    ask(allowed.client("lambda"), name)

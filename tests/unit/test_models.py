@@ -27,7 +27,7 @@ def refusal(data: Any) -> str:
 def test_everything_but_the_snapshot_and_a_target_has_a_default() -> None:
     parsed = parse(CopyRequest, request(), what="copy")
     assert parsed.source.region is None
-    assert parsed.options.max_concurrency == 10
+    assert parsed.options.max_concurrency is None
     assert parsed.options.blocks_per_range == 4096
     assert parsed.options.holes is None
     assert parsed.options.dry_run is False

@@ -96,6 +96,13 @@ class JobTarget(_Record):
         return Identity(self.region, self.role_arn, self.external_id)
 
 
+class JobWarning(_Record):
+    """What an operator should know of a job that goes on all the same; ``code`` is for programs."""
+
+    code: str
+    message: str
+
+
 class Job(_Record):
     """Everything the steps of a job need to know. Stored as ``jobs/<job_id>/job.json``.
 
@@ -115,6 +122,9 @@ class Job(_Record):
     max_concurrency: int
     blocks_per_second: float
     threads: int
+    workers_because: str = ""
+    """Why ``max_concurrency`` is what it is."""
+    warnings: tuple[JobWarning, ...] = ()
     holes: HolePolicy
     holes_taken_for: HoleMeaning = HoleMeaning.UNKNOWN
     """What the source's holes were taken to stand for, who decided about them, and why."""

@@ -136,7 +136,12 @@ def check_tags(tags: Mapping[str, str]) -> None:
 class TransferOptions(Model):
     """How a transfer is carried out."""
 
-    max_concurrency: int = Field(10, ge=1, le=1_000, description="Workers at the same time.")
+    max_concurrency: int | None = Field(
+        None,
+        ge=1,
+        le=1_000,
+        description="Workers at the same time. Without it as many as EBS has requests for and Lambda has room for.",
+    )
     blocks_per_range: int = Field(
         4_096,
         ge=1,

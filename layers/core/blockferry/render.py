@@ -84,6 +84,9 @@ def receipt_table(receipt: Mapping[str, Any]) -> str:
         rows.append(("time at quota", f"{receipt['seconds_at_quota']} s"))
     if receipt["allocated_blocks"] is not None:
         rows.append(("cost", f"{usd(receipt['cost_usd']['total'])} ({receipt['cost_usd']['basis']})"))
+    if receipt.get("workers_because"):
+        rows.append(("workers", f"{receipt['workers']} ({receipt['workers_because']})"))
+    rows += [("warning", str(warning["message"])) for warning in receipt.get("warnings", ())]
     if receipt.get("receipt_uri"):
         rows.append(("receipt", str(receipt["receipt_uri"])))
     return aligned(rows)

@@ -28,6 +28,7 @@ from blockferry.retry import Clock, Deadline, RetryPolicy
 if TYPE_CHECKING:
     from mypy_boto3_ec2 import EC2Client
     from mypy_boto3_kms import KMSClient
+    from mypy_boto3_lambda import LambdaClient
     from mypy_boto3_s3 import S3Client
     from mypy_boto3_stepfunctions import SFNClient
 
@@ -44,6 +45,10 @@ _CONFIG = Config(
 _READING = Config(
     connect_timeout=5, read_timeout=20, retries={"mode": "standard", "total_max_attempts": 1}, max_pool_connections=32
 )
+
+
+# Little is lost without the answer, so little time is spent on it.
+_LOOKING = Config(connect_timeout=5, read_timeout=10, retries={"mode": "standard", "total_max_attempts": 4})
 
 
 @cache
@@ -105,6 +110,10 @@ class Aws:
 
     def kms(self, identity: Identity) -> KMSClient:
         return self._session(identity).client("kms", region_name=identity.region, config=_CONFIG)
+
+    def functions(self, region: str) -> LambdaClient:
+        """A client for looking at the own account's functions, for whoever can go on without an answer."""
+        return self.base.client("lambda", region_name=region, config=_LOOKING)
 
     def step_functions(self, region: str) -> SFNClient:
         return self.base.client("stepfunctions", region_name=region, config=_CONFIG)

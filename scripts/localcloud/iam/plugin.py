@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 
 from localcloud.ebs.ec2 import ACTIONS
 from localcloud.host import ControlError, ControlRequest, Handler, Host, Response
+from localcloud.iam import lambda_actions
 from localcloud.iam.authorizer import EVALUATOR, Authorizer
 from localcloud.iam.record import Record
 from localcloud.iam.roles import RoleSessions
@@ -55,6 +56,7 @@ def install(host: Host) -> None:
     _repair_conditions(host)
     _repair_trust(host)
     _name_resources(host)
+    lambda_actions.install(host)
     _decide_requests(host, record)
     host.handlers["s3"] = _hide_missing_objects(host, host.handlers["s3"], authorizer)
     host.handlers["iam"] = _forget_decisions(host, host.handlers["iam"])

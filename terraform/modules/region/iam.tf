@@ -41,7 +41,9 @@ locals {
   # - images:   reads disk images, and decrypts them through S3 only
   calls = {
     plan_transfer = {
-      any     = ["ec2:DescribeRegions", "ec2:DescribeSnapshots", "ec2:GetEbsEncryptionByDefault"]
+      any = [
+        "ec2:DescribeRegions", "ec2:DescribeSnapshots", "ec2:GetEbsEncryptionByDefault", "lambda:GetAccountSettings",
+      ]
       read    = ["ebs:ListChangedBlocks", "ebs:ListSnapshotBlocks"]
       images  = true
       start   = ["ebs:StartSnapshot"]
@@ -110,7 +112,7 @@ data "aws_iam_policy_document" "function" {
     content {
       sid     = "DescribeAnywhere"
       actions = statement.value
-      # EC2 has no resource level for its Describe actions and the account's settings.
+      # EC2 and Lambda have no resource level for these: Describe actions, and settings of the account.
       resources = ["*"]
     }
   }

@@ -47,6 +47,9 @@ def estimate(job: Job, possible: Sequence[HolePolicy], *, aws: Aws) -> dict[str,
         "holes_taken_for": job.holes_taken_for.value,
         "holes_decided_by": job.holes_decided_by,
         "holes_reason": job.holes_reason,
+        "workers": job.max_concurrency,
+        "workers_because": job.workers_because,
+        "warnings": [warning.model_dump() for warning in job.warnings],
     }
     if job.total_blocks == 0:
         unknown = ("allocated_blocks", "changed_blocks", "removed_blocks", "bytes_read", "bytes_written")

@@ -24,6 +24,7 @@ from blockferry.transfer.estimate import estimate, question
 from blockferry.transfer.steps import refuse_swept
 from blockferry.transfer.subject import Subject, subject_of
 from blockferry.transfer.targets import start_target
+from blockferry.transfer.workers import plan_workers
 from blockferry.workspace import Workspace
 
 SNAPSHOT_QUOTA_PER_SECOND = 1_000
@@ -72,7 +73,7 @@ def plan_transfer(event: PlanInput, *, aws: Aws, workspace: Workspace) -> dict[s
             workspace=workspace,
             counts=counts,
         )
-        job, dry_run, possible = _job(event, subject), subject.options.dry_run, subject.holes.possible
+        job, dry_run, possible = _job(event, subject, aws), subject.options.dry_run, subject.holes.possible
         if subject.holes.policy is None:
             raise InvalidRequest(question(job, subject.holes, aws=aws))
     pointer: dict[str, Any] = {
@@ -117,11 +118,17 @@ def _fingerprint(event: PlanInput) -> str:
     return hashlib.sha256(json.dumps(event.request, sort_keys=True).encode()).hexdigest()
 
 
-def _job(event: PlanInput, subject: Subject) -> Job:
+def _job(event: PlanInput, subject: Subject, aws: Aws) -> Job:
     options = subject.options
     length = blocks_per_range(subject.total_blocks, options.blocks_per_range)
-    workers = max(1, min(options.max_concurrency, math.ceil(subject.total_blocks / length)))
-    share = _share(workers, subject.targets)
+    home = event.execution_arn.split(":")[3]
+    workers = plan_workers(
+        options.max_concurrency,
+        ranges=math.ceil(subject.total_blocks / length),
+        client=lambda: aws.functions(home),
+        region=home,
+    )
+    share = _share(workers.count, subject.targets)
     return Job(
         job_id=event.job_id,
         operation=event.operation,
@@ -132,7 +139,9 @@ def _job(event: PlanInput, subject: Subject) -> Job:
         targets=subject.targets,
         total_blocks=subject.total_blocks,
         blocks_per_range=length,
-        max_concurrency=workers,
+        max_concurrency=workers.count,
+        workers_because=workers.because,
+        warnings=workers.warnings,
         blocks_per_second=share,
         threads=_threads(share, len(subject.targets)),
         holes=subject.holes.policy or HolePolicy.PRESERVE,

@@ -60,6 +60,8 @@ def write_receipt(*, job_id: str, aws: Aws, workspace: Workspace, now: datetime 
         "holes_taken_for": job.holes_taken_for.value,
         "holes_decided_by": job.holes_decided_by,
         "holes_reason": job.holes_reason,
+        "workers": job.max_concurrency,
+        "workers_because": job.workers_because,
         "linear_checksum": proof.linear_checksum,
         "duration_seconds": round((ended - datetime.fromisoformat(job.started_at)).total_seconds(), 3),
         "requests": dict(sorted(requests.items())),
@@ -70,6 +72,7 @@ def write_receipt(*, job_id: str, aws: Aws, workspace: Workspace, now: datetime 
             transfer=transferred(job, read=proof.blocks_read, written=proof.blocks_written),
             lambda_gb_seconds=gb_seconds,
         ),
+        "warnings": [warning.model_dump() for warning in job.warnings],
         "tool_version": __version__,
         "receipt_uri": workspace.uri(job_id, "receipt.json"),
         "report_uri": workspace.uri(job_id, "report.md"),
@@ -177,6 +180,7 @@ def report(receipt: dict[str, Any]) -> str:
         + (", ".join(f"{count} {name}" for name, count in receipt["retries"].items()) or "none")
         + f". Cost of requests: ${receipt['cost_usd']['total']} ({receipt['cost_usd']['basis']}).",
         "",
+        *(line for warning in receipt["warnings"] for line in (f"Warning: {warning['message']}.", "")),
     ]
     return "\n".join(lines)
 

@@ -42,11 +42,11 @@ run "grants_are_narrow" {
     condition = alltrue(flatten([
       for name, document in data.aws_iam_policy_document.function : [
         for statement in jsondecode(document.json).Statement : [
-          for action in flatten([statement.Action]) : startswith(action, "ec2:Describe") || action == "ec2:GetEbsEncryptionByDefault"
+          for action in flatten([statement.Action]) : startswith(action, "ec2:Describe") || contains(["ec2:GetEbsEncryptionByDefault", "lambda:GetAccountSettings"], action)
         ] if contains(flatten([statement.Resource]), "*")
       ]
     ]))
-    error_message = "Only the Describe actions of EC2, and the account's default of EBS, have no resource level."
+    error_message = "Only the Describe actions of EC2, the account's default of EBS and its settings of Lambda have no resource level."
   }
 
   assert {

@@ -1,0 +1,103 @@
+"""How many workers a job gets: as many as EBS has requests for, and as Lambda has room for.
+
+Every worker is a running function, and an account's functions share one limit in a Region: 1,000 in most accounts, 10
+in new ones (Lambda developer guide, "Understanding Lambda function scaling"). A job that takes all of it makes every
+other function wait, those of other jobs and its own next steps too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from blockferry.aws_errors import translated
+from blockferry.errors import RequestRefused
+from blockferry.jobs import JobWarning
+
+if TYPE_CHECKING:
+    from mypy_boto3_lambda import LambdaClient
+
+MOST_USEFUL_WORKERS = 10
+"""A worker moves some 150 blocks a second, its network's share, and EBS gives a snapshot 1,000."""
+
+SHARE_OF_A_JOB = 0.4
+"""Of what the account has for functions that reserve nothing: two jobs, and a fifth for their other steps and for
+everybody else's functions."""
+
+LAMBDA_QUOTA = "L-B99A9384"
+"""Concurrent executions, in Service Quotas under ``lambda``."""
+
+
+@dataclass(frozen=True)
+class Room:
+    """The account's concurrency in the functions' Region; ``unreserved`` is left for those that reserve nothing."""
+
+    region: str
+    limit: int
+    unreserved: int
+
+
+@dataclass(frozen=True)
+class Workers:
+    """``count`` at the same time, and why so many."""
+
+    count: int
+    because: str
+    warnings: tuple[JobWarning, ...] = ()
+
+
+def plan_workers(asked: int | None, *, ranges: int, client: Callable[[], LambdaClient], region: str) -> Workers:
+    """Workers of a job with so many ranges.
+
+    ``asked`` is the operator's word, which may take all that the account has; without it a job leaves room for another
+    one. What the account has not is not planned: the workers that run would keep to the shares of those that cannot.
+    A refused or failed look at the account is a warning: the state machine waits where Lambda has no room.
+    """
+    wanted = asked or MOST_USEFUL_WORKERS
+    useful = max(1, min(wanted, ranges))
+    if useful < wanted:
+        because = f"one for each of {useful} ranges"
+    elif asked:
+        because = "options.max_concurrency"
+    else:
+        because = "enough for all requests that EBS gives a snapshot"
+    try:
+        room = _room(client(), region)
+    except (ClientError, BotoCoreError) as error:
+        return Workers(useful, because, (_unknown(region, error),))
+    allowed = max(1, room.unreserved if asked else int(room.unreserved * SHARE_OF_A_JOB))
+    if useful <= allowed:
+        return Workers(useful, because)
+    return Workers(allowed, f"the account's Lambda concurrency in {region}", (_fewer(useful, allowed, room, asked),))
+
+
+def _room(client: LambdaClient, region: str) -> Room:
+    limits = client.get_account_settings()["AccountLimit"]
+    return Room(region, limits["ConcurrentExecutions"], limits["UnreservedConcurrentExecutions"])
+
+
+def _fewer(useful: int, allowed: int, room: Room, asked: int | None) -> JobWarning:
+    share = "" if asked else ", of which a job takes two fifths and leaves the rest to others"
+    return JobWarning(
+        code="account_concurrency",
+        message=(
+            f"planned with {allowed} workers instead of {useful}: Lambda runs {room.unreserved} functions at a time in "
+            f"this account in {room.region} (limit {room.limit}, less what is reserved){share}. Raise service quota "
+            f"{LAMBDA_QUOTA} for more"
+        ),
+    )
+
+
+def _unknown(region: str, error: ClientError | BotoCoreError) -> JobWarning:
+    why = translated(error)
+    remedy = ". Allow lambda:GetAccountSettings" if isinstance(why, RequestRefused) else ""
+    return JobWarning(
+        code="account_concurrency_unknown",
+        message=(
+            f"planned without knowing the account's Lambda concurrency in {region}; where it is used up, workers wait "
+            f"for a free place: {why}{remedy}"
+        ),
+    )
