@@ -1,4 +1,5 @@
-"""What the EBS direct APIs and the EC2 snapshot actions are documented to do, as seen through boto3 only.
+"""What the EBS direct APIs and the EC2 snapshot actions are documented to do, as seen through boto3, and
+through our own client where the form of requests matters.
 
 The tests are in ``EbsConformance``; a subclass in ``tests/localcloud`` runs them against the local cloud and one in
 ``tests/aws`` against a real account. So whatever the local cloud claims can be checked where it matters. Sources: EBS
@@ -12,11 +13,18 @@ import hashlib
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import Any
 
 import pytest
+from blockferry.checksums import Linear, digest_of
+from blockferry.ebs.client import EbsDirect, NewSnapshot
+from blockferry.ebs.signing import Credentials
+from blockferry.ebs.transport import SignedHttp
+from blockferry.errors import RequestRefused
 from botocore.exceptions import ClientError
+from botocore.httpsession import get_cert_path
 
 BLOCK = 524_288
 """Bytes of a block: fixed."""
@@ -349,6 +357,52 @@ class EbsConformance:
         place.ec2.delete_snapshot(SnapshotId=parent)
         assert refusal(lambda: place.describe(parent))[1] == "InvalidSnapshot.NotFound"
         assert place.contents(heir) == {0: block(1), 1: block(3)}
+
+    def test_every_operation_takes_the_form_in_which_this_software_signs_it(self, place: Place) -> None:
+        ebs = direct(place)
+        data = {0: block(1), 5: block(2)}
+        started = ebs.start_snapshot(NewSnapshot(1, uuid.uuid4().hex, "signed", {TAG: place.run_id}))
+        place.made.append(started.snapshot_id)
+        linear = Linear()
+        for index, each in data.items():
+            ebs.put_block(started.snapshot_id, index, each, digest_of(each))
+            linear.add(index, digest_of(each))
+        ebs.complete_snapshot(started.snapshot_id, changed_blocks=2, linear_checksum=linear.value())
+        assert place.settled(started.snapshot_id) == "completed"
+        child = place.snapshot({5: block(3)}, ParentSnapshotId=started.snapshot_id)
+        listed = dict(ebs.list_blocks(started.snapshot_id).entries)
+        assert {n: ebs.get_block(started.snapshot_id, n, token)[0] for n, token in listed.items()} == data
+        assert [change.index for change in ebs.list_changed_blocks(started.snapshot_id, child).entries] == [5]
+
+    def test_a_wrong_signature_is_final(self, place: Place, full: str) -> None:
+        with pytest.raises(RequestRefused, match="InvalidSignatureException: The request signature we calculated does"):
+            direct(place, secret="wrong").list_blocks(full)
+
+    @pytest.mark.parametrize("minutes", [-60, 60])
+    def test_a_wrong_time_is_told_and_signed_again(self, place: Place, full: str, minutes: int) -> None:
+        ebs = direct(place, ahead=timedelta(minutes=minutes))
+        assert ebs.list_blocks(full).entries
+        assert ebs.counts.retries == {"ListSnapshotBlocks InvalidSignatureException": 1}
+
+    @pytest.mark.parametrize("minutes", [-4, 4])
+    def test_a_clock_may_be_some_minutes_wrong(self, place: Place, full: str, minutes: int) -> None:
+        ebs = direct(place, ahead=timedelta(minutes=minutes))
+        assert ebs.list_blocks(full).entries
+        assert ebs.counts.retries == {}
+
+
+def direct(place: Place, *, secret: str | None = None, ahead: timedelta = timedelta()) -> EbsDirect:
+    """This software's own client with the place's credentials. ``ahead``: how wrong its clock is."""
+    found = place.ebs._get_credentials().get_frozen_credentials()
+    credentials = Credentials(found.access_key, secret or found.secret_key, found.token)
+    http = SignedHttp(
+        endpoint_url=place.ebs.meta.endpoint_url,
+        region=place.ebs.meta.region_name,
+        credentials=lambda: credentials,
+        trust_store=get_cert_path(True),
+        now=lambda: datetime.now(UTC) + ahead,
+    )
+    return EbsDirect(http, region=place.ebs.meta.region_name)
 
 
 def answer_date(answer: Mapping[str, Any]) -> float:

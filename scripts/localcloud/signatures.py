@@ -47,6 +47,7 @@ Kind = Literal[
     "payload",
     "no payload hash",
 ]
+_PARAMETERS = ("Credential", "SignedHeaders", "Signature")
 _MOST_KEYS = 10_000
 _HASH = re.compile(r"[0-9a-f]{64}")
 _TIMESTAMP = re.compile(r"[0-9]{8}T[0-9]{6}Z")
@@ -197,20 +198,25 @@ def claim_of(request: Incoming) -> Claim | None:
     if authorization:
         if not authorization.startswith(f"{ALGORITHM} "):
             raise SignatureRefused("unsupported", f"Only {ALGORITHM} is verified here, not {authorization[:20]!r}.")
-        given = dict(
-            part.strip().partition("=")[::2] for part in authorization.removeprefix(ALGORITHM).split(",") if "=" in part
-        )
-        names = {"Credential": "Credential", "SignedHeaders": "SignedHeaders", "Signature": "Signature"}
+        parts = [part.strip().partition("=") for part in authorization.removeprefix(ALGORITHM).split(",")]
+        given = {name: value for name, _, value in parts}
+        if len(given) != len(parts) or not set(given) <= set(_PARAMETERS):
+            # Whoever reads such a header in another way would find another caller in it.
+            raise SignatureRefused("incomplete", "Authorization header has parameters twice or unknown ones.")
+        names = {name: name for name in _PARAMETERS}
         timestamp, token, lifetime = (
             _header_time(request.headers),
             request.headers.get("x-amz-security-token", ""),
             None,
         )
     elif "X-Amz-Signature" in query or "X-Amz-Credential" in query:
+        known = [name for name, _ in _pairs(request.query) if name.lower().startswith("x-amz-")]
+        if len({name.lower() for name in known}) != len(known):
+            raise SignatureRefused("incomplete", "The query has a parameter of its signature twice.")
         if query.get("X-Amz-Algorithm") != ALGORITHM:
             raise SignatureRefused("unsupported", f"Only {ALGORITHM} is verified here.")
         given = query
-        names = {name: f"X-Amz-{name}" for name in ("Credential", "SignedHeaders", "Signature")}
+        names = {name: f"X-Amz-{name}" for name in _PARAMETERS}
         timestamp, token = query.get("X-Amz-Date", ""), query.get("X-Amz-Security-Token", "")
         lifetime = _lifetime(query.get("X-Amz-Expires", ""))
     elif "AWSAccessKeyId" in query or "Signature" in query:

@@ -250,3 +250,21 @@ def test_functions_use_only_what_they_declare_and_whatever_else_they_declare_has
         if not any(name in ("*", function) and action.startswith(start) for name, start in CONDITIONAL)
     }
     assert without_reason == set()
+
+
+def test_tags_that_policies_do_not_see_at_once_cost_time_only(cloud: CloudRig) -> None:
+    blocks = filled(4)
+    source = cloud.snapshot(blocks)
+    before = denied_writes(cloud)
+    cloud.control("ebs/config", {"tag_spread_seconds": 6})
+    try:
+        receipt = cloud.copy(request(cloud, source))
+    finally:
+        cloud.control("ebs/config", {"tag_spread_seconds": 0})
+    assert cloud.held(receipt["targets"][0]["snapshot_id"]) == hashes(blocks)
+    assert denied_writes(cloud) > before
+
+
+def denied_writes(cloud: CloudRig) -> int:
+    calls = cloud.control("iam/calls")["calls"]
+    return sum(c["count"] for c in calls if c["action"] == "ebs:PutSnapshotBlock" and not c["allowed"])

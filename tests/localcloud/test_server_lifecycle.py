@@ -255,6 +255,8 @@ def test_the_commands_print_what_other_programs_read(
         cloud = json.loads(capsys.readouterr().out)
         assert cli.main(["env"]) == 0
         exports = capsys.readouterr().out.splitlines()
+        secrets = (directory.path, directory.ready_file, directory.path / "state.json")
+        assert [file.stat().st_mode & 0o777 for file in secrets] == [0o700, 0o600, 0o600]
         assert cli.main(["status"]) == 0
         assert cli.main(["logs"]) == 0
         assert cli.main(["logs", "nobody"]) == 1

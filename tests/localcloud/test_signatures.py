@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 from localcloud.chunk_signatures import check_chunks
@@ -99,6 +100,33 @@ def test_a_presigned_url_lasts_as_long_as_it_says() -> None:
         verified(PRESIGNED, at="20130525T000001Z")
 
 
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda text: text.replace(
+            "Credential=", "X=Credential=123456789012/20130524/us-east-1/s3/aws4_request,Credential="
+        ),
+        lambda text: text + ",Credential=123456789012/20130524/us-east-1/s3/aws4_request",
+        lambda text: text + ",X=1",
+    ],
+    ids=["another caller hidden in it", "two callers", "unknown parameter"],
+)
+def test_a_header_that_can_be_read_in_two_ways_is_refused(spoil: Callable[[str], str]) -> None:
+    headers = {**GET_OBJECT.headers, "authorization": spoil(GET_OBJECT.headers["authorization"])}
+    with pytest.raises(SignatureRefused) as refused:
+        verified(replace(GET_OBJECT, headers=headers))
+    assert refused.value.kind == "incomplete"
+
+
+@pytest.mark.parametrize("name", ["X-Amz-Credential", "x-amz-credential", "X-Amz-Date"])
+def test_a_presigned_url_that_names_two_callers_is_refused(name: str) -> None:
+    more = f"{name}=123456789012%2F20130524%2Fus-east-1%2Fs3%2Faws4_request"
+    for query in (f"{PRESIGNED.query}&{more}", f"{more}&{PRESIGNED.query}"):
+        with pytest.raises(SignatureRefused) as refused:
+            verified(replace(PRESIGNED, query=query))
+        assert refused.value.kind == "incomplete"
+
+
 def test_the_own_requests_of_the_parts_pass() -> None:
     request = Incoming(method="POST", path="/a b/", query="x=1", headers={"host": "h:1", "content-type": "text/plain"})
     headers = signed_headers(
@@ -171,3 +199,25 @@ def test_signed_chunks_that_were_changed_are_refused(spoil: Callable[[bytes], by
     assert spoil(CHUNKS) != CHUNKS
     with pytest.raises(SignatureRefused):
         check_chunks(spoil(CHUNKS), claim, key, trailer=False)
+
+
+# S3 API reference, "transferring payload in multiple chunks with trailing headers": the same 65 KiB.
+TRAILER_SEED = "106e2a8a18243abcf37539882f36619c00e2dfc72633413f02d3b74544bfeb8e"
+TRAILED = (
+    b"10000;chunk-signature=b474d8862b1487a5145d686f57f013e54db672cee1c953b3010fb58501ef5aa2\r\n"
+    + b"a" * 65_536
+    + b"\r\n400;chunk-signature=1c1344b170168f8e65b41376b44b20fe354e373826ccbbe2c1d40a8cae51e5c7\r\n"
+    + b"a" * 1024
+    + b"\r\n0;chunk-signature=2ca2aba2005185cf7159c6277faf83795951dd77a3a99e6e65d5c9f85863f992\r\n"
+    b"x-amz-checksum-crc32c:sOO8/Q==\r\n"
+    b"x-amz-trailer-signature:d81f82fc3505edab99d459891051a732e8730629a2e4a59689829ca17fe2e435\r\n\r\n"
+)
+
+
+def test_the_worked_example_of_trailing_headers_is_accepted_and_a_changed_one_is_not() -> None:
+    claim, key = chunk_claim()
+    claim = replace(claim, signature=TRAILER_SEED)
+    check_chunks(TRAILED, claim, key, trailer=True)
+    for spoiled in (TRAILED.replace(b"sOO8/Q==", b"sOO8/R=="), TRAILED[: TRAILED.index(b"x-amz-trailer")]):
+        with pytest.raises(SignatureRefused):
+            check_chunks(spoiled, claim, key, trailer=True)

@@ -239,6 +239,17 @@ EBS_FAULTS = {
     "block data not read": FaultClass(
         error(400, "ValidationException", message="Failed to read block data"), ("PutSnapshotBlock",)
     ),
+    "body came too slowly": FaultClass(
+        error(400, "ValidationException", reason="WRITE_REQUEST_TIMEOUT"), ("StartSnapshot", "PutSnapshotBlock")
+    ),
+    "clock said to be wrong": FaultClass(
+        error(403, "InvalidSignatureException", message="Signature expired: 20260101T000000Z is now earlier than ..."),
+        ANY_EBS,
+    ),
+    "tags not seen by policies yet": FaultClass(
+        error(403, "AccessDeniedException", message="no identity-based policy allows the ebs:PutSnapshotBlock action"),
+        ("PutSnapshotBlock", "CompleteSnapshot"),
+    ),
     "too many at once": FaultClass(error(400, "ConcurrentLimitExceededException"), ("StartSnapshot",)),
     "pending quota reached": FaultClass(error(402, "ServiceQuotaExceededException"), ("StartSnapshot",)),
 }

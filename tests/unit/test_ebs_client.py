@@ -10,7 +10,8 @@ from collections.abc import Callable, Mapping
 
 import pytest
 from blockferry.checksums import digest_of, encode
-from blockferry.ebs.client import EbsDirect, NewSnapshot, StaleToken, StartedSnapshot
+from blockferry.ebs.client import EbsDirect, NewSnapshot, StartedSnapshot
+from blockferry.ebs.refusals import StaleToken
 from blockferry.ebs.transport import Answer, TransportError
 from blockferry.errors import ChecksumMismatch, OutOfTime, RequestRefused, RetryLater
 from blockferry.retry import Deadline, RetryPolicy

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 from blockferry.blocks import BlockRange
 from blockferry.checksums import digest_of
-from blockferry.ebs.client import Page, RequestCounts, StaleToken
+from blockferry.ebs.client import Page, RequestCounts
+from blockferry.ebs.refusals import StaleToken
 from blockferry.errors import IncompleteTransfer, RetryLater
 from blockferry.ports import BlockRef
 from blockferry.sources.snapshot import MAX_RELISTS, SnapshotSource

@@ -6,20 +6,35 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from blockferry.errors import BlockferryError, RequestRefused, RetryLater
 
-_PASSING = frozenset(
+THROTTLES = frozenset(
     {
-        "InternalError",
-        "InternalFailure",
+        "BandwidthLimitExceeded",
+        "EC2ThrottledException",
+        "PriorRequestNotComplete",
+        "ProvisionedThroughputExceededException",
         "RequestLimitExceeded",
-        "RequestTimeout",
-        "ServiceUnavailable",
+        "RequestThrottled",
+        "RequestThrottledException",
         "SlowDown",
+        "ThrottledException",
         "Throttling",
         "ThrottlingException",
         "TooManyRequestsException",
-        "Unavailable",
+        "TransactionInProgressException",
     }
 )
+"""Every code by which a service says "not so fast". botocore's list (``retries/standard.py``), which a test compares,
+but for ``LimitExceededException``: with KMS and IAM that is a limit of resources, and stays."""
+
+_PASSING = THROTTLES | {
+    "InternalError",
+    "InternalFailure",
+    "OperationAborted",  # S3: another request about the same object is under way
+    "RequestTimeout",
+    "RequestTimeoutException",
+    "ServiceUnavailable",
+    "Unavailable",
+}
 
 
 def translated(error: ClientError | BotoCoreError) -> BlockferryError:

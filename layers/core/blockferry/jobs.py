@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from datetime import datetime
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -75,7 +77,7 @@ class JobImage(_Origin):
 class JobTarget(_Record):
     """A snapshot that is made; ``snapshot_id`` is empty until it is started. ``parent_snapshot_id`` is what it is made
     on top of; ``parent_size_gib`` and ``parent_encrypted`` tell of that one, and ``parent_is_full`` that the comparison
-    with the base has to show that it has no holes."""
+    with the base has to show that it has no holes. ``started_at`` is when StartSnapshot answered, in UTC (ISO 8601)."""
 
     region: str
     role_arn: str | None
@@ -90,6 +92,11 @@ class JobTarget(_Record):
     parent_encrypted: bool = False
     parent_is_full: bool = False
     snapshot_id: str = ""
+    started_at: str = ""
+
+    def started_seconds_ago(self, now: datetime) -> float:
+        """How old the snapshot is; infinity if the record does not say, as those of earlier versions."""
+        return (now - datetime.fromisoformat(self.started_at)).total_seconds() if self.started_at else math.inf
 
     @property
     def identity(self) -> Identity:

@@ -124,7 +124,7 @@ def upload_image(
         source.refuse_changed()
         snapshot_id = ebs.start_snapshot(new).snapshot_id
         try:
-            linear = _put(found, SnapshotSink(ebs, snapshot_id), clock=clock)
+            linear = _put(found, SnapshotSink(ebs, snapshot_id, started_seconds_ago=0.0), clock=clock)
             source.refuse_changed()
             ebs.complete_snapshot(snapshot_id, changed_blocks=linear.blocks, linear_checksum=linear.value())
         except BaseException:

@@ -38,6 +38,7 @@ class EbsConfig:
     copy_seconds: float = 1.0  # CopySnapshot -> completed
     tier_seconds: float = 1.0  # ModifySnapshotTier and RestoreSnapshotTier
     not_found_window_seconds: float = 0.0  # PutSnapshotBlock and CompleteSnapshot right after StartSnapshot
+    tag_spread_seconds: float = 0.0  # [unverified] so long policies do not see a new snapshot's tags when it is written
     describe_not_found_window_seconds: float = 0.0  # EC2 actions naming the new snapshot
     block_token_seconds: float = 7 * 86400.0
     page_token_seconds: float = 3600.0

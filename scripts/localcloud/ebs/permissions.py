@@ -16,6 +16,7 @@ from localcloud.ebs.decisions import Decisions
 from localcloud.ebs.errors import ApiError, EbsError, Ec2Error, key_access_denied
 from localcloud.ebs.kms import partition_of
 from localcloud.ebs.messages import Request
+from localcloud.ebs.model import Snapshot
 from localcloud.ebs.registry import Registry
 
 _OF_SNAPSHOT = frozenset(
@@ -31,6 +32,7 @@ _OF_SNAPSHOT = frozenset(
     }
 )
 _MAKES_SNAPSHOTS = frozenset({"CopySnapshot", "CreateSnapshot", "CreateSnapshots"})
+_WRITES = frozenset({"ebs:PutSnapshotBlock", "ebs:CompleteSnapshot"})
 _READS = frozenset({"GetSnapshotBlock", "ListSnapshotBlocks", "ListChangedBlocks"})
 
 Keys = tuple[tuple[str, str], ...]
@@ -150,8 +152,15 @@ class Permissions:
     def _on_snapshot(self, action: str, snapshot_id: str, region: str) -> _Need:
         with self._registry.lock:
             snapshot = self._registry.snapshot(snapshot_id, region)
-            tags = tuple((f"aws:ResourceTag/{key}", value) for key, value in snapshot.tags.items()) if snapshot else ()
+            tags: Keys = ()
+            if snapshot is not None and not (action in _WRITES and self._tags_spread(snapshot)):
+                tags = tuple((f"aws:ResourceTag/{key}", value) for key, value in snapshot.tags.items())
         return _Need(action, _snapshot_arn(region, snapshot_id), tags)
+
+    def _tags_spread(self, snapshot: Snapshot) -> bool:
+        """Whether policies do not see the tags of a new snapshot yet."""
+        spread = snapshot.start_time + self._registry.config.tag_spread_seconds
+        return self._registry.clock.now() < spread
 
     # -- keys --------------------------------------------------------------------
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from localcloud.ebs.clock import Clock
 from localcloud.ebs.config import EbsConfig
+from localcloud.ebs.decisions import Decisions
 from localcloud.ebs.events import EventSink
 from localcloud.ebs.kms import KeyResolver
 from localcloud.ebs.server import http_server
@@ -58,6 +59,7 @@ def running_server(
     clock: Clock | None = None,
     keys: KeyResolver | None = None,
     event_sink: EventSink | None = None,
+    decisions: Decisions | None = None,
 ) -> Iterator[RunningServer]:
     """A server on a free port of 127.0.0.1, gone with its data at the end of the block.
 
@@ -67,7 +69,12 @@ def running_server(
         config = EbsConfig().merged(config or {})
     with tempfile.TemporaryDirectory(prefix="ebs-blocks-") as folder:
         service = EbsService(
-            data_dir=data_dir or Path(folder), config=config, clock=clock, keys=keys, event_sink=event_sink
+            data_dir=data_dir or Path(folder),
+            config=config,
+            clock=clock,
+            keys=keys,
+            event_sink=event_sink,
+            decisions=decisions,
         )
         local_keys = LocalKeys.new()
         server = http_server(service, local_keys, main_url=None)

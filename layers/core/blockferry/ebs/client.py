@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 from blockferry.blocks import BLOCK_SIZE
 from blockferry.checksums import decode, digest_of, encode
+from blockferry.ebs.refusals import QUOTAS, TAGS_SPREAD_SECONDS, StaleToken, error_of, final, may_pass
 from blockferry.ebs.transport import Answer, Transport, TransportError
 from blockferry.errors import BlockferryError, ChecksumMismatch, OutOfTime, RequestRefused, RetryLater
 from blockferry.retry import Attempts, Clock, Deadline, RetryPolicy
@@ -24,38 +25,7 @@ MIN_PAGE = 100
 MAX_PAGE = 10_000
 """MaxResults of the list operations. It is a window of scanned indices, not a number of results."""
 
-_THROTTLES = frozenset({"ThrottlingException", "RequestThrottledException", "RequestThrottleException"})
-"""Account limit, snapshot limit, and the user guide's spelling of the latter."""
-
-_PASSING = _THROTTLES | {"InternalServerException", "ConcurrentLimitExceededException"}
-
-QUOTAS = {
-    ("GetSnapshotBlock", "ThrottlingException"): "L-C125AE42",
-    ("GetSnapshotBlock", "RequestThrottledException"): "L-028ACFB9",
-    ("PutSnapshotBlock", "ThrottlingException"): "L-AFAE1BE8",
-    ("PutSnapshotBlock", "RequestThrottledException"): "L-1774F84A",
-}
-"""Service quota behind a throttle, for messages and alarms."""
-
 T = TypeVar("T")
-
-
-class EbsError(BlockferryError):
-    """EBS answered a request with an error."""
-
-    def __init__(self, *, request: str, status: int, code: str, reason: str, message: str) -> None:
-        quota = QUOTAS.get((request.split(" ", 1)[0], code))
-        text = f"{request}: {code}" + (f" ({reason})" if reason else "") + f": {message or f'HTTP {status}'}"
-        super().__init__(text + (f" [service quota {quota}]" if quota else ""))
-        self.request = request
-        self.status = status
-        self.code = code
-        self.reason = reason
-        self.message = message
-
-
-class StaleToken(EbsError):
-    """A block or page token is expired or no longer known: list again from that index."""
 
 
 class _Corrupt(BlockferryError):
@@ -159,8 +129,14 @@ class EbsDirect:
         self._clock = clock or Clock()
         self._policy = policy or RetryPolicy()
         self._deadline = deadline or Deadline(None, clock=self._clock)
+        self._tags_spread_until: dict[str, float] = {}
         self.region = region
         self.counts = counts or RequestCounts()
+
+    def was_started(self, snapshot_id: str, *, seconds_ago: float) -> None:
+        """Bear with policies that do not see the new snapshot's tags yet: writes that are denied are repeated for as
+        long as tags take to spread, counted from the start. Without this, or later, a denial is final at once."""
+        self._tags_spread_until[snapshot_id] = self._clock.monotonic() + TAGS_SPREAD_SECONDS - seconds_ago
 
     def list_blocks(
         self, snapshot_id: str, *, start: int = 0, window: int = MAX_PAGE, page_token: str | None = None
@@ -237,7 +213,7 @@ class EbsDirect:
                 sign_body=False,  # modelled so, for this operation alone: its checksum is signed instead
             ),
             check,
-            snapshot_is_new=True,
+            new_snapshot=snapshot_id,
         )
 
     def start_snapshot(self, new: NewSnapshot) -> StartedSnapshot:
@@ -290,7 +266,7 @@ class EbsDirect:
             f"of {snapshot_id} in {self.region}",
             lambda: self._send("POST", f"/snapshots/completion/{snapshot_id}", headers=headers, body=b""),
             lambda _: None,
-            snapshot_is_new=True,
+            new_snapshot=snapshot_id,
         )
 
     def _send(
@@ -314,20 +290,29 @@ class EbsDirect:
         send: Callable[[], Answer],
         read: Callable[[Answer], T],
         *,
-        snapshot_is_new: bool = False,
+        new_snapshot: str = "",
     ) -> T:
+        """``new_snapshot``: the id of the snapshot, if StartSnapshot made it."""
         request = f"{operation} {resource}"
         attempts = Attempts(self._policy, clock=self._clock, deadline=self._deadline)
+        signed_again = 0
         while True:
             self.counts.sent(operation)
             try:
                 answer = send()
                 if answer.status < 300:
                     return _read(read, answer)
-                error: BlockferryError = _error(request, answer)
-                if not _may_pass(error, snapshot_is_new=snapshot_is_new):
-                    raise error if isinstance(error, StaleToken) else RequestRefused(str(error)) from error
-                code = getattr(error, "code", "")
+                refusal = error_of(request, answer)
+                if not may_pass(
+                    refusal,
+                    snapshot_is_new=bool(new_snapshot),
+                    tags_may_spread=self._clock.monotonic() < self._tags_spread_until.get(new_snapshot, 0.0),
+                    signed_again=signed_again,
+                ):
+                    raise refusal if isinstance(refusal, StaleToken) else RequestRefused(str(refusal)) from refusal
+                signed_again += refusal.clock_is_wrong
+                error: BlockferryError = refusal
+                code = refusal.code
             except TransportError as failure:
                 error = RetryLater(f"{request}: {failure}")
                 code = "TransportError"
@@ -339,7 +324,7 @@ class EbsDirect:
                 continue
             if attempts.out_of_time:
                 raise OutOfTime(f"{request}: no time left after {attempts.failed} attempts: {error}") from error
-            raise _final(error, attempts=attempts.failed) from error
+            raise final(error, attempts=attempts.failed) from error
 
 
 def _started(answer: Answer) -> StartedSnapshot:
@@ -352,42 +337,6 @@ def _read(read: Callable[[Answer], T], answer: Answer) -> T:
         return read(answer)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise _Corrupt(f"the answer cannot be read: {type(error).__name__}: {error}") from error
-
-
-def _final(error: BlockferryError, *, attempts: int) -> BlockferryError:
-    text = f"{error} (after {attempts} attempts)"
-    if isinstance(error, ChecksumMismatch):
-        return ChecksumMismatch(text)
-    if isinstance(error, EbsError) and error.code == "ResourceNotFoundException":
-        return RequestRefused(text)
-    return RetryLater(text)
-
-
-def _may_pass(error: BlockferryError, *, snapshot_is_new: bool) -> bool:
-    """Whether repeating the request may help (EBS user guide, error retries)."""
-    if not isinstance(error, EbsError):
-        return False
-    if error.code in _PASSING or error.status >= 500:
-        return True
-    if error.code == "ValidationException":
-        return "failed to read block data" in error.message.lower()
-    # The direct APIs may not know a snapshot yet that StartSnapshot has just returned.
-    return error.code == "ResourceNotFoundException" and snapshot_is_new
-
-
-def _error(request: str, answer: Answer) -> EbsError:
-    try:
-        body = json.loads(answer.body) if answer.body else {}
-    except ValueError:
-        body = {}
-    if not isinstance(body, dict):
-        body = {}
-    code = (answer.headers.get("x-amzn-errortype") or body.get("__type") or body.get("code") or "").split(":")[0]
-    code = code.rsplit("#", 1)[-1] or f"HTTP {answer.status}"
-    reason = str(body.get("Reason") or body.get("reason") or "")
-    message = str(body.get("Message") or body.get("message") or "")
-    kind = StaleToken if reason in {"INVALID_BLOCK_TOKEN", "INVALID_PAGE_TOKEN"} else EbsError
-    return kind(request=request, status=answer.status, code=code, reason=reason, message=message)
 
 
 def _window(start: int, window: int, page_token: str | None) -> dict[str, str]:

@@ -8,9 +8,11 @@ it; endpoint and credentials still come from botocore, which knows partitions, F
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
@@ -35,6 +37,18 @@ class Answer:
     status: int
     headers: Mapping[str, str]
     body: bytes
+
+
+def says_clock_is_wrong(status: int, code: str, message: str) -> bool:
+    """Whether a request was refused for its time. A signature that is wrong has the same code, and stays wrong
+    (IAM user guide, "Troubleshoot Signature Version 4")."""
+    if status != 403:
+        return False
+    if code in ("RequestTimeTooSkewed", "RequestInTheFuture"):
+        return True
+    return code == "InvalidSignatureException" and message.startswith(
+        ("Signature expired", "Signature not yet current")
+    )
 
 
 class Transport(Protocol):
@@ -73,6 +87,7 @@ class SignedHttp:
         self._base = parts.path.rstrip("/")
         self._credentials = credentials
         self._now = now
+        self._ahead = timedelta()
 
     def send(
         self,
@@ -96,7 +111,7 @@ class SignedHttp:
             headers=headers,
             payload_sha256=payload,
             credentials=self._credentials(),
-            timestamp=self._now().strftime("%Y%m%dT%H%M%SZ"),
+            timestamp=(self._now() + self._ahead).strftime("%Y%m%dT%H%M%SZ"),
         )
         url = f"{path}?{encoded}" if encoded else path
         try:
@@ -107,7 +122,23 @@ class SignedHttp:
         if "content-length" not in received and "transfer-encoding" not in received:
             # A connection that breaks within the head looks like an answer without a body.
             raise TransportError("the answer does not tell its length: its head is incomplete")
+        if answer.status == 403:
+            self._learn_time(received, answer.data)
         return Answer(answer.status, received, answer.data)
+
+    def _learn_time(self, headers: Mapping[str, str], body: bytes) -> None:
+        """Sign by the service's clock from now on, if this answer says that ours is wrong.
+
+        Every AWS SDK but botocore does so. The services allow five minutes, so the answer's way does not matter.
+        """
+        try:
+            told = json.loads(body)
+            code = headers.get("x-amzn-errortype", told.get("__type", "")).partition(":")[0].rpartition("#")[2]
+            message = told.get("Message") or told.get("message") or ""
+            if says_clock_is_wrong(403, code, message):
+                self._ahead = parsedate_to_datetime(headers["date"]) - self._now()
+        except (ValueError, KeyError, TypeError, AttributeError):
+            return  # an answer that is not of EBS: what it is worth is for the caller to say
 
 
 def _pool(endpoint_url: str, *, connections: int, trust_store: str | None) -> Any:

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import math
+
 from blockferry.ebs.client import EbsDirect
 from blockferry.ports import Block
 
 
 class SnapshotSink:
-    """Writes blocks to one snapshot that StartSnapshot began. Writing a block again replaces it."""
+    """Writes blocks to one snapshot that StartSnapshot began. Writing a block again replaces it.
 
-    def __init__(self, ebs: EbsDirect, snapshot_id: str) -> None:
+    ``started_seconds_ago``: see ``EbsDirect.was_started``.
+    """
+
+    def __init__(self, ebs: EbsDirect, snapshot_id: str, *, started_seconds_ago: float = math.inf) -> None:
+        ebs.was_started(snapshot_id, seconds_ago=started_seconds_ago)
         self._ebs = ebs
         self._snapshot_id = snapshot_id
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Protocol, TypeVar
 
 from blockferry.blocks import BlockRange
-from blockferry.ebs.client import StaleToken
+from blockferry.ebs.refusals import StaleToken
 from blockferry.errors import IncompleteTransfer
 
 E = TypeVar("E")

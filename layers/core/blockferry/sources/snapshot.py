@@ -6,7 +6,8 @@ import threading
 from collections.abc import Iterator
 
 from blockferry.blocks import BlockRange
-from blockferry.ebs.client import EbsDirect, Page, StaleToken
+from blockferry.ebs.client import EbsDirect, Page
+from blockferry.ebs.refusals import StaleToken
 from blockferry.errors import IncompleteTransfer, RetryLater
 from blockferry.ports import Block, BlockRef
 from blockferry.sources.listing import walk

@@ -14,6 +14,7 @@ import json
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -238,7 +239,9 @@ def _complete(target: JobTarget, proof: Proof, *, aws: Aws, clock: Clock) -> Non
 
 def _seal(target: JobTarget, proof: Proof, *, aws: Aws, clock: Clock) -> None:
     try:
-        aws.ebs(target.identity, counts=RequestCounts(), clock=clock).complete_snapshot(
+        ebs = aws.ebs(target.identity, counts=RequestCounts(), clock=clock)
+        ebs.was_started(target.snapshot_id, seconds_ago=target.started_seconds_ago(datetime.now(UTC)))
+        ebs.complete_snapshot(
             target.snapshot_id, changed_blocks=proof.blocks_written, linear_checksum=proof.linear_checksum
         )
     except RequestRefused as error:

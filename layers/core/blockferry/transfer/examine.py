@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping
 from botocore.exceptions import BotoCoreError, ClientError
 
 from blockferry import snapshots
-from blockferry.ebs.client import EbsDirect, EbsError
+from blockferry.ebs.client import EbsDirect
+from blockferry.ebs.refusals import EbsError
 from blockferry.errors import InvalidRequest, RequestRefused
 from blockferry.holes import HoleMeaning
 from blockferry.jobs import JobSnapshot, JobTarget

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 from blockferry.blocks import BlockRange
@@ -9,7 +10,7 @@ from blockferry.digests import Stretch
 from blockferry.ebs.client import EbsDirect, RequestCounts
 from blockferry.errors import ParentDiffers, SourceChanged
 from blockferry.holes import HolePolicy
-from blockferry.jobs import Job, JobImage
+from blockferry.jobs import Job, JobImage, JobTarget
 from blockferry.mover import move
 from blockferry.pacing import Pace
 from blockferry.retry import Clock, Deadline
@@ -93,7 +94,7 @@ def move_range(
                 clock=clock,
                 deadline=deadline,
             ),
-            [SnapshotSink(client(job.targets[n].identity), job.targets[n].snapshot_id) for n in numbers],
+            [_sink(job.targets[n], client(job.targets[n].identity)) for n in numbers],
             holes=job.holes,
             threads=job.threads,
             deadline=deadline,
@@ -132,6 +133,10 @@ def move_range(
 def _may_be_refused(job: Job) -> bool:
     """Whether a worker may find out that the job cannot be done at all."""
     return job.verify_parents or isinstance(job.source, JobImage)
+
+
+def _sink(target: JobTarget, ebs: EbsDirect) -> SnapshotSink:
+    return SnapshotSink(ebs, target.snapshot_id, started_seconds_ago=target.started_seconds_ago(datetime.now(UTC)))
 
 
 def _nothing_more(within: BlockRange) -> dict[str, Any]:

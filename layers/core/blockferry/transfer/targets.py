@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import TypeVar
 
 from botocore.exceptions import ClientError
@@ -37,7 +38,7 @@ def start_target(job: Job, number: int, *, aws: Aws, counts: RequestCounts) -> J
     )
     client = aws.ebs(target.identity, counts=counts, policy=START_POLICY)
     started = assuming(lambda: client.start_snapshot(new), f"target in {target.region}")
-    return target.model_copy(update={"snapshot_id": started.snapshot_id})
+    return target.model_copy(update={"snapshot_id": started.snapshot_id, "started_at": datetime.now(UTC).isoformat()})
 
 
 def assuming(call: Callable[[], T], what: str) -> T:
