@@ -200,3 +200,23 @@ def test_a_block_is_looked_for_behind_empty_pages() -> None:
     (ref,) = one.blocks(BlockRange(0, 10))
     assert one.read(ref).data == content(5)
     assert ebs.lists[1:] == [(5, 1, None), (5, 1, "5")]
+
+
+def test_the_search_for_a_block_ends_with_the_first_page_that_has_any() -> None:
+    ebs = FakeEbs(list(range(20)), page=4)
+    ebs.dead_tokens = {"5@2"}
+    one = source(ebs)
+    refs = list(one.blocks(BlockRange(0, 20)))
+    asked = len(ebs.lists)
+    assert one.read(refs[5]).data == content(5)
+    assert ebs.lists[asked:] == [(5, 1, None)]
+
+
+def test_a_block_that_no_page_has_any_more_is_not_skipped() -> None:
+    ebs = FakeEbs([5], page=10)
+    ebs.dead_tokens = {"5@1"}
+    one = source(ebs)
+    (ref,) = one.blocks(BlockRange(0, 10))
+    ebs.indices = []
+    with pytest.raises(IncompleteTransfer, match="block 5"):
+        one.read(ref)
