@@ -220,3 +220,8 @@ def test_a_block_that_no_page_has_any_more_is_not_skipped() -> None:
     ebs.indices = []
     with pytest.raises(IncompleteTransfer, match="block 5"):
         one.read(ref)
+
+
+def test_a_block_right_behind_the_range_is_not_part_of_it() -> None:
+    assert listed(FakeEbs(list(range(20)), page=10), 0, 4) == [0, 1, 2, 3]
+    assert listed(FakeEbs([0, 4], page=10), 0, 4) == [0]
