@@ -9,6 +9,7 @@ import pytest
 from blockferry.blocks import BlockRange
 from blockferry.digests import Stretch
 from blockferry.errors import IncompleteTransfer
+from blockferry.jobs import Proof
 from blockferry.workspace import Workspace
 from botocore.exceptions import ClientError
 from moto import mock_aws
@@ -82,6 +83,29 @@ def test_a_refusal_is_known_with_its_reason(workspace: Workspace) -> None:
     assert workspace.refusal("other") is None
 
 
+def test_an_object_has_one_name_everywhere(workspace: Workspace) -> None:
+    assert workspace.key("job", "digests/x") == "jobs/job/digests/x"
+    assert workspace.uri("job", "job.json") == "s3://work/jobs/job/job.json"
+
+
+def test_a_proof_is_kept_as_it_was_saved(workspace: Workspace) -> None:
+    proof = Proof(
+        allocated_blocks=1,
+        changed_blocks=2,
+        removed_blocks=3,
+        zero_blocks=4,
+        blocks_read=5,
+        blocks_written=6,
+        parent_blocks=7,
+        worker_gb_seconds=1.5,
+        linear_checksum="x",
+        requests={"a": 1},
+        retries={},
+    )
+    workspace.save_proof("job", proof)
+    assert workspace.proof("job") == proof
+
+
 def test_every_job_that_left_anything_is_found(workspace: Workspace) -> None:
     for name in ("jobs/a/job.json", "jobs/b-2/digests/x", "other/c/job.json"):
         workspace.s3.put_object(Bucket=BUCKET, Key=name, Body=b"")
@@ -127,6 +151,17 @@ def test_only_a_missing_object_reads_as_nothing(workspace: Workspace) -> None:
     assert workspace.proof("job") is None
     with pytest.raises(ClientError, match="NoSuchBucket"):
         Workspace("elsewhere", workspace.s3).read("job", "job.json")
+
+
+@pytest.mark.parametrize("code", ["NoSuchKey", "404"])
+def test_a_missing_object_is_told_by_either_code(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch, code: str
+) -> None:
+    def gone(**_: Any) -> Any:
+        raise ClientError({"Error": {"Code": code, "Message": ""}}, "GetObject")
+
+    monkeypatch.setattr(workspace.s3, "get_object", gone)
+    assert workspace.read("job", "job.json") is None
 
 
 @pytest.mark.parametrize("name", ["job.json", "proof.json"])

@@ -47,7 +47,7 @@ class Workspace:
         pages = self.s3.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=PREFIX, Delimiter="/")
         for page in pages:
             for common in page.get("CommonPrefixes", ()):
-                yield common["Prefix"].removeprefix(PREFIX).rstrip("/")
+                yield common["Prefix"].removeprefix(PREFIX).removesuffix("/")
 
     def job(self, job_id: str) -> Job | None:
         return self.record(job_id, "job.json", Job)

@@ -11,7 +11,7 @@ import sys
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice, zip_longest
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,10 @@ DECIDING = (PACKAGE, "functions", "scripts/localcloud", "tests")
 PYTEST = (sys.executable, "-m", "pytest", "-q", "-m", "not cloud", *("-p", "no:cacheprovider", "-p", plugin.__name__))
 
 MOST_TESTS = 40
-"""Tests that one fault is shown to, spread over the test files: many lines are executed by several hundred."""
+"""Tests that one fault is shown to, spread over the test files, besides the quick ones: many lines are executed by
+several hundred."""
+
+QUICK_SECONDS = 0.05
 
 
 class NotTried(Exception):
@@ -56,14 +59,15 @@ class Executed:
         return set().union(*(by_line.get(line, set()) for line in lines))
 
     def chosen(self, tests: Iterable[str]) -> list[str]:
-        """At most ``MOST_TESTS``: of each file in turn the test that executes least of the package."""
+        """All quick tests and at most ``MOST_TESTS`` others: of each file in turn the one that executes least."""
         by_file: defaultdict[str, list[tuple[int, str]]] = defaultdict(list)
         for test in tests:
             size = sum(len(lines) for lines in self.lines[test].values())
             by_file[test.partition("::")[0]].append((size, test))
         columns = sorted(sorted(file) for file in by_file.values())
-        in_turn = (entry[1] for row in zip_longest(*columns) for entry in row if entry is not None)
-        return list(islice(in_turn, MOST_TESTS))
+        in_turn = [entry[1] for row in zip_longest(*columns) for entry in row if entry is not None]
+        costly = iter(range(MOST_TESTS))
+        return [t for t in in_turn if self.seconds[t] < QUICK_SECONDS or next(costly, None) is not None]
 
 
 def asked_about(module: str, mutant: Mutant, tests: Executed, package: Path) -> list[str]:
@@ -78,13 +82,13 @@ def asked_about(module: str, mutant: Mutant, tests: Executed, package: Path) -> 
             node.lineno, (node.end_lineno or 0) + 1
         ):
             users |= tests.at(module, range(node.body[0].lineno, (node.end_lineno or 0) + 1))
-    names = {
-        node.id
-        for statement in tree.body
-        if mutant.lines.start in range(statement.lineno, (statement.end_lineno or 0) + 1)
-        for node in ast.walk(statement)
-        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
-    }
+    names: set[str] = set()
+    for statement in tree.body:
+        used = {node.id for node in ast.walk(statement) if isinstance(node, ast.Name)}
+        inside = mutant.lines.start in range(statement.lineno, (statement.end_lineno or 0) + 1)
+        # A name may be used by the definition of another one, as a set of codes by a greater set.
+        if isinstance(statement, (ast.Assign, ast.AnnAssign)) and (inside or used & names):
+            names |= {n.id for n in ast.walk(statement) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
     if names and not mutant.scope:
         for file in sorted(package.rglob("*.py")):
             lines = [node.lineno for node in ast.walk(ast.parse(file.read_text())) if _names(node) in names]  # type: ignore[attr-defined]
