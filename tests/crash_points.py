@@ -25,6 +25,7 @@ import pytest
 import zstandard
 from blockferry.aws_errors import translated
 from blockferry.blocks import BLOCK_SIZE, BlockRange
+from blockferry.retry import Clock
 from blockferry.snapshots import CHECKSUM_TAG, HOLES_TAG, JOB_TAG
 from blockferry.transfer.check import check_targets
 from blockferry.transfer.complete import complete_transfer
@@ -33,6 +34,7 @@ from blockferry.transfer.plan import PlanInput, plan_transfer
 from blockferry.transfer.receipt import write_receipt
 from blockferry.transfer.sweep import sweep_jobs
 from blockferry.transfer.unpack import unpack
+from blockferry.upload import upload_image
 from blockferry.workspace import Workspace
 from botocore.exceptions import BotoCoreError, ClientError
 from fakes import ManualClock, content
@@ -333,6 +335,12 @@ class Proving:
         self.seal()
         return self.keep(made)
 
+    def upload(self, image: Path) -> str:
+        """A snapshot of an image, whose sealing is waited for by moving the clock."""
+        self.wire.clear()
+        clock = Clock(sleep=lambda _seconds: self.seal())
+        return upload_image(image, region=HOME, aws=self.aws, clock=clock).snapshot_id
+
     def keep(self, snapshot_id: str) -> str:
         """No job may change the snapshot from here on."""
         self.kept[snapshot_id] = self.held(snapshot_id)
@@ -536,6 +544,7 @@ def proving_ground(settings: Mapping[str, Any] | None = None) -> Iterator[Provin
         patch.setattr("blockferry.transfer.plan.MAX_THREADS", 1)
         patch.setattr("blockferry.transfer.complete.ThreadPoolExecutor", lambda **_: ThreadPoolExecutor(1))
         patch.setattr("blockferry.images.unpack.WRITERS", 1)
+        patch.setattr("blockferry.upload.THREADS", 1)
         patch.setattr("blockferry.images.unpack.CHUNK_BLOCKS", BLOCKS_PER_CHUNK)
         patch.setattr("blockferry.images.unpack.CHUNK_BYTES", BLOCKS_PER_CHUNK * BLOCK_SIZE)
         patch.setattr("blockferry.sources.s3_image.CHUNK_BLOCKS", BLOCKS_PER_CHUNK)

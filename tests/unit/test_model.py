@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import tempfile
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
-from blockferry.blocks import BLOCKS_PER_GIB
+from blockferry.blocks import BLOCK_SIZE, BLOCKS_PER_GIB
 from crash_points import Execution, ExecutionFailed, Proving, Scenario, proving_ground
 from fakes import content
 from hypothesis import Phase, settings
@@ -20,7 +22,7 @@ from hypothesis.stateful import (
     precondition,
     rule,
 )
-from rig import ACCOUNT, HOME, RECOVERY, THIRD, hashes
+from rig import ACCOUNT, HOME, NOISE, RECOVERY, THIRD, ZEROS, hashes
 from wire import Death, Spoiler, untouched
 
 INDICES = st.sampled_from([0, 1, 2, 1023, 1024, 2047, 2048, 3071, 4095])
@@ -34,6 +36,9 @@ EDITS = st.lists(
 """What happens to the volume before a snapshot is taken: a kind, an index, a seed."""
 
 OPTIONS = {"blocks_per_range": 1024}
+
+ENCRYPTED = st.sampled_from([None, None, True])
+"""What a copy asks for."""
 
 REGIONS = st.lists(st.sampled_from([HOME, RECOVERY, THIRD]), min_size=1, max_size=2, unique=True)
 
@@ -51,8 +56,9 @@ def dies(crash: tuple[int, bool] | None) -> Spoiler:
 class SnapshotsAgainstAModel(RuleBasedStateMachine):
     """``contents`` is the model: what every snapshot that exists must hold, block for block.
 
-    Of those that a sync had a part in, ``synced``, what a volume made of them would read: there a hole and a block of
-    zeros are the same.
+    Of those that a sync or an upload had a part in, ``synced``, what a volume made of them would read: there a hole and
+    a block of zeros are the same, unless the snapshot is encrypted. There a block of zeros that somebody wrote must not
+    be a hole.
     """
 
     snapshots: Bundle[str] = Bundle("snapshots")
@@ -64,6 +70,7 @@ class SnapshotsAgainstAModel(RuleBasedStateMachine):
         self.contents: dict[str, dict[int, bytes]] = {}
         self.sizes: dict[str, int] = {}
         self.synced: set[str] = set()
+        self.uploaded: list[str] = []
         self.taken: list[str] = []
         self.clones: dict[str, list[str]] = {}
         self.abandoned: list[Execution] = []
@@ -89,9 +96,43 @@ class SnapshotsAgainstAModel(RuleBasedStateMachine):
     def take_snapshot(self, edits: list[Edit]) -> str:
         return self._taken(edits)
 
-    @rule(target=snapshots, source=snapshots, regions=REGIONS, crash=CRASHES)
-    def copy(self, source: str, regions: list[str], crash: tuple[int, bool] | None) -> Any:
-        return self._copy(self._job(source, regions), crash)
+    @rule(target=snapshots, source=snapshots, regions=REGIONS, encrypted=ENCRYPTED, crash=CRASHES)
+    def copy(self, source: str, regions: list[str], encrypted: bool | None, crash: tuple[int, bool] | None) -> Any:
+        return self._copy(self._job(source, regions, encrypted=encrypted), crash)
+
+    # Once: it writes every block of a volume.
+    @precondition(lambda self: not self.uploaded)
+    @rule(
+        seeds=st.lists(st.integers(0, 2), min_size=2, max_size=4),
+        default=st.booleans(),
+        encrypted=st.booleans(),
+        crash=CRASHES,
+    )
+    def upload_an_image_and_copy_it(
+        self, seeds: list[int], default: bool, encrypted: bool, crash: tuple[int, bool] | None
+    ) -> None:
+        rig = self.ground.rig
+        switch = "enable_ebs_encryption_by_default" if default else "disable_ebs_encryption_by_default"
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder, "disk.img")
+            with path.open("wb") as handle:
+                handle.truncate(len(seeds) * BLOCK_SIZE)
+                for index, seed in enumerate(seeds):
+                    if seed:
+                        handle.seek(index * BLOCK_SIZE)
+                        handle.write(content(seed))
+            getattr(rig.client("ec2"), switch)()
+            made = self.ground.upload(path)
+            rig.client("ec2").disable_ebs_encryption_by_default()
+        self.uploaded.append(made)
+        self.contents[made] = {index: content(seed) for index, seed in enumerate(seeds)}
+        self.sizes[made] = 1
+        self.synced.add(made)
+        receipt = self._run(self._job(made, [RECOVERY], encrypted=encrypted or None), dies(crash))
+        filled = encrypted and not default
+        assert receipt["holes"] == ("zero_fill" if filled else "preserve")
+        assert receipt["targets"][0]["holes_stand_for"] == ("none" if filled else "noise" if default else "zeros")
+        self._made(receipt, made, synced=True)
 
     # Early enough that EBS is not asked to seal anything yet, here and below.
     @rule(source=snapshots, regions=REGIONS, at=st.integers(12, 23))
@@ -164,6 +205,9 @@ class SnapshotsAgainstAModel(RuleBasedStateMachine):
         for snapshot, blocks in self.contents.items():
             facts = self._facts(snapshot)
             assert (facts.state, facts.volume_gib) == ("completed", self.sizes[snapshot])
+            held, hole = self.ground.held(snapshot), NOISE if facts.encryption.encrypted else ZEROS
+            lost = {index for index, digest in hashes(blocks).items() if held.get(index, hole) != digest}
+            assert lost == set(), snapshot
             if snapshot in self.synced:
                 assert not_zero(self.ground.held(snapshot)) == not_zero(hashes(blocks)), snapshot
             else:
@@ -216,11 +260,11 @@ class SnapshotsAgainstAModel(RuleBasedStateMachine):
     def _parents(self, base: str) -> list[str]:
         return [base, *self.clones.get(base, [])]
 
-    def _job(self, source: str, regions: list[str]) -> Execution:
+    def _job(self, source: str, regions: list[str], *, encrypted: bool | None = None) -> Execution:
         request = {
             "snapshot_id": source,
             "source": {"region": self._facts(source).region},
-            "targets": [{"region": region} for region in regions],
+            "targets": [{"region": region, "encrypted": encrypted} for region in regions],
             "options": OPTIONS,
         }
         return self.ground.execution(Scenario("copy", request))
