@@ -395,6 +395,22 @@ def test_a_footer_is_seen_wherever_unpacking_went_on(s3: Any, workspace: Workspa
     assert {progress["chunks"] for progress in part_way} >= {1, 2}
 
 
+def test_only_the_beginning_of_a_disk_is_looked_at_wherever_unpacking_went_on(
+    s3: Any, workspace: Workspace, small: None
+) -> None:
+    """A disk may hold other images."""
+    pieces = [bytes(SMALL_CHUNK - 5_000)] + [ALL["qcow2"].body + bytes(SMALL_CHUNK)] * 6
+    image, progress, begun = image_of(s3, frames(pieces, "gzip"), "gzip"), None, set()
+    for _ in range(50):
+        result = step(s3, workspace, image, progress, work_seconds=20, clock=TickingClock())
+        progress = result["progress"]
+        if result["done"]:
+            break
+        begun.add(progress["raw_offset"])
+    assert begun - {0}
+    assert image_in(workspace) == b"".join(pieces)
+
+
 def test_what_is_said_to_be_a_raw_disk_is_unpacked_whatever_it_looks_like(
     s3: Any, workspace: Workspace, small: None
 ) -> None:

@@ -191,7 +191,8 @@ def test_an_altered_byte_is_found_or_changes_nothing(codec: str, stream: bytes) 
                 assert unpacked(altered, codec) == CONTENT
             except (DamagedImage, InvalidRequest):
                 found += 1
-    assert found > 3 * len(stream)
+    # Every byte of xz is under a checksum; of the others some are not, such as the name of the system.
+    assert found == 4 * len(stream) if codec == "xz" else found > 3 * len(stream)
 
 
 PACK: dict[str, Callable[[bytes], bytes]] = {

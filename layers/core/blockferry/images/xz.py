@@ -144,7 +144,7 @@ class _Stream:
                 yield b""
         index.finish()
         reached = (self.compressed_offset + 12 + compressed, self.raw_offset + raw)
-        if before < 0 or reached != self.walked_from or records.digest() != self.records.digest():
+        if reached != self.walked_from or records.digest() != self.records.digest():
             raise source.damaged("its index does not list the blocks that are there", at=index_at)
         footer_at = source.offset
         if source.take(12) != _footer(self.check, footer_at - index_at):
