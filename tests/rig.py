@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -71,6 +71,19 @@ class _Raw:
 ACCOUNT_SETTINGS = {"AccountLimit": {"ConcurrentExecutions": 1000, "UnreservedConcurrentExecutions": 1000}}
 
 
+def with_account_settings(
+    client: Any, settings: Callable[[], tuple[int, dict[str, Any]]] = lambda: (200, ACCOUNT_SETTINGS)
+) -> Any:
+    """A client of Lambda that asks nobody for the settings of the account; ``settings`` gives status and answer."""
+
+    def answer(**_: Any) -> AWSResponse:
+        status, body = settings()
+        return AWSResponse("http://local", status, {}, _Raw(json.dumps(body).encode()))
+
+    client.meta.events.register("before-send.lambda.GetAccountSettings", answer)
+    return client
+
+
 class RigAws(Aws):
     """The real clients; only the list of regions and Lambda's settings of the account are answered here, which the EBS
     server does not have. ``account_settings`` is what Lambda says, with the status of its answer."""
@@ -78,14 +91,7 @@ class RigAws(Aws):
     account_settings: tuple[int, dict[str, Any]] = (200, ACCOUNT_SETTINGS)
 
     def functions(self, region: str) -> Any:
-        client = super().functions(region)
-
-        def answer(**_: Any) -> AWSResponse:
-            status, body = self.account_settings
-            return AWSResponse("http://local", status, {}, _Raw(json.dumps(body).encode()))
-
-        client.meta.events.register("before-send.lambda.GetAccountSettings", answer)
-        return client
+        return with_account_settings(super().functions(region), lambda: self.account_settings)
 
     def ec2(self, identity: Identity) -> Any:
         client = super().ec2(identity)
