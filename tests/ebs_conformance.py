@@ -23,6 +23,7 @@ from blockferry.ebs.client import EbsDirect, NewSnapshot
 from blockferry.ebs.signing import Credentials
 from blockferry.ebs.transport import SignedHttp
 from blockferry.errors import RequestRefused
+from blockferry.snapshots import has_volume
 from botocore.exceptions import ClientError
 from botocore.httpsession import get_cert_path
 
@@ -326,6 +327,17 @@ class EbsConformance:
     def test_without_encrypted_the_accounts_default_decides(self, place: Place) -> None:
         default = place.ec2.get_ebs_encryption_by_default()["EbsEncryptionByDefault"]
         assert place.describe(place.start()["SnapshotId"])["Encrypted"] is default
+
+    def test_encrypted_false_gives_an_unencrypted_snapshot_or_none_at_all(self, place: Place) -> None:
+        """What was decided about holes for an unencrypted snapshot cannot end in an encrypted one."""
+        if place.ec2.get_ebs_encryption_by_default()["EbsEncryptionByDefault"]:
+            assert refusal(lambda: place.start(Encrypted=False))[:2] == (400, "ValidationException")
+        else:
+            assert place.describe(place.start(Encrypted=False)["SnapshotId"])["Encrypted"] is False
+
+    def test_a_snapshot_of_the_direct_apis_is_of_no_volume(self, place: Place, full: str) -> None:
+        """By this, and by tags, we know that its holes may stand for zeros."""
+        assert not has_volume(place.describe(full)["VolumeId"])
 
     def test_encrypted_without_a_key_gives_a_key_that_start_and_ec2_both_name(self, place: Place) -> None:
         started = place.start(Encrypted=True)
