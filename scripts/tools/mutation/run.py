@@ -49,6 +49,7 @@ MODULES = (
     "snapshots.py",
     "sources/delta.py",
     "sources/equal.py",
+    "sources/extents.py",
     "sources/image.py",
     "sources/image_delta.py",
     "sources/listing.py",
@@ -67,6 +68,7 @@ MODULES = (
     "transfer/sweep.py",
     "transfer/targets.py",
     "upload.py",
+    "upload_holes.py",
     "workspace.py",
 )
 
