@@ -26,6 +26,7 @@ from blockferry.errors import RequestRefused
 from blockferry.snapshots import has_volume
 from botocore.exceptions import ClientError
 from botocore.httpsession import get_cert_path
+from model_requests import breaches, service_model
 
 BLOCK = 524_288
 """Bytes of a block: fixed."""
@@ -38,12 +39,16 @@ UNKNOWN = "snap-00000000000000000"
 
 @dataclass
 class Place:
-    """Where the suite runs. ``run_id`` is the tag's value; ``pause(seconds)`` waits for something to happen there."""
+    """Where the suite runs. ``run_id`` is the tag's value; ``pause(seconds)`` waits for something to happen there.
+
+    ``unchecked`` is another client of EBS direct, which sends whatever it is given.
+    """
 
     ebs: Any
     ec2: Any
     run_id: str
     pause: Callable[[float], None]
+    unchecked: Any
     made: list[str] = field(default_factory=list)
 
     def start(self, **more: Any) -> dict[str, Any]:
@@ -356,6 +361,20 @@ class EbsConformance:
         found = place.describe(place.start(Tags=tags, Description="tagged")["SnapshotId"])
         assert sorted(found["Tags"], key=lambda tag: tag["Key"]) == tags
         assert found["Description"] == "tagged"
+
+    def test_what_breaks_a_constraint_of_the_model_is_refused(self, place: Place) -> None:
+        model = service_model("ebs")
+        for name in model.operation_names:
+            for breach in breaches(model.operation_model(name)):
+                if (breach.path, breach.kind) == (("MaxResults",), "range"):
+                    continue  # fewer than 100 are taken for 100; more than 10,000: a test of its own
+                found = refusal(lambda: place.unchecked._make_api_call(name, breach.parameters))  # noqa: B023
+                assert found[:2] == (400, "ValidationException"), f"{name} {breach}: {found}"
+
+    def test_an_empty_description_is_refused_and_none_is_not(self, place: Place) -> None:
+        found = refusal(lambda: place.unchecked.start_snapshot(VolumeSize=1, Description=""))
+        assert found[:2] == (400, "ValidationException")
+        assert place.describe(place.start()["SnapshotId"])["Description"] == ""
 
     def test_ec2_tells_size_state_owner_and_start(self, place: Place, full: str) -> None:
         found = place.describe(full)

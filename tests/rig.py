@@ -28,6 +28,7 @@ from botocore.awsrequest import AWSResponse
 from localcloud.ebs.testing import RunningServer, running_server
 from moto import mock_aws
 from moto.backend_index import backend_url_patterns
+from sent_requests import SentRequests
 
 HOME, RECOVERY, THIRD = "us-east-1", "eu-west-1", "ap-southeast-2"
 ACCOUNT = "111122223333"
@@ -277,6 +278,8 @@ def running_rig(monkeypatch: pytest.MonkeyPatch, settings: Mapping[str, Any] | N
             monkeypatch.setenv(name, value)
         for name in ("AWS_SESSION_TOKEN", "AWS_PROFILE", "AWS_ENDPOINT_URL"):
             monkeypatch.delenv(name, raising=False)
+        sent = SentRequests()
+        sent.watch(monkeypatch)
         # These are all that moto serves here, and it tries the patterns of all services one by one.
         served = [pattern for pattern in backend_url_patterns if pattern[0] in ("s3", "kms", "sts")]
         monkeypatch.setattr("moto.backend_index.backend_url_patterns", served)
@@ -285,3 +288,4 @@ def running_rig(monkeypatch: pytest.MonkeyPatch, settings: Mapping[str, Any] | N
         aws = RigAws(base=session())
         aws.s3(HOME).create_bucket(Bucket=BUCKET)
         yield Rig(server, aws, Workspace(BUCKET, aws.s3(HOME)))
+        assert sent.refused == [], "requests that AWS would refuse"

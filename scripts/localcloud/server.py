@@ -52,6 +52,7 @@ PARTS = (
     "localcloud.states.plugin",
     "localcloud.ebs.plugin",
     "localcloud.events.plugin",
+    "localcloud.request_model.layer",  # faults in front of it: a spoiled request is checked as it arrives
     "localcloud.service_faults",
     "localcloud.invocations",  # around the faults: an answer that a fault loses is not kept
     "localcloud.request_log",  # last: its layer sees what the others answer

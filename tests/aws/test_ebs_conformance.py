@@ -24,6 +24,7 @@ def place() -> Iterator[Place]:
         session.client("ec2", config=patient),
         f"run-{uuid.uuid4().hex[:12]}",
         time.sleep,
+        session.client("ebs", config=patient.merge(Config(parameter_validation=False))),
     )
     try:
         yield found

@@ -31,10 +31,17 @@ def _session() -> boto3.Session:
     return boto3.Session()
 
 
-def client(server: RunningServer, name: str, *, account: str = HOME_ACCOUNT, region: str = REGION) -> Any:
+def client(
+    server: RunningServer,
+    name: str,
+    *,
+    account: str = HOME_ACCOUNT,
+    region: str = REGION,
+    config: Config | None = None,
+) -> Any:
     """A client that never retries, so each refusal is seen as it is."""
-    config = Config(retries={"total_max_attempts": 1}, max_pool_connections=16)
-    return _session().client(name, config=config, **server.client_settings(account=account, region=region))
+    settings = Config(retries={"total_max_attempts": 1}, max_pool_connections=16).merge(config or Config())
+    return _session().client(name, config=settings, **server.client_settings(account=account, region=region))
 
 
 def block(text: str) -> bytes:

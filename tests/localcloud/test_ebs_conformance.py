@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from botocore.config import Config
 from ebs_conformance import CHANGED, FULL, EbsConformance, Place, block
 from localcloud.ebs.testing import running_server
 
@@ -19,7 +20,8 @@ def place() -> Iterator[Place]:
             server.service.clock.advance(seconds)
             server.service.tick()
 
-        found = Place(client(server, "ebs"), client(server, "ec2"), "local", pause)
+        unchecked = client(server, "ebs", config=Config(parameter_validation=False))
+        found = Place(client(server, "ebs"), client(server, "ec2"), "local", pause, unchecked)
         yield found
         assert found.sweep() == []
 

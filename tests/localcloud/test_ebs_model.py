@@ -64,15 +64,15 @@ class History:
                 },
             )
             written[index] = data
+        sums = {
+            "x-amz-checksum": linear(written),
+            "x-amz-checksum-algorithm": "SHA256",
+            "x-amz-checksum-aggregation-method": "LINEAR",
+        }
         self.call(
             "POST",
             f"/snapshots/completion/{snapshot_id}",
-            headers={
-                "x-amz-changedblockscount": len(written),
-                "x-amz-checksum": linear(written),
-                "x-amz-checksum-algorithm": "SHA256",
-                "x-amz-checksum-aggregation-method": "LINEAR",
-            },
+            headers={"x-amz-changedblockscount": len(written), **(sums if written else {})},
         )
         self.completed[snapshot_id] = {**self.completed.get(parent or "", {}), **written}
         return snapshot_id

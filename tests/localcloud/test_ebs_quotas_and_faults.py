@@ -38,7 +38,10 @@ def control(server: RunningServer, method: str, path: str, body: Any = None) -> 
 
 def burst(server: RunningServer, number: int, *, method: str, path: str, account: str = HOME_ACCOUNT) -> list[str]:
     """The error codes (empty: none) of ``number`` requests at one moment."""
-    return [server.service.handle(method, path, {}, {}, b"", account, "us-east-1").code for _number in range(number)]
+    query = {"blockToken": "AAAA"} if "/blocks/" in path else {}
+    headers = {"x-amz-data-length": "0", "x-amz-checksum": checksum(b""), "x-amz-checksum-algorithm": "SHA256"}
+    asked = (query, {}) if method == "GET" else ({}, headers)
+    return [server.service.handle(method, path, *asked, b"", account, "us-east-1").code for _ in range(number)]
 
 
 def test_quotas_are_those_of_the_region() -> None:

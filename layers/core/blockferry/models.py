@@ -27,7 +27,11 @@ from blockferry.holes import HolePolicy
 SNAPSHOT_ID = r"snap-[0-9a-f]{8,17}"
 REGION = r"[a-z]{2,4}(-[a-z]+)+-[0-9]+"
 ROLE_ARN = r"arn:aws[a-z-]*:iam::[0-9]{12}:role/[\w+=,.@/-]{1,576}"
+EXTERNAL_ID = r"[a-zA-Z0-9_+=,.@:/-]{2,1224}"
 KEY_ARN = r"arn:aws[a-z-]*:kms:[a-z0-9-]+:[0-9]{12}:key/[A-Za-z0-9-]+"
+
+MAX_DESCRIPTION = 255
+"""Characters of a snapshot's description."""
 
 MAX_TAGS = 50
 """Tags that EC2 keeps on a snapshot."""
@@ -54,6 +58,7 @@ def _pattern(pattern: str, expected: str) -> tuple[AfterValidator, WithJsonSchem
 SnapshotId = Annotated[str, *_pattern(SNAPSHOT_ID, "a snapshot id (snap- and 8 to 17 hexadecimal digits)")]
 Region = Annotated[str, *_pattern(REGION, "the name of a region (such as eu-west-1)")]
 RoleArn = Annotated[str, *_pattern(ROLE_ARN, "the ARN of an IAM role (arn:aws:iam::<account>:role/<name>)")]
+ExternalId = Annotated[str, *_pattern(EXTERNAL_ID, "an external id (2 to 1224 letters, digits and _+=,.@:/-)")]
 KeyArn = Annotated[str, *_pattern(KEY_ARN, "the ARN of a KMS key (arn:aws:kms:<region>:<account>:key/<id>)")]
 
 
@@ -75,9 +80,7 @@ class Party(Model):
     """A side of a transfer: where it is and as whom to act there."""
 
     role_arn: RoleArn | None = Field(None, description="Role to assume; without one the function's own.")
-    external_id: str | None = Field(
-        None, min_length=2, max_length=1224, description="External id that the role's trust policy asks for."
-    )
+    external_id: ExternalId | None = Field(None, description="External id that the role's trust policy asks for.")
 
     @model_validator(mode="after")
     def _external_id_needs_role(self) -> Self:
@@ -100,7 +103,9 @@ class Target(Party):
     encrypted: bool | None = Field(
         None, description="Without it the target is encrypted if its source or its account's default is."
     )
-    description: str | None = Field(None, max_length=255, description="Defaults to the source's description.")
+    description: str | None = Field(
+        None, max_length=MAX_DESCRIPTION, description="Defaults to the source's description."
+    )
     tags: dict[str, str] = Field(default_factory=dict, description="Added to the source's tags, and win.")
 
     @model_validator(mode="after")
@@ -127,10 +132,16 @@ def check_tags(tags: Mapping[str, str]) -> None:
     for key, value in tags.items():
         if key.lower().startswith(("aws:", CONTROL_PREFIX)):
             raise ValueError(f"tags: {key!r} has a reserved prefix (aws: or {CONTROL_PREFIX})")
-        if not 1 <= len(key) <= 127 or len(value) > 255:
+        if not key or not taken_at_the_start(key, value):
             raise ValueError(f"tags: {key!r} is longer than EBS takes (127 for a key, 255 for a value)")
     if len(tags) > MAX_TAGS:
         raise ValueError(f"tags: {len(tags)} tags, EC2 keeps at most {MAX_TAGS}")
+
+
+def taken_at_the_start(key: str, value: str) -> bool:
+    """Whether StartSnapshot takes the tag. CreateTags takes one character more of each, so that snapshots can have tags
+    that must be added to their copies later (botocore's ebs model; EC2 user guide, "Tag restrictions")."""
+    return len(key) <= 127 and len(value) <= 255
 
 
 class TransferOptions(Model):

@@ -11,7 +11,17 @@ from pydantic import AfterValidator, Field, StringConstraints, model_validator
 from blockferry.blocks import MAX_VOLUME_GIB
 from blockferry.holes import HolePolicy
 from blockferry.images.formats import ImageCodec, ImageFormat
-from blockferry.models import Model, Party, Region, SnapshotId, Source, Target, TransferOptions, check_tags
+from blockferry.models import (
+    MAX_DESCRIPTION,
+    Model,
+    Party,
+    Region,
+    SnapshotId,
+    Source,
+    Target,
+    TransferOptions,
+    check_tags,
+)
 
 LINEAGE = r"[A-Za-z0-9._:/=+@-]{1,128}"
 
@@ -103,7 +113,9 @@ class SyncTarget(Party):
     parent_snapshot_id: SnapshotId | None = Field(
         None, description="A snapshot in the target's region and account that equals the base."
     )
-    description: str | None = Field(None, max_length=255, description="Defaults to the source's description.")
+    description: str | None = Field(
+        None, max_length=MAX_DESCRIPTION, description="Defaults to the source's description."
+    )
     tags: dict[str, str] = Field(default_factory=dict, description="Added to the source's tags, and win.")
     encrypted: None = Field(None, description="Not for sync: the target is encrypted as its parent is.")
     kms_key_arn: None = Field(None, description="Not for sync: the target has its parent's key.")

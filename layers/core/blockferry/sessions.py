@@ -179,8 +179,9 @@ class Aws:
 
 
 def _session_name(job_id: str) -> str:
-    """A role session name: shows up in the other account's CloudTrail. 2 to 64 of ``[\\w+=,.@-]``."""
-    allowed = "".join(c if c.isalnum() or c in "+=,.@_-" else "-" for c in f"blockferry-{job_id}")
+    """A role session name: shows up in the other account's CloudTrail. 2 to 64 of ``[\\w+=,.@-]``, ASCII only, which
+    the names of executions need not be."""
+    allowed = "".join(c if (c.isascii() and c.isalnum()) or c in "+=,.@_-" else "-" for c in f"blockferry-{job_id}")
     return allowed[:64]
 
 

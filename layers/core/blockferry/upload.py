@@ -18,7 +18,7 @@ from blockferry.ebs.client import EbsDirect, NewSnapshot, RequestCounts
 from blockferry.errors import IncompleteTransfer, InvalidRequest, TargetFailed
 from blockferry.holes import HoleMeaning, HolePolicy
 from blockferry.images.formats import ImageFormat, looks_like, refusal
-from blockferry.models import MAX_TAGS, check_tags
+from blockferry.models import MAX_DESCRIPTION, MAX_TAGS, check_tags
 from blockferry.mover import move
 from blockferry.retry import Clock, Deadline
 from blockferry.sessions import Aws, Identity
@@ -97,7 +97,7 @@ def upload_image(
     ``SourceChanged`` for a file that changes meanwhile.
     """
     clock = clock or Clock()
-    _refuse_tags(tags or {})
+    _refuse_unusable(description, tags or {})
     with ImageSource(image) as source:
         ec2 = aws.ec2(Identity(region))
         ebs = aws.ebs(Identity(region), counts=RequestCounts(), clock=clock, connections=THREADS)
@@ -207,7 +207,11 @@ def _refuse_other_format(image: Path, source: ImageSource) -> None:
         raise InvalidRequest(refusal(str(image), found, file=str(image), insist="--format raw", unpack=unpacked))
 
 
-def _refuse_tags(tags: Mapping[str, str]) -> None:
+def _refuse_unusable(description: str, tags: Mapping[str, str]) -> None:
+    if len(description) > MAX_DESCRIPTION:
+        raise InvalidRequest(
+            f"description: {len(description)} characters, EBS takes {MAX_DESCRIPTION}; name a shorter one"
+        )
     own = (snapshots.HOLES_TAG, snapshots.CHECKSUM_TAG, snapshots.PROVED_TAG)
     try:
         check_tags(tags)

@@ -26,6 +26,7 @@ from localcloud.ebs.faults import Faults, Rule
 from localcloud.ebs.kms import AnyKey, KeyResolver
 from localcloud.ebs.messages import NOBODY, Request, Response, ebs_error_response
 from localcloud.ebs.model import UNENCRYPTED, Encryption
+from localcloud.ebs.modelled import Modelled
 from localcloud.ebs.permissions import Permissions
 from localcloud.ebs.reading import Reading
 from localcloud.ebs.registry import Registry
@@ -103,6 +104,7 @@ class EbsService:
         )
         self.faults = Faults()
         self.stats = Stats()
+        self._modelled = Modelled()
         self._reading = Reading(self.registry)
         self.permissions = Permissions(self.registry, decisions or Everything())
         self._writing = Writing(self.registry, self.permissions)
@@ -217,6 +219,7 @@ class EbsService:
 
     def _answer(self, request: Request, target: _Target) -> Response:
         try:
+            self._modelled.check(request, target.operation, ec2=target.ec2)
             if target.ec2:
                 self.permissions.check_ec2(request)
                 return ec2.handle(self.registry, request)

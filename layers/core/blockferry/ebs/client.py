@@ -225,11 +225,13 @@ class EbsDirect:
         body: dict[str, Any] = {
             "VolumeSize": new.volume_size_gib,
             "ClientToken": new.client_token,
-            "Description": new.description,
             "Tags": [{"Key": key, "Value": value} for key, value in sorted(new.tags.items())],
             "Timeout": new.timeout_minutes,
         }
-        # Absent is not null here: a parent forbids Encrypted, and a key ARN is valid only without a parent.
+        # Absent is not null here: a description has a character at least, a parent forbids Encrypted, and a key ARN is
+        # valid only without a parent.
+        if new.description:
+            body["Description"] = new.description
         if new.encrypted is not None:
             body["Encrypted"] = new.encrypted
         if new.kms_key_arn is not None:

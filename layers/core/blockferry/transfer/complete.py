@@ -28,6 +28,7 @@ from blockferry.ebs.client import EbsDirect, RequestCounts
 from blockferry.errors import BlockferryError, IncompleteTransfer, InvalidRequest, RequestRefused, TargetFailed
 from blockferry.holes import HolePolicy
 from blockferry.jobs import Job, JobSnapshot, JobTarget, Proof
+from blockferry.models import taken_at_the_start
 from blockferry.pacing import Pace
 from blockferry.retry import Clock
 from blockferry.sessions import Aws, Identity
@@ -234,7 +235,8 @@ def _complete(target: JobTarget, proof: Proof, *, aws: Aws, clock: Clock) -> Non
         _seal(target, proof, aws=aws, clock=clock)
     # What a later sync trusts. If EBS should still find fault with the snapshot it is never completed, tag or not.
     proved = {snapshots.CHECKSUM_TAG: proof.linear_checksum, snapshots.PROVED_TAG: target.snapshot_id}
-    snapshots.add_tags(ec2, target.snapshot_id, proved)
+    late = {key: value for key, value in target.tags.items() if not taken_at_the_start(key, value)}
+    snapshots.add_tags(ec2, target.snapshot_id, late | proved)
 
 
 def _seal(target: JobTarget, proof: Proof, *, aws: Aws, clock: Clock) -> None:

@@ -12,6 +12,7 @@ from botocore.exceptions import ClientError
 from blockferry.ebs.client import NewSnapshot, RequestCounts
 from blockferry.errors import InvalidRequest
 from blockferry.jobs import Job, JobTarget
+from blockferry.models import taken_at_the_start
 from blockferry.retry import RetryPolicy
 from blockferry.sessions import Aws
 
@@ -31,7 +32,7 @@ def start_target(job: Job, number: int, *, aws: Aws, counts: RequestCounts) -> J
         volume_size_gib=target.size_gib,
         client_token=_client_token(job.execution_arn, number),
         description=target.description,
-        tags=target.tags,
+        tags={key: value for key, value in target.tags.items() if taken_at_the_start(key, value)},
         encrypted=target.encrypted,
         kms_key_arn=target.kms_key_arn,
         parent_snapshot_id=target.parent_snapshot_id,
