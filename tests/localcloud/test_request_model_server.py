@@ -68,7 +68,7 @@ def lax_client(server: RunningServer, service: str) -> Any:
         endpoint_url=server.endpoint_url,
         region_name="us-east-1",
         aws_access_key_id="111122223333",
-        aws_secret_access_key="local-cloud",
+        aws_secret_access_key=server.keys.secret,
         config=config,
     )
 
