@@ -65,6 +65,7 @@ MODULES = (
     "transfer/receipt.py",
     "transfer/sources.py",
     "transfer/steps.py",
+    "transfer/subject.py",
     "transfer/sweep.py",
     "transfer/targets.py",
     "upload.py",
