@@ -31,6 +31,7 @@ MODULES = (
     "checksums.py",
     "digests.py",
     "ebs/client.py",
+    "ebs/refusals.py",
     "holes.py",
     "images/address.py",
     "images/chunks.py",

@@ -1,0 +1,145 @@
+"""What a refusal says, what passes, and how requests are counted."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+from blockferry.checksums import digest_of, encode
+from blockferry.ebs.client import EbsDirect, NewSnapshot, RequestCounts
+from blockferry.ebs.refusals import QUOTAS, EbsError
+from blockferry.ebs.transport import Answer
+from blockferry.errors import RequestRefused, RetryLater
+from blockferry.retry import RetryPolicy
+from fakes import ManualClock, content
+
+DATA = content(7)
+
+
+def throttled(code: str) -> Answer:
+    return Answer(400, {"x-amzn-errortype": code}, json.dumps({"Message": "slow down"}).encode())
+
+
+class Scripted:
+    """Gives its answers in turn, the last one for ever."""
+
+    def __init__(self, *answers: Answer) -> None:
+        self.answers = list(answers)
+        self.queries: list[Mapping[str, str]] = []
+
+    def send(self, method: str, path: str, *, query: Mapping[str, str], **_: Any) -> Answer:
+        self.queries.append(query)
+        return self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+
+
+def client(*answers: Answer, **more: Any) -> EbsDirect:
+    return EbsDirect(Scripted(*answers), region="eu-west-1", clock=ManualClock(), **more)
+
+
+def block() -> Answer:
+    headers: Mapping[str, str] = {
+        "x-amz-data-length": str(len(DATA)),
+        "x-amz-checksum": encode(digest_of(DATA)),
+        "x-amz-checksum-algorithm": "SHA256",
+    }
+    return Answer(200, headers, DATA)
+
+
+def test_every_request_is_counted_once_and_every_repetition_by_its_reason() -> None:
+    counts = RequestCounts()
+    slow = throttled("RequestThrottledException")
+    client(slow, slow, block(), counts=counts).get_block("snap-00000001", 7, "token")
+    assert counts.requests == {"GetSnapshotBlock": 3}
+    assert counts.retries == {"GetSnapshotBlock RequestThrottledException": 2}
+
+
+def test_refusals_are_counted_by_the_quota_that_refused() -> None:
+    counts = RequestCounts()
+    for operation, code in (
+        ("GetSnapshotBlock", "ThrottlingException"),
+        ("GetSnapshotBlock", "RequestThrottledException"),
+        ("GetSnapshotBlock", "RequestThrottledException"),
+        ("PutSnapshotBlock", "ThrottlingException"),
+        ("PutSnapshotBlock", "RequestThrottledException"),
+        ("ListSnapshotBlocks", "ThrottlingException"),
+        ("PutSnapshotBlock", "TransportError"),
+    ):
+        counts.retried(operation, code)
+    assert counts.throttled_by_quota() == {"L-C125AE42": 1, "L-028ACFB9": 2, "L-AFAE1BE8": 1, "L-1774F84A": 1}
+
+
+def test_a_client_with_a_policy_of_its_own_keeps_to_it() -> None:
+    counts = RequestCounts()
+    policy = RetryPolicy(max_attempts=2)
+    with pytest.raises(RetryLater, match="after 2 attempts"):
+        client(throttled("ThrottlingException"), counts=counts, policy=policy).get_block("snap-00000001", 7, "token")
+    assert counts.requests == {"GetSnapshotBlock": 2}
+
+
+@pytest.mark.parametrize(("operation", "code"), list(QUOTAS))
+def test_a_refusal_by_a_quota_names_it(operation: str, code: str) -> None:
+    error = EbsError(request=f"{operation} block 7 of snap-1", status=400, code=code, reason="", message="slow down")
+    assert QUOTAS[operation, code] in str(error)
+    assert f"{operation} block 7 of snap-1" in str(error)
+
+
+def test_a_refusal_keeps_all_that_ebs_said_and_names_no_quota_where_none_refused() -> None:
+    error = EbsError(request="GetSnapshotBlock block 7", status=404, code="X", reason="GONE", message="no such thing")
+    assert (error.request, error.status, error.code, error.reason, error.message) == (
+        "GetSnapshotBlock block 7",
+        404,
+        "X",
+        "GONE",
+        "no such thing",
+    )
+    assert "quota" not in str(error)
+    assert str(error) == "GetSnapshotBlock block 7: X (GONE): no such thing"
+    mute = EbsError(request="GetSnapshotBlock block 7", status=500, code="X", reason="", message="")
+    assert str(mute) == "GetSnapshotBlock block 7: X: HTTP 500"
+
+
+def test_every_operation_is_counted_under_its_own_name_and_a_list_begins_with_the_first_block() -> None:
+    counts = RequestCounts()
+    page = Answer(200, {}, b'{"Blocks": [], "ChangedBlocks": []}')
+    for answer, call in (
+        (page, lambda ebs: ebs.list_blocks("snap-1")),
+        (page, lambda ebs: ebs.list_changed_blocks("snap-1", "snap-2")),
+        (block(), lambda ebs: ebs.get_block("snap-1", 7, "token")),
+        (block(), lambda ebs: ebs.put_block("snap-1", 7, DATA, digest_of(DATA))),
+        (
+            Answer(201, {}, b'{"SnapshotId": "snap-1"}'),
+            lambda ebs: ebs.start_snapshot(NewSnapshot(1, "token", "text", {})),
+        ),
+        (Answer(202, {}, b"{}"), lambda ebs: ebs.complete_snapshot("snap-1", changed_blocks=0, linear_checksum=None)),
+    ):
+        ebs = client(answer, counts=counts)
+        call(ebs)
+        for query in ebs._transport.queries:  # type: ignore[attr-defined]
+            assert query.get("startingBlockIndex", "0") == "0"
+    assert counts.requests == dict.fromkeys(
+        [
+            "ListSnapshotBlocks",
+            "ListChangedBlocks",
+            "GetSnapshotBlock",
+            "PutSnapshotBlock",
+            "StartSnapshot",
+            "CompleteSnapshot",
+        ],
+        1,
+    )
+
+
+def test_tags_of_a_new_snapshot_may_be_unseen_for_a_minute_from_its_start() -> None:
+    denied = Answer(403, {"x-amzn-errortype": "AccessDeniedException"}, b'{"Message": "no"}')
+    for seconds_ago, tries in ((0.0, 2), (59.0, 2), (61.0, 1)):
+        counts = RequestCounts()
+        ebs = client(denied, block(), counts=counts)
+        ebs.was_started("snap-1", seconds_ago=seconds_ago)
+        if tries == 1:
+            with pytest.raises(RequestRefused, match="AccessDenied"):
+                ebs.put_block("snap-1", 7, DATA, digest_of(DATA))
+        else:
+            ebs.put_block("snap-1", 7, DATA, digest_of(DATA))
+        assert counts.requests == {"PutSnapshotBlock": tries}
