@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from blockferry.checksums import digest_of, encode
 from blockferry.ebs.client import EbsDirect, NewSnapshot, RequestCounts
-from blockferry.ebs.refusals import QUOTAS, EbsError
-from blockferry.ebs.transport import Answer
+from blockferry.ebs.refusals import MOST_SIGNED_AGAIN, QUOTAS, EbsError
+from blockferry.ebs.transport import Answer, TransportError
 from blockferry.errors import RequestRefused, RetryLater
 from blockferry.retry import RetryPolicy
 from fakes import ManualClock, content
@@ -25,16 +25,21 @@ def throttled(code: str) -> Answer:
 class Scripted:
     """Gives its answers in turn, the last one for ever."""
 
-    def __init__(self, *answers: Answer) -> None:
+    def __init__(self, *answers: Answer | Exception) -> None:
         self.answers = list(answers)
         self.queries: list[Mapping[str, str]] = []
+        self.sent: list[dict[str, Any]] = []
 
-    def send(self, method: str, path: str, *, query: Mapping[str, str], **_: Any) -> Answer:
+    def send(self, method: str, path: str, *, query: Mapping[str, str], **more: Any) -> Answer:
         self.queries.append(query)
-        return self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        self.sent.append(more)
+        answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
 
 
-def client(*answers: Answer, **more: Any) -> EbsDirect:
+def client(*answers: Answer | Exception, **more: Any) -> EbsDirect:
     return EbsDirect(Scripted(*answers), region="eu-west-1", clock=ManualClock(), **more)
 
 
@@ -133,7 +138,7 @@ def test_every_operation_is_counted_under_its_own_name_and_a_list_begins_with_th
 
 def test_tags_of_a_new_snapshot_may_be_unseen_for_a_minute_from_its_start() -> None:
     denied = Answer(403, {"x-amzn-errortype": "AccessDeniedException"}, b'{"Message": "no"}')
-    for seconds_ago, tries in ((0.0, 2), (59.0, 2), (61.0, 1)):
+    for seconds_ago, tries in ((0.0, 2), (59.0, 2), (60.0, 1), (61.0, 1)):
         counts = RequestCounts()
         ebs = client(denied, block(), counts=counts)
         ebs.was_started("snap-1", seconds_ago=seconds_ago)
@@ -143,3 +148,69 @@ def test_tags_of_a_new_snapshot_may_be_unseen_for_a_minute_from_its_start() -> N
         else:
             ebs.put_block("snap-1", 7, DATA, digest_of(DATA))
         assert counts.requests == {"PutSnapshotBlock": tries}
+
+
+@pytest.mark.parametrize(
+    ("more", "expected"),
+    [
+        ({}, {}),
+        ({"encrypted": False}, {"Encrypted": False}),
+        ({"encrypted": True}, {"Encrypted": True}),
+        ({"kms_key_arn": "arn"}, {"Encrypted": True, "KmsKeyArn": "arn"}),
+        ({"parent_snapshot_id": "snap-9"}, {"ParentSnapshotId": "snap-9"}),
+    ],
+)
+def test_what_a_new_snapshot_is_not_asked_to_be_is_not_sent(more: dict[str, Any], expected: dict[str, Any]) -> None:
+    ebs = client(Answer(201, {}, b'{"SnapshotId": "snap-1"}'))
+    ebs.start_snapshot(NewSnapshot(2, "token", "text", {"b": "2", "a": "1"}, **more))
+    (sent,) = ebs._transport.sent  # type: ignore[attr-defined]
+    assert json.loads(sent["body"]) == {
+        "VolumeSize": 2,
+        "ClientToken": "token",
+        "Description": "text",
+        "Tags": [{"Key": "a", "Value": "1"}, {"Key": "b", "Value": "2"}],
+        "Timeout": 4_320,
+        **expected,
+    }
+
+
+@pytest.mark.parametrize(
+    ("blocks", "checksum", "sent"), [(3, "sum", True), (3, None, False), (0, "sum", False), (0, None, False)]
+)
+def test_a_checksum_is_sent_only_where_there_is_one_of_something(blocks: int, checksum: str | None, sent: bool) -> None:
+    ebs = client(Answer(202, {}, b"{}"))
+    ebs.complete_snapshot("snap-1", changed_blocks=blocks, linear_checksum=checksum)
+    headers = ebs._transport.sent[0]["headers"]  # type: ignore[attr-defined]
+    assert headers["x-amz-changedblockscount"] == str(blocks)
+    assert ("x-amz-checksum" in headers) is sent
+
+
+def test_completing_bears_with_a_snapshot_that_is_not_known_yet() -> None:
+    counts = RequestCounts()
+    unknown = Answer(404, {"x-amzn-errortype": "ResourceNotFoundException"}, b"{}")
+    ebs = client(unknown, Answer(202, {}, b"{}"), counts=counts)
+    ebs.complete_snapshot("snap-1", changed_blocks=1, linear_checksum="sum")
+    assert counts.requests == {"CompleteSnapshot": 2}
+
+
+def test_a_clock_that_stays_wrong_is_set_by_the_answer_a_few_times_only() -> None:
+    counts = RequestCounts()
+    wrong = Answer(
+        403,
+        {"x-amzn-errortype": "InvalidSignatureException"},
+        b'{"message": "Signature expired: 20260101T000000Z is now earlier than 20260101T000100Z"}',
+    )
+    with pytest.raises(RequestRefused, match="InvalidSignatureException"):
+        client(wrong, counts=counts).get_block("snap-1", 7, "token")
+    assert counts.requests == {"GetSnapshotBlock": 1 + MOST_SIGNED_AGAIN}
+
+
+def test_an_answer_that_is_no_success_is_none() -> None:
+    with pytest.raises(RequestRefused, match="HTTP 300"):
+        client(Answer(300, {}, DATA)).get_block("snap-1", 7, "token")
+
+
+def test_a_lost_connection_is_counted_as_such() -> None:
+    counts = RequestCounts()
+    client(TransportError("reset"), block(), counts=counts).get_block("snap-1", 7, "token")
+    assert counts.retries == {"GetSnapshotBlock TransportError": 1}
