@@ -59,7 +59,7 @@ def test_a_block_that_only_the_base_holds_is_removed_and_every_other_is_read() -
         BlockRef(2, "", removed=True),
         BlockRef(5, "b"),
     ]
-    assert [start for start, _, _ in ebs.asked] == [0, 2, 3]
+    assert ebs.asked == [(0, 9, None), (2, 7, "1"), (3, 6, "2")]
 
 
 def test_nothing_is_asked_for_behind_the_end_of_both_volumes() -> None:

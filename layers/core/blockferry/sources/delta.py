@@ -25,7 +25,7 @@ class DeltaSource:
         self._base = base_snapshot_id
         self._snapshot_id = snapshot_id
         # A refused token is mended there: a changed block is an allocated one, so its own list has it, too.
-        self._second = SnapshotSource(ebs, snapshot_id, total_blocks=total_blocks)
+        self._second = SnapshotSource(ebs, snapshot_id)
         self._total_blocks = total_blocks
 
     def changes(self, within: BlockRange) -> Iterator[Change]:
