@@ -211,9 +211,10 @@ class Rig:
         return complete_transfer(job_id=job_id, missing_moved=missing_moved, aws=self.aws, workspace=self.workspace)
 
     def finish(self, job_id: str) -> dict[str, Any]:
-        if self.complete(job_id)["missing_ranges"]:
+        missing_moved = False
+        while self.complete(job_id, missing_moved=missing_moved)["missing_ranges"]:
             self.move_missing(job_id)
-            self.complete(job_id, missing_moved=True)
+            missing_moved = True
         while not check_targets(job_id=job_id, waited_seconds=None, aws=self.aws, workspace=self.workspace)[
             "completed"
         ]:
@@ -285,6 +286,8 @@ def running_rig(monkeypatch: pytest.MonkeyPatch, settings: Mapping[str, Any] | N
         monkeypatch.setattr("moto.backend_index.backend_url_patterns", served)
         # The share of a quota that this server does not have: it would only make the tests wait.
         monkeypatch.setattr("blockferry.transfer.complete.LISTS_PER_SECOND", 10_000.0)
+        # Looks at a snapshot that is shown as pending follow each other at once.
+        monkeypatch.setattr("blockferry.snapshots.LOOK_SECONDS", 0.0)
         aws = RigAws(base=session())
         aws.s3(HOME).create_bucket(Bucket=BUCKET)
         yield Rig(server, aws, Workspace(BUCKET, aws.s3(HOME)))

@@ -9,6 +9,7 @@ with it, in a few.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
@@ -16,7 +17,8 @@ from dataclasses import dataclass, replace
 
 import pytest
 from blockferry.blocks import BLOCK_SIZE
-from crash_points import IMAGE, Execution, Proving, Scenario, proving_ground
+from blockferry.snapshots import CHECKSUM_TAG
+from crash_points import IMAGE, TARGET_REGIONS, Execution, Proving, Scenario, proving_ground
 from rig import hashes
 from wire import AtServer, Call, ConnectionLost, Death, Died, Refusal, Spoil, Spoiler, untouched
 
@@ -24,7 +26,7 @@ Table = Mapping[str, Mapping[str, int]]
 
 _END: Table = {
     "Check targets": {"s3.GetObject": 2, "ec2.DescribeSnapshots": 4},
-    "Write receipt": {"s3.GetObject": 2, "ec2.DescribeSnapshots": 2, "s3.PutObject": 2},
+    "Write receipt": {"s3.GetObject": 2, "ec2.DescribeSnapshots": 4, "s3.PutObject": 2},
 }
 
 CALLS: Mapping[str, Table] = {
@@ -47,10 +49,10 @@ CALLS: Mapping[str, Table] = {
             "s3.PutObject": 3,
         },
         "Complete transfer": {
-            "s3.GetObject": 5,
-            "s3.ListObjectsV2": 1,
+            "s3.GetObject": 7,
+            "s3.ListObjectsV2": 2,
             "ebs.ListSnapshotBlocks": 4,
-            "s3.PutObject": 2,
+            "s3.PutObject": 6,
             "ec2.DescribeSnapshots": 2,
             "ebs.CompleteSnapshot": 2,
             "ec2.CreateTags": 2,
@@ -77,11 +79,11 @@ CALLS: Mapping[str, Table] = {
             "s3.PutObject": 2,
         },
         "Complete transfer": {
-            "s3.GetObject": 4,
-            "s3.ListObjectsV2": 1,
+            "s3.GetObject": 6,
+            "s3.ListObjectsV2": 2,
             "ebs.ListSnapshotBlocks": 3,
             "ebs.ListChangedBlocks": 3,
-            "s3.PutObject": 2,
+            "s3.PutObject": 6,
             "ec2.DescribeSnapshots": 2,
             "ebs.CompleteSnapshot": 2,
             "ec2.CreateTags": 2,
@@ -101,6 +103,7 @@ CALLS: Mapping[str, Table] = {
         },
         "Move blocks": {
             "s3.GetObject": 2,
+            "s3.ListObjectsV2": 1,
             "ebs.ListSnapshotBlocks": 4,
             "ebs.GetSnapshotBlock": 12,
             "ebs.ListChangedBlocks": 2,
@@ -108,17 +111,17 @@ CALLS: Mapping[str, Table] = {
             "s3.PutObject": 1,
         },
         "Complete transfer": {
-            "s3.GetObject": 3,
-            "s3.ListObjectsV2": 1,
+            "s3.GetObject": 4,
+            "s3.ListObjectsV2": 2,
             "ebs.ListSnapshotBlocks": 2,
             "ebs.ListChangedBlocks": 2,
-            "s3.PutObject": 2,
+            "s3.PutObject": 4,
             "ec2.DescribeSnapshots": 1,
             "ebs.CompleteSnapshot": 1,
             "ec2.CreateTags": 1,
         },
         "Check targets": {"s3.GetObject": 2, "ec2.DescribeSnapshots": 2},
-        "Write receipt": {"s3.GetObject": 2, "ec2.DescribeSnapshots": 1, "s3.PutObject": 2},
+        "Write receipt": {"s3.GetObject": 2, "ec2.DescribeSnapshots": 2, "s3.PutObject": 2},
     },
     "fanout of a compressed image": {
         "Plan transfer": {
@@ -133,9 +136,9 @@ CALLS: Mapping[str, Table] = {
         "Unpack image": {"s3.GetObject": 2, "image.GetObject": 1, "s3.PutObject": 4},
         "Move blocks": {"s3.GetObject": 5, "s3.ListObjectsV2": 1, "ebs.PutSnapshotBlock": 6, "s3.PutObject": 1},
         "Complete transfer": {
-            "s3.GetObject": 3,
-            "s3.ListObjectsV2": 1,
-            "s3.PutObject": 2,
+            "s3.GetObject": 5,
+            "s3.ListObjectsV2": 2,
+            "s3.PutObject": 6,
             "ec2.DescribeSnapshots": 2,
             "ebs.CompleteSnapshot": 2,
             "ec2.CreateTags": 2,
@@ -166,9 +169,9 @@ CALLS: Mapping[str, Table] = {
             "s3.PutObject": 1,
         },
         "Complete transfer": {
-            "s3.GetObject": 3,
-            "s3.ListObjectsV2": 1,
-            "s3.PutObject": 2,
+            "s3.GetObject": 5,
+            "s3.ListObjectsV2": 2,
+            "s3.PutObject": 6,
             "ec2.DescribeSnapshots": 2,
             "ebs.CompleteSnapshot": 2,
             "ec2.CreateTags": 2,
@@ -183,6 +186,7 @@ SCENARIOS: Mapping[str, Callable[[Proving], Scenario]] = {
     "copy": Proving.copy,
     "sync": Proving.sync,
     "sync that compares its parent": Proving.sync_on_unknown_parent,
+    "sync that compares two parents": Proving.sync_on_two_unknown_parents,
     "fanout of a compressed image": lambda proving: proving.fanout("zstd"),
     "fanout of a raw image": lambda proving: proving.fanout("raw"),
 }
@@ -529,10 +533,17 @@ def test_a_fault_that_never_passes_fails_the_job_by_name_and_the_sweep_leaves_no
             assert set(states.values()) <= {"completed", "pending"}, where
         else:
             assert "completed" not in states.values(), where
+        kept: list[str] = []
         if execution.workspace.job(execution.job_id) is not None:
-            proving.sweep(execution)
-        left = proving.started(execution.job_id)
-        assert set(left.values()) <= {"completed"}, where
+            kept = proving.sweep(execution)["kept_snapshots"]
+        # What EBS was asked to seal is kept and named. It is sealed in the end, unless EBS never heard of it.
+        left = {i for i, state in proving.started(execution.job_id).items() if state == "pending"}
+        assert {told.split(" ", 1)[0] for told in kept} == left, where
+        proving.seal()
+        unsealed = (operation, name) == ("CompleteSnapshot", "no connection for ever")
+        assert set(proving.started(execution.job_id).values()) <= {"completed", *(["pending"] if unsealed else [])}, (
+            where
+        )
         assert proving.strangers() == set(), where
         proving.tried(execution, "failed by name, swept")
 
@@ -620,6 +631,67 @@ def failed(ground: Ground, scenario: Scenario, point: Call, spoil: Spoil, where:
     assert failure.cause, where
     ground.proving.wire.clear()
     return execution
+
+
+ONE_TARGET: Mapping[str, tuple[str, str, Spoil, str]] = {
+    "cannot be written": ("ebs", "PutSnapshotBlock", error(403, "AccessDeniedException"), "IncompleteTransfer"),
+    "is not reached": ("ebs", "PutSnapshotBlock", ConnectionLost(False), "IncompleteTransfer"),
+    "cannot be completed": ("ebs", "CompleteSnapshot", error(403, "AccessDeniedException"), "TargetFailed"),
+    "never hears that it is complete": ("ebs", "CompleteSnapshot", ConnectionLost(False), "RetryLater"),
+    "cannot be tagged": ("ec2", "CreateTags", Refusal(403, "UnauthorizedOperation"), "TargetFailed"),
+    "cannot be looked at": ("ec2", "DescribeSnapshots", Refusal(403, "UnauthorizedOperation"), "TargetFailed"),
+    "has a parent that cannot be read": (
+        "ebs",
+        "GetSnapshotBlock",
+        error(403, "AccessDeniedException"),
+        "IncompleteTransfer",
+    ),
+    "has a parent that cannot be listed": (
+        "ebs",
+        "ListSnapshotBlocks",
+        error(500, "InternalServerException"),
+        "IncompleteTransfer",
+    ),
+}
+"""What may be wrong with one target for ever, and the error that names it."""
+
+
+@pytest.mark.parametrize("region", TARGET_REGIONS)
+@pytest.mark.parametrize("name", ONE_TARGET)
+def test_one_target_never_decides_for_another(ground: Ground, name: str, region: str) -> None:
+    proving, (service, operation, spoil, expected) = ground.proving, ONE_TARGET[name]
+    scenario = ground.clean("sync that compares two parents" if "parent" in name else "copy").scenario
+    registry = proving.rig.server.service.registry
+
+    def is_bad(snapshot_id: str) -> bool:
+        found = registry.snapshots.get(snapshot_id)
+        return found is not None and found.region == region
+
+    def spoiler(call: Call) -> Spoil | None:
+        if (call.service, call.operation) != (service, operation) or not proving.started(execution.job_id):
+            return None
+        return spoil if any(map(is_bad, re.findall(r"snap-[0-9a-f]+", call.subject))) else None
+
+    execution = proving.execution(scenario)
+    proving.wire.clear(spoiler)
+    _, failure = proving.redriven(execution, times=1)
+    proving.wire.clear()
+    proving.seal()
+    assert failure is not None, name
+    assert failure.error == expected, failure
+    made = {registry.snapshots[i].region: i for i in proving.started(execution.job_id)}
+    assert made[region] in failure.cause, failure
+    for target, blocks in zip(scenario.request["targets"], scenario.held, strict=True):
+        if target["region"] != region:
+            good = made[target["region"]]
+            assert proving.started(execution.job_id)[good] == "completed", name
+            assert proving.held(good) == blocks, name
+            assert CHECKSUM_TAG in registry.snapshots[good].tags, name
+            assert f"- {good}" not in failure.cause, name
+    receipt, failure = proving.redriven(execution, times=1)
+    assert receipt is not None, f"{name}: {failure}"
+    proving.proved(execution, receipt, name)
+    proving.tried(execution, "the good target done at once, the other by a redrive")
 
 
 SWEEP_FAULTS: Mapping[str, Spoil] = {

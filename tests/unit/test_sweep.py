@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from blockferry.errors import BlockferryError, IncompleteTransfer
+from blockferry.errors import BlockferryError, IncompleteTransfer, TargetFailed
 from blockferry.transfer.sweep import sweep_jobs
 from botocore.exceptions import ClientError
 from fakes import content
@@ -175,5 +175,50 @@ def test_one_job_that_cannot_be_swept_does_not_stop_the_others_and_is_named(rig:
 def test_what_the_time_does_not_allow_is_left_to_the_next_run(rig: Rig, executions: Executions) -> None:
     started(rig, "old")
     executions.states["old"] = stopped(NOW - timedelta(days=5))
-    assert sweep(rig, time_left=10) == {"jobs": 0, "swept": [], "deleted_snapshots": [], "failed": []}
+    assert sweep(rig, time_left=10) == {
+        "jobs": 0,
+        "swept": [],
+        "deleted_snapshots": [],
+        "kept_snapshots": [],
+        "failed": [],
+    }
     assert sweep(rig)["swept"] == ["old"]
+
+
+def test_a_pending_target_that_ebs_was_asked_to_seal_is_kept_and_named(rig: Rig, executions: Executions) -> None:
+    sealed, refused = started(rig, "old")
+    rig.control("config", {"seal_seconds": 3600.0})
+    for within in rig.ranges("old"):
+        rig.move("old", within)
+    rig.control(
+        "faults",
+        {
+            "operation": "CompleteSnapshot",
+            "snapshot_id": refused,
+            "action": "error",
+            "status": 400,
+            "code": "ValidationException",
+        },
+    )
+    with pytest.raises(TargetFailed, match=refused):
+        rig.complete("old")
+    executions.states["old"] = stopped(NOW - timedelta(hours=73))
+    result = sweep(rig)
+    assert result["deleted_snapshots"] == [refused]
+    assert result["kept_snapshots"] == [f"{sealed} in {RECOVERY} (EBS was asked to seal it)"]
+    rig.control("clock", {"advance": 3601})
+    assert rig.state(sealed) == "completed"
+
+
+def test_a_region_that_does_not_answer_does_not_keep_the_targets_of_others_from_being_deleted(
+    rig: Rig, executions: Executions
+) -> None:
+    silent, other = started(rig, "old")
+    executions.states["old"] = stopped(NOW - timedelta(hours=73))
+    denied = {"operation": "DescribeSnapshots", "region": RECOVERY, "action": "error", "status": 403}
+    rig.control("faults", {**denied, "code": "UnauthorizedOperation"})
+    with pytest.raises(BlockferryError, match=f"in {RECOVERY}"):
+        sweep(rig)
+    assert other not in existing(rig)
+    rig.control("faults", method="DELETE")
+    assert sweep(rig)["deleted_snapshots"] == [silent]

@@ -12,8 +12,10 @@ from typing import Any
 import pytest
 from blockferry import cli
 from blockferry.blocks import BLOCK_SIZE
-from blockferry.errors import InvalidRequest, RequestRefused, SourceChanged
+from blockferry.ebs.client import EbsDirect
+from blockferry.errors import EncryptionDiffers, InvalidRequest, RequestRefused, SourceChanged
 from blockferry.holes import HolePolicy
+from blockferry.retry import RetryPolicy
 from blockferry.upload import upload_image
 from blockferry.upload_estimate import estimate_upload
 from botocore.exceptions import ClientError
@@ -386,3 +388,84 @@ def test_a_dry_run_on_a_parent_lists_it_and_reads_nothing_of_it(rig: Rig, tmp_pa
     assert "GetSnapshotBlock" not in rig.calls()
     made = upload_image(path, region=HOME, aws=rig.aws, parent_snapshot_id=parent)
     assert made.blocks <= 7
+
+
+# -- a completion whose answer is lost ---------------------------------------------------------------------------------
+
+
+def lose_answers_to_the_completion(rig: Rig, *, times: int | None) -> None:
+    rig.control("config", {"complete_again": "refuse"})
+    rig.control("faults", {"operation": "CompleteSnapshot", "action": "close_after", "times": times})
+
+
+def test_an_upload_whose_completion_answers_the_second_time_only_succeeds(rig: Rig, tmp_path: Path) -> None:
+    lose_answers_to_the_completion(rig, times=1)
+    made = upload_image(image(tmp_path, content(1)), region=HOME, aws=rig.aws)
+    assert rig.state(made.snapshot_id) == "completed"
+    assert rig.held(made.snapshot_id) == hashes({0: content(1)})
+
+
+def test_a_snapshot_that_ebs_may_have_sealed_is_kept_and_named(
+    rig: Rig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("blockferry.ebs.client.RetryPolicy", lambda: RetryPolicy(max_attempts=1))
+    rig.control("config", {"seal_seconds": 5.0})
+    lose_answers_to_the_completion(rig, times=None)
+    assert cli.main(["upload", str(image(tmp_path, content(1)))]) == 1
+    (made,) = rig.snapshots()
+    assert f"{made['snapshot_id']} in {HOME} is kept: EBS was asked to seal it" in capsys.readouterr().err
+    rig.control("clock", {"advance": 6})
+    assert rig.state(made["snapshot_id"]) == "completed"
+
+
+def test_an_interruption_while_ebs_is_asked_to_seal_keeps_the_snapshot(
+    rig: Rig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sealed = EbsDirect.complete_snapshot
+
+    def interrupted(self: EbsDirect, snapshot_id: str, **arguments: Any) -> None:
+        sealed(self, snapshot_id, **arguments)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(EbsDirect, "complete_snapshot", interrupted)
+    assert cli.main(["upload", str(image(tmp_path, content(1)))]) == 1
+    (made,) = rig.snapshots()
+    assert made["state"] == "completed"
+    assert f"interrupted; {made['snapshot_id']} in {HOME} is kept" in capsys.readouterr().err
+
+
+def test_a_completion_that_ebs_refuses_leaves_no_snapshot(rig: Rig, tmp_path: Path) -> None:
+    rig.control(
+        "faults", {"operation": "CompleteSnapshot", "action": "error", "status": 403, "code": "AccessDeniedException"}
+    )
+    with pytest.raises(RequestRefused, match="CompleteSnapshot"):
+        upload_image(image(tmp_path, content(1)), region=HOME, aws=rig.aws)
+    assert rig.snapshots() == []
+
+
+def test_a_failure_is_not_hidden_by_a_snapshot_that_cannot_be_deleted(rig: Rig, tmp_path: Path) -> None:
+    rig.control(
+        "faults",
+        [
+            {"operation": "PutSnapshotBlock", "action": "error", "status": 403, "code": "AccessDeniedException"},
+            {"operation": "DeleteSnapshot", "action": "error", "status": 403, "code": "UnauthorizedOperation"},
+        ],
+    )
+    with pytest.raises(RequestRefused, match="PutSnapshotBlock") as caught:
+        upload_image(image(tmp_path, content(1)), region=HOME, aws=rig.aws)
+    assert f"{rig.snapshots()[0]['snapshot_id']} in {HOME} could not be deleted" in caught.value.__notes__[0]
+
+
+def test_an_upload_that_came_out_encrypted_is_not_left_without_its_zeros(rig: Rig, tmp_path: Path) -> None:
+    rig.control("faults", {"operation": "StartSnapshot", "action": "other_key"})
+    with pytest.raises(EncryptionDiffers, match="came out encrypted"):
+        upload_image(image(tmp_path, content(1) + content(0)), region=HOME, aws=rig.aws)
+    assert rig.snapshots() == []
+
+
+def test_a_parent_that_shows_as_pending_again_can_be_built_upon(rig: Rig, tmp_path: Path) -> None:
+    parent = rig.snapshot({0: content(1)})
+    rig.control("config", {"describe_stale_seconds": 60.0})
+    rig.client("ec2").describe_snapshots(SnapshotIds=[parent])
+    path = image(tmp_path, content(1) + content(2))
+    assert upload_image(path, region=HOME, aws=rig.aws, parent_snapshot_id=parent).blocks == 1

@@ -9,8 +9,8 @@ import pytest
 from blockferry.blocks import BlockRange
 from blockferry.digests import Stretch
 from blockferry.errors import IncompleteTransfer
-from blockferry.jobs import Proof
-from blockferry.workspace import Workspace
+from blockferry.jobs import Proof, Sealing
+from blockferry.workspace import Marks, Workspace
 from botocore.exceptions import ClientError
 from moto import mock_aws
 from rig import session
@@ -67,13 +67,29 @@ def test_plans_have_a_range_on_each_line(workspace: Workspace) -> None:
     )
 
 
-def test_targets_that_a_worker_gave_up_on_are_known_to_the_others_of_the_job(workspace: Workspace) -> None:
-    assert workspace.failed_targets("job") == frozenset()
-    workspace.mark_failed("job", 0, "no key")
-    workspace.mark_failed("job", 12, "no key")
+def test_targets_that_failed_or_were_given_up_are_known_to_all_of_the_job(workspace: Workspace) -> None:
+    assert workspace.marks("job") == Marks(frozenset(), frozenset())
+    for number in (0, 7, 12):
+        workspace.mark_failed("job", number, "no key")
+    workspace.give_up("job", 7, "its parent differs")
     workspace.mark_failed("other", 3, "no key")
-    assert workspace.failed_targets("job") == {0, 12}
-    assert workspace.read("job", "failed/12.txt") == b"no key"
+    assert workspace.marks("job") == Marks(frozenset({0, 12}), frozenset({7}))
+    assert (workspace.failure("job", 12), workspace.given_up("job", 12)) == ("no key", None)
+    assert workspace.given_up("job", 7) == "its parent differs"
+    workspace.forget_failures("job", [12, 7, 5])
+    assert workspace.marks("job") == Marks(frozenset({0}), frozenset({7}))
+    assert workspace.failure("other", 3) == "no key"
+    workspace.forget_failures("job", [])
+
+
+def test_what_ebs_was_asked_to_seal_is_known_by_the_snapshot_and_the_rounds_by_the_job(workspace: Workspace) -> None:
+    assert workspace.sealing("job", "snap-1") is None
+    asked = Sealing(state="asked", changed_blocks=3, linear_checksum="sum=")
+    workspace.save_sealing("job", "snap-1", asked)
+    assert (workspace.sealing("job", "snap-1"), workspace.sealing("job", "snap-2")) == (asked, None)
+    assert workspace.rounds("job") == 0
+    workspace.save_rounds("job", 2)
+    assert workspace.rounds("job") == 2
 
 
 def test_a_refusal_is_known_with_its_reason(workspace: Workspace) -> None:

@@ -46,14 +46,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         status: int = options.run(options)
         return status
     except InvalidRequest as error:
-        _say(f"blockferry: {error}")
+        _say(_told(error))
         return UNUSABLE
     except (BlockferryError, ClientError, BotoCoreError) as error:
-        _say(f"blockferry: {error}")
+        _say(_told(error))
         return FAILED
-    except KeyboardInterrupt:
-        _say(f"blockferry: interrupted; {options.interrupted}")
+    except KeyboardInterrupt as interrupt:
+        _say(f"blockferry: interrupted; {'; '.join(getattr(interrupt, '__notes__', ())) or options.interrupted}")
         return FAILED
+
+
+def _told(error: Exception) -> str:
+    """The error, and what its notes say became of what was started."""
+    return "; ".join((f"blockferry: {error}", *getattr(error, "__notes__", ())))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -92,7 +97,7 @@ def _parser() -> argparse.ArgumentParser:
     upload.add_argument("--tag", action="append", metavar="KEY=VALUE", help="tag of the snapshot; repeatable")
     add_holes(upload)
     upload.add_argument("--dry-run", action="store_true", help="read the image, report blocks and cost; start nothing")
-    upload.set_defaults(run=_upload, interrupted="the unfinished snapshot is deleted")
+    upload.set_defaults(run=_upload, interrupted="nothing was started")
     return parser
 
 

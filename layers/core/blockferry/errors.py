@@ -35,6 +35,10 @@ class TargetFailed(BlockferryError):
     """A target snapshot left the state it must be in (error, deleted, or completed by someone else)."""
 
 
+class EncryptionDiffers(BlockferryError):
+    """A target came out with another key than was asked for, or unencrypted; nothing more may be written to it."""
+
+
 class OutOfTime(BlockferryError):
     """The deadline of this invocation is near; the block was not finished and is left to the next one."""
 

@@ -76,8 +76,9 @@ class JobImage(_Origin):
 
 class JobTarget(_Record):
     """A snapshot that is made; ``snapshot_id`` is empty until it is started. ``parent_snapshot_id`` is what it is made
-    on top of; ``parent_size_gib`` and ``parent_encrypted`` tell of that one, and ``parent_is_full`` that the comparison
-    with the base has to show that it has no holes. ``started_at`` is when StartSnapshot answered, in UTC (ISO 8601)."""
+    on top of; ``parent_size_gib``, ``parent_encrypted`` and ``parent_kms_key_arn`` tell of that one, and
+    ``parent_is_full`` that the comparison with the base has to show that it has no holes. ``started_at`` is when
+    StartSnapshot answered, in UTC (ISO 8601)."""
 
     region: str
     role_arn: str | None
@@ -91,6 +92,7 @@ class JobTarget(_Record):
     parent_size_gib: int = 0
     parent_encrypted: bool = False
     parent_is_full: bool = False
+    parent_kms_key_arn: str | None = None
     snapshot_id: str = ""
     started_at: str = ""
 
@@ -141,6 +143,19 @@ class Job(_Record):
     """Whether every range of the parents is compared with the base before anything is written on top of them."""
     swept_at: str | None = None
     """When the job was given up and its pending targets were deleted (ISO 8601)."""
+
+
+class Sealing(_Record):
+    """How far the completion of a target has come, stored as ``jobs/<job_id>/sealing/<snapshot_id>.json``.
+
+    ``asked`` is stored before EBS is asked, so that a target is never taken for unsealed because an answer or a process
+    was lost: it is in doubt as long as nothing else is known. ``refused``: EBS did not take the completion, for
+    certain.
+    """
+
+    state: Literal["asked", "accepted", "refused"]
+    changed_blocks: int
+    linear_checksum: str
 
 
 class Proof(_Record):

@@ -57,9 +57,9 @@ def move(
     Stops cleanly when the deadline passes. The first error of a source or sink stops the loop and is raised after
     the blocks in flight have ended; nothing is reported as moved then, and moving the range again is harmless.
     With ``spare_others`` a sink that fails is left out from there on and reported, so that one of many does not
-    spoil the rest; its error is raised only when no sink is left.
+    spoil the rest. When none is left the loop ends: nothing is moved, and ``failed_sinks`` has them all.
     """
-    work = _Work(within, source, holes=holes, deadline=deadline, sinks=len(sinks) if spare_others else 0)
+    work = _Work(within, source, holes=holes, deadline=deadline, spare=len(sinks) if spare_others else 0)
 
     def run() -> None:
         while (item := work.take()) is not None:
@@ -109,9 +109,9 @@ class _Work:
     """The blocks still to move, handed out one by one, and what became of those handed out."""
 
     def __init__(
-        self, within: BlockRange, source: BlockSource, *, holes: HolePolicy, deadline: Deadline, sinks: int
+        self, within: BlockRange, source: BlockSource, *, holes: HolePolicy, deadline: Deadline, spare: int
     ) -> None:
-        self._sinks = sinks
+        self._spare = spare
         self.failed_sinks: dict[int, Exception] = {}
         self._within = within
         self._deadline = deadline
@@ -167,13 +167,13 @@ class _Work:
     @property
     def spares_others(self) -> bool:
         """Whether a sink may fail alone."""
-        return self._sinks > 0
+        return self._spare > 0
 
     def sink_failed(self, number: int, error: Exception) -> None:
         with self._lock:
             self.failed_sinks.setdefault(number, error)
-            if len(self.failed_sinks) == self._sinks:
-                self._error = self._error or error
+            if len(self.failed_sinks) == self._spare:
+                self._stopped = True
 
     def fail(self, error: BaseException) -> None:
         with self._lock:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from botocore.exceptions import BotoCoreError, ClientError
 
 from blockferry.errors import InvalidRequest
+from blockferry.retry import Clock
 
 if TYPE_CHECKING:
     from mypy_boto3_ec2 import EC2Client
@@ -28,6 +29,10 @@ The second names the snapshot itself, since tags travel: restored volumes and th
 
 HOLES_TAG = "blockferry:holes"
 """What the snapshot's holes stand for, a ``HoleMeaning``. Set when it is started."""
+
+LOOKS = 10
+LOOK_SECONDS = 2.0
+"""How often, and after how long, EC2 is asked again about a snapshot that it calls pending."""
 
 FILTER_VALUES = 200
 """Values that a filter of DescribeSnapshots takes at most (EC2 API reference, filters)."""
@@ -109,14 +114,30 @@ def existing(ec2: EC2Client, snapshot_ids: Iterable[str]) -> list[SnapshotFacts]
     return found
 
 
+def settled(look: Callable[[], list[SnapshotFacts]], *, clock: Clock | None = None) -> list[SnapshotFacts]:
+    """What ``look`` finds, asked again for a short while as long as any of it is pending.
+
+    EC2's answers are not all of the same moment: one may show a completed snapshot as pending once more (coldsnap,
+    AWS's own tool, waits for several completed answers in a row). What is pending for longer is returned as pending.
+    """
+    clock = clock or Clock()
+    found = look()
+    for _ in range(LOOKS - 1):
+        if all(facts.state != "pending" for facts in found):
+            break
+        clock.sleep(LOOK_SECONDS)
+        found = look()
+    return found
+
+
 def proven_copies(ec2: EC2Client, *, lineage: str, source_region: str) -> list[SnapshotFacts]:
-    """The completed copies of a lineage in the client's region and account that a job has proved."""
+    """The copies of a lineage in the client's region and account that a job has proved; some may be pending."""
     pages = ec2.get_paginator("describe_snapshots").paginate(
         OwnerIds=["self"],
         Filters=[
             {"Name": f"tag:{LINEAGE_TAG}", "Values": [lineage]},
             {"Name": f"tag:{SOURCE_REGION_TAG}", "Values": [source_region]},
-            {"Name": "status", "Values": ["completed"]},
+            {"Name": "status", "Values": ["pending", "completed"]},
         ],
     )
     found = [_facts(snapshot) for page in pages for snapshot in page["Snapshots"]]
@@ -143,13 +164,23 @@ def pending_of_job(ec2: EC2Client, job_id: str) -> list[str]:
     return [snapshot["SnapshotId"] for page in pages for snapshot in page["Snapshots"]]
 
 
-def delete(ec2: EC2Client, snapshot_id: str) -> None:
-    """Delete a snapshot; one that is gone already is no error."""
+def delete(ec2: EC2Client, snapshot_id: str, *, asked_to_seal: bool) -> str | None:
+    """Delete a snapshot that was never completed; returns why it is kept, ``None`` when it is gone.
+
+    Everything that deletes a snapshot does so here. What EBS was asked to seal is kept, whatever EC2 says of it, since
+    EC2's answer may be old; so is what EC2 calls completed. Nothing can become completed between the look and the
+    deletion: only who started a snapshot completes it, and says ``asked_to_seal`` from before the request on.
+    """
+    if asked_to_seal:
+        return "EBS was asked to seal it"
+    if any(facts.state == "completed" for facts in existing(ec2, [snapshot_id])):
+        return "EC2 calls it completed"
     try:
         ec2.delete_snapshot(SnapshotId=snapshot_id)
     except ClientError as error:
         if error.response["Error"]["Code"] != "InvalidSnapshot.NotFound":
             raise
+    return None
 
 
 def add_tags(ec2: EC2Client, snapshot_id: str, tags: Mapping[str, str]) -> None:

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from blockferry import snapshots
+from blockferry import sealing, snapshots
 from blockferry.aws_errors import translated
 from blockferry.blocks import BLOCK_SIZE, BLOCKS_PER_GIB, blocks_of_volume, split
 from blockferry.checksums import Linear
 from blockferry.ebs.client import EbsDirect, NewSnapshot, RequestCounts
-from blockferry.errors import IncompleteTransfer, InvalidRequest, TargetFailed
+from blockferry.errors import EncryptionDiffers, IncompleteTransfer, InvalidRequest, TargetFailed
 from blockferry.holes import HoleMeaning, HolePolicy
 from blockferry.images.formats import ImageFormat, looks_like, refusal
 from blockferry.models import MAX_DESCRIPTION, MAX_TAGS, check_tags
@@ -92,8 +92,9 @@ def upload_image(
     snapshot is or may be encrypted the image is written whole, holes of the file included: a hole does not mean that
     nobody wrote there.
 
-    If anything fails the pending snapshot is deleted. Raises ``InvalidRequest`` for an unusable image, size, parent or
-    choice, also for an image that looks like another kind of file, unless ``image_format`` says that it is raw, and
+    If anything fails the pending snapshot is deleted, unless EBS was asked to seal it and may have done so: then it is
+    kept. A note of the error says which. Raises ``InvalidRequest`` for an unusable image, size, parent or choice, also
+    for an image that looks like another kind of file, unless ``image_format`` says that it is raw, and
     ``SourceChanged`` for a file that changes meanwhile.
     """
     clock = clock or Clock()
@@ -122,16 +123,30 @@ def upload_image(
             parent_snapshot_id=parent_snapshot_id,
         )
         source.refuse_changed()
-        snapshot_id = ebs.start_snapshot(new).snapshot_id
+        started = ebs.start_snapshot(new)
+        snapshot_id, asked_to_seal = started.snapshot_id, False
         try:
+            if started.kms_key_arn is not None and found.encrypted is False:
+                raise EncryptionDiffers(
+                    f"{snapshot_id} in {region} came out encrypted with {started.kms_key_arn}, although neither the "
+                    "account nor the parent encrypts; zeros that are left out would not be read as zeros. Start again"
+                )
             linear = _put(found, SnapshotSink(ebs, snapshot_id, started_seconds_ago=0.0), clock=clock)
             source.refuse_changed()
-            ebs.complete_snapshot(snapshot_id, changed_blocks=linear.blocks, linear_checksum=linear.value())
-        except BaseException:
-            snapshots.delete(ec2, snapshot_id)
+            asked_to_seal = True
+            sealing.ask(ebs, ec2, snapshot_id, changed_blocks=linear.blocks, linear_checksum=linear.value())
+        except BaseException as error:
+            if isinstance(error, sealing.NotSealed | sealing.NotAsked):
+                asked_to_seal = False
+            error.add_note(_left(ec2, snapshot_id, region=region, asked_to_seal=asked_to_seal))
             raise
     warnings = [*found.holes.warnings, *_mark_proved(ec2, snapshot_id, linear.value())]
-    _wait(ec2, snapshot_id, region=region, clock=clock)
+    facts = _wait(ec2, snapshot_id, region=region, clock=clock)
+    if found.encrypted is not None and facts.encrypted != found.encrypted:
+        raise EncryptionDiffers(
+            f"{snapshot_id} in {region} is whole and kept, but it is {'' if facts.encrypted else 'not '}encrypted, "
+            "which was not to be: look at the account's EBS settings, delete it, and upload again"
+        )
     return Uploaded(
         snapshot_id,
         region,
@@ -207,6 +222,20 @@ def _refuse_other_format(image: Path, source: ImageSource) -> None:
         raise InvalidRequest(refusal(str(image), found, file=str(image), insist="--format raw", unpack=unpacked))
 
 
+def _left(ec2: EC2Client, snapshot_id: str, *, region: str, asked_to_seal: bool) -> str:
+    """Delete the snapshot of an upload that failed, unless EBS may have sealed it; says what was done."""
+    try:
+        why = snapshots.delete(ec2, snapshot_id, asked_to_seal=asked_to_seal)
+    except (ClientError, BotoCoreError) as error:
+        return f"the unfinished snapshot {snapshot_id} in {region} could not be deleted: {error}; delete it"
+    if why is None:
+        return "the unfinished snapshot is deleted"
+    return (
+        f"{snapshot_id} in {region} is kept: {why}, and its answer is not known. It holds the whole image if EC2 calls "
+        "it completed; if it stays pending, delete it and upload again"
+    )
+
+
 def _refuse_unusable(description: str, tags: Mapping[str, str]) -> None:
     if len(description) > MAX_DESCRIPTION:
         raise InvalidRequest(
@@ -238,7 +267,7 @@ def _parent(
     """The facts of a parent that a snapshot can be made on top of. Raises ``InvalidRequest`` for any other."""
     region = ebs.region
     name = f"parent {snapshot_id} in {region}"
-    found = snapshots.existing(ec2, [snapshot_id])
+    found = snapshots.settled(lambda: snapshots.existing(ec2, [snapshot_id]))
     if not found:
         raise InvalidRequest(
             f"{name}: EC2 does not know it. Check the id and the region: a parent is in the region and account of the "
@@ -290,12 +319,12 @@ def _put(found: Prepared, sink: SnapshotSink, *, clock: Clock) -> Linear:
     return linear
 
 
-def _wait(ec2: EC2Client, snapshot_id: str, *, region: str, clock: Clock) -> None:
+def _wait(ec2: EC2Client, snapshot_id: str, *, region: str, clock: Clock) -> SnapshotFacts:
     deadline = Deadline(SEAL_SECONDS, clock=clock)
     while True:
         facts = snapshots.describe(ec2, snapshot_id, region=region)
         if facts.state == "completed":
-            return
+            return facts
         if facts.state != "pending" or deadline.passed():
             raise TargetFailed(
                 f"{snapshot_id} in {region} is in state {facts.state}, not completed: {facts.state_message}"

@@ -13,14 +13,24 @@ from pydantic import BaseModel, ValidationError
 from blockferry.blocks import BlockRange
 from blockferry.digests import Stretch, pack, unpack
 from blockferry.errors import IncompleteTransfer
-from blockferry.jobs import Job, Proof
+from blockferry.jobs import Job, Proof, Sealing
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 PREFIX = "jobs/"
 
+FINAL = ".final.txt"
+
 R = TypeVar("R", bound=BaseModel)
+
+
+@dataclass(frozen=True)
+class Marks:
+    """Positions of targets: ``failed`` could not be written for a while, ``given_up`` cannot be made at all."""
+
+    failed: frozenset[int]
+    given_up: frozenset[int]
 
 
 @dataclass(frozen=True)
@@ -28,9 +38,11 @@ class Workspace:
     """The objects of jobs in one bucket.
 
     ``job.json`` the record; ``plan.jsonl`` one range a line; ``digests/<first>-<stop>-<targets>.bin`` what was proved
-    of a stretch; ``failed/<target>.txt`` a target that a worker gave up on; ``refused.txt`` why the job cannot be done
-    at all; ``image/`` and ``image.json`` an image that was unpacked; ``targets.json`` the targets' states and
-    ``missing.jsonl`` what they miss; ``results/`` the map's own results; ``proof.json`` and ``receipt.json`` the end.
+    of a stretch; ``failed/<target>.txt`` a target that could not be written for a while, ``failed/<target>.final.txt``
+    why one cannot be made at all; ``refused.txt`` why the job cannot be done at all; ``sealing/<snapshot id>.json``
+    whether EBS was asked to seal a target; ``rounds.json`` how often missing ranges were planned; ``image/`` and
+    ``image.json`` an image that was unpacked; ``targets.json`` the targets' states and ``missing.jsonl`` what they
+    miss; ``results/`` the map's own results; ``proof.json`` and ``receipt.json`` the end.
     """
 
     bucket: str
@@ -72,6 +84,21 @@ class Workspace:
         lines = [json.dumps({"first": r.first, "stop": r.stop, "targets": list(numbers)}) for r, numbers in missing]
         self.write(job_id, "missing.jsonl", ("\n".join(lines) + "\n").encode())
 
+    def sealing(self, job_id: str, snapshot_id: str) -> Sealing | None:
+        """How far the completion of a target has come; ``None`` when EBS was never asked."""
+        return self.record(job_id, f"sealing/{snapshot_id}.json", Sealing)
+
+    def save_sealing(self, job_id: str, snapshot_id: str, sealing: Sealing) -> None:
+        self.write(job_id, f"sealing/{snapshot_id}.json", sealing.model_dump_json().encode())
+
+    def rounds(self, job_id: str) -> int:
+        """How often missing ranges were planned since the job was started or resumed."""
+        body = self.read(job_id, "rounds.json")
+        return 0 if body is None else int(json.loads(body)["planned"])
+
+    def save_rounds(self, job_id: str, planned: int) -> None:
+        self.write(job_id, "rounds.json", json.dumps({"planned": planned}).encode())
+
     def mark_failed(self, job_id: str, target: int, reason: str) -> None:
         """Let the other workers know that a target cannot be written at present."""
         self.write(job_id, f"failed/{target}.txt", reason.encode(), content_type="text/plain; charset=utf-8")
@@ -82,15 +109,37 @@ class Workspace:
 
     def refusal(self, job_id: str) -> str | None:
         """Why the job cannot be done, if a worker has found that out."""
-        body = self.read(job_id, "refused.txt")
-        return None if body is None else body.decode()
+        return self._text(job_id, "refused.txt")
 
-    def failed_targets(self, job_id: str) -> frozenset[int]:
-        """The targets that a worker has marked."""
+    def give_up(self, job_id: str, target: int, reason: str) -> None:
+        """Let all others know that a target cannot be made, whatever is repeated: it is to be deleted."""
+        self.write(job_id, f"failed/{target}{FINAL}", reason.encode(), content_type="text/plain; charset=utf-8")
+
+    def marks(self, job_id: str) -> Marks:
+        """The targets that are marked as failed or given up."""
         prefix = self.key(job_id, "failed/")
         pages = self.s3.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix)
-        names = (item["Key"].removeprefix(prefix) for page in pages for item in page.get("Contents", ()))
-        return frozenset(int(name.removesuffix(".txt")) for name in names)
+        names = [item["Key"].removeprefix(prefix) for page in pages for item in page.get("Contents", ())]
+        final = frozenset(int(name.removesuffix(FINAL)) for name in names if name.endswith(FINAL))
+        return Marks(frozenset(int(name.split(".", 1)[0]) for name in names) - final, final)
+
+    def failure(self, job_id: str, target: int) -> str | None:
+        """Why a target was marked as failed."""
+        return self._text(job_id, f"failed/{target}.txt")
+
+    def given_up(self, job_id: str, target: int) -> str | None:
+        """Why a target was given up."""
+        return self._text(job_id, f"failed/{target}{FINAL}")
+
+    def forget_failures(self, job_id: str, targets: Iterable[int]) -> None:
+        """Take the marks of failed targets away: they are tried again."""
+        doomed = [{"Key": self.key(job_id, f"failed/{target}.txt")} for target in targets]
+        if doomed:
+            self._delete_keys(doomed)
+
+    def _text(self, job_id: str, name: str) -> str | None:
+        body = self.read(job_id, name)
+        return None if body is None else body.decode()
 
     def save_stretch(self, job_id: str, stretch: Stretch) -> None:
         # Zero-padded, so that S3's listing order is the order of blocks. The targets are part of the name: a range
@@ -159,9 +208,12 @@ class Workspace:
                 if item["Key"].removeprefix(prefix) not in keep
             ]
             if doomed:
-                answer = self.s3.delete_objects(Bucket=self.bucket, Delete={"Objects": doomed, "Quiet": True})
-                if answer.get("Errors"):
-                    first = answer["Errors"][0]
-                    raise RuntimeError(f"s3://{self.bucket}/{first.get('Key')}: {first.get('Message')}")
+                self._delete_keys(doomed)
                 deleted += len(doomed)
         return deleted
+
+    def _delete_keys(self, doomed: list[Any]) -> None:
+        answer = self.s3.delete_objects(Bucket=self.bucket, Delete={"Objects": doomed, "Quiet": True})
+        if answer.get("Errors"):
+            first = answer["Errors"][0]
+            raise RuntimeError(f"s3://{self.bucket}/{first.get('Key')}: {first.get('Message')}")

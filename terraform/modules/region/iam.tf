@@ -79,7 +79,7 @@ locals {
       start   = ["ebs:StartSnapshot"]
       tag     = ["ec2:CreateTags"]
       own     = ["ebs:CompleteSnapshot", "ec2:DeleteSnapshot"]
-      objects = ["s3:GetObject", "s3:PutObject"]
+      objects = ["s3:DeleteObject", "s3:GetObject", "s3:PutObject"]
       list    = ["s3:ListBucket"]
       keys    = local.snapshot_key_actions
     }

@@ -4,41 +4,40 @@ The digests of all ranges are streamed in the order of their blocks. Each range 
 the worker that moved it: a block that is allocated but has no digest, or the other way round, fails the job before
 any target is completed. EBS then gets the count and the LINEAR checksum and refuses a target that does not match.
 
-A target that could not be written everywhere does not hold up the others: they are completed, and what it misses is
-planned as ranges of its own. A job that a worker has refused ends here, with its targets deleted.
+A target that could not be written everywhere, or not be completed, does not hold up the others: they are completed, and
+what is missing is planned as ranges of its own, for a few rounds. A target that cannot be made at all ends here,
+deleted and named; so does a job that a worker has refused.
 """
 
 from __future__ import annotations
 
 import json
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from datetime import UTC, datetime
-from typing import Any, TypeVar
+from typing import TypeVar
 
-from botocore.exceptions import BotoCoreError, ClientError
-
-from blockferry import snapshots
-from blockferry.aws_errors import translated
 from blockferry.blocks import BlockRange
 from blockferry.checksums import ZERO_DIGEST, Linear
 from blockferry.digests import Coverage, Stretch, joined
 from blockferry.ebs.client import EbsDirect, RequestCounts
-from blockferry.errors import BlockferryError, IncompleteTransfer, InvalidRequest, RequestRefused, TargetFailed
+from blockferry.errors import IncompleteTransfer, InvalidRequest, RequestRefused, RetryLater, TargetFailed
 from blockferry.holes import HolePolicy
 from blockferry.jobs import Job, JobSnapshot, JobTarget, Proof
-from blockferry.models import taken_at_the_start
 from blockferry.pacing import Pace
 from blockferry.retry import Clock
 from blockferry.sessions import Aws, Identity
+from blockferry.transfer.discard import Discarded, discard, started
+from blockferry.transfer.seal import TargetState, settle
 from blockferry.transfer.sources import Listed, list_again
 from blockferry.transfer.steps import recorded_job
-from blockferry.transfer.targets import start_target
 from blockferry.workspace import Workspace
 
 AHEAD = 16
 """Digest objects in memory at a time (a range of 4,096 blocks is 147 KB): hides S3's answer time, bounds memory."""
+
+MOST_ROUNDS = 3
+"""How often missing ranges are moved before the job fails; each redrive has as many again."""
 
 LISTS_PER_SECOND = 25.0
 """Half of the account's quota for list requests, which other jobs share."""
@@ -52,88 +51,120 @@ def complete_transfer(
 ) -> dict[str, object]:
     """Prove the transfer, complete every target that holds all blocks, and plan what the others miss.
 
-    ``missing_moved`` says that missing ranges were moved before: then nothing may be missing any more. Returns
-    ``{"job_id", "bucket", "missing_ranges", "missing_key", "blocks_written", "linear_checksum"}``. Called again it
-    proves again and leaves targets that are sealed already.
+    ``missing_moved`` says that missing ranges were moved before. Returns ``{"job_id", "bucket", "missing_ranges",
+    "missing_key", "blocks_written", "linear_checksum"}``. Called again it proves again and leaves targets alone that
+    EBS has taken before.
 
-    Raises ``IncompleteTransfer`` with no target completed, ``TargetFailed`` naming each target that could not be
-    completed when the others are, ``RetryLater`` when a target that was never started still cannot be, and
-    ``InvalidRequest`` with the pending targets deleted when a worker has refused the job.
+    Raises ``IncompleteTransfer`` with no target completed when the proof fails. Everything else comes after every
+    target had its turn: ``IncompleteTransfer`` naming the targets that still miss blocks after ``MOST_ROUNDS`` of
+    moving, which a redrive begins again; ``RetryLater`` or ``TargetFailed`` naming those that could not be started or
+    completed; and ``InvalidRequest``, with what was started for them deleted, when targets were given up, or the whole
+    job.
     """
     clock = clock or Clock()
     job = recorded_job(workspace, job_id)
+    given_up = {number: workspace.given_up(job_id, number) or "" for number in workspace.marks(job_id).given_up}
     refusal = workspace.refusal(job_id)
+    if refusal is None and all(number in given_up for number, t in enumerate(job.targets) if t.snapshot_id):
+        refusal = "\n".join(given_up[number] for number in sorted(given_up))
     if refusal is not None:
-        raise InvalidRequest(f"{refusal}. {_discard(job, aws=aws, workspace=workspace)}")
-    counts = RequestCounts()
+        raise InvalidRequest(f"{refusal}. {_discarded(job.job_id, job.targets, aws=aws, workspace=workspace).told()}")
     coverage = Coverage(targets=len(job.targets), total_blocks=job.total_blocks)
-    proof = _prove(job, coverage, aws=aws, workspace=workspace, counts=counts, clock=clock)
+    proof = _prove(job, coverage, aws=aws, workspace=workspace, counts=RequestCounts(), clock=clock)
     workspace.save_proof(job_id, proof)
-    missing = coverage.missing_by_range(job.blocks_per_range)
-    states = [_settle(target, coverage.missing(n), proof, aws, clock) for n, target in enumerate(job.targets)]
-    workspace.write(job_id, "targets.json", json.dumps(states, indent=1).encode())
-    failed = [state for state in states if state["error"]]
-    if failed:
-        raise TargetFailed(_named("targets that could not be completed (the others are)", failed))
-    if missing and missing_moved:
-        behind = [state for state in states if state["missing_ranges"]]
-        raise IncompleteTransfer(_named("targets that miss blocks although every range was moved", behind))
-    if missing:
-        workspace.save_job(_all_started(job, aws=aws, counts=counts))
-        workspace.save_missing(job_id, missing)
+    states = [
+        settle(
+            job,
+            number,
+            coverage.missing(number),
+            proof,
+            given_up=given_up.get(number),
+            aws=aws,
+            workspace=workspace,
+            clock=clock,
+        )
+        for number in range(len(job.targets))
+    ]
+    targets = tuple(state.target for state in states)
+    if targets != job.targets:
+        workspace.save_job(job.model_copy(update={"targets": targets}))
+    workspace.write(job_id, "targets.json", json.dumps([state.record() for state in states], indent=1).encode())
+    behind = frozenset(state.number for state in states if state.behind)
+    pieces = [
+        (within, numbers)
+        for within, those in coverage.missing_by_range(job.blocks_per_range)
+        if (numbers := tuple(number for number in those if number in behind))
+    ]
+    if behind:
+        _plan_round(job_id, states, pieces, missing_moved=missing_moved, workspace=workspace)
+    else:
+        _raise_failures(job_id, states, aws=aws, workspace=workspace)
     return {
         "job_id": job_id,
         "bucket": workspace.bucket,
-        "missing_ranges": len(missing),
+        "missing_ranges": len(pieces),
         "missing_key": workspace.key(job_id, "missing.jsonl"),
         "blocks_written": proof.blocks_written,
         "linear_checksum": proof.linear_checksum,
     }
 
 
-def _discard(job: Job, *, aws: Aws, workspace: Workspace) -> str:
-    """Delete the targets of a job that cannot be done, but those that were completed before; says what was done."""
-    body = workspace.read(job.job_id, "targets.json")
-    kept = {state["snapshot_id"] for state in json.loads(body or b"[]") if state["completed"]}
-    for target in job.targets:
-        if target.snapshot_id and target.snapshot_id not in kept:
-            snapshots.delete(aws.ec2(target.identity), target.snapshot_id)
-    if not kept:
-        return "Nothing is left of the job"
-    return f"Completed before that, and kept: {', '.join(sorted(kept))}"
+def _plan_round(
+    job_id: str,
+    states: Sequence[TargetState],
+    pieces: list[tuple[BlockRange, tuple[int, ...]]],
+    *,
+    missing_moved: bool,
+    workspace: Workspace,
+) -> None:
+    """Plan what targets miss, or say that it was tried often enough.
+
+    The map cannot say so itself: it would end with the first target that cannot be written, and with it the others
+    that could. Raises ``IncompleteTransfer`` when the rounds are used up; a redrive has as many again.
+    """
+    planned = workspace.rounds(job_id) if missing_moved else 0
+    if planned >= MOST_ROUNDS:
+        workspace.save_rounds(job_id, 0)
+        why = {s.number: workspace.failure(job_id, s.number) for s in states if s.behind}
+        lines = [
+            f"- {s.name}: misses blocks of {len(s.missing)} ranges" + (f": {why[s.number]}" if why[s.number] else "")
+            if s.behind
+            else f"- {s.name}: {s.error}"
+            for s in states
+            if s.behind or s.error is not None
+        ]
+        raise IncompleteTransfer("\n".join([f"targets that are not complete, tried {planned} times more:", *lines]))
+    workspace.save_missing(job_id, pieces)
+    workspace.forget_failures(job_id, (state.number for state in states if state.behind))
+    workspace.save_rounds(job_id, planned + 1)
 
 
-def _settle(target: JobTarget, missing: list[BlockRange], proof: Proof, aws: Aws, clock: Clock) -> dict[str, Any]:
-    """Complete a target that misses nothing; its state for ``targets.json``, with the error if it has one."""
-    error = None
-    if not missing:
-        try:
-            _complete(target, proof, aws=aws, clock=clock)
-        except BlockferryError as failure:
-            error = str(failure)
-        except (ClientError, BotoCoreError) as failure:
-            error = str(translated(failure))
-    return {
-        "region": target.region,
-        "snapshot_id": target.snapshot_id,
-        "completed": not missing and error is None,
-        "missing_ranges": len(missing),
-        "error": error,
-    }
+def _raise_failures(job_id: str, states: Sequence[TargetState], *, aws: Aws, workspace: Workspace) -> None:
+    """Say which targets failed, now that none can be helped by moving blocks."""
+    failed = [state for state in states if state.error is not None]
+    if not failed:
+        return
+    lines = [f"- {state.name}: {state.error}" for state in failed]
+    good = [state.name for state in states if state.error is None]
+    lines.append(f"Completed, or being sealed by EBS: {', '.join(good) or 'none'}")
+    lost = [state for state in failed if state.given_up]
+    if lost:
+        gone = _discarded(job_id, [state.target for state in lost], aws=aws, workspace=workspace)
+        lines += [f"Kept: {', '.join(gone.kept)}"] if gone.kept else []
+    passing = [state for state in failed if not state.given_up]
+    text = "\n".join(["targets that were not completed:", *lines])
+    if not passing:
+        raise InvalidRequest(text)
+    raise (RetryLater if all(isinstance(state.error, RetryLater) for state in passing) else TargetFailed)(text)
 
 
-def _named(what: str, states: list[dict[str, Any]]) -> str:
-    lines = [f"- {s['snapshot_id']} in {s['region']}: {s['error'] or 'incomplete'}" for s in states]
-    return "\n".join([f"{what}:", *lines])
-
-
-def _all_started(job: Job, *, aws: Aws, counts: RequestCounts) -> Job:
-    """The job with the targets started that could not be reached when it was planned."""
-    targets = [
-        target if target.snapshot_id else start_target(job, number, aws=aws, counts=counts)
-        for number, target in enumerate(job.targets)
-    ]
-    return job.model_copy(update={"targets": tuple(targets)})
+def _discarded(job_id: str, targets: Iterable[JobTarget], *, aws: Aws, workspace: Workspace) -> Discarded:
+    """Delete targets that cannot be; raises when one of them cannot be deleted now, after all were tried."""
+    gone = discard(job_id, started(targets), aws=aws, workspace=workspace)
+    if gone.failed:
+        kind = RetryLater if any(isinstance(error, RetryLater) for error in gone.errors) else RequestRefused
+        raise kind(f"targets of a job that cannot be done. {gone.told()}")
+    return gone
 
 
 def _prove(
@@ -225,35 +256,6 @@ def _compare(job: Job, stretch: Stretch, listed: frozenset[int]) -> None:
 
 def _due(job: Job) -> str:
     return "changed" if isinstance(job.source, JobSnapshot) and job.source.base is not None else "allocated"
-
-
-def _complete(target: JobTarget, proof: Proof, *, aws: Aws, clock: Clock) -> None:
-    ec2 = aws.ec2(target.identity)
-    if snapshots.describe(ec2, target.snapshot_id, region=target.region).state != "completed":
-        # Only this step completes targets, always with count and checksum: one that is completed was so by an
-        # earlier call.
-        _seal(target, proof, aws=aws, clock=clock)
-    # What a later sync trusts. If EBS should still find fault with the snapshot it is never completed, tag or not.
-    proved = {snapshots.CHECKSUM_TAG: proof.linear_checksum, snapshots.PROVED_TAG: target.snapshot_id}
-    late = {key: value for key, value in target.tags.items() if not taken_at_the_start(key, value)}
-    snapshots.add_tags(ec2, target.snapshot_id, late | proved)
-
-
-def _seal(target: JobTarget, proof: Proof, *, aws: Aws, clock: Clock) -> None:
-    try:
-        ebs = aws.ebs(target.identity, counts=RequestCounts(), clock=clock)
-        ebs.was_started(target.snapshot_id, seconds_ago=target.started_seconds_ago(datetime.now(UTC)))
-        ebs.complete_snapshot(
-            target.snapshot_id, changed_blocks=proof.blocks_written, linear_checksum=proof.linear_checksum
-        )
-    except RequestRefused as error:
-        # An earlier call may have reached EBS although its answer was lost.
-        facts = snapshots.describe(aws.ec2(target.identity), target.snapshot_id, region=target.region)
-        if facts.state == "completed":
-            return
-        raise TargetFailed(
-            f"target {target.snapshot_id} in {target.region} (state {facts.state}) was not completed: {error}"
-        ) from error
 
 
 def _ahead(pool: ThreadPoolExecutor, call: Callable[[A], B], items: Iterable[A]) -> Iterator[B]:

@@ -54,9 +54,13 @@ def refuse_unknown_regions(aws: Aws, named: Iterable[tuple[str, str]]) -> None:
 
 def readable_snapshot(aws: Aws, identity: Identity, snapshot_id: str) -> SnapshotFacts:
     """The facts of a completed snapshot that the direct APIs can read. Raises ``InvalidRequest`` for any other."""
-    facts = assuming(
-        lambda: snapshots.describe(aws.ec2(identity), snapshot_id, region=identity.region),
-        f"source in {identity.region}",
+    (facts,) = snapshots.settled(
+        lambda: [
+            assuming(
+                lambda: snapshots.describe(aws.ec2(identity), snapshot_id, region=identity.region),
+                f"source in {identity.region}",
+            )
+        ]
     )
     snapshots.refuse_unreadable(facts, region=identity.region)
     return facts

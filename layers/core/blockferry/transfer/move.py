@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 from blockferry.blocks import BlockRange
 from blockferry.digests import Stretch
 from blockferry.ebs.client import EbsDirect, RequestCounts
-from blockferry.errors import ParentDiffers, SourceChanged
+from blockferry.errors import ParentDiffers, RetryLater, SourceChanged
 from blockferry.holes import HolePolicy
 from blockferry.jobs import Job, JobImage, JobTarget
 from blockferry.mover import move
@@ -40,15 +41,19 @@ def move_range(
 ) -> dict[str, Any]:
     """Move the blocks of ``within`` from ``next_index`` on, as far as the time allows, and store their digests.
 
-    Without ``targets`` the blocks go to all of them, and one that fails is left to the end of the job, so that it does
-    not spoil the rest. With ``targets`` (positions) they go to these only, and any failure is raised.
+    Without ``targets`` the blocks go to all of them; with ``targets`` (positions) to these only. A target that fails is
+    marked and left to the end of the job, so that it does not spoil the rest, and others that are marked are left out.
     ``seconds_left`` is what remains of the invocation, ``memory_gb`` its size; ``counts`` is filled also when the range
     fails. Returns ``{"next_index", "done", "blocks_read", "blocks_written"}``; when not ``done``, call again with
     ``next_index``.
 
     With ``verify_parents`` the range is compared in base and parents before anything of it is written. A parent that
-    differs, or an image that was replaced, is no failure of the range: it is left to Complete transfer, which deletes
-    the targets and tells why, and the ranges that are not moved yet count as done. Raises the errors of the loop.
+    cannot be read fails its target; one that differs gives its target up. A job with no other target, or of an image
+    that was replaced, cannot be done: that is left to Complete transfer, which deletes the targets and tells why, and
+    the ranges that are not moved yet count as done.
+
+    Raises what reading raises, and, without ``targets``, the error of the last target when none can be written: each
+    range must be somewhere.
     """
     clock = clock or Clock()
     began = clock.monotonic()
@@ -58,27 +63,28 @@ def move_range(
     if rest is None or (_may_be_refused(job) and workspace.refusal(job_id) is not None):
         return _nothing_more(within)
     counts = counts or RequestCounts()
-    numbers = _writable(job, workspace) if targets is None else targets
+    numbers = _writable(job, workspace, targets)
+    if not numbers:
+        return _nothing_more(within)
 
     def client(identity: Identity, until: Deadline = deadline) -> EbsDirect:
         return aws.ebs(identity, counts=counts, clock=clock, deadline=until, connections=job.threads)
 
     parent_blocks = 0
     pace = Pace(job.blocks_per_second, clock=clock)
+    failures: dict[int, Exception] = {}
     try:
         if job.verify_parents:
             # Half of the time: what was compared and then not moved would be compared again, for ever.
             half = Deadline(deadline.remaining() / 2, clock=clock)
-            compared = move(
-                rest,
-                parents_beside_base(job, numbers, ebs_for=lambda identity: client(identity, half)),
-                [],
-                holes=HolePolicy.PRESERVE,
-                threads=job.threads,
-                deadline=half,
-                pace=pace,
-            )
+            parents = parents_beside_base(job, numbers, ebs_for=lambda identity: client(identity, half))
+            compared = move(rest, parents, [], holes=HolePolicy.PRESERVE, threads=job.threads, deadline=half, pace=pace)
             parent_blocks = compared.blocks_read
+            failures = {numbers[clone]: error for clone, error in parents.failed.items()}
+            _mark(job, failures, workspace)
+            numbers = tuple(number for number in numbers if number not in failures)
+            if not numbers:
+                return _none_left(job, failures, within, workspace, only_some=targets is not None)
             proven = rest.before(compared.next_index)
             if proven is None:
                 return {"next_index": rest.first, "done": False, "blocks_read": 0, "blocks_written": 0}
@@ -99,15 +105,17 @@ def move_range(
             threads=job.threads,
             deadline=deadline,
             pace=pace,
-            spare_others=targets is None,
+            spare_others=True,
         )
-    except (ParentDiffers, SourceChanged) as error:
+    except SourceChanged as error:
         workspace.refuse(job_id, str(error))
         return _nothing_more(within)
-    for sink, failure in moved.failed_sinks.items():
-        workspace.mark_failed(job_id, numbers[sink], str(failure))
+    unwritten = {numbers[sink]: failure for sink, failure in moved.failed_sinks.items()}
+    _mark(job, unwritten, workspace)
+    written = tuple(number for number in numbers if number not in unwritten)
+    if not written:
+        return _none_left(job, failures | unwritten, within, workspace, only_some=targets is not None)
     if moved.next_index > rest.first:
-        written = tuple(number for sink, number in enumerate(numbers) if sink not in moved.failed_sinks)
         # Stored last: a stretch that is on record is in every target that it names.
         workspace.save_stretch(
             job_id,
@@ -130,6 +138,32 @@ def move_range(
     }
 
 
+def _mark(job: Job, failures: Mapping[int, Exception], workspace: Workspace) -> None:
+    for number, error in failures.items():
+        if isinstance(error, ParentDiffers):
+            workspace.give_up(job.job_id, number, str(error))
+        else:
+            workspace.mark_failed(job.job_id, number, str(error))
+
+
+def _none_left(
+    job: Job, failures: Mapping[int, Exception], within: BlockRange, workspace: Workspace, *, only_some: bool
+) -> dict[str, Any]:
+    """What becomes of a range that could be written to no target.
+
+    In a round for ``only_some`` targets it is missing as before. In the first one it must not stay unwritten: others,
+    which were left out since they failed before, have their turn when the range is tried again.
+    """
+    if only_some or not _writable(job, workspace, None):
+        return _nothing_more(within)
+    passing = {number: error for number, error in failures.items() if not isinstance(error, ParentDiffers)}
+    others = any(t.snapshot_id and number not in failures for number, t in enumerate(job.targets))
+    if others or not passing:
+        told = "; ".join(f"{job.targets[n].snapshot_id} in {job.targets[n].region}: {e}" for n, e in failures.items())
+        raise RetryLater(f"no target that was tried takes blocks {within.first} to {within.stop - 1}: {told}")
+    raise next(iter(passing.values()))
+
+
 def _may_be_refused(job: Job) -> bool:
     """Whether a worker may find out that the job cannot be done at all."""
     return job.verify_parents or isinstance(job.source, JobImage)
@@ -143,10 +177,11 @@ def _nothing_more(within: BlockRange) -> dict[str, Any]:
     return {"next_index": within.stop, "done": True, "blocks_read": 0, "blocks_written": 0}
 
 
-def _writable(job: Job, workspace: Workspace) -> tuple[int, ...]:
-    """The started targets that no worker has given up on; all of them when none would be left."""
-    started = [number for number, target in enumerate(job.targets) if target.snapshot_id]
-    if len(started) == 1:
-        return tuple(started)
-    failed = workspace.failed_targets(job.job_id)
-    return tuple(number for number in started if number not in failed) or tuple(started)
+def _writable(job: Job, workspace: Workspace, among: tuple[int, ...] | None) -> tuple[int, ...]:
+    """The started targets, or those ``among`` them, that no worker has marked. Without ``among`` those marked as failed
+    come again when no other would be left."""
+    marks = workspace.marks(job.job_id)
+    possible = [n for n, t in enumerate(job.targets) if t.snapshot_id and n not in marks.given_up]
+    if among is not None:
+        return tuple(number for number in possible if number in among and number not in marks.failed)
+    return tuple(number for number in possible if number not in marks.failed) or tuple(possible)

@@ -62,17 +62,22 @@ def parent_facts(target: SyncTarget, number: int, *, aws: Aws) -> SnapshotFacts:
     snapshot_id = target.parent_snapshot_id or ""
     where = f"targets[{number}].parent_snapshot_id"
     try:
-        return assuming(
-            lambda: snapshots.describe(
-                aws.ec2(identity),
-                snapshot_id,
-                region=target.region,
-                hint="A parent must be in the region and account of its target",
-            ),
-            f"target in {target.region}",
+        (facts,) = snapshots.settled(
+            lambda: [
+                assuming(
+                    lambda: snapshots.describe(
+                        aws.ec2(identity),
+                        snapshot_id,
+                        region=target.region,
+                        hint="A parent must be in the region and account of its target",
+                    ),
+                    f"target in {target.region}",
+                )
+            ]
         )
     except InvalidRequest as error:
         raise InvalidRequest(f"{where}: {error}") from error
+    return facts
 
 
 def follow(
@@ -87,7 +92,7 @@ def follow(
     before = datetime.fromisoformat(source.start_time)
     alive = [
         facts
-        for facts in snapshots.existing(aws.ec2(source.identity), common)
+        for facts in snapshots.settled(lambda: snapshots.existing(aws.ec2(source.identity), common))
         if facts.state == "completed" and facts.tier == "standard" and facts.start_time <= before
     ]
     alive.sort(key=lambda facts: (facts.start_time, facts.snapshot_id), reverse=True)
@@ -108,13 +113,15 @@ def follow(
 
 def _copies_by_source(target: SyncTarget, source: JobSnapshot, *, aws: Aws) -> dict[str, SnapshotFacts]:
     """The newest proven copy of each snapshot of the lineage that is where the target will be."""
-    found = assuming(
-        lambda: snapshots.proven_copies(
-            aws.ec2(target_identity(target)), lineage=source.lineage, source_region=source.region
-        ),
-        f"target in {target.region}",
+    found = snapshots.settled(
+        lambda: assuming(
+            lambda: snapshots.proven_copies(
+                aws.ec2(target_identity(target)), lineage=source.lineage, source_region=source.region
+            ),
+            f"target in {target.region}",
+        )
     )
-    usable = [facts for facts in found if facts.tier == "standard"]
+    usable = [facts for facts in found if facts.tier == "standard" and facts.state == "completed"]
     return {facts.tags[snapshots.SOURCE_TAG]: facts for facts in sorted(usable, key=lambda f: f.start_time)}
 
 
@@ -187,6 +194,7 @@ def parented_target(
         parent_size_gib=parent.size_gib,
         parent_encrypted=parent.encrypted,
         parent_is_full=read.full,
+        parent_kms_key_arn=parent.kms_key_id,
     )
 
 

@@ -13,13 +13,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from blockferry import snapshots
+from botocore.exceptions import BotoCoreError
+
 from blockferry.blocks import blocks_per_range, split
 from blockferry.ebs.client import RequestCounts
-from blockferry.errors import InvalidRequest, RequestRefused, RetryLater
+from blockferry.errors import EncryptionDiffers, InvalidRequest, RequestRefused, RetryLater
 from blockferry.holes import HolePolicy
 from blockferry.jobs import Job, JobTarget
 from blockferry.sessions import Aws
+from blockferry.transfer.discard import discard, started
 from blockferry.transfer.estimate import estimate, question
 from blockferry.transfer.steps import refuse_swept
 from blockferry.transfer.subject import Subject, subject_of
@@ -93,7 +95,7 @@ def plan_transfer(event: PlanInput, *, aws: Aws, workspace: Workspace) -> dict[s
     workspace.save_job(job)
     if pointer["unpack"]:
         return pointer
-    job = _start_targets(job, aws=aws, counts=counts)
+    job = _start_targets(job, aws=aws, workspace=workspace, counts=counts)
     workspace.save_job(job)
     workspace.save_plan(job.job_id, split(job.total_blocks, job.blocks_per_range))
     return pointer
@@ -167,11 +169,12 @@ def _threads(blocks_per_second: float, targets: int) -> int:
     return max(MIN_THREADS, min(MAX_THREADS, math.ceil(in_flight)))
 
 
-def _start_targets(job: Job, *, aws: Aws, counts: RequestCounts) -> Job:
+def _start_targets(job: Job, *, aws: Aws, workspace: Workspace, counts: RequestCounts) -> Job:
     """Start every target.
 
-    If one is refused for good, those started before are deleted and nothing is left. One that cannot be reached at
-    present is left to the end of the job, unless it is the only one or none can be reached.
+    If one is refused for good, or comes out with another encryption than was asked for, those started before are
+    deleted and nothing is left. One that cannot be reached at present is left to the end of the job, unless it is the
+    only one or none can be reached.
     """
     targets = list(job.targets)
     unreachable: RetryLater | None = None
@@ -182,17 +185,13 @@ def _start_targets(job: Job, *, aws: Aws, counts: RequestCounts) -> Job:
             targets[number] = start_target(job, number, aws=aws, counts=counts)
         except RetryLater as error:
             unreachable = unreachable or error
-        except (RequestRefused, InvalidRequest) as error:
-            _undo(targets, aws)
+        except BotoCoreError as error:
+            unreachable = unreachable or RetryLater(f"target in {target.region}: {error}")
+        except (RequestRefused, InvalidRequest, EncryptionDiffers) as error:
+            gone = discard(job.job_id, started(targets), aws=aws, workspace=workspace)
             raise InvalidRequest(
-                f"targets[{number}] in {target.region} cannot be started, nothing is left of the job: {error}"
+                f"targets[{number}] in {target.region} cannot be started: {error}. {gone.told()}"
             ) from error
     if unreachable is not None and not any(target.snapshot_id for target in targets):
         raise unreachable
     return job.model_copy(update={"targets": tuple(targets)})
-
-
-def _undo(started: list[JobTarget], aws: Aws) -> None:
-    for target in started:
-        if target.snapshot_id:
-            snapshots.delete(aws.ec2(target.identity), target.snapshot_id)

@@ -7,14 +7,19 @@ from collections import Counter
 from datetime import UTC, datetime
 from typing import Any
 
+from botocore.exceptions import BotoCoreError, ClientError
+
 from blockferry import __version__, snapshots
+from blockferry.aws_errors import translated
 from blockferry.blocks import BLOCK_SIZE
 from blockferry.cost import request_cost
-from blockferry.errors import IncompleteTransfer, TargetFailed
+from blockferry.errors import BlockferryError, IncompleteTransfer, RetryLater, TargetFailed
 from blockferry.images.unpack import drop_unpacked
 from blockferry.jobs import Job, JobImage, JobSnapshot, JobTarget, Proof
 from blockferry.render import holes_line, source_line
 from blockferry.sessions import Aws
+from blockferry.snapshots import SnapshotFacts
+from blockferry.transfer.encryption import refuse_as_described
 from blockferry.transfer.steps import recorded_job
 from blockferry.workspace import Workspace
 
@@ -22,14 +27,15 @@ from blockferry.workspace import Workspace
 def write_receipt(*, job_id: str, aws: Aws, workspace: Workspace, now: datetime | None = None) -> dict[str, Any]:
     """Confirm every target once more, and store ``receipt.json`` and ``report.md``.
 
-    Returns the receipt (at most a few KiB). Raises ``TargetFailed`` when a target is not completed and
-    ``IncompleteTransfer`` when the proof is gone: there is no receipt without a proof.
+    Returns the receipt (at most a few KiB). A target that EC2 shows as pending once more is waited for. Raises
+    ``TargetFailed`` naming the targets that are not completed or not what was asked for, ``RetryLater`` when one stays
+    pending, and ``IncompleteTransfer`` when the proof is gone: there is no receipt without a proof.
     """
     job = recorded_job(workspace, job_id)
     proof = workspace.proof(job_id)
     if proof is None:
         raise IncompleteTransfer(f"{workspace.uri(job_id, 'proof.json')} is gone; redrive from Complete transfer")
-    targets = [_confirmed(target, job, proof, aws) for target in job.targets]
+    targets = _all_confirmed(job, proof, aws)
     if isinstance(job.source, JobImage):
         # Every target holds it by now; it may be many times larger than the rest of the job's record.
         drop_unpacked(workspace, job_id)
@@ -133,13 +139,47 @@ def transferred(job: Job, *, read: int, written: int) -> dict[tuple[str, str], i
     return {way: count for way, count in moved.items() if way[0] != way[1]}
 
 
-def _confirmed(target: JobTarget, job: Job, proof: Proof, aws: Aws) -> dict[str, Any]:
-    facts = snapshots.describe(aws.ec2(target.identity), target.snapshot_id, region=target.region)
+def _all_confirmed(job: Job, proof: Proof, aws: Aws) -> list[dict[str, Any]]:
+    facts: dict[int, SnapshotFacts] = {}
+    failed: dict[int, BlockferryError] = {}
+
+    def look() -> list[SnapshotFacts]:
+        failed.clear()
+        for number, target in enumerate(job.targets):
+            if number in facts and facts[number].state == "completed":
+                continue
+            try:
+                facts[number] = snapshots.describe(aws.ec2(target.identity), target.snapshot_id, region=target.region)
+            except BlockferryError as error:
+                failed[number] = error
+            except (ClientError, BotoCoreError) as error:
+                failed[number] = translated(error)
+        return list(facts.values())
+
+    snapshots.settled(look)
+    for number, found in facts.items():
+        try:
+            _refuse_other(job, job.targets[number], found)
+        except BlockferryError as error:
+            failed[number] = error
+    if failed:
+        kind = RetryLater if all(isinstance(error, RetryLater) for error in failed.values()) else TargetFailed
+        raise kind("\n".join(f"targets[{number}]: {error}" for number, error in sorted(failed.items())))
+    return [_confirmed(target, facts[number], job, proof) for number, target in enumerate(job.targets)]
+
+
+def _refuse_other(job: Job, target: JobTarget, facts: SnapshotFacts) -> None:
     name = f"target {target.snapshot_id} in {target.region}"
+    if facts.state == "pending":
+        raise RetryLater(f"{name} is shown as pending, it was completed before; EC2's answers differ for a while")
     if facts.state != "completed":
         raise TargetFailed(f"{name} is in state {facts.state}, it was completed before")
     if facts.size_gib != target.size_gib:
         raise TargetFailed(f"{name} has {facts.size_gib} GiB, it was started with {target.size_gib}")
+    refuse_as_described(job, target, facts)
+
+
+def _confirmed(target: JobTarget, facts: SnapshotFacts, job: Job, proof: Proof) -> dict[str, Any]:
     return {
         "region": target.region,
         "snapshot_id": target.snapshot_id,

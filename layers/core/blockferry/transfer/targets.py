@@ -7,14 +7,17 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import TypeVar
 
-from botocore.exceptions import ClientError
+from botocore.exceptions import BotoCoreError, ClientError
 
+from blockferry import snapshots
+from blockferry.aws_errors import translated
 from blockferry.ebs.client import NewSnapshot, RequestCounts
-from blockferry.errors import InvalidRequest
+from blockferry.errors import EncryptionDiffers, InvalidRequest, RetryLater
 from blockferry.jobs import Job, JobTarget
 from blockferry.models import taken_at_the_start
 from blockferry.retry import RetryPolicy
 from blockferry.sessions import Aws
+from blockferry.transfer.encryption import refuse_at_start
 
 START_POLICY = RetryPolicy(budget_seconds=30.0)
 """A region that does not answer must not use up the time in which the other targets are started."""
@@ -25,7 +28,8 @@ T = TypeVar("T")
 def start_target(job: Job, number: int, *, aws: Aws, counts: RequestCounts) -> JobTarget:
     """Start the target at this position, or find the one that was started before.
 
-    Raises ``InvalidRequest`` when its role cannot be assumed, and what ``EbsDirect.start_snapshot`` raises.
+    Raises ``InvalidRequest`` when its role cannot be assumed, ``EncryptionDiffers``, with the snapshot deleted, when it
+    is not encrypted as it was asked for, and what ``EbsDirect.start_snapshot`` raises.
     """
     target = job.targets[number]
     new = NewSnapshot(
@@ -39,15 +43,30 @@ def start_target(job: Job, number: int, *, aws: Aws, counts: RequestCounts) -> J
     )
     client = aws.ebs(target.identity, counts=counts, policy=START_POLICY)
     started = assuming(lambda: client.start_snapshot(new), f"target in {target.region}")
+    try:
+        refuse_at_start(job, target, started, aws=aws)
+    except EncryptionDiffers as error:
+        raise _without(error, started.snapshot_id, target, aws) from error
     return target.model_copy(update={"snapshot_id": started.snapshot_id, "started_at": datetime.now(UTC).isoformat()})
 
 
+def _without(error: EncryptionDiffers, snapshot_id: str, target: JobTarget, aws: Aws) -> EncryptionDiffers:
+    try:
+        snapshots.delete(aws.ec2(target.identity), snapshot_id, asked_to_seal=False)
+    except (ClientError, BotoCoreError) as failure:
+        return EncryptionDiffers(f"{error}. It is empty and could not be deleted yet: {failure}")
+    return error
+
+
 def assuming(call: Callable[[], T], what: str) -> T:
-    """Make the first call under an identity; a role that cannot be assumed is a fault of the input."""
+    """Make the first call under an identity; a role that may not be assumed is a fault of the input."""
     try:
         return call()
     except ClientError as error:
         if error.operation_name == "AssumeRole":
+            passing = translated(error)
+            if isinstance(passing, RetryLater):
+                raise passing from error
             raise InvalidRequest(
                 f"{what}: the role cannot be assumed ({error.response['Error']['Code']}: "
                 f"{error.response['Error'].get('Message', '')}); check role_arn, external_id, the role's trust policy "
