@@ -436,7 +436,7 @@ def test_an_interruption_while_ebs_is_asked_to_seal_keeps_the_snapshot(
 
 def test_a_completion_that_ebs_refuses_leaves_no_snapshot(rig: Rig, tmp_path: Path) -> None:
     rig.control(
-        "faults", {"operation": "CompleteSnapshot", "action": "error", "status": 403, "code": "AccessDeniedException"}
+        "faults", {"operation": "CompleteSnapshot", "action": "error", "status": 400, "code": "ValidationException"}
     )
     with pytest.raises(RequestRefused, match="CompleteSnapshot"):
         upload_image(image(tmp_path, content(1)), region=HOME, aws=rig.aws)
@@ -447,7 +447,7 @@ def test_a_failure_is_not_hidden_by_a_snapshot_that_cannot_be_deleted(rig: Rig, 
     rig.control(
         "faults",
         [
-            {"operation": "PutSnapshotBlock", "action": "error", "status": 403, "code": "AccessDeniedException"},
+            {"operation": "PutSnapshotBlock", "action": "error", "status": 400, "code": "ValidationException"},
             {"operation": "DeleteSnapshot", "action": "error", "status": 403, "code": "UnauthorizedOperation"},
         ],
     )
