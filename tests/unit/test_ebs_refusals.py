@@ -214,3 +214,9 @@ def test_a_lost_connection_is_counted_as_such() -> None:
     counts = RequestCounts()
     client(TransportError("reset"), block(), counts=counts).get_block("snap-1", 7, "token")
     assert counts.retries == {"GetSnapshotBlock TransportError": 1}
+
+
+def test_an_empty_description_is_left_out_as_the_service_wants_one_character_at_least() -> None:
+    ebs = client(Answer(201, {}, b'{"SnapshotId": "snap-1"}'))
+    ebs.start_snapshot(NewSnapshot(1, "token", "", {}))
+    assert "Description" not in json.loads(ebs._transport.sent[0]["body"])  # type: ignore[attr-defined]
