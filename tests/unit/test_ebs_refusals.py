@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from blockferry.checksums import digest_of, encode
 from blockferry.ebs.client import EbsDirect, NewSnapshot, RequestCounts
-from blockferry.ebs.refusals import MOST_SIGNED_AGAIN, QUOTAS, EbsError
+from blockferry.ebs.refusals import MOST_SIGNED_AGAIN, QUOTAS, EbsError, StaleToken, error_of, final, may_pass
 from blockferry.ebs.transport import Answer, TransportError
-from blockferry.errors import RequestRefused, RetryLater
+from blockferry.errors import BlockferryError, ChecksumMismatch, RequestRefused, RetryLater
 from blockferry.retry import RetryPolicy
 from fakes import ManualClock, content
 
@@ -220,3 +220,82 @@ def test_an_empty_description_is_left_out_as_the_service_wants_one_character_at_
     ebs = client(Answer(201, {}, b'{"SnapshotId": "snap-1"}'))
     ebs.start_snapshot(NewSnapshot(1, "token", "", {}))
     assert "Description" not in json.loads(ebs._transport.sent[0]["body"])  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("headers", "body", "expected"),
+    [
+        ({"x-amzn-errortype": "A"}, b'{"__type": "B", "code": "C", "Reason": "R", "Message": "M"}', ("A", "R", "M")),
+        ({}, b'{"__type": "B", "code": "C", "reason": "r", "message": "m"}', ("B", "r", "m")),
+        ({}, b'{"code": "C"}', ("C", "", "")),
+        ({"x-amzn-errortype": "A:http://internal.amazon.com/x:y"}, b"{}", ("A", "", "")),
+        ({}, b'{"__type": "com.amazonaws.ebs#v1#Throttled"}', ("Throttled", "", "")),
+        ({}, b"", ("HTTP 400", "", "")),
+        ({}, b"<html>", ("HTTP 400", "", "")),
+        ({}, b"[1]", ("HTTP 400", "", "")),
+    ],
+)
+def test_an_error_is_read_in_every_form_in_which_it_comes(
+    headers: dict[str, str], body: bytes, expected: tuple[str, str, str]
+) -> None:
+    error = error_of("GetSnapshotBlock block 7", Answer(400, headers, body))
+    assert (error.code, error.reason, error.message) == expected
+    assert type(error) is EbsError
+
+
+@pytest.mark.parametrize("reason", ["INVALID_BLOCK_TOKEN", "INVALID_PAGE_TOKEN"])
+def test_a_token_that_is_refused_is_stale(reason: str) -> None:
+    body = json.dumps({"Reason": reason}).encode()
+    assert type(error_of("x", Answer(400, {"x-amzn-errortype": "ValidationException"}, body))) is StaleToken
+
+
+def refusal(code: str, *, status: int = 400, reason: str = "", message: str = "") -> EbsError:
+    return EbsError(request="x", status=status, code=code, reason=reason, message=message)
+
+
+@pytest.mark.parametrize(
+    ("error", "more", "passes"),
+    [
+        (refusal("ThrottlingException"), {}, True),
+        (refusal("RequestThrottledException"), {}, True),
+        (refusal("RequestThrottleException"), {}, True),
+        (refusal("InternalServerException"), {}, True),
+        (refusal("ConcurrentLimitExceededException"), {}, True),
+        (refusal("Whatever", status=499), {}, False),
+        (refusal("Whatever", status=500), {}, True),
+        (refusal("ValidationException"), {}, False),
+        (refusal("ValidationException", reason="WRITE_REQUEST_TIMEOUT"), {}, True),
+        (refusal("ValidationException", message="We Failed to read block data in time"), {}, True),
+        (refusal("ServiceQuotaExceededException"), {"snapshot_is_new": True, "tags_may_spread": True}, False),
+        (refusal("ResourceNotFoundException"), {}, False),
+        (refusal("ResourceNotFoundException"), {"snapshot_is_new": True}, True),
+        (refusal("AccessDeniedException"), {"snapshot_is_new": True}, False),
+        (refusal("AccessDeniedException"), {"tags_may_spread": True}, True),
+        (refusal("AccessDeniedException", reason="UNAUTHORIZED_ACCOUNT"), {"tags_may_spread": True}, False),
+        (refusal("AccessDeniedException", reason="DEPENDENCY_ACCESS_DENIED"), {"tags_may_spread": True}, False),
+        (refusal("RequestTimeTooSkewed", status=403), {"signed_again": 2}, True),
+        (refusal("RequestTimeTooSkewed", status=403), {"signed_again": 3}, False),
+        (refusal("InvalidSignatureException", status=403, message="It does not match"), {}, False),
+    ],
+)
+def test_only_what_may_pass_is_repeated(error: EbsError, more: dict[str, Any], passes: bool) -> None:
+    settings = {"snapshot_is_new": False, "tags_may_spread": False, "signed_again": 0} | more
+    assert may_pass(error, **settings) is passes
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (refusal("ThrottlingException"), RetryLater),
+        (RetryLater("a lost connection"), RetryLater),
+        (refusal("ResourceNotFoundException"), RequestRefused),
+        (refusal("AccessDeniedException"), RequestRefused),
+        (ChecksumMismatch("other bytes"), ChecksumMismatch),
+    ],
+)
+def test_what_did_not_pass_in_time_is_refused_only_where_it_will_not_pass_later(
+    error: BlockferryError, kind: type[Exception]
+) -> None:
+    told = final(error, attempts=7)
+    assert type(told) is kind
+    assert str(told) == f"{error} (after 7 attempts)"

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from blockferry.checksums import digest_of
+from blockferry.checksums import Linear, digest_of
 from blockferry.digests import Stretch
 from blockferry.errors import IncompleteTransfer
 from blockferry.transfer.sources import Listed
@@ -111,3 +111,58 @@ def test_a_list_that_is_empty_although_ec2_knows_of_data_fails_the_job(
     forge(rig, job_id, lambda _digests: ())
     monkeypatch.setattr("blockferry.transfer.complete.list_again", lambda *_: Listed(frozenset(), frozenset(), 0))
     assert "an empty copy is refused" in fails_with_its_target_pending(rig, job_id)
+
+
+def test_the_proof_adds_up_what_all_ranges_took_and_counts_what_the_source_holds(rig: Rig) -> None:
+    blocks = {0: content(1), 63: content(0), 64: content(2), 1000: content(0), 2047: content(3)}
+    job_id = moved(rig, blocks, blocks_per_range=64)
+    for key in list(rig.workspace.stretch_keys(job_id)):
+        stretch = rig.workspace.stretch(key)
+        took = dataclasses.replace(
+            stretch, requests={"Asked": 1}, retries={"Asked Slow": 2}, parent_blocks=3, gb_seconds=0.2501
+        )
+        rig.workspace.save_stretch(job_id, took)
+    rig.complete(job_id)
+    proof = rig.workspace.proof(job_id)
+    assert proof is not None
+    linear = Linear()
+    for index, data in sorted(blocks.items()):
+        linear.add(index, digest_of(data))
+    # 32 ranges, each listed once more: more than are looked at ahead.
+    assert proof.requests == {"Asked": 32, "ListSnapshotBlocks": 32}
+    assert proof.retries == {"Asked Slow": 64}
+    assert (proof.parent_blocks, proof.worker_gb_seconds) == (96, 8.003)
+    assert (proof.allocated_blocks, proof.changed_blocks, proof.removed_blocks) == (5, 5, 0)
+    assert (proof.zero_blocks, proof.blocks_read, proof.blocks_written) == (2, 5, 5)
+    assert proof.linear_checksum == linear.value()
+
+
+def test_the_proof_of_a_delta_counts_what_is_removed_apart_from_what_is_zero(rig: Rig) -> None:
+    before = {0: content(1), 1: content(2), 2: content(3), 3: content(4)}
+    job_id = moved_delta(rig, before, {0: content(1), 1: content(0), 3: content(5)})
+    rig.complete(job_id)
+    proof = rig.workspace.proof(job_id)
+    assert proof is not None
+    assert (proof.allocated_blocks, proof.changed_blocks, proof.removed_blocks) == (3, 2, 1)
+    assert (proof.zero_blocks, proof.blocks_read, proof.blocks_written) == (1, 2, 3)
+
+
+def test_the_first_of_several_blocks_that_were_not_moved_is_named_with_their_number(rig: Rig) -> None:
+    job_id = moved(rig, {0: content(1), 5: content(2), 9: content(3)})
+    forge(rig, job_id, lambda digests: digests[:1])
+    assert "block 5 of" in (text := fails_with_its_target_pending(rig, job_id))
+    assert "(2 such blocks between 0 and 512)" in text
+
+
+def test_the_first_of_several_blocks_that_are_not_listed_is_named(rig: Rig) -> None:
+    job_id = moved(rig, {0: content(1)})
+    forge(rig, job_id, lambda digests: (*digests, (3, digest_of(content(7))), (8, digest_of(content(7)))))
+    assert "block 3 was moved but is not allocated" in fails_with_its_target_pending(rig, job_id)
+
+
+def test_a_snapshot_of_which_ec2_does_not_tell_how_much_it_holds_may_be_empty(rig: Rig) -> None:
+    job_id = moved(rig, {})
+    rig.complete(job_id)
+    proof = rig.workspace.proof(job_id)
+    assert proof is not None
+    assert (proof.allocated_blocks, proof.blocks_written) == (0, 0)

@@ -58,6 +58,7 @@ def test_a_fault_of_every_kind_is_planted(source: str, expected: str) -> None:
         "import a",
         "def f(a): raise E(f'block {a + 1} is gone')",
         "T = TypeVar('T')",
+        "Codec = Literal['gzip']",
         "t = Thread(name=f'worker-{n}', daemon=True)",
         "if TYPE_CHECKING:\n    x = 1",
         "@dataclass(frozen=True)\nclass C: pass",

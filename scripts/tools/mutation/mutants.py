@@ -200,6 +200,8 @@ def _left_alone(node: ast.AST, place: _Place) -> bool:
             return any("Protocol" in ast.unparse(base) for base in bases)
         case ast.Call(func=ast.Name(id=name)):
             return name in _DECLARATIONS
+        case ast.Subscript(value=ast.Name(id="Literal")):
+            return True
         case ast.keyword(arg=label):
             return label in _LABELS
         case ast.JoinedStr(values=values):
