@@ -62,7 +62,7 @@ class StaleToken(EbsError):
 def error_of(request: str, answer: Answer) -> EbsError:
     """The error that an answer tells."""
     try:
-        body = json.loads(answer.body) if answer.body else {}
+        body = json.loads(answer.body)
     except ValueError:
         body = {}
     if not isinstance(body, dict):
