@@ -72,7 +72,7 @@ def test_an_encrypted_snapshot_has_noise_in_its_holes_unless_it_has_none(meaning
     assert meaning_of(facts(meaning, own=False, encrypted=True))[0] is NOISE
 
 
-@pytest.mark.parametrize(("meaning", "encrypted"), itertools.product(HoleMeaning, BOTH))
+@pytest.mark.parametrize(("meaning", "encrypted"), list(itertools.product(HoleMeaning, BOTH)))
 def test_where_no_hole_reads_differently_the_blocks_of_the_source_are_copied(
     meaning: HoleMeaning, encrypted: bool
 ) -> None:
