@@ -97,7 +97,7 @@ class ObjectReader:
             except (_ShortBody, BotoCoreError, HTTPError, OSError) as failure:
                 # What urllib3 and the socket raise while a body is read does not always come wrapped by botocore.
                 error = RetryLater(f"{type(failure).__name__}: {failure}")
-                code = type(failure).__name__.lstrip("_")
+                code = type(failure).__name__.removeprefix("_")
             self._counts.retried("GetObject", code)
             if attempts.pause():
                 continue
