@@ -98,3 +98,14 @@ def test_a_part_that_is_too_short_is_read_again_even_when_its_length_was_not_ann
     counts = RequestCounts()
     assert reader(Silent(), counts=counts).part("b", "k", etag="e", first=0, length=10) == DATA[:10]
     assert counts.retries == {"GetObject ShortBody": 1}
+
+
+def test_an_object_that_is_shorter_than_announced_is_read_again() -> None:
+    class Cut(Objects):
+        def get_object(self, **arguments: Any) -> dict[str, Any]:
+            answer = super().get_object(**arguments)
+            return answer | {"Body": io.BytesIO(DATA[:5])} if len(self.asked) == 1 else answer
+
+    counts = RequestCounts()
+    assert reader(Cut(), counts=counts).whole("b", "k") == DATA
+    assert counts.retries == {"GetObject ShortBody": 1}
