@@ -11,6 +11,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import boto3
@@ -288,6 +289,8 @@ def running_rig(monkeypatch: pytest.MonkeyPatch, settings: Mapping[str, Any] | N
         monkeypatch.setattr("blockferry.transfer.complete.LISTS_PER_SECOND", 10_000.0)
         # Looks at a snapshot that is shown as pending follow each other at once.
         monkeypatch.setattr("blockferry.snapshots.LOOK_SECONDS", 0.0)
+        # botocore's own retries wait with time.sleep.
+        monkeypatch.setattr("botocore.endpoint.time", SimpleNamespace(sleep=lambda _seconds: None))
         aws = RigAws(base=session())
         aws.s3(HOME).create_bucket(Bucket=BUCKET)
         yield Rig(server, aws, Workspace(BUCKET, aws.s3(HOME)))
