@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from blockferry.ebs.client import RequestCounts
 from blockferry.errors import RequestRefused, RetryLater
-from blockferry.images.objects import ObjectReader, parts
+from blockferry.images.objects import ObjectReader, parts, status_of
 from blockferry.retry import RetryPolicy
 from botocore.exceptions import ClientError
 from fakes import ManualClock
@@ -109,3 +109,16 @@ def test_an_object_that_is_shorter_than_announced_is_read_again() -> None:
     counts = RequestCounts()
     assert reader(Cut(), counts=counts).whole("b", "k") == DATA
     assert counts.retries == {"GetObject ShortBody": 1}
+
+
+def test_an_object_of_a_length_that_was_not_announced_is_taken_as_it_comes() -> None:
+    class Silent(Objects):
+        def get_object(self, **arguments: Any) -> dict[str, Any]:
+            return {"Body": super().get_object(**arguments)["Body"]}
+
+    assert reader(Silent()).whole("b", "k") == DATA
+
+
+def test_an_error_without_an_http_answer_has_no_status() -> None:
+    assert status_of(ClientError({"Error": {"Code": "X", "Message": ""}}, "GetObject")) == 0
+    assert status_of(refused("SlowDown", 503)) == 503

@@ -86,8 +86,8 @@ class Image:
 
 def parse_address(uri: str) -> Address:
     """The parts of ``s3://bucket/key``. Raises ``InvalidRequest`` for anything else."""
-    bucket, slash, key = uri.removeprefix(SCHEME).partition("/")
-    if not uri.startswith(SCHEME) or not bucket or not slash or not key:
+    bucket, _, key = uri.removeprefix(SCHEME).partition("/")
+    if not uri.startswith(SCHEME) or not bucket or not key:
         raise InvalidRequest(f"image {uri}: this is not the address of an object; name it as s3://<bucket>/<key>")
     return Address(bucket, key)
 
