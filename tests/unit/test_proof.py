@@ -10,8 +10,9 @@ import pytest
 from blockferry.checksums import Linear, digest_of
 from blockferry.digests import Stretch
 from blockferry.errors import IncompleteTransfer
+from blockferry.transfer.complete import complete_transfer
 from blockferry.transfer.sources import Listed
-from fakes import content
+from fakes import ManualClock, content
 from rig import HOME, RECOVERY, Rig, running_rig
 
 Digests = tuple[tuple[int, bytes], ...]
@@ -166,3 +167,11 @@ def test_a_snapshot_of_which_ec2_does_not_tell_how_much_it_holds_may_be_empty(ri
     proof = rig.workspace.proof(job_id)
     assert proof is not None
     assert (proof.allocated_blocks, proof.blocks_written) == (0, 0)
+
+
+def test_listing_again_keeps_to_its_share_of_the_quota(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    job_id = moved(rig, {0: content(1)}, blocks_per_range=64)
+    monkeypatch.setattr("blockferry.transfer.complete.LISTS_PER_SECOND", 10.0)
+    clock = ManualClock()
+    complete_transfer(job_id=job_id, aws=rig.aws, workspace=rig.workspace, clock=clock)
+    assert clock.now - 1_000 == pytest.approx(3.1)  # 32 ranges, the first of them at once
