@@ -293,16 +293,15 @@ def test_after_an_error_nothing_more_is_read_and_it_is_the_one_that_is_told() ->
 
 
 def first_fails_then(rest: Callable[[], None]) -> Callable[[int], None]:
-    """Reading block 0 fails; block 1 goes on when the thread that read block 0 has ended."""
-    reading = threading.Event()
-    readers: list[threading.Thread] = []
+    """Both blocks are under way; reading block 0 fails; block 1 goes on when the thread that read block 0 has ended."""
+    both = threading.Barrier(2, timeout=10)
+    readers: dict[int, threading.Thread] = {}
 
     def read(index: int) -> None:
+        readers[index] = threading.current_thread()
+        both.wait()
         if index == 0:
-            readers.append(threading.current_thread())
-            reading.set()
             raise RetryLater("the cause")
-        assert reading.wait(10)
         readers[0].join(10)
         rest()
 
