@@ -118,6 +118,7 @@ def test_an_accepted_fault_has_a_reason_and_is_still_there(tmp_path: Path) -> No
 def test_every_module_of_the_check_and_of_what_is_accepted_exists() -> None:
     package = repository_root() / PACKAGE
     assert [module for module in run.MODULES if not (package / module).is_file()] == []
+    assert sorted(set(run.MODULES)) == list(run.MODULES)
     assert set(Accepted.read(ACCEPTED).reasons) <= set(run.MODULES)
 
 
