@@ -210,6 +210,41 @@ def test_a_pending_target_that_ebs_was_asked_to_seal_is_kept_and_named(rig: Rig,
     assert rig.state(sealed) == "completed"
 
 
+def test_a_target_in_error_of_a_job_given_up_is_deleted(rig: Rig, executions: Executions) -> None:
+    broken, pending = started(rig, "old")
+    registry = rig.server.service.registry
+    registry.fail(registry.snapshots[broken], "planted")
+    executions.states["old"] = stopped(NOW - timedelta(hours=73))
+    assert sorted(sweep(rig)["deleted_snapshots"]) == sorted([broken, pending])
+    assert not existing(rig) & {broken, pending}
+
+
+@pytest.mark.parametrize("end", ["completed", "error"])
+def test_what_a_sweep_has_kept_is_looked_at_again_until_it_has_come_to_its_end(
+    rig: Rig, executions: Executions, end: str
+) -> None:
+    in_doubt, good = started(rig, "old")
+    rig.control("config", {"seal_seconds": 3600.0})
+    for within in rig.ranges("old"):
+        rig.move("old", within)
+    rig.complete("old")
+    executions.states["old"] = stopped(NOW - timedelta(hours=73))
+    assert len(sweep(rig)["kept_snapshots"]) == 2
+    again = sweep(rig, now=NOW + timedelta(days=1))
+    assert (again["deleted_snapshots"], len(again["kept_snapshots"])) == ([], 2)
+    if end == "error":
+        registry = rig.server.service.registry
+        registry.fail(registry.snapshots[in_doubt], "not completed in time")
+    rig.control("clock", {"advance": 3601})
+    last = sweep(rig, now=NOW + timedelta(days=4))
+    assert last["deleted_snapshots"] == ([in_doubt] if end == "error" else [])
+    assert last["kept_snapshots"] == []
+    assert existing(rig) & {in_doubt, good} == ({good} if end == "error" else {in_doubt, good})
+    rig.control("stats/reset", {})
+    sweep(rig, now=NOW + timedelta(days=5))
+    assert rig.calls() == {}, "nothing is left to look at"
+
+
 def test_a_region_that_does_not_answer_does_not_keep_the_targets_of_others_from_being_deleted(
     rig: Rig, executions: Executions
 ) -> None:

@@ -143,6 +143,8 @@ class Job(_Record):
     """Whether every range of the parents is compared with the base before anything is written on top of them."""
     swept_at: str | None = None
     """When the job was given up and its pending targets were deleted (ISO 8601)."""
+    kept_at_sweep: bool = False
+    """Whether targets that EBS was asked to seal were kept then, and have not come to their end yet."""
 
 
 class Sealing(_Record):

@@ -152,29 +152,31 @@ def encrypted_by_default(ec2: EC2Client) -> bool | None:
         return None
 
 
-def pending_of_job(ec2: EC2Client, job_id: str) -> list[str]:
-    """Ids of the snapshots that a job has started and that are still pending, in the client's region."""
+def unfinished_of_job(ec2: EC2Client, job_id: str) -> list[SnapshotFacts]:
+    """The snapshots that a job has started and that are pending or in ``error``, in the client's region."""
     pages = ec2.get_paginator("describe_snapshots").paginate(
         OwnerIds=["self"],
         Filters=[
             {"Name": f"tag:{JOB_TAG}", "Values": [job_id]},
-            {"Name": "status", "Values": ["pending"]},
+            {"Name": "status", "Values": ["pending", "error"]},
         ],
     )
-    return [snapshot["SnapshotId"] for page in pages for snapshot in page["Snapshots"]]
+    return [_facts(snapshot) for page in pages for snapshot in page["Snapshots"]]
 
 
 def delete(ec2: EC2Client, snapshot_id: str, *, asked_to_seal: bool) -> str | None:
     """Delete a snapshot that was never completed; returns why it is kept, ``None`` when it is gone.
 
-    Everything that deletes a snapshot does so here. What EBS was asked to seal is kept, whatever EC2 says of it, since
-    EC2's answer may be old; so is what EC2 calls completed. Nothing can become completed between the look and the
-    deletion: only who started a snapshot completes it, and says ``asked_to_seal`` from before the request on.
+    Everything that deletes a snapshot does so here. What EBS was asked to seal is kept, unless EC2 calls it failed, and
+    even if EC2 shows nothing of it, since that answer may be old; so is what EC2 calls completed. Nothing can become
+    completed between the look and the deletion: only who started a snapshot completes it, and says ``asked_to_seal``
+    from before the request on; and what has failed stays so.
     """
-    if asked_to_seal:
-        return "EBS was asked to seal it"
-    if any(facts.state == "completed" for facts in existing(ec2, [snapshot_id])):
+    state = next((facts.state for facts in existing(ec2, [snapshot_id])), None)
+    if state == "completed":
         return "EC2 calls it completed"
+    if asked_to_seal and state != "error":
+        return "EBS was asked to seal it"
     try:
         ec2.delete_snapshot(SnapshotId=snapshot_id)
     except ClientError as error:

@@ -28,12 +28,12 @@ locals {
     check_targets = {
       description     = "Tells whether the sealed targets are completed"
       memory_mb       = 512
-      timeout_seconds = 60
+      timeout_seconds = 300 # a hundred targets may be a hundred roles to assume, and a region may not answer
     }
     write_receipt = {
       description     = "Writes the receipt of a finished job"
       memory_mb       = 512
-      timeout_seconds = 120
+      timeout_seconds = 300 # as check_targets, and targets may show as pending once more
     }
     sweep_jobs = {
       description     = "Deletes pending targets and plans of jobs that were not resumed in time"

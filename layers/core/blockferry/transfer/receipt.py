@@ -7,10 +7,7 @@ from collections import Counter
 from datetime import UTC, datetime
 from typing import Any
 
-from botocore.exceptions import BotoCoreError, ClientError
-
 from blockferry import __version__, snapshots
-from blockferry.aws_errors import translated
 from blockferry.blocks import BLOCK_SIZE
 from blockferry.cost import request_cost
 from blockferry.errors import BlockferryError, IncompleteTransfer, RetryLater, TargetFailed
@@ -20,6 +17,7 @@ from blockferry.render import holes_line, source_line
 from blockferry.sessions import Aws
 from blockferry.snapshots import SnapshotFacts
 from blockferry.transfer.encryption import refuse_as_described
+from blockferry.transfer.look import look_at
 from blockferry.transfer.steps import recorded_job
 from blockferry.workspace import Workspace
 
@@ -144,16 +142,12 @@ def _all_confirmed(job: Job, proof: Proof, aws: Aws) -> list[dict[str, Any]]:
     failed: dict[int, BlockferryError] = {}
 
     def look() -> list[SnapshotFacts]:
+        looked = look_at(
+            {n: t for n, t in enumerate(job.targets) if n not in facts or facts[n].state != "completed"}, aws
+        )
         failed.clear()
-        for number, target in enumerate(job.targets):
-            if number in facts and facts[number].state == "completed":
-                continue
-            try:
-                facts[number] = snapshots.describe(aws.ec2(target.identity), target.snapshot_id, region=target.region)
-            except BlockferryError as error:
-                failed[number] = error
-            except (ClientError, BotoCoreError) as error:
-                failed[number] = translated(error)
+        failed.update(looked.errors)
+        facts.update(looked.facts)
         return list(facts.values())
 
     snapshots.settled(look)

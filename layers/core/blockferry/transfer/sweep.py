@@ -1,8 +1,9 @@
 """Sweep jobs: delete what abandoned jobs left behind, so that nothing leaks.
 
 A failed or aborted job keeps its pending targets so that a redrive can go on. A job that is not resumed within the
-resume window gets its pending targets deleted, and its plan and digests with them; ``job.json``, marked as swept,
-stays until the bucket's lifecycle rule removes it.
+resume window gets its targets that are pending or in ``error`` deleted, and its plan and digests with them;
+``job.json``, marked as swept, stays until the bucket's lifecycle rule removes it. Targets that EBS was asked to seal are kept and
+looked at by later sweeps, until each is completed, or has failed and is deleted.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from blockferry import snapshots
 from blockferry.errors import BlockferryError
 from blockferry.jobs import Job
 from blockferry.sessions import Aws, Identity
-from blockferry.transfer.discard import Discarded, discard
+from blockferry.transfer.discard import discard
 from blockferry.workspace import Workspace
 
 KEEP = frozenset({"job.json"})
@@ -35,8 +36,8 @@ def sweep_jobs(
 
     ``time_left`` gives the seconds left of the invocation; what is not reached is left to the next run. Returns
     ``{"jobs", "swept", "deleted_snapshots", "kept_snapshots", "failed"}``; kept are pending targets that EBS was asked
-    to seal, which may yet be completed. One job that cannot be swept does not stop the others; if any failed,
-    ``BlockferryError`` names them at the end, so that the alarm on errors sees it.
+    to seal, which may yet be completed, of this sweep and of earlier ones. One job that cannot be swept does not stop
+    the others; if any failed, ``BlockferryError`` names them at the end, so that the alarm on errors sees it.
     """
     moment = now or datetime.now(UTC)
     seen = 0
@@ -55,18 +56,25 @@ def sweep_jobs(
             if job.swept_at is not None:
                 # An earlier run may have ended after the mark, and a late worker may have stored digests since.
                 workspace.delete_all_but(job_id, keep=KEEP)
+                if job.kept_at_sweep:
+                    gone, left = _delete_targets(job, aws, workspace, pending_too=False)
+                    deleted += gone
+                    kept += left
+                    if not left:
+                        workspace.save_job(job.model_copy(update={"kept_at_sweep": False}))
                 continue
             if workspace.read(job_id, "receipt.json") is not None:
                 continue
             if not _given_up(job, aws, moment - resume_window):
                 continue
-            gone = _delete_targets(job, aws, workspace)
+            gone, left = _delete_targets(job, aws, workspace, pending_too=True)
             # Marked before its objects go: a redrive must find out why, not stumble over a missing plan.
-            workspace.save_job(job.model_copy(update={"swept_at": moment.isoformat()}))
+            mark = {"swept_at": moment.isoformat(), "kept_at_sweep": bool(left)}
+            workspace.save_job(job.model_copy(update=mark))
             workspace.delete_all_but(job_id, keep=KEEP)
             swept.append(job_id)
-            deleted += gone.gone
-            kept += gone.kept
+            deleted += gone
+            kept += left
         except (ClientError, BotoCoreError, BlockferryError, RuntimeError) as error:
             failed.append(f"{job_id}: {error}")
     if failed:
@@ -90,18 +98,32 @@ def _given_up(job: Job, aws: Aws, before: datetime) -> bool:
     return execution["status"] != "RUNNING" and stopped is not None and stopped < before
 
 
-def _delete_targets(job: Job, aws: Aws, workspace: Workspace) -> Discarded:
-    """Delete the pending targets of a job. Raises ``BlockferryError``, after all were tried, when some could not be."""
+def _delete_targets(
+    job: Job, aws: Aws, workspace: Workspace, *, pending_too: bool
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Delete the targets of a job that are in ``error``, and the pending ones that EBS was not asked to seal; without
+    ``pending_too`` none of those, as the record of what EBS was asked for is gone.
+
+    Returns the ids of what is gone, and what is kept with the reason. Raises ``BlockferryError``, after all were tried,
+    when some could not be deleted.
+    """
     # By tag, not by the record: a target may have been started by a plan that failed before it was recorded.
-    pending: list[tuple[Identity, str]] = []
+    doomed: list[tuple[Identity, str]] = []
+    kept: list[str] = []
     failed: list[str] = []
     for identity in dict.fromkeys(target.identity for target in job.targets):
         try:
-            pending += [(identity, found) for found in snapshots.pending_of_job(aws.ec2(identity), job.job_id)]
+            found = snapshots.unfinished_of_job(aws.ec2(identity), job.job_id)
         except (ClientError, BotoCoreError) as error:
             failed.append(f"in {identity.region}: {error}")
-    gone = discard(job.job_id, pending, aws=aws, workspace=workspace)
+            continue
+        for facts in found:
+            if pending_too or facts.state == "error":
+                doomed.append((identity, facts.snapshot_id))
+            else:
+                kept.append(f"{facts.snapshot_id} in {identity.region} (kept by an earlier sweep, still pending)")
+    gone = discard(job.job_id, doomed, aws=aws, workspace=workspace)
     failed += gone.failed
     if failed:
         raise BlockferryError(f"targets that could not be deleted: {'; '.join(failed)}")
-    return gone
+    return gone.gone, (*gone.kept, *kept)

@@ -1,0 +1,117 @@
+"""Waiting for targets: until each has come to its end, however many there are and however long EBS takes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from blockferry.errors import RetryLater, TargetFailed
+from blockferry.transfer.check import check_targets
+from blockferry.transfer.receipt import write_receipt
+from botocore.config import Config
+from fakes import content
+from rig import ACCOUNT, HOME, RECOVERY, THIRD, Rig, running_rig
+
+MOST_EVENTS = 25_000
+"""Of one execution; one that has used them up cannot be redriven either (Step Functions, service quotas)."""
+
+EVENTS_A_WAIT = 5 + 2 + 2
+"""A task (entered, scheduled, started, succeeded, exited), a choice and a wait (entered, exited)."""
+
+TIMEOUT_SECONDS = 4_320 * 60
+
+
+@pytest.fixture
+def rig(monkeypatch: pytest.MonkeyPatch) -> Iterator[Rig]:
+    with running_rig(monkeypatch, {"seal_seconds": 60.0}) as made:
+        yield made
+
+
+def completing(rig: Rig, *regions: str) -> tuple[str, list[str]]:
+    """A job that has asked EBS to seal all targets; its id and its targets."""
+    rig.control("config", {"seal_seconds": 0.0})
+    source = rig.snapshot({0: content(1)})
+    rig.control("config", {"seal_seconds": 60.0})
+    targets = [
+        {"region": region, "kms_key_arn": f"arn:aws:kms:{region}:{ACCOUNT}:key/00000000-0000-0000-0000-{number:012}"}
+        for number, region in enumerate(regions)
+    ]
+    request = {"snapshot_id": source, "targets": targets, "options": {"holes": "preserve"}}
+    job_id = rig.plan(request)["job_id"]
+    rig.move_all(job_id)
+    rig.complete(job_id)
+    job = rig.workspace.job(job_id)
+    assert job is not None
+    return job_id, [target.snapshot_id for target in job.targets]
+
+
+def check(rig: Rig, job_id: str) -> dict[str, object]:
+    return check_targets(job_id=job_id, waited_seconds=None, aws=rig.aws, workspace=rig.workspace)
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One attempt of every request to EC2."""
+    monkeypatch.setattr("blockferry.sessions._CONFIG", Config(retries={"total_max_attempts": 1}))
+
+
+def in_error(rig: Rig, snapshot_id: str) -> None:
+    registry = rig.server.service.registry
+    registry.fail(registry.snapshots[snapshot_id], "planted")
+
+
+def test_a_target_that_failed_is_told_when_the_others_have_come_to_their_end(rig: Rig) -> None:
+    job_id, (broken, good) = completing(rig, RECOVERY, THIRD)
+    in_error(rig, broken)
+    assert check(rig, job_id)["completed"] is False
+    rig.control("clock", {"advance": 61})
+    with pytest.raises(TargetFailed, match=f"{broken} in {RECOVERY} is in state error: planted"):
+        check(rig, job_id)
+    assert rig.state(good) == "completed"
+
+
+def test_a_target_that_ec2_does_not_know_any_more_does_not_end_the_wait_for_the_others(rig: Rig) -> None:
+    job_id, (gone, _) = completing(rig, RECOVERY, THIRD)
+    rig.client("ec2", RECOVERY).delete_snapshot(SnapshotId=gone)
+    assert check(rig, job_id)["completed"] is False
+    rig.control("clock", {"advance": 61})
+    with pytest.raises(TargetFailed, match=f"{gone} in {RECOVERY}: EC2 does not know"):
+        check(rig, job_id)
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_region_that_does_not_answer_does_not_end_the_wait_for_the_others(rig: Rig) -> None:
+    job_id, (silent, _) = completing(rig, RECOVERY, THIRD)
+    rig.control(
+        "faults",
+        {"operation": "DescribeSnapshots", "region": RECOVERY, "action": "error", "status": 500, "code": "Unavailable"},
+    )
+    assert check(rig, job_id)["completed"] is False
+    rig.control("clock", {"advance": 61})
+    with pytest.raises(RetryLater, match=silent):
+        check(rig, job_id)
+
+
+def test_all_targets_of_a_place_are_asked_about_in_one_request(rig: Rig) -> None:
+    job_id, made = completing(rig, *[RECOVERY] * 7, *[HOME] * 5)
+    assert len(made) == 12
+    rig.control("stats/reset", {})
+    assert check(rig, job_id)["completed"] is False
+    assert rig.calls() == {"DescribeSnapshots": 2}
+    rig.control("clock", {"advance": 61})
+    rig.control("stats/reset", {})
+    receipt = write_receipt(job_id=job_id, aws=rig.aws, workspace=rig.workspace)
+    assert [target["snapshot_id"] for target in receipt["targets"]] == made
+    assert rig.calls() == {"DescribeSnapshots": 2}
+
+
+def test_the_history_of_an_execution_has_room_for_as_long_as_ebs_may_keep_a_target_pending(rig: Rig) -> None:
+    job_id, _ = completing(rig, RECOVERY)
+    waits = [0]
+    while len(waits) == 1 or waits[-1] != waits[-2]:
+        asked = check_targets(job_id=job_id, waited_seconds=waits[-1] or None, aws=rig.aws, workspace=rig.workspace)
+        waits.append(int(asked["wait_seconds"]))
+    assert waits[1:7] == [2, 4, 8, 16, 32, 60]
+    assert waits[-1] <= 300
+    rounds = len(waits) + (TIMEOUT_SECONDS - sum(waits)) / waits[-1]
+    assert rounds * EVENTS_A_WAIT < MOST_EVENTS / 2
