@@ -2,8 +2,8 @@
 
 A failed or aborted job keeps its pending targets so that a redrive can go on. A job that is not resumed within the
 resume window gets its targets that are pending or in ``error`` deleted, and its plan and digests with them;
-``job.json``, marked as swept, stays until the bucket's lifecycle rule removes it. Targets that EBS was asked to seal are kept and
-looked at by later sweeps, until each is completed, or has failed and is deleted.
+``job.json``, marked as swept, stays until the bucket's lifecycle rule removes it. Targets that EBS was asked to seal
+are kept and looked at by later sweeps, until each is completed, or has failed and is deleted.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ run "a_region_has_everything_by_default" {
   }
 
   assert {
-    condition     = { for name, function in local.functions : name => function.timeout_seconds } == { check_targets = 60, complete_transfer = 900, inspect_snapshots = 900, move_blocks = 900, plan_transfer = 900, sweep_jobs = 300, unpack_image = 900, write_receipt = 120 }
+    condition     = { for name, function in local.functions : name => function.timeout_seconds } == { check_targets = 300, complete_transfer = 900, inspect_snapshots = 900, move_blocks = 900, plan_transfer = 900, sweep_jobs = 300, unpack_image = 900, write_receipt = 300 }
     error_message = "Every function must have its timeout."
   }
 
