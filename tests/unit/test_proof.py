@@ -175,3 +175,26 @@ def test_listing_again_keeps_to_its_share_of_the_quota(rig: Rig, monkeypatch: py
     clock = ManualClock()
     complete_transfer(job_id=job_id, aws=rig.aws, workspace=rig.workspace, clock=clock)
     assert clock.now - 1_000 == pytest.approx(3.1)  # 32 ranges, the first of them at once
+
+
+def test_zeros_that_were_left_out_are_proved_to_be_zeros_and_not_counted_as_written(rig: Rig) -> None:
+    job_id = moved(rig, {0: content(0), 1: content(1)}, holes="skip_zero")
+    rig.complete(job_id)
+    proof = rig.workspace.proof(job_id)
+    assert proof is not None
+    linear = Linear()
+    linear.add(1, digest_of(content(1)))
+    assert (proof.allocated_blocks, proof.zero_blocks, proof.blocks_written) == (2, 1, 1)
+    assert proof.linear_checksum == linear.value()
+
+
+def test_a_list_that_was_throttled_is_counted_among_the_repeated_requests_and_waited_for(rig: Rig) -> None:
+    job_id = moved(rig, {0: content(1)})
+    rule = {"operation": "ListSnapshotBlocks", "action": "error", "status": 400, "code": "ThrottlingException"}
+    rig.control("faults", {**rule, "times": 1})
+    clock = ManualClock()
+    complete_transfer(job_id=job_id, aws=rig.aws, workspace=rig.workspace, clock=clock)
+    proof = rig.workspace.proof(job_id)
+    assert proof is not None
+    assert proof.retries == {"ListSnapshotBlocks ThrottlingException": 1}
+    assert len(clock.slept) >= 1
