@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 from blockferry.blocks import BLOCK_SIZE, BlockRange
+from blockferry.errors import UnreadableSource
 from blockferry.sources import extents
-from blockferry.sources.extents import NoExtents, WholeImage, WrittenImage, tells_extents
+from blockferry.sources.extents import WholeImage, WrittenImage, tells_extents
 from blockferry.sources.image import ImageSource
 from fakes import content
 
@@ -98,7 +99,22 @@ def test_a_file_system_without_extents_is_found_out_before_anything_is_listed(
 ) -> None:
     monkeypatch.setattr("fcntl.ioctl", FileSystem([], refuses=True).ioctl)
     assert not tells_extents(sparse.fileno())
-    with pytest.raises(NoExtents):
+    with pytest.raises(UnreadableSource, match=r"its extents are not told .*Operation not supported"):
+        listed(WrittenImage(sparse), 0, 2048)
+
+
+def test_extents_that_lead_nowhere_end_the_search(sparse: ImageSource, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Stuck(FileSystem):
+        def ioctl(self, _fd: int, request: int, buffer: bytearray) -> int:
+            assert len(self.asked) < 5
+            self.asked.append((0, 0))
+            for number in range(256):
+                struct.pack_into("=QQQQQLLLL", buffer, 32 + 56 * number, BLOCK_SIZE, 0, 0, 0, 0, 0, 0, 0, 0)
+            struct.pack_into("=L", buffer, 20, 256)
+            return 0
+
+    monkeypatch.setattr("fcntl.ioctl", Stuck([]).ioctl)
+    with pytest.raises(UnreadableSource, match="an extent of 0 bytes"):
         listed(WrittenImage(sparse), 0, 2048)
 
 

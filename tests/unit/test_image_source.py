@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from blockferry.blocks import BLOCK_SIZE, BlockRange
-from blockferry.errors import IncompleteTransfer, InvalidRequest, SourceChanged
+from blockferry.errors import InvalidRequest, SourceChanged
 from blockferry.ports import BlockRef
 from blockferry.sources.image import ImageSource
 from fakes import content
@@ -87,7 +87,9 @@ def test_an_image_that_becomes_shorter_is_noticed(tmp_path: Path) -> None:
     path = image(tmp_path, {1: content(1)}, size=2 * BLOCK_SIZE)
     with ImageSource(path) as source:
         os.truncate(path, BLOCK_SIZE + 5)
-        with pytest.raises(IncompleteTransfer, match="became shorter while block 1"):
+        with pytest.raises(
+            SourceChanged, match=r"changed while it was uploaded .its size from 1048576 to 524293 bytes"
+        ):
             source.read(BlockRef(1))
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import json
+import os
 import random
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -12,8 +14,15 @@ from typing import Any
 import pytest
 from blockferry import cli
 from blockferry.blocks import BLOCK_SIZE
-from blockferry.ebs.client import EbsDirect
-from blockferry.errors import EncryptionDiffers, InvalidRequest, RequestRefused, SourceChanged
+from blockferry.ebs.client import EbsDirect, NewSnapshot, StartedSnapshot
+from blockferry.errors import (
+    EncryptionDiffers,
+    InvalidRequest,
+    RequestRefused,
+    SourceChanged,
+    TargetFailed,
+    UnreadableSource,
+)
 from blockferry.holes import HolePolicy
 from blockferry.retry import RetryPolicy
 from blockferry.upload import upload_image
@@ -122,6 +131,77 @@ def test_a_file_that_changes_meanwhile_leaves_no_snapshot(
     assert rig.snapshots() == []
     assert rig.calls().get("StartSnapshot", 0) == (1 if before == "move" else 0)
     assert rig.calls().get("CompleteSnapshot", 0) == 0
+
+
+def failing(monkeypatch: pytest.MonkeyPatch, *, after: int) -> None:
+    """The disk of the image cannot be read any more after so many bytes."""
+    real = os.pread
+
+    def pread(descriptor: int, length: int, offset: int) -> bytes:
+        if offset >= after:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return real(descriptor, length, offset)
+
+    monkeypatch.setattr("blockferry.sources.image.os.pread", pread)
+
+
+def test_an_image_that_cannot_be_read_any_more_leaves_no_snapshot_and_is_named(
+    rig: Rig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = image(tmp_path, content(1) + content(2) + content(3))
+    failing(monkeypatch, after=BLOCK_SIZE)
+    assert cli.main(["upload", str(path), "--format", "raw"]) == 1
+    told = capsys.readouterr().err
+    assert f"image {path}: block " in told
+    assert "Input/output error" in told
+    assert "the unfinished snapshot is deleted" in told
+    assert rig.snapshots() == []
+
+
+def test_an_image_whose_ends_cannot_be_read_is_refused_before_anything_is_started(
+    rig: Rig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = image(tmp_path, content(1) + content(2))
+    failing(monkeypatch, after=BLOCK_SIZE)
+    with pytest.raises(UnreadableSource, match=f"image {path}: its end .*Input/output error"):
+        upload_image(path, region=HOME, aws=rig.aws)
+    assert rig.calls().get("StartSnapshot", 0) == 0
+
+
+def test_a_file_that_becomes_shorter_meanwhile_is_told_as_one_that_changed(
+    rig: Rig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = image(tmp_path, content(1) + content(2))
+    start = EbsDirect.start_snapshot
+
+    def cut(self: EbsDirect, new: NewSnapshot) -> StartedSnapshot:
+        os.truncate(path, 100)
+        return start(self, new)
+
+    monkeypatch.setattr(EbsDirect, "start_snapshot", cut)
+    with pytest.raises(SourceChanged, match=rf"image {path} changed while it was uploaded \(its size from"):
+        upload_image(path, region=HOME, aws=rig.aws)
+    assert rig.snapshots() == []
+
+
+def test_a_file_system_that_stops_telling_extents_ends_the_upload_and_leaves_no_snapshot(
+    rig: Rig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = image(tmp_path, content(1) + content(2))
+    asked: list[int] = []
+
+    def ioctl(descriptor: int, request: int, buffer: bytearray) -> int:
+        asked.append(request)
+        if len(asked) > 1:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return 0
+
+    monkeypatch.setattr("blockferry.sources.extents.fcntl.ioctl", ioctl)
+    assert cli.main(["upload", str(path), "--format", "raw", "--holes", "preserve"]) == 1
+    told = capsys.readouterr().err
+    assert f"image {path}: its extents" in told
+    assert "Input/output error" in told
+    assert rig.snapshots() == []
 
 
 # -- the command -------------------------------------------------------------------------------------------------------
@@ -460,6 +540,40 @@ def test_an_upload_that_came_out_encrypted_is_not_left_without_its_zeros(rig: Ri
     rig.control("faults", {"operation": "StartSnapshot", "action": "other_key"})
     with pytest.raises(EncryptionDiffers, match="came out encrypted"):
         upload_image(image(tmp_path, content(1) + content(0)), region=HOME, aws=rig.aws)
+    assert rig.snapshots() == []
+
+
+def test_an_upload_that_only_ec2_shows_as_encrypted_is_not_sealed_without_its_zeros(
+    rig: Rig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = EbsDirect.start_snapshot
+
+    def silent_about_its_key(self: EbsDirect, new: NewSnapshot) -> StartedSnapshot:
+        return StartedSnapshot(start(self, new).snapshot_id, None)
+
+    monkeypatch.setattr(EbsDirect, "start_snapshot", silent_about_its_key)
+    rig.control("faults", {"operation": "StartSnapshot", "action": "other_key"})
+    with pytest.raises(EncryptionDiffers, match="encrypted") as caught:
+        upload_image(image(tmp_path, content(1) + content(0)), region=HOME, aws=rig.aws)
+    assert caught.value.__notes__ == ["the unfinished snapshot is deleted"]
+    assert rig.snapshots() == []
+
+
+def test_a_snapshot_that_ebs_finds_fault_with_after_all_is_deleted(
+    rig: Rig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sealed = EbsDirect.complete_snapshot
+
+    def broken(self: EbsDirect, snapshot_id: str, **arguments: Any) -> None:
+        rig.control("config", {"seal_seconds": 60.0})
+        sealed(self, snapshot_id, **arguments)
+        registry = rig.server.service.registry
+        registry.fail(registry.snapshots[snapshot_id], "planted")
+
+    monkeypatch.setattr(EbsDirect, "complete_snapshot", broken)
+    with pytest.raises(TargetFailed, match=r"is in state error.*planted") as caught:
+        upload_image(image(tmp_path, content(1)), region=HOME, aws=rig.aws)
+    assert caught.value.__notes__ == ["the unfinished snapshot is deleted"]
     assert rig.snapshots() == []
 
 

@@ -49,3 +49,7 @@ class ParentDiffers(BlockferryError):
 
 class SourceChanged(BlockferryError):
     """An image was replaced or deleted while it was read; what was read of it does not belong together."""
+
+
+class UnreadableSource(BlockferryError):
+    """The disk or file system of an image on this machine does not give what it holds."""

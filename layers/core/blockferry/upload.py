@@ -95,7 +95,7 @@ def upload_image(
     If anything fails the pending snapshot is deleted, unless EBS was asked to seal it and may have done so: then it is
     kept. A note of the error says which. Raises ``InvalidRequest`` for an unusable image, size, parent or choice, also
     for an image that looks like another kind of file, unless ``image_format`` says that it is raw, and
-    ``SourceChanged`` for a file that changes meanwhile.
+    ``SourceChanged`` for a file that changes meanwhile, and ``UnreadableSource`` for a disk that fails.
     """
     clock = clock or Clock()
     _refuse_unusable(description, tags or {})
@@ -133,6 +133,9 @@ def upload_image(
                 )
             linear = _put(found, SnapshotSink(ebs, snapshot_id, started_seconds_ago=0.0), clock=clock)
             source.refuse_changed()
+            # EC2 may not know it yet; then it is looked at when it is completed.
+            for facts in snapshots.existing(ec2, [snapshot_id]):
+                _refuse_other_encryption(facts, found, region=region)
             asked_to_seal = True
             sealing.ask(ebs, ec2, snapshot_id, changed_blocks=linear.blocks, linear_checksum=linear.value())
         except BaseException as error:
@@ -141,12 +144,7 @@ def upload_image(
             error.add_note(_left(ec2, snapshot_id, region=region, asked_to_seal=asked_to_seal))
             raise
     warnings = [*found.holes.warnings, *_mark_proved(ec2, snapshot_id, linear.value())]
-    facts = _wait(ec2, snapshot_id, region=region, clock=clock)
-    if found.encrypted is not None and facts.encrypted != found.encrypted:
-        raise EncryptionDiffers(
-            f"{snapshot_id} in {region} is whole and kept, but it is {'' if facts.encrypted else 'not '}encrypted, "
-            "which was not to be: look at the account's EBS settings, delete it, and upload again"
-        )
+    _refuse_other_encryption(_wait(ec2, snapshot_id, region=region, clock=clock), found, region=region)
     return Uploaded(
         snapshot_id,
         region,
@@ -161,6 +159,15 @@ def upload_image(
         holes_stand_for=decision.left,
         warnings=tuple(warnings),
     )
+
+
+def _refuse_other_encryption(facts: SnapshotFacts, found: Prepared, *, region: str) -> None:
+    if found.encrypted is not None and facts.encrypted != found.encrypted:
+        raise EncryptionDiffers(
+            f"{facts.snapshot_id} in {region} is {'' if facts.encrypted else 'not '}encrypted, which was not to be: "
+            + ("it is completed and kept, delete it; " if facts.state == "completed" else "")
+            + "look at the account's EBS settings, and upload again"
+        )
 
 
 def prepare(
@@ -326,7 +333,9 @@ def _wait(ec2: EC2Client, snapshot_id: str, *, region: str, clock: Clock) -> Sna
         if facts.state == "completed":
             return facts
         if facts.state != "pending" or deadline.passed():
-            raise TargetFailed(
+            failed = TargetFailed(
                 f"{snapshot_id} in {region} is in state {facts.state}, not completed: {facts.state_message}"
             )
+            failed.add_note(_left(ec2, snapshot_id, region=region, asked_to_seal=True))
+            raise failed
         clock.sleep(POLL_SECONDS)

@@ -14,8 +14,9 @@ from collections.abc import Iterator
 from itertools import groupby
 
 from blockferry.blocks import BLOCK_SIZE, BlockRange
+from blockferry.errors import UnreadableSource
 from blockferry.ports import Block, BlockRef
-from blockferry.sources.image import ImageSource
+from blockferry.sources.image import LOOK_AT, ImageSource
 
 if sys.platform != "win32":
     import fcntl
@@ -45,6 +46,8 @@ def extents(descriptor: int, start: int, stop: int) -> Iterator[tuple[int, int]]
         found = _ask(descriptor, start, stop - start)
         for offset, length, flags in found:
             yield offset, length
+            if offset + length <= start:
+                raise NoExtents(f"an extent of {length} bytes at {offset} ends before {start}, where it was asked for")
             start = offset + length
             if flags & _FIEMAP_EXTENT_LAST:
                 return
@@ -93,7 +96,7 @@ class WholeImage:
 class WrittenImage:
     """The blocks of an image that are not in a real hole: with data, or with zeros that were written without data.
 
-    Listing raises ``NoExtents`` where the file system does not tell them apart.
+    Only for images of which ``tells_extents``. Listing raises ``UnreadableSource`` when the file system stops to tell.
     """
 
     def __init__(self, image: ImageSource) -> None:
@@ -110,7 +113,15 @@ class WrittenImage:
     def _of_extents(self, within: BlockRange) -> Iterator[int]:
         stop = min(within.stop, self._image.total_blocks)
         due = within.first
-        for offset, length in extents(self._image.fileno(), within.first * BLOCK_SIZE, stop * BLOCK_SIZE):
+        found = extents(self._image.fileno(), within.first * BLOCK_SIZE, stop * BLOCK_SIZE)
+        for offset, length in self._told(found):
             first = max(due, offset // BLOCK_SIZE)
             due = max(first, min(stop, -(-(offset + length) // BLOCK_SIZE)))
             yield from range(first, due)
+
+    def _told(self, found: Iterator[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+        try:
+            yield from found
+        except NoExtents as error:
+            why = error.__cause__ or error
+            raise UnreadableSource(f"image {self._image.path}: its extents are not told ({why}). {LOOK_AT}") from error

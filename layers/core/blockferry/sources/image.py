@@ -10,7 +10,7 @@ from pathlib import Path
 
 from blockferry.blocks import BLOCK_SIZE, BlockRange
 from blockferry.checksums import digest_of
-from blockferry.errors import IncompleteTransfer, InvalidRequest, SourceChanged
+from blockferry.errors import InvalidRequest, SourceChanged, UnreadableSource
 from blockferry.images.formats import HEAD_BYTES, TAIL_BYTES
 from blockferry.ports import Block, BlockRef
 
@@ -21,6 +21,8 @@ _TOLD_BY = {
 }
 """The time of modification can be set back; that of change, which links and permissions move as well, cannot."""
 
+LOOK_AT = "Look at the disk and its file system, and upload again, or a copy of what can be read"
+
 
 class ImageSource:
     """The blocks that an image has data in, zeros included; a short last block is filled up with zeros.
@@ -30,7 +32,7 @@ class ImageSource:
     """
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self.path = path
         _refuse_streams(path)
         try:
             self._fd = os.open(path, os.O_RDONLY)
@@ -59,8 +61,12 @@ class ImageSource:
         return -(-self.size // BLOCK_SIZE)
 
     def ends(self) -> tuple[bytes, bytes]:
-        """The first and the last bytes, by which formats are told; all of a shorter image."""
-        return os.pread(self._fd, HEAD_BYTES, 0), os.pread(self._fd, TAIL_BYTES, max(self.size - TAIL_BYTES, 0))
+        """The first and the last bytes, by which formats are told; all of a shorter image. Raises
+        ``UnreadableSource``."""
+        return (
+            self._pread(HEAD_BYTES, 0, "its beginning"),
+            self._pread(TAIL_BYTES, max(self.size - TAIL_BYTES, 0), "its end"),
+        )
 
     def refuse_changed(self) -> None:
         """Raise ``SourceChanged`` if the file is not as it was when it was opened, or another one has its name.
@@ -80,14 +86,14 @@ class ImageSource:
             changed.insert(0, "it was replaced or removed")
         if changed:
             raise SourceChanged(
-                f"image {self._path} changed while it was uploaded ({', '.join(changed)}), so what was read of it does "
+                f"image {self.path} changed while it was uploaded ({', '.join(changed)}), so what was read of it does "
                 "not belong together: nothing is left of the upload; upload it again while nobody writes to it, or a "
                 "copy of it"
             )
 
     def _has_its_name(self) -> bool:
         try:
-            return os.path.samestat(self._opened, self._path.stat())
+            return os.path.samestat(self._opened, self.path.stat())
         except OSError:
             return False
 
@@ -107,7 +113,7 @@ class ImageSource:
     def read(self, ref: BlockRef) -> Block:
         """The content of any block: zeros in a hole and behind the end.
 
-        Raises ``IncompleteTransfer`` when the image became shorter.
+        Raises ``SourceChanged`` when the image became shorter, and ``UnreadableSource``.
         """
         data = self._content(ref.index)
         return Block(ref.index, data, digest_of(data))
@@ -126,11 +132,18 @@ class ImageSource:
         want = min(BLOCK_SIZE, self.size - index * BLOCK_SIZE)
         data = b""
         while len(data) < want:
-            piece = os.pread(self._fd, want - len(data), index * BLOCK_SIZE + len(data))
+            piece = self._pread(want - len(data), index * BLOCK_SIZE + len(data), f"block {index}")
             if not piece:
-                raise IncompleteTransfer(f"image {self._path} became shorter while block {index} was read")
+                self.refuse_changed()
+                raise SourceChanged(f"image {self.path} became shorter while block {index} was read")
             data += piece
         return data.ljust(BLOCK_SIZE, b"\0")
+
+    def _pread(self, length: int, offset: int, what: str) -> bytes:
+        try:
+            return os.pread(self._fd, length, offset)
+        except OSError as error:
+            raise UnreadableSource(f"image {self.path}: {what} cannot be read ({error.strerror}). {LOOK_AT}") from error
 
 
 def _refuse_streams(path: Path) -> None:
