@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from blockferry.errors import RetryLater, TargetFailed
+from blockferry.errors import InvalidRequest, RetryLater, TargetFailed
+from blockferry.retry import Clock
+from blockferry.snapshots import LOOKS
 from blockferry.transfer.check import check_targets
 from blockferry.transfer.receipt import write_receipt
 from botocore.config import Config
@@ -53,6 +55,14 @@ def check(rig: Rig, job_id: str) -> dict[str, object]:
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """One attempt of every request to EC2."""
     monkeypatch.setattr("blockferry.sessions._CONFIG", Config(retries={"total_max_attempts": 1}))
+
+
+@pytest.fixture
+def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """How long EC2 was given to come to its senses, each time."""
+    slept: list[float] = []
+    monkeypatch.setattr("blockferry.snapshots.Clock", lambda: Clock(sleep=slept.append))
+    return slept
 
 
 def in_error(rig: Rig, snapshot_id: str) -> None:
@@ -115,3 +125,50 @@ def test_the_history_of_an_execution_has_room_for_as_long_as_ebs_may_keep_a_targ
     assert waits[-1] <= 300
     rounds = len(waits) + (TIMEOUT_SECONDS - sum(waits)) / waits[-1]
     assert rounds * EVENTS_A_WAIT < MOST_EVENTS / 2
+
+
+def volume_snapshots(rig: Rig) -> tuple[str, str]:
+    """Two snapshots of one volume."""
+    volume = "vol-0123456789abcdef0"
+    rig.control("volumes", {"volume_id": volume, "owner": ACCOUNT, "region": HOME, "size": 1})
+    taken = []
+    for seed in (1, 2):
+        rig.post(f"volumes/{volume}/blocks/0", content(seed))
+        taken.append(rig.client("ec2").create_snapshot(VolumeId=volume)["SnapshotId"])
+        rig.control("clock", {"advance": 120})
+    return taken[0], taken[1]
+
+
+def copies(rig: Rig, source: str) -> list[str]:
+    receipt = rig.copy({"snapshot_id": source, "targets": [{"region": region} for region in (RECOVERY, THIRD)]})
+    return [target["snapshot_id"] for target in receipt["targets"]]
+
+
+def pending(rig: Rig, snapshot_ids: list[str]) -> None:
+    """EC2 shows the snapshots as pending from now on."""
+    for snapshot_id in snapshot_ids:
+        rig.server.service.registry.snapshots[snapshot_id].state = "pending"
+
+
+def test_parents_that_are_pending_are_waited_for_together(rig: Rig, waits: list[float]) -> None:
+    base, later = volume_snapshots(rig)
+    parents = copies(rig, base)
+    pending(rig, parents)
+    targets = [
+        {"region": region, "parent_snapshot_id": parent}
+        for region, parent in zip((RECOVERY, THIRD), parents, strict=True)
+    ]
+    waits.clear()
+    with pytest.raises(InvalidRequest, match=f"{parents[0]} in {RECOVERY} is in state pending"):
+        rig.plan({"base_snapshot_id": base, "snapshot_id": later, "targets": targets}, operation="sync")
+    assert len(waits) == LOOKS - 1
+
+
+def test_copies_that_are_pending_are_waited_for_together(rig: Rig, waits: list[float]) -> None:
+    base, later = volume_snapshots(rig)
+    pending(rig, copies(rig, base))
+    waits.clear()
+    request = {"snapshot_id": later, "follow": True, "targets": [{"region": RECOVERY}, {"region": THIRD}]}
+    with pytest.raises(InvalidRequest, match="there is no earlier snapshot of lineage"):
+        rig.plan(request, operation="sync")
+    assert len(waits) == LOOKS - 1

@@ -56,28 +56,33 @@ def delta_base(request: SyncRequest, source: JobSnapshot, *, aws: Aws, ebs: EbsD
     return facts
 
 
-def parent_facts(target: SyncTarget, number: int, *, aws: Aws) -> SnapshotFacts:
-    """What EC2 says of the parent that the request names."""
-    identity = target_identity(target)
-    snapshot_id = target.parent_snapshot_id or ""
-    where = f"targets[{number}].parent_snapshot_id"
+def named_parents(targets: Sequence[SyncTarget], *, aws: Aws) -> list[SnapshotFacts]:
+    """What EC2 says of the parents that the request names. Those shown as pending are waited for together."""
+    found: dict[int, SnapshotFacts] = {}
+
+    def look() -> list[SnapshotFacts]:
+        for number, target in enumerate(targets):
+            if number not in found or found[number].state == "pending":
+                found[number] = _parent_facts(target, number, aws=aws)
+        return list(found.values())
+
+    snapshots.settled(look)
+    return [found[number] for number in range(len(targets))]
+
+
+def _parent_facts(target: SyncTarget, number: int, *, aws: Aws) -> SnapshotFacts:
     try:
-        (facts,) = snapshots.settled(
-            lambda: [
-                assuming(
-                    lambda: snapshots.describe(
-                        aws.ec2(identity),
-                        snapshot_id,
-                        region=target.region,
-                        hint="A parent must be in the region and account of its target",
-                    ),
-                    f"target in {target.region}",
-                )
-            ]
+        return assuming(
+            lambda: snapshots.describe(
+                aws.ec2(target_identity(target)),
+                target.parent_snapshot_id or "",
+                region=target.region,
+                hint="A parent must be in the region and account of its target",
+            ),
+            f"target in {target.region}",
         )
     except InvalidRequest as error:
-        raise InvalidRequest(f"{where}: {error}") from error
-    return facts
+        raise InvalidRequest(f"targets[{number}].parent_snapshot_id: {error}") from error
 
 
 def follow(
@@ -87,7 +92,7 @@ def follow(
 
     Raises ``InvalidRequest`` when there is none, saying what each target has.
     """
-    copies = [_copies_by_source(target, source, aws=aws) for target in request.targets]
+    copies = _copies_by_source(request.targets, source, aws=aws)
     common = set.intersection(*(set(found) for found in copies)) - {source.snapshot_id}
     before = datetime.fromisoformat(source.start_time)
     alive = [
@@ -111,18 +116,36 @@ def follow(
     )
 
 
-def _copies_by_source(target: SyncTarget, source: JobSnapshot, *, aws: Aws) -> dict[str, SnapshotFacts]:
-    """The newest proven copy of each snapshot of the lineage that is where the target will be."""
-    found = snapshots.settled(
-        lambda: assuming(
-            lambda: snapshots.proven_copies(
-                aws.ec2(target_identity(target)), lineage=source.lineage, source_region=source.region
-            ),
-            f"target in {target.region}",
-        )
+def _copies_by_source(
+    targets: Sequence[SyncTarget], source: JobSnapshot, *, aws: Aws
+) -> list[dict[str, SnapshotFacts]]:
+    """For each target the newest proven copy of each snapshot of the lineage that is where it will be."""
+    found: dict[int, list[SnapshotFacts]] = {}
+
+    def look() -> list[SnapshotFacts]:
+        for number, target in enumerate(targets):
+            if number not in found or any(facts.state == "pending" for facts in found[number]):
+                found[number] = _copies(target, source, aws=aws)
+        return [facts for each in found.values() for facts in each]
+
+    snapshots.settled(look)
+    return [
+        {
+            facts.tags[snapshots.SOURCE_TAG]: facts
+            for facts in sorted(found[number], key=lambda f: f.start_time)
+            if facts.tier == "standard" and facts.state == "completed"
+        }
+        for number in range(len(targets))
+    ]
+
+
+def _copies(target: SyncTarget, source: JobSnapshot, *, aws: Aws) -> list[SnapshotFacts]:
+    return assuming(
+        lambda: snapshots.proven_copies(
+            aws.ec2(target_identity(target)), lineage=source.lineage, source_region=source.region
+        ),
+        f"target in {target.region}",
     )
-    usable = [facts for facts in found if facts.tier == "standard" and facts.state == "completed"]
-    return {facts.tags[snapshots.SOURCE_TAG]: facts for facts in sorted(usable, key=lambda f: f.start_time)}
 
 
 def parented_target(
@@ -234,4 +257,4 @@ def parents_of(
     if request.follow:
         return follow(request, source, aws=aws, ebs=ebs)
     base = delta_base(request, source, aws=aws, ebs=ebs)
-    return base, [parent_facts(target, number, aws=aws) for number, target in enumerate(request.targets)]
+    return base, named_parents(request.targets, aws=aws)
