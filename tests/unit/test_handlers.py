@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import traceback
 from typing import Any
 
 import pytest
 from blockferry.aws_errors import translated
 from blockferry.ebs.client import RequestCounts
-from blockferry.errors import RequestRefused, RetryLater
+from blockferry.errors import InvalidRequest, RequestRefused, RetryLater
 from blockferry.lambdas import publish_counts, traced
 from botocore.exceptions import ClientError, ConnectTimeoutError
 
@@ -48,6 +49,36 @@ def test_an_aws_error_becomes_one_that_the_state_machine_knows(error: Any, kind:
 
 def test_a_refusal_names_the_operation_and_what_aws_said() -> None:
     assert str(translated(client_error("AccessDenied", 403))) == "DescribeSnapshots: AccessDenied: text"
+
+
+@pytest.mark.parametrize("character", ["x", "\u00e4", '"', "\U0001f6a2"])
+def test_an_error_of_a_hundred_targets_fits_into_the_cause_of_a_state(
+    character: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    text = "\n".join(f"- targets[{number}]: {character * 1_000}" for number in range(100))
+
+    def fail(_event: Any, _context: Any) -> dict[str, Any]:
+        raise InvalidRequest(text)
+
+    with pytest.raises(InvalidRequest, match=r"^- targets\[0\]") as caught:
+        traced(fail)({"job_id": "j"}, Context())
+    # What the runtime makes of it, with its traceback.
+    frames = traceback.format_list(traceback.extract_tb(caught.tb))
+    cause = {"errorMessage": str(caught.value), "errorType": "InvalidRequest", "requestId": "r", "stackTrace": frames}
+    assert 15_000 < len(json.dumps(cause)) < 32_768
+    assert "the function's log has all of it" in str(caught.value)
+    assert "targets[99]" in caplog.text
+
+
+def test_a_short_error_is_raised_as_it_is() -> None:
+    error = RequestRefused("- targets[0]: no")
+
+    def fail(_event: Any, _context: Any) -> dict[str, Any]:
+        raise error
+
+    with pytest.raises(RequestRefused) as caught:
+        traced(fail)({"job_id": "j"}, Context())
+    assert caught.value is error
 
 
 def test_an_answer_passes_through_unchanged() -> None:

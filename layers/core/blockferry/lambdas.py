@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Mapping
 from functools import lru_cache
@@ -13,6 +14,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from blockferry.aws_errors import translated
 from blockferry.ebs.client import RequestCounts
+from blockferry.errors import BlockferryError
 from blockferry.sessions import Aws
 from blockferry.workspace import Workspace
 
@@ -78,10 +80,28 @@ def _in_our_terms(work: Handler, event: Mapping[str, Any], context: Context) -> 
         raise translated(error) from error
 
 
+MOST_CHARACTERS = 20_000
+"""Of an error's text as JSON. A machine reads a cause as JSON, of which Step Functions has 32,768 characters at most (API
+reference, TaskFailedEventDetails) with the traceback in it; a hundred targets may each have something to tell."""
+
+
+def _readable(error: BlockferryError) -> BlockferryError:
+    """The error with as much of its text as a state machine can read."""
+    text = str(error)
+    if len(json.dumps(text)) <= MOST_CHARACTERS:
+        return error
+    told = "\n... (the function's log has all of it)"
+    kept = len(text)
+    while len(json.dumps(text[:kept] + told)) > MOST_CHARACTERS:
+        kept = kept * 9 // 10
+    return type(error)(text[:kept] + told)
+
+
 def traced(work: Handler) -> Handler:
     """A handler whose log lines and trace name the job; the event's ``job_id`` and ``range`` are added to both.
 
-    The error is logged with its traceback and raised unchanged: its class name is the error of the state.
+    The error is logged with its traceback and raised: its class name is the error of the state, its text the cause, of
+    which the beginning is enough where it is too long for one.
     """
 
     @tracer.capture_lambda_handler(capture_response=False)
@@ -93,6 +113,8 @@ def traced(work: Handler) -> Handler:
             result = _in_our_terms(work, event, context)
         except Exception as error:
             logger.exception(type(error).__name__)
+            if isinstance(error, BlockferryError) and (readable := _readable(error)) is not error:
+                raise readable from None
             raise
         logger.info("done", result=result)
         return result
