@@ -81,8 +81,8 @@ def _in_our_terms(work: Handler, event: Mapping[str, Any], context: Context) -> 
 
 
 MOST_CHARACTERS = 20_000
-"""Of an error's text as JSON. A machine reads a cause as JSON, of which Step Functions has 32,768 characters at most (API
-reference, TaskFailedEventDetails) with the traceback in it; a hundred targets may each have something to tell."""
+"""Of an error's text as JSON. A machine reads a cause as JSON, of which Step Functions has 32,768 characters at most
+(API reference, TaskFailedEventDetails) with the traceback in it; a hundred targets may each have something to tell."""
 
 
 def _readable(error: BlockferryError) -> BlockferryError:
