@@ -3,11 +3,32 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 
+import pytest
 from hypothesis import settings
+from network_guard import NetworkGuard
 
 # The same examples on every run and machine; a failing one is printed with the call that reproduces it. More
 # examples, found at random, with: HYPOTHESIS_PROFILE=search scripts/test --only unit
 settings.register_profile("fixed", deadline=None, derandomize=True, print_blob=True)
 settings.register_profile("search", deadline=None, max_examples=1_000, print_blob=True)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fixed"))
+
+_guard = NetworkGuard()
+if os.environ.get("BLOCKFERRY_AWS_TESTS") != "1":  # those of tests/aws use a real account
+    _guard.start()
+
+
+@pytest.fixture
+def guard() -> NetworkGuard:
+    return _guard
+
+
+@pytest.fixture(autouse=True)
+def _nothing_beyond_this_machine() -> Iterator[None]:
+    """Fails a test whose code asked the network, even if that code passed over the refusal."""
+    _guard.tried()
+    yield
+    tried = _guard.tried()
+    assert not tried, f"the network was asked: {', '.join(sorted(set(tried)))}"
