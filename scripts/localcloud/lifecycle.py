@@ -19,7 +19,7 @@ from tools.environment import locked, repository_root
 from tools.terraform import Terraform, TerraformFailed
 
 from localcloud.request_lines import REQUEST_LOG, repeated
-from localcloud.state import CloudDirectory, CloudInfo, CloudState, Server
+from localcloud.state import DIRECTORY_VARIABLE, CloudDirectory, CloudInfo, CloudState, Server
 
 DEFAULT_REGIONS = ("us-east-1", "eu-west-1")
 FAR_SIDE_ROLE = "arn:aws:iam::123456789012:role/blockferry-far-side"
@@ -59,6 +59,7 @@ def up(
     asked = checked_regions(regions) if regions is not None else None
     if config is not None and not config.is_file():
         raise CloudFailed(f"there is no config file {config}")
+    _refuse_foreign(directory)
     directory.make()
     with locked(directory.lock):
         state = directory.read()
@@ -81,11 +82,21 @@ def down(directory: CloudDirectory | None = None) -> bool:
     directory = directory or CloudDirectory.default()
     if not directory.path.is_dir():
         return False
+    _refuse_foreign(directory)
     with locked(directory.lock):
         was_up = _stop(directory)
         for folder in (directory.data, directory.terraform / "source"):
             shutil.rmtree(folder, ignore_errors=True)
     return was_up
+
+
+def _refuse_foreign(directory: CloudDirectory) -> None:
+    """Files of others would be closed to everybody else, or deleted."""
+    if names := directory.foreign_files():
+        raise CloudFailed(
+            f"{directory.path} is no folder of a local cloud: it holds {', '.join(names[:5])}. "
+            f"Let {DIRECTORY_VARIABLE} name a new or an empty one"
+        )
 
 
 def checked_regions(regions: Sequence[str]) -> tuple[str, str]:

@@ -139,6 +139,13 @@ class CloudDirectory:
         """Make the folder, and keep everybody else out of it: logs, packages and the secrets are in there."""
         self.path.mkdir(parents=True, exist_ok=True)
         self.path.chmod(0o700)
+        self.lock.touch()
+
+    def foreign_files(self) -> list[str]:
+        """What is in a folder that ``make`` has not made one of ours."""
+        if self.lock.exists() or not self.path.is_dir():
+            return []
+        return sorted(file.name for file in self.path.iterdir())
 
     def read(self) -> CloudState | None:
         """The recorded state, or ``None`` if there is none; whether the server still lives is for the caller."""

@@ -242,6 +242,21 @@ def test_anything_but_two_different_regions_is_refused(regions: list[str]) -> No
         checked_regions(regions)
 
 
+def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
+    """It would be closed to everybody else, and parts of it would be deleted."""
+    (tmp_path / "data").mkdir(mode=0o755)
+    (tmp_path / "letter.txt").write_text("not ours")
+    tmp_path.chmod(0o755)
+    for attempt in (
+        lambda: up(apply=False, directory=CloudDirectory(tmp_path)),
+        lambda: down(CloudDirectory(tmp_path)),
+    ):
+        with pytest.raises(CloudFailed, match=r"letter\.txt"):
+            attempt()
+    assert tmp_path.stat().st_mode & 0o777 == 0o755
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["data", "letter.txt"]
+
+
 def test_the_commands_print_what_other_programs_read(
     directory: CloudDirectory, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
