@@ -10,6 +10,7 @@ from urllib.parse import unquote_plus
 
 _ATTEMPT = re.compile(r"attempt=(\d+)")
 _CREDENTIAL = re.compile(r"Credential=([^/\s]+)/\d+/([^/]+)/([^/]+)/")
+_RPC_V2 = re.compile(r"/service/\w+/operation/(\w+)")
 _ACTION = re.compile(rb"(?:^|&)Action=(\w+)")
 _JSON_NAME = re.compile(rb'"(?:\w*[nN]ame|\w+A(?:rn|RN))"\s*:\s*"([^"]{1,200})"')
 _QUERY_NAME = re.compile(rb"&(?:\w*Name|\w*Arn)=([^&]{1,200})")
@@ -35,6 +36,8 @@ class Asked:
         signed = _CREDENTIAL.search(headers.get(b"authorization", ""))
         access_key, region, service = signed.groups() if signed else ("-", "-", "-")
         operation, named = headers.get(b"x-amz-target", "").rpartition(".")[2], _JSON_NAME
+        if rpc := _RPC_V2.fullmatch(scope["path"]):
+            operation = rpc.group(1)
         if not operation and (action := _ACTION.search(body)):
             operation, named = action.group(1).decode(), _QUERY_NAME
         resource = named.search(body) if operation else None

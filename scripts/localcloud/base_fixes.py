@@ -21,12 +21,26 @@ _INTEGERS = frozenset(("Period", "EvaluationPeriods", "DatapointsToAlarm", "MaxR
 _TIMESTAMPS = frozenset(("StateUpdatedTimestamp", "AlarmConfigurationUpdatedTimestamp", "StateTransitionedTimestamp"))
 _OF_SINGLE_METRIC = ("MetricName", "Namespace", "Statistic", "Period", "Unit", "Dimensions", "ExtendedStatistic")
 
+_BELOW_LOCALHOST = re.compile(r"([^.]+)\.localhost(?::\d+)?")
+
 AlarmOperation = Callable[..., Response]
 
 
 def install(host: Host) -> None:
     _keep_to_ourselves(host)
     _repair_alarms(host)
+    _find_buckets_below_localhost(host)
+
+
+def _find_buckets_below_localhost(host: Host) -> None:
+    """The base knows buckets below its own name, 127.0.0.1, which has nothing below it, and below ``s3.`` of any."""
+    bucket_of: Callable[[str], str | None] = host.lookup(APP, "_extract_s3_vhost_bucket")
+
+    def bucket_in(name: str) -> str | None:
+        below = _BELOW_LOCALHOST.fullmatch(name.lower())
+        return bucket_of(f"{below.group(1)}.s3.localhost" if below else name)
+
+    host.replace(APP, "_extract_s3_vhost_bucket", bucket_in)
 
 
 def _keep_to_ourselves(host: Host) -> None:

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import re
 
 from localcloud.signatures import EMPTY_SHA256, Claim, SignatureRefused
 
+_LENGTH = re.compile(rb"[0-9a-fA-F]{1,16}")
 _CHUNK, _TRAILER = "AWS4-HMAC-SHA256-PAYLOAD", "AWS4-HMAC-SHA256-TRAILER"
 
 
@@ -21,10 +23,9 @@ def check_chunks(body: bytes, claim: Claim, key: bytes, *, trailer: bool) -> Non
         end = body.find(b"\r\n", at)
         length_text, _, extension = body[at : max(end, at)].partition(b";")
         signature = extension.partition(b"chunk-signature=")[2].decode("ascii", errors="replace")
-        try:
-            length = int(length_text, 16)
-        except ValueError:
-            raise _refused("a chunk does not tell its length") from None
+        if not _LENGTH.fullmatch(length_text):
+            raise _refused("a chunk does not tell its length")
+        length = int(length_text, 16)
         data = body[end + 2 : end + 2 + length]
         content = f"{EMPTY_SHA256}\n{hashlib.sha256(data).hexdigest()}"
         if not hmac.compare_digest(_signature(key, _CHUNK, claim, before, content), signature):

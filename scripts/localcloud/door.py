@@ -142,13 +142,16 @@ class Door:
 
     def _needs_no_signature(self, service: str, request: Incoming) -> bool:
         """Whether the base decides well about a request without one: it does for reading an object, and no more."""
-        in_path = request.headers["host"].rpartition(":")[0] in web_guard.NAMES
+        in_path = request.headers["host"].lower().rpartition(":")[0] in web_guard.NAMES
         bucket, _, name = request.path.lstrip("/").partition("/")
         reads_object = bool(name if in_path else bucket) and not request.query and request.method in ("GET", "HEAD")
         return self._anonymous_reads and service == "s3" and reads_object
 
     async def _check(self, claim: Claim, request: Incoming, body: bytes) -> None:
         given = request.headers.get("x-amz-content-sha256", "")
+        if claim.service == "s3" and "x-amz-target" in request.headers:
+            # S3 alone takes bodies that are not signed; nobody else's request becomes S3's by saying so.
+            raise SignatureRefused("scope", "Credential should be scoped to correct service, which is not 's3'.")
         unsigned_body = False
         if claim.service != "s3" and given == UNSIGNED_PAYLOAD:
             unsigned_body = await asyncio.to_thread(self._leaves_body_unsigned, claim.service, request, body)

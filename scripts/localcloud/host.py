@@ -118,6 +118,8 @@ class Host:
     """Why a rule or schedule (its ARN) may not call a target; empty if it may."""
     layers: list[Callable[[Any], Any]] = field(default_factory=list)
     """ASGI applications around the base, the innermost first."""
+    outer_layers: list[Callable[[Any], Any]] = field(default_factory=list)
+    """The same around the door: they see what it refuses."""
     _missing: list[str] = field(default_factory=list)
     _shutdown: list[Callable[[], None]] = field(default_factory=list)
 

@@ -4,7 +4,7 @@ AWS's SDKs send the same ``amz-sdk-invocation-id`` with every attempt of one cal
 creation or deletion repeats it and would hear of a conflict with itself. So the answers of completed creations and
 deletions are kept for a while, and the next attempt of the same call gets the first one's answer; it is not carried
 out again. AWS promises no such thing. Therefore only calls of management are kept, none that moves data or runs
-something: what jobs do meets the same conflicts here as there. An answer that a fault loses on purpose
+something: what jobs do meets the same conflicts here as there. An answer that a fault loses or spoils on purpose
 (``service_faults``) was not given and is not kept.
 """
 
@@ -20,6 +20,7 @@ from typing import Any
 from localcloud.asgi import Application, KeptAnswer, Message, Receive, Send, replayed, whole_body
 from localcloud.asked import Asked
 from localcloud.host import Host
+from localcloud.service_faults import SPOILED
 
 MAX_ANSWERS = 2_000
 MAX_ANSWER_BYTES = 32 * 1024
@@ -89,7 +90,7 @@ class ReplayLayer:
             await send(message)
 
         await self._base(scope, replayed(body, receive), given_and_kept if key is not None else send)
-        if key is not None and kept.is_whole and 200 <= kept.start["status"] < 300:
+        if key is not None and kept.is_whole and 200 <= kept.start["status"] < 300 and not scope.get(SPOILED):
             self._answers.keep(key, Answer(start=kept.start, body=kept.body))
 
 

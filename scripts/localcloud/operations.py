@@ -3,7 +3,7 @@
 JSON protocols name it in ``X-Amz-Target``, RPC v2 in the path, query protocols in ``Action``. REST protocols have to be
 matched against method and URI of the service's model (botocore's), in which several operations can share both: then
 the one wins whose required query parameters and headers are all there and are the most, as with S3's ``UploadPart``
-and ``CopyObject`` against ``PutObject``. Buckets are looked for in the path, not in the host name.
+and ``CopyObject`` against ``PutObject``. Buckets are looked for in the path; callers put those of a host name there.
 """
 
 from __future__ import annotations

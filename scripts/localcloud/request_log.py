@@ -7,14 +7,15 @@ One line for each, in the order in which they end::
     2026-01-31T12:00:07.500000Z 40112 ended by the client
 
 The number is the client's port, so it names the connection; ``invocation`` and ``attempt`` tell a repeated request from
-a new one. The file is bounded: when it is full it is begun anew, and the one before it is kept as ``requests.1``.
+a new one. Requests that the door refuses are in it, too; those to the control only if they are refused. The file is
+bounded: when it is full it is begun anew, and the one before it is kept as ``requests.1``.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TextIO
@@ -34,7 +35,7 @@ def install(host: Host) -> None:
     log = RequestLog(host.data_dir / "logs" / REQUEST_LOG)
     host.on_shutdown(log.close)
     connections.watch(lambda port, what: log.write(f"{port} {what}"))
-    host.layers.append(lambda base: RequestLogLayer(base, log.write))
+    host.outer_layers.append(lambda base: RequestLogLayer(base, log.write))
 
 
 class RequestLog:
@@ -87,7 +88,7 @@ class RequestLogLayer:
         self._clock = clock
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"].startswith(_OWN_PATHS):
+        if scope["type"] != "http":
             await self._base(scope, receive, send)
             return
         started = self._clock()
@@ -117,8 +118,13 @@ class RequestLogLayer:
             notes += f", then {type(error).__name__}"
             raise
         finally:
-            asked = Asked.of(scope, beginning)
-            port = (scope.get("client") or ("", 0))[1]
-            milliseconds = (self._clock() - started) * 1000
-            ids = f" invocation={asked.invocation} attempt={asked.attempt}" if asked.invocation else ""
-            self._write(f"{port} {asked} -> {outcome} in {milliseconds:.0f} ms{notes}{ids}")
+            self._log(scope, beginning, outcome, notes, started)
+
+    def _log(self, scope: Mapping[str, Any], beginning: bytes, outcome: str, notes: str, started: float) -> None:
+        if scope["path"].startswith(_OWN_PATHS) and outcome != "403":
+            return
+        asked = Asked.of(scope, beginning)
+        port = (scope.get("client") or ("", 0))[1]
+        milliseconds = (self._clock() - started) * 1000
+        ids = f" invocation={asked.invocation} attempt={asked.attempt}" if asked.invocation else ""
+        self._write(f"{port} {asked} -> {outcome} in {milliseconds:.0f} ms{notes}{ids}")

@@ -33,6 +33,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from localcloud.asgi import Application
 from localcloud.base_environment import base_environment
 from localcloud.control import ControlLayer, proxy_to
 from localcloud.door import Door, KnownSecrets
@@ -55,7 +56,7 @@ PARTS = (
     "localcloud.request_model.layer",  # faults in front of it: a spoiled request is checked as it arrives
     "localcloud.service_faults",
     "localcloud.invocations",  # around the faults: an answer that a fault loses is not kept
-    "localcloud.request_log",  # last: its layer sees what the others answer
+    "localcloud.request_log",  # its layer is outside of the door
 )
 CONFIG_PARTS = ("account_id", "ebs", "events", "faults", "iam", "lambda", "states")
 SHUTDOWN_SECONDS = 2.0
@@ -74,6 +75,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--home-region", default="us-east-1", help="region of requests that name none")
     parser.add_argument("--ready-file", type=Path, required=True, help="written when requests are served")
     options = parser.parse_args(arguments)
+    os.umask(0o077)  # packages, blocks and logs, of the EBS server too, are for the user's eyes only
     try:
         return _run(options)
     except (OSError, ConfigError, EbsProcessFailed, HookMissing) as error:
@@ -267,7 +269,9 @@ async def _serve(
     for layer in host.layers:
         base = layer(base)
     control = ControlLayer(base, host.control, on_ready=announce)
-    application = door(control)
+    application: Application = door(control)
+    for layer in host.outer_layers:
+        application = layer(application)
     # hypercorn's types spell out every message; ours, like ASGI itself, leave them open.
     await serve(application, config, shutdown_trigger=stopped)  # type: ignore[arg-type]
 

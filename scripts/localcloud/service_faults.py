@@ -58,6 +58,8 @@ Action = Literal[
 ]
 REFUSALS = ("error", "throttle", "access_denied", "close_before")
 SPOILED_ANSWERS = ("flip_response", "short_body", "close_after")
+SPOILED = "localcloud.spoiled"
+"""In the scope of a request whose answer is not as the service gave it."""
 _OWN_PATHS = ("/_",)
 """Control paths of the local cloud and of the base; no bucket's name begins like this."""
 
@@ -79,7 +81,10 @@ class ServiceRule(Rule):
 
 @dataclass(frozen=True, kw_only=True)
 class Call:
-    """One request, as rules look at it. ``account`` is asked for only where a rule names one."""
+    """One request, as rules look at it. ``account`` is asked for only where a rule names one.
+
+    A bucket that is named by the host stands in ``path`` and in ``wire_path``, which has its percent signs.
+    """
 
     service: str
     operation: Operation
@@ -87,6 +92,7 @@ class Call:
     account: Callable[[], str]
     method: str
     path: str
+    wire_path: str
     content_type: str
     body: bytes
 
@@ -113,12 +119,16 @@ class Calls:
         self._service = host.lookup("core.router", "detect_service")
         self._region = host.lookup("core.router", "extract_region")
         self._access_key = host.lookup("core.router", "extract_access_key_id")
+        self._bucket_in_host: Callable[[str], str | None] = host.lookup("app", "_extract_s3_vhost_bucket")
 
     def of(self, scope: Mapping[str, Any], body: bytes) -> Call:
         headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
         query = parse_qs(scope.get("query_string", b"").decode(), keep_blank_values=True)
         method, path = scope["method"], scope["path"]
         service = self._service(method, path, headers, query)
+        wire_path = (scope.get("raw_path") or path.encode()).decode("ascii", errors="replace")
+        if service == "s3" and (bucket := self._bucket_in_host(headers.get("host", ""))):
+            path, wire_path = f"/{bucket}{path}", f"/{bucket}{wire_path}"
 
         def account() -> str:
             asked = {"access_key": self._access_key(headers, query) or self._host.default_account_id}
@@ -130,7 +140,7 @@ class Calls:
             operation=self._operations.of(
                 service,
                 method=method,
-                path=(scope.get("raw_path") or path.encode()).decode("ascii", errors="replace"),
+                path=wire_path,
                 query={name: values[-1] for name, values in query.items()},
                 headers=headers,
                 body=body,
@@ -139,6 +149,7 @@ class Calls:
             account=account,
             method=method,
             path=path,
+            wire_path=wire_path,
             content_type=headers.get("content-type", "application/x-amz-json-1.1"),
             body=body,
         )
@@ -217,6 +228,7 @@ class FaultLayer:
             return
         kept = KeptAnswer()
         await self._base(scope, replayed, kept)
+        scope[SPOILED] = True
         body = kept.body
         for rule in rules:
             if rule.action == "flip_response":

@@ -12,10 +12,10 @@ import re
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Literal
-from urllib.parse import quote, unquote
+from urllib.parse import quote, unquote, unquote_to_bytes
 
 ALGORITHM = "AWS4-HMAC-SHA256"
 UNSIGNED_PAYLOAD = "UNSIGNED-PAYLOAD"
@@ -52,6 +52,7 @@ _MOST_KEYS = 10_000
 _HASH = re.compile(r"[0-9a-f]{64}")
 _TIMESTAMP = re.compile(r"[0-9]{8}T[0-9]{6}Z")
 _COLLAPSED = re.compile(r" +")
+_HEADER_NAME = re.compile(r"[a-z0-9!#$%&'*+.^_`|~-]+")
 
 
 class SignatureRefused(Exception):
@@ -158,10 +159,13 @@ class Verifier:
             )
         self._check_time(claim)
         _check_headers(claim, request)
-        canonical = canonical_request(request, signed=claim.signed, payload=payload, service=service)
-        to_sign = string_to_sign(canonical, timestamp=claim.timestamp, scope=claim.scope)
         key = self._keys.of(secret.secret_access_key, date=claim.date, region=claim.region, service=claim.service)
-        if not hmac.compare_digest(_hmac(key, to_sign), claim.signature):
+        for each in _readings(request, service=service):
+            canonical = canonical_request(each, signed=claim.signed, payload=payload, service=service)
+            to_sign = string_to_sign(canonical, timestamp=claim.timestamp, scope=claim.scope)
+            if hmac.compare_digest(_hmac(key, to_sign).encode(), claim.signature.encode()):
+                break
+        else:
             raise SignatureRefused(
                 "mismatch",
                 "The request signature we calculated does not match the signature you provided. Check your AWS Secret "
@@ -195,6 +199,8 @@ def claim_of(request: Incoming) -> Claim | None:
     """What the request says of its signature; ``None`` if it carries none. Raises ``SignatureRefused``."""
     authorization = request.headers.get("authorization", "")
     query = dict(_pairs(request.query))
+    if authorization and ("X-Amz-Signature" in query or "X-Amz-Credential" in query):
+        raise SignatureRefused("incomplete", "The request is signed twice: in its Authorization header and its query.")
     if authorization:
         if not authorization.startswith(f"{ALGORITHM} "):
             raise SignatureRefused("unsupported", f"Only {ALGORITHM} is verified here, not {authorization[:20]!r}.")
@@ -236,12 +242,16 @@ def claim_of(request: Incoming) -> Claim | None:
         )
     if not _TIMESTAMP.fullmatch(timestamp):
         raise SignatureRefused("incomplete", "The request needs a valid 'X-Amz-Date', such as 20260101T000000Z.")
+    signed = tuple(given[names["SignedHeaders"]].split(";"))
+    if not all(map(_HEADER_NAME.fullmatch, signed)):
+        # Nothing that looks like another parameter: the base searches the header for its first "Credential=".
+        raise SignatureRefused("incomplete", f"SignedHeaders are names of headers in lower case, not {signed}.")
     return Claim(
         access_key=scope[0],
         date=scope[1],
         region=scope[2],
         service=scope[3],
-        signed=tuple(given[names["SignedHeaders"]].split(";")),
+        signed=signed,
         signature=given[names["Signature"]],
         timestamp=timestamp,
         session_token=token,
@@ -281,6 +291,13 @@ def canonical_request(request: Incoming, *, signed: tuple[str, ...], payload: st
     return "\n".join(
         (request.method, path, "&".join(f"{name}={value}" for name, value in query), lines, ";".join(signed), payload)
     )
+
+
+def _readings(request: Incoming, *, service: str) -> list[Incoming]:
+    """The request as it was sent, and for S3 with its path as AWS encodes it: clients may send other characters as
+    they are than they have signed (``(``, ``!``). The same key either way."""
+    encoded = quote(unquote_to_bytes(request.path), safe="/-_.~")
+    return [request] if service != "s3" or encoded == request.path else [replace(request, path=encoded), request]
 
 
 def string_to_sign(canonical: str, *, timestamp: str, scope: str) -> str:

@@ -7,10 +7,12 @@ points at 127.0.0.1 is in ``Host``. No AWS client sends the first two.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 HINT = "The local cloud serves no web pages. Use an AWS client, or curl."
 NAMES = ("127.0.0.1", "localhost")
+_BELOW_LOCALHOST = re.compile(r"[a-z0-9_.-]+\.localhost")
 
 
 def refusal(headers: Mapping[str, str], *, port: int) -> str:
@@ -24,8 +26,8 @@ def refusal(headers: Mapping[str, str], *, port: int) -> str:
     if site != "none":
         return f"The request comes from a web page (Sec-Fetch-Site is {site}). {HINT}"
     host = headers.get("host", "")
-    name, _, asked = host.rpartition(":")
-    if asked != str(port) or not (name in NAMES or name.endswith(".localhost")):
+    name, _, asked = host.lower().rpartition(":")
+    if asked != str(port) or not (name in NAMES or _BELOW_LOCALHOST.fullmatch(name)):
         return f"The Host {host!r} is not this server's, which is 127.0.0.1:{port} or localhost:{port}. {HINT}"
     return ""
 

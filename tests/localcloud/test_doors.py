@@ -202,6 +202,9 @@ def test_what_the_main_server_tells_the_ebs_server_cannot_be_told_by_others(
 def test_secrets_are_new_at_every_start_and_only_their_owner_reads_them(server: RunningServer) -> None:
     ready = server.folder / "ready.json"
     assert ready.stat().st_mode & 0o777 == 0o600
+    data = server.folder / "data"
+    open_to_others = [path for path in (data, *data.rglob("*")) if path.lstat().st_mode & 0o077]
+    assert open_to_others == []
     assert len({LocalKeys.new().secret, LocalKeys.new().secret, server.keys.secret, server.keys.token}) == 4
 
 

@@ -91,6 +91,15 @@ def test_a_chunked_transfer_is_put_together(server: RunningServer) -> None:
     assert connection.getresponse().status == 201
 
 
+@pytest.mark.parametrize("length", ["-5", "+5", "0x5", "5_0", "", "zz"])
+def test_a_chunk_whose_length_is_no_number_is_refused(server: RunningServer, length: str) -> None:
+    address = urlsplit(server.url)
+    head = f"PUT /snapshots/snap-1/blocks/0 HTTP/1.1\r\nHost: {address.netloc}\r\nTransfer-Encoding: chunked\r\n\r\n"
+    with socket.create_connection((address.hostname or "", address.port or 0), timeout=10) as connection:
+        connection.sendall(f"{head}{length}\r\nhello\r\n0\r\n\r\n".encode())
+        assert connection.recv(12) == b"HTTP/1.1 400"
+
+
 def test_expect_100_continue_is_answered_before_the_body(server: RunningServer) -> None:
     snapshot_id = start(client(server, "ebs"))
     data = block("a")

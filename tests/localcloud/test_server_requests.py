@@ -143,6 +143,20 @@ def test_an_answer_that_a_fault_loses_stays_lost(server: RunningServer) -> None:
     assert again[2]["__type"] == "ResourceAlreadyExistsException"
 
 
+def test_an_answer_that_a_fault_spoils_is_not_given_again(server: RunningServer) -> None:
+    send = Sender(server)
+    rule = {"service": "scheduler", "operation": "CreateScheduleGroup", "action": "flip_response", "nth": 1}
+    group = {"service": "scheduler", "target": "", "path": "/schedule-groups/spoiled", "body": {"Tags": []}}
+    assert server.control("POST", "faults", rule)[0] == 200
+
+    with pytest.raises(ValueError, match=r".*"):
+        send("spoiled", **group)
+    again = send("spoiled", attempt=2, **group)
+    server.control("DELETE", "faults")
+
+    assert (again[0], again[1].get("x-local-replayed")) == (409, None)
+
+
 def test_only_the_last_answers_are_kept_and_no_large_ones() -> None:
     answers = Answers(most=2, most_bytes=10)
     for name in ("one", "two", "three"):
@@ -174,6 +188,20 @@ def test_every_attempt_and_its_connection_are_logged(server: RunningServer) -> N
     assert first.startswith("eu-west-1 logs CreateLogGroup /logged -> 200 in ")
     assert first.endswith(" ms invocation=logged attempt=1")
     assert again.endswith(" ms, the first answer again invocation=logged attempt=2")
+
+
+def test_what_the_door_refuses_is_logged(server: RunningServer) -> None:
+    head = "\r\nHost: evil.example\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+    for first in ("POST /made/up HTTP/1.1", "POST /_local/quit HTTP/1.1"):
+        with Sender(server).connect() as connection:
+            connection.sendall(f"{first}{head}".encode())
+            assert connection.recv(12) == b"HTTP/1.1 403"
+    assert server.control("GET", "health")[0] == 200
+
+    said = [line.split(" ", 2)[2].partition(" in ")[0] for line in log_lines(server)]
+    assert "- - POST /made/up -> 403" in said
+    assert "- - POST /_local/quit -> 403" in said
+    assert not [line for line in said if "/_local/health" in line]
 
 
 def test_a_connection_is_closed_when_its_client_has_ended_it(server: RunningServer) -> None:
@@ -224,6 +252,11 @@ def test_a_form_tells_operation_and_resource_in_its_body() -> None:
         b"Action=CreateRole&RoleName=a%2Fb&Version=1",
     )
     assert str(asked) == "r iam CreateRole a/b"
+
+
+def test_rpc_tells_its_operation_in_its_path() -> None:
+    scope = {"method": "POST", "path": "/service/GraniteServiceVersion20100801/operation/PutMetricData", "headers": []}
+    assert str(Asked.of(scope, b"")) == "- - PutMetricData"
 
 
 def test_the_log_is_bounded(tmp_path: Path) -> None:

@@ -10,7 +10,9 @@ from localcloud.compute.runtime_api import Invocation, RuntimeApi
 from localcloud.web_guard import is_cors, refusal
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1:80", "localhost:80", "bucket.s3.localhost:80", "a.b.localhost:80"])
+@pytest.mark.parametrize(
+    "host", ["127.0.0.1:80", "localhost:80", "LocalHost:80", "bucket.s3.localhost:80", "a.b.localhost:80"]
+)
 @pytest.mark.parametrize("site", [{}, {"sec-fetch-site": "none"}])
 def test_the_machines_own_names_are_let_in(host: str, site: Mapping[str, str]) -> None:
     assert refusal({"host": host, **site}, port=80) == ""
@@ -28,6 +30,9 @@ def test_the_machines_own_names_are_let_in(host: str, site: Mapping[str, str]) -
         {"host": "localhost.:80"},
         {"host": "notlocalhost:80"},
         {"host": "127.0.0.1:80,evil.example:80"},
+        {"host": "evil.example/.localhost:80"},
+        {"host": "evil.example#.localhost:80"},
+        {"host": "127.0.0.1:080"},
         {"host": "127.0.0.1:80", "origin": ""},
         {"host": "127.0.0.1:80", "origin": "http://127.0.0.1:80"},
         {"host": "127.0.0.1:80", "sec-fetch-site": "same-origin"},

@@ -7,6 +7,7 @@ chunked and aws-chunked bodies and ``Expect: 100-continue``; nothing else of HTT
 
 from __future__ import annotations
 
+import re
 import socket
 import struct
 import threading
@@ -21,6 +22,7 @@ from localcloud.ebs.messages import Response, ebs_error_response
 
 _MOST_HEAD = 64 * 1024
 _MOST_BODY = 64 * 1024 * 1024
+_LENGTH = re.compile(rb"[0-9a-fA-F]{1,16}")
 _REASONS = {200: "OK", 201: "Created", 202: "Accepted", 400: "Bad Request", 403: "Forbidden", 404: "Not Found"}
 
 
@@ -265,10 +267,10 @@ class _Reader:
 
 
 def _hex(line: bytes) -> int:
-    try:
-        return int(line.split(b";")[0].strip(), 16)
-    except ValueError:
-        raise _Malformed("a chunk's length is malformed") from None
+    length = line.split(b";")[0].strip()
+    if not _LENGTH.fullmatch(length):  # int() takes signs, underscores and 0x, too
+        raise _Malformed("a chunk's length is malformed")
+    return int(length, 16)
 
 
 def _decoded_chunks(body: bytes) -> bytes:

@@ -76,7 +76,7 @@ class ModelLayer:
         if found is None:
             return None
         request = WireRequest(
-            path=(scope.get("raw_path") or scope["path"].encode()).decode("ascii", errors="replace"),
+            path=call.wire_path,
             query=parse_qs(scope.get("query_string", b"").decode(), keep_blank_values=True),
             headers={name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]},
             body=body,

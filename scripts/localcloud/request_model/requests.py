@@ -41,6 +41,9 @@ _HEADERS_OF_THE_PROTOCOL = frozenset(
     }
 )
 _QUERY_OF_THE_PROTOCOL = ("X-Amz-", "x-id", "AWSAccessKeyId", "Signature", "Expires")
+_QUERY_OF_S3 = "x-"
+"""Presigned URLs have ``x-amz-`` headers in their query; S3 passes over what else begins so ("Custom access log
+information" in its user guide)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,8 +137,14 @@ class Input:
                 return from_form(shape, _pairs(request.query, body), out, protocol)
         found: dict[str, Any] = {}
         self._read_path(request.path, found, out)
-        self._read_headers(request.headers, found, out)
-        self._read_query(request.query, found, out)
+        self._refuse_unknown_headers(request.headers, out)
+        headers, query = request.headers, request.query
+        if protocol == "rest-xml":
+            moved = [name for name in query if name.lower().startswith(_QUERY_OF_S3)]
+            headers = {name.lower(): query[name][-1] for name in moved} | dict(headers)
+            query = {name: values for name, values in query.items() if name not in moved}
+        self._read_headers(headers, found, out)
+        self._read_query(query, found, out)
         if self._payload is not None:
             self._read_payload(*self._payload, request.body, found, out, xml=protocol == "rest-xml")
         elif self._body and body:
@@ -166,6 +175,8 @@ class Input:
         for prefix, name, _ in self._prefixes:
             kept = {each.removeprefix(prefix): text for each, text in headers.items() if each.startswith(prefix)}
             found[name] = kept or None
+
+    def _refuse_unknown_headers(self, headers: Mapping[str, str], out: list[Problem]) -> None:
         for header in headers:
             if header.startswith("x-amz-") and header not in self._known_headers and not self._is_prefixed(header):
                 unknown(header, (), out, "header")
