@@ -1,0 +1,60 @@
+"""The objects of a bucket in memory, as S3 gives them."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from typing import Any
+
+from memory_ec2 import refusal
+
+PAGE = 2
+"""Entries of a page of a listing; S3 has 1,000."""
+
+
+class MemoryS3:
+    """PutObject, GetObject, ListObjectsV2, DeleteObject and DeleteObjects. Keys in ``stuck`` cannot be deleted."""
+
+    def __init__(self) -> None:
+        self.objects: dict[str, bytes] = {}
+        self.types: dict[str, str] = {}
+        self.stuck: set[str] = set()
+        self.errors: dict[str, Exception] = {}
+
+    def put_object(self, *, Bucket: str, Key: str, Body: bytes, ContentType: str, ChecksumAlgorithm: str) -> None:
+        assert ChecksumAlgorithm in ("CRC32", "CRC32C", "SHA1", "SHA256", "CRC64NVME")
+        self.objects[Key], self.types[Key] = Body, ContentType
+
+    def get_object(self, *, Bucket: str, Key: str) -> Any:
+        if "GetObject" in self.errors:
+            raise self.errors["GetObject"]
+        if Key not in self.objects:
+            raise refusal("NoSuchKey", "GetObject", status=404)
+        return {"Body": io.BytesIO(self.objects[Key])}
+
+    def get_paginator(self, operation: str) -> MemoryS3:
+        assert operation == "list_objects_v2"
+        return self
+
+    def paginate(self, *, Bucket: str, Prefix: str, Delimiter: str = "") -> Iterator[Any]:
+        keys = sorted(key for key in self.objects if key.startswith(Prefix))
+        name, entry, values = "Contents", "Key", keys
+        if Delimiter:
+            # Every key of a workspace lies in a folder.
+            folders = {Prefix + key.removeprefix(Prefix).split(Delimiter)[0] + Delimiter for key in keys}
+            name, entry, values = "CommonPrefixes", "Prefix", sorted(folders)
+        if not values:
+            yield {}
+        for first in range(0, len(values), PAGE):
+            yield {name: [{entry: value} for value in values[first : first + PAGE]]}
+
+    def delete_object(self, *, Bucket: str, Key: str) -> None:
+        self.objects.pop(Key, None)
+
+    def delete_objects(self, *, Bucket: str, Delete: Any) -> Any:
+        asked = [one["Key"] for one in Delete["Objects"]]
+        errors = [{"Key": key, "Code": "InternalError", "Message": "planted"} for key in asked if key in self.stuck]
+        for key in asked:
+            if key not in self.stuck:
+                self.objects.pop(key, None)
+        return {"Errors": errors} if errors else {}

@@ -1,0 +1,397 @@
+"""The end of a job: what is waited for, what fails it, and what its receipt says, figure by figure."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from blockferry import __version__
+from blockferry.blocks import BLOCK_SIZE
+from blockferry.cost import request_cost
+from blockferry.errors import IncompleteTransfer, RetryLater, TargetFailed
+from blockferry.holes import HoleMeaning, HolePolicy
+from blockferry.jobs import BaseSnapshot, Job, JobWarning
+from blockferry.sessions import Identity
+from blockferry.snapshots import HOLES_TAG
+from blockferry.transfer.check import check_targets
+from blockferry.transfer.receipt import report, source_facts, transferred, write_receipt
+from blockferry.workspace import Workspace
+from botocore.exceptions import EndpointConnectionError
+from job_records import HOME, PROOF, RECOVERY, THIRD, image, job, source, target
+from memory_ec2 import MemoryEc2, described, refusal
+from memory_s3 import MemoryS3
+
+KEY = f"arn:aws:kms:{RECOVERY}:111122223333:key/11111111-2222-3333-4444-555555555555"
+ENDED = datetime(2026, 1, 1, 0, 1, 2, 345_678, tzinfo=UTC)
+
+Regions = dict[str, MemoryEc2]
+
+
+@pytest.fixture(autouse=True)
+def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Looks at what is pending follow each other at once."""
+    monkeypatch.setattr("blockferry.snapshots.LOOK_SECONDS", 0.0)
+
+
+def recorded(of: Job, *, proved: bool = True) -> Workspace:
+    workspace = Workspace("work", cast(Any, MemoryS3()))
+    workspace.save_job(of)
+    if proved:
+        workspace.save_proof("job-1", PROOF)
+    return workspace
+
+
+def aws(regions: Regions) -> Any:
+    def ec2(identity: Identity) -> MemoryEc2:
+        return regions[identity.region]
+
+    return SimpleNamespace(ec2=ec2)
+
+
+def written(of: Job, regions: Regions, *, workspace: Workspace | None = None) -> dict[str, Any]:
+    workspace = workspace or recorded(of)
+    return write_receipt(job_id="job-1", aws=aws(regions), workspace=workspace, now=ENDED)
+
+
+TARGETS = (
+    target(snapshot_id="snap-1", kms_key_arn=KEY, tags={HOLES_TAG: "noise"}, size_gib=3),
+    target(snapshot_id="snap-2", region=THIRD, parent_snapshot_id="snap-9", size_gib=3),
+)
+
+
+def completed() -> Regions:
+    return {
+        RECOVERY: MemoryEc2(described("snap-1", VolumeSize=3, Encrypted=True, KmsKeyId=KEY)),
+        THIRD: MemoryEc2(described("snap-2", VolumeSize=3, OwnerId="444455556666")),
+    }
+
+
+# -- what it says ------------------------------------------------------------------------------------------------------
+
+
+def test_every_figure_of_the_receipt_is_that_of_the_record_the_proof_or_ec2() -> None:
+    base = BaseSnapshot(snapshot_id="snap-b", size_gib=1, start_time="2025-12-31T00:00:00+00:00")
+    of = job(
+        source(base=base, size_gib=3, lineage="db"),
+        *TARGETS,
+        operation="sync",
+        holes_taken_for=HoleMeaning.NOISE,
+        holes_decided_by="request",
+        holes_reason="because",
+        workers_because="enough",
+        warnings=(JobWarning(code="w", message="look"),),
+    )
+    workspace = recorded(of)
+    receipt = written(of, completed(), workspace=workspace)
+    requests = {"CompleteSnapshot": 2, "GetSnapshotBlock": 11, "PutSnapshotBlock": 13, "StartSnapshot": 2}
+    way = 13 * BLOCK_SIZE
+    both = {"blocks_written": 13, "zero_blocks": 3, "linear_checksum": "c", "state": "completed", "volume_size_gib": 3}
+    assert receipt == {
+        "job_id": "job-1",
+        "operation": "sync",
+        "status": "SUCCEEDED",
+        "source": {
+            "snapshot_id": "snap-0",
+            "base_snapshot_id": "snap-b",
+            "region": HOME,
+            "owner_id": "111122223333",
+            "volume_id": "vol-1",
+            "volume_size_gib": 3,
+            "start_time": "2026-01-01T00:00:00+00:00",
+            "encrypted": False,
+        },
+        "targets": [
+            {
+                **both,
+                "region": RECOVERY,
+                "snapshot_id": "snap-1",
+                "parent_snapshot_id": None,
+                "owner_id": "111122223333",
+                "encrypted": True,
+                "kms_key_arn": KEY,
+                "holes_stand_for": "noise",
+            },
+            {
+                **both,
+                "region": THIRD,
+                "snapshot_id": "snap-2",
+                "parent_snapshot_id": "snap-9",
+                "owner_id": "444455556666",
+                "encrypted": False,
+                "kms_key_arn": None,
+                "holes_stand_for": None,
+            },
+        ],
+        "lineage": {
+            "name": "db",
+            "base_snapshot_id": "snap-b",
+            "snapshot_id": "snap-0",
+            "targets": [
+                {"region": RECOVERY, "parent_snapshot_id": None, "snapshot_id": "snap-1"},
+                {"region": THIRD, "parent_snapshot_id": "snap-9", "snapshot_id": "snap-2"},
+            ],
+        },
+        "manifest_uri": None,
+        "allocated_blocks": 7,
+        "changed_blocks": 5,
+        "removed_blocks": 2,
+        "zero_blocks": 3,
+        "parent_blocks_compared": 17,
+        "bytes_read": 11 * BLOCK_SIZE,
+        "bytes_written": 2 * 13 * BLOCK_SIZE,
+        "holes": "preserve",
+        "holes_taken_for": "noise",
+        "holes_decided_by": "request",
+        "holes_reason": "because",
+        "workers": 4,
+        "workers_because": "enough",
+        "linear_checksum": "c",
+        "duration_seconds": 62.346,
+        "requests": requests,
+        "retries": {"a": 1, "b": 2},
+        "cost_usd": request_cost(
+            requests,
+            region=HOME,
+            transfer={(HOME, RECOVERY): way, (HOME, THIRD): way},
+            lambda_gb_seconds=1_000.0,
+        ),
+        "warnings": [{"code": "w", "message": "look"}],
+        "tool_version": __version__,
+        "receipt_uri": "s3://work/jobs/job-1/receipt.json",
+        "report_uri": "s3://work/jobs/job-1/report.md",
+    }
+    assert list(receipt["requests"]) == sorted(requests)
+    assert list(receipt["retries"]) == ["a", "b"]
+    s3 = cast(MemoryS3, workspace.s3)
+    assert json.loads(s3.objects["jobs/job-1/receipt.json"]) == receipt
+    assert s3.objects["jobs/job-1/report.md"].decode() == report(receipt)
+    assert s3.types["jobs/job-1/report.md"] == "text/markdown; charset=utf-8"
+
+
+def test_a_receipt_of_an_image_counts_its_unpacking_and_drops_what_was_unpacked() -> None:
+    of = job(
+        image(codec="gzip", unpack_requests={"GetObject": 5, "PutSnapshotBlock": 1}, unpack_gb_seconds=500.0),
+        target(),
+        holes=HolePolicy.SKIP_ZERO,
+    )
+    workspace = recorded(of)
+    for name in ("image.json", "image/0", "image/1", "digests/1"):
+        workspace.write("job-1", name, b"x")
+    receipt = written(of, {RECOVERY: MemoryEc2(described("snap-1"))}, workspace=workspace)
+    requests = {**PROOF.requests, "GetObject": 5, "PutSnapshotBlock": 14, "StartSnapshot": 1, "CompleteSnapshot": 1}
+    assert receipt["requests"] == requests
+    assert receipt["cost_usd"] == request_cost(
+        requests, region=HOME, transfer={(HOME, RECOVERY): 13 * BLOCK_SIZE}, lambda_gb_seconds=1_500.0
+    )
+    assert receipt["lineage"] is None
+    assert [made["zero_blocks"] for made in receipt["targets"]] == [0]
+    assert receipt["source"] == {
+        "image_uri": "s3://b/k",
+        "region": HOME,
+        "etag": "e",
+        "codec": "gzip",
+        "object_bytes": 1,
+        "image_bytes": 2,
+    }
+    assert {key for key in cast(MemoryS3, workspace.s3).objects if "image" in key} == set()
+    assert workspace.read("job-1", "digests/1") == b"x"
+
+
+def test_a_full_copy_has_no_base() -> None:
+    assert source_facts(source())["base_snapshot_id"] is None
+    receipt = written(job(source(), target()), {RECOVERY: MemoryEc2(described("snap-1"))})
+    assert receipt["lineage"]["base_snapshot_id"] is None
+
+
+def test_bytes_go_from_the_source_to_the_workers_and_on_to_each_target() -> None:
+    targets = [target(region=region) for region in (HOME, RECOVERY, THIRD, RECOVERY)]
+    near = job(source(), *targets)
+    assert transferred(near, read=5, written=3) == {
+        (HOME, RECOVERY): 6 * BLOCK_SIZE,
+        (HOME, THIRD): 3 * BLOCK_SIZE,
+    }
+    far = job(source(region=THIRD), target(region=THIRD))
+    assert transferred(far, read=5, written=3) == {(THIRD, HOME): 5 * BLOCK_SIZE, (HOME, THIRD): 3 * BLOCK_SIZE}
+
+
+def test_the_report_is_the_receipt_for_people() -> None:
+    receipt = written(job(source(), *TARGETS, warnings=(JobWarning(code="w", message="look"),)), completed())
+    assert report(receipt).splitlines() == [
+        "# copy job-1: SUCCEEDED",
+        "",
+        f"Source: snap-0 in {HOME}.",
+        "",
+        "| target | region | state | blocks written | encrypted |",
+        "|---|---|---|---|---|",
+        f"| snap-1 | {RECOVERY} | completed | 13 | True |",
+        f"| snap-2 | {THIRD} | completed | 13 | False |",
+        "",
+        "Holes: preserve, decided by the job; what they stand for is not known: planned by an earlier version.",
+        "",
+        "LINEAR checksum `c`, accepted by EBS for every target.",
+        "",
+        "Took 62.346 s. Requests: 2 CompleteSnapshot, 11 GetSnapshotBlock, 13 PutSnapshotBlock, 2 StartSnapshot. "
+        f"Repeated: 1 a, 2 b. Cost of requests: ${receipt['cost_usd']['total']} ({receipt['cost_usd']['basis']}).",
+        "",
+        "Warning: look.",
+    ]
+
+
+def test_the_report_of_a_job_that_wrote_nothing_does_not_call_a_checksum_accepted() -> None:
+    receipt = written(job(source(), target()), {RECOVERY: MemoryEc2(described("snap-1"))})
+    nothing = {**receipt, "retries": {}, "targets": [{**receipt["targets"][0], "blocks_written": 0}]}
+    assert "There is no checksum over nothing." in report(nothing)
+    assert "LINEAR" not in report(nothing)
+    assert "Repeated: none." in report(nothing)
+    some = {**nothing, "targets": [*nothing["targets"], receipt["targets"][0]]}
+    assert "LINEAR checksum `c`" in report(some)
+
+
+def test_a_job_ends_now() -> None:
+    of = job(source(), target(), started_at=datetime.now(UTC).isoformat())
+    receipt = write_receipt(job_id="job-1", aws=aws({RECOVERY: MemoryEc2(described("snap-1"))}), workspace=recorded(of))
+    assert 0 <= receipt["duration_seconds"] < 60
+
+
+# -- what it waits for, and what fails ---------------------------------------------------------------------------------
+
+
+def test_there_is_no_receipt_without_a_proof() -> None:
+    of = job(source(), *TARGETS)
+    with pytest.raises(IncompleteTransfer, match=r"s3://work/jobs/job-1/proof\.json is gone"):
+        written(of, completed(), workspace=recorded(of, proved=False))
+
+
+def test_a_target_that_is_shown_as_pending_for_a_while_is_waited_for_and_the_others_are_left_alone() -> None:
+    class Slow(MemoryEc2):
+        def paginate(self, **asked: Any) -> Any:
+            self.snapshots["snap-2"]["State"] = "completed" if self.calls["DescribeSnapshots"] == 2 else "pending"
+            return super().paginate(**asked)
+
+    regions = {**completed(), THIRD: Slow(described("snap-2", VolumeSize=3))}
+    assert [made["state"] for made in written(job(source(), *TARGETS), regions)["targets"]] == ["completed"] * 2
+    assert regions[THIRD].calls == {"DescribeSnapshots": 3}
+    assert regions[RECOVERY].calls == {"DescribeSnapshots": 1}
+
+
+def failing(kind: type[Exception], **shown: Any) -> str:
+    """How the receipt fails when EC2 shows the second target so."""
+    regions = completed()
+    regions[THIRD].snapshots["snap-2"] |= shown
+    of = job(source(), *TARGETS)
+    workspace = recorded(of)
+    with pytest.raises(kind) as caught:
+        written(of, regions, workspace=workspace)
+    assert workspace.read("job-1", "receipt.json") is None
+    return str(caught.value)
+
+
+def test_a_target_that_is_not_as_it_was_completed_fails_the_receipt_by_name() -> None:
+    name = f"targets[1]: target snap-2 in {THIRD}"
+    assert failing(RetryLater, State="pending").startswith(f"{name} is shown as pending")
+    assert failing(TargetFailed, State="error") == f"{name} is in state error, it was completed before"
+    assert failing(TargetFailed, VolumeSize=4) == f"{name} has 4 GiB, it was started with 3"
+    assert failing(TargetFailed, VolumeSize=2) == f"{name} has 2 GiB, it was started with 3"
+    assert "no encryption was asked for" in failing(TargetFailed, Encrypted=True, KmsKeyId="k")
+
+
+def test_one_target_that_failed_makes_the_receipt_fail_for_good_and_all_are_named() -> None:
+    regions = completed()
+    regions[RECOVERY].snapshots["snap-1"]["State"] = "pending"
+    regions[THIRD].snapshots.clear()
+    with pytest.raises(TargetFailed) as caught:
+        written(job(source(), *TARGETS), regions)
+    first, second = str(caught.value).splitlines()
+    assert first.startswith("targets[0]: target snap-1")
+    assert second == f"targets[1]: EC2 does not know snap-2 in {THIRD}"
+
+
+def test_a_region_that_does_not_answer_may_answer_later() -> None:
+    regions = completed()
+    regions[THIRD].errors["DescribeSnapshots"] = EndpointConnectionError(endpoint_url="http://local")
+    with pytest.raises(RetryLater, match=r"targets\[1\]: EndpointConnectionError"):
+        written(job(source(), *TARGETS), regions)
+
+
+def test_an_error_that_is_over_at_the_next_look_is_forgotten() -> None:
+    class Shaky(MemoryEc2):
+        def paginate(self, **asked: Any) -> Any:
+            if self.calls["DescribeSnapshots"] == 0:
+                self.calls["DescribeSnapshots"] += 1
+                raise refusal("RequestLimitExceeded", "DescribeSnapshots")
+            return super().paginate(**asked)
+
+    class Slow(MemoryEc2):
+        def paginate(self, **asked: Any) -> Any:
+            self.snapshots["snap-1"]["State"] = "completed" if self.calls["DescribeSnapshots"] else "pending"
+            return super().paginate(**asked)
+
+    of = job(source(), target(), target(snapshot_id="snap-2", region=THIRD))
+    regions: Regions = {RECOVERY: Slow(described("snap-1")), THIRD: Shaky(described("snap-2"))}
+    assert written(of, regions)["status"] == "SUCCEEDED"
+
+
+# -- Check targets -----------------------------------------------------------------------------------------------------
+
+
+def checked(regions: Regions, *, waited: int | None = None) -> dict[str, Any]:
+    of = job(source(), *TARGETS)
+    return check_targets(job_id="job-1", waited_seconds=waited, aws=aws(regions), workspace=recorded(of))
+
+
+def test_targets_that_are_completed_are_no_longer_waited_for() -> None:
+    assert checked(completed()) == {
+        "completed": True,
+        "wait_seconds": 2,
+        "states": {"snap-1": "completed", "snap-2": "completed"},
+    }
+
+
+@pytest.mark.parametrize("pending", [0, 1])
+def test_one_that_is_pending_is_waited_for_whatever_became_of_the_other(pending: int) -> None:
+    name, other = ("snap-1", "snap-2") if pending == 0 else ("snap-2", "snap-1")
+    region, elsewhere = (RECOVERY, THIRD) if pending == 0 else (THIRD, RECOVERY)
+    for state in ("completed", "error"):
+        regions = completed()
+        regions[region].snapshots[name]["State"] = "pending"
+        regions[elsewhere].snapshots[other]["State"] = state
+        found = checked(regions)
+        assert (found["completed"], found["states"]) == (False, {name: "pending", other: state})
+    regions[elsewhere].errors["DescribeSnapshots"] = refusal("UnauthorizedOperation", "DescribeSnapshots")
+    assert checked(regions)["states"] == {name: "pending"}
+
+
+def test_targets_that_failed_are_named_with_the_reason_and_those_that_nobody_knows_behind_them() -> None:
+    regions = completed()
+    regions[RECOVERY].errors["DescribeSnapshots"] = refusal("RequestLimitExceeded", "DescribeSnapshots")
+    regions[THIRD].snapshots["snap-2"] |= {"State": "error", "StateMessage": "no key"}
+    with pytest.raises(TargetFailed) as caught:
+        checked(regions)
+    assert str(caught.value).splitlines()[1:] == [
+        f"- snap-2 in {THIRD} is in state error: no key",
+        f"- snap-1 in {RECOVERY}: DescribeSnapshots: RequestLimitExceeded: refused",
+    ]
+    regions[THIRD].snapshots["snap-2"]["StateMessage"] = ""
+    with pytest.raises(TargetFailed, match="is in state error: EC2 gives no reason"):
+        checked(regions)
+    regions[THIRD].snapshots.clear()
+    with pytest.raises(TargetFailed, match=f"- snap-2 in {THIRD}: EC2 does not know snap-2"):
+        checked(regions)
+
+
+def test_targets_that_ec2_does_not_tell_of_may_be_asked_about_later() -> None:
+    regions = completed()
+    regions[RECOVERY].errors["DescribeSnapshots"] = refusal("RequestLimitExceeded", "DescribeSnapshots")
+    with pytest.raises(RetryLater, match=f"- snap-1 in {RECOVERY}: DescribeSnapshots: RequestLimitExceeded"):
+        checked(regions)
+
+
+@pytest.mark.parametrize(
+    ("waited", "then"),
+    [(None, 2), (2, 4), (4, 8), (31, 60), (59, 60), (60, 66), (66, 72), (100, 110), (272, 299), (280, 300), (300, 300)],
+)
+def test_the_waits_grow_fast_at_first_and_then_slowly_up_to_five_minutes(waited: int | None, then: int) -> None:
+    assert checked(completed(), waited=waited)["wait_seconds"] == then

@@ -1,0 +1,179 @@
+"""Asking EBS to seal a snapshot: taken, surely not taken, or not known; and what a job may delete after that."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from blockferry.ebs.client import RequestCounts
+from blockferry.errors import BlockferryError, RequestRefused, RetryLater
+from blockferry.jobs import Sealing
+from blockferry.sealing import NotAsked, NotSealed, ask, may_have_taken
+from blockferry.sessions import Identity
+from blockferry.transfer.discard import Discarded, discard, started
+from botocore.exceptions import EndpointConnectionError
+from job_records import target
+from memory_ec2 import MemoryEc2, described, refusal
+
+SNAPSHOT = "snap-1"
+NOT_TAKEN = (
+    "ThrottlingException",
+    "RequestThrottledException",
+    "RequestThrottleException",
+    "ConcurrentLimitExceededException",
+    "ResourceNotFoundException",
+    "AccessDeniedException",
+    "InvalidSignatureException",
+)
+
+
+class Ebs:
+    """CompleteSnapshot after some attempts that failed with ``codes``; ends with ``error``, if there is one."""
+
+    def __init__(self, *codes: str, error: Exception | None = None) -> None:
+        self.counts = RequestCounts()
+        self._codes = codes
+        self._error = error
+        self.asked: list[Any] = []
+
+    def complete_snapshot(self, snapshot_id: str, **more: Any) -> None:
+        self.asked.append((snapshot_id, more))
+        for code in self._codes:
+            self.counts.retried("CompleteSnapshot", code)
+        if self._error is not None:
+            raise self._error
+
+
+def answered(ebs: Ebs, *shown: Any, asked_before: bool | None = None) -> str:
+    more = {} if asked_before is None else {"asked_before": asked_before}
+    return ask(cast(Any, ebs), cast(Any, MemoryEc2(*shown)), SNAPSHOT, changed_blocks=3, linear_checksum="c", **more)
+
+
+REFUSED = RequestRefused("CompleteSnapshot: refused")
+LATER = RetryLater("CompleteSnapshot: no answer")
+
+
+def test_ebs_is_given_count_and_checksum() -> None:
+    ebs = Ebs("ThrottlingException")
+    assert answered(ebs) == "accepted"
+    assert ebs.asked == [(SNAPSHOT, {"changed_blocks": 3, "linear_checksum": "c"})]
+
+
+@pytest.mark.parametrize("state", ["pending", "error", "gone"])
+def test_a_refusal_of_what_was_never_taken_is_certain(state: str) -> None:
+    shown = [] if state == "gone" else [described(SNAPSHOT, state=state)]
+    with pytest.raises(NotSealed, match=rf"refused \(state {state}\)"):
+        answered(Ebs(error=REFUSED), *shown)
+    with pytest.raises(NotSealed):
+        answered(Ebs("ThrottlingException", error=REFUSED), *shown, asked_before=False)
+
+
+def test_a_refusal_of_what_is_completed_is_the_second_answer_to_a_completion() -> None:
+    assert answered(Ebs(error=REFUSED), described(SNAPSHOT)) == "accepted"
+
+
+@pytest.mark.parametrize(("codes", "before"), [((), True), (("InternalServerException",), False)])
+def test_a_refusal_of_what_may_have_been_taken_leaves_it_in_doubt(codes: tuple[str, ...], before: bool) -> None:
+    pending = described(SNAPSHOT, state="pending")
+    assert answered(Ebs(*codes, error=REFUSED), pending, asked_before=before) == "in doubt"
+    for shown in ([], [described(SNAPSHOT, state="error")]):
+        with pytest.raises(RequestRefused) as caught:
+            answered(Ebs(*codes, error=REFUSED), *shown, asked_before=before)
+        assert not isinstance(caught.value, NotSealed)
+
+
+def test_attempts_that_ebs_surely_did_not_take_may_be_made_later() -> None:
+    with pytest.raises(NotAsked, match="no answer"):
+        answered(Ebs("ThrottlingException", error=LATER))
+
+
+@pytest.mark.parametrize(("codes", "before"), [(("connection",), False), (("ThrottlingException",), True)])
+def test_attempts_that_ebs_may_have_taken_are_not_called_untaken(codes: tuple[str, ...], before: bool) -> None:
+    with pytest.raises(RetryLater) as caught:
+        answered(Ebs(*codes, error=LATER), asked_before=before)
+    assert not isinstance(caught.value, NotAsked)
+
+
+@pytest.mark.parametrize("code", NOT_TAKEN)
+def test_only_a_refusal_that_does_nothing_is_surely_not_taken(code: str) -> None:
+    counts = RequestCounts()
+    assert not may_have_taken(counts)
+    counts.retried("CompleteSnapshot", code)
+    counts.retried("PutSnapshotBlock", "InternalServerException")
+    assert not may_have_taken(counts)
+    counts.retried("CompleteSnapshot", "a name with spaces")
+    assert may_have_taken(counts)
+
+
+# -- what a job may delete ---------------------------------------------------------------------------------------------
+
+HERE, THERE = Identity("us-east-1"), Identity("eu-west-1", "arn:aws:iam::444455556666:role/reader")
+
+
+def discarded(ec2: dict[Identity, MemoryEc2], sealed: dict[str, str], *found: tuple[Identity, str]) -> Discarded:
+    def sealing(job_id: str, snapshot_id: str) -> Sealing | None:
+        assert job_id == "job-1"
+        state: Any = sealed.get(snapshot_id)
+        return None if state is None else Sealing(state=state, changed_blocks=1, linear_checksum="c")
+
+    return discard(
+        "job-1",
+        found,
+        aws=cast(Any, SimpleNamespace(ec2=ec2.__getitem__)),
+        workspace=cast(Any, SimpleNamespace(sealing=sealing)),
+    )
+
+
+def test_what_ebs_was_asked_for_is_kept_and_what_it_refused_is_deleted() -> None:
+    names = ("snap-asked", "snap-accepted", "snap-refused", "snap-never")
+    ec2 = MemoryEc2(*(described(name, state="pending") for name in names), described("snap-whole"))
+    states = {"snap-asked": "asked", "snap-accepted": "accepted", "snap-refused": "refused"}
+    found = discarded({HERE: ec2}, states, *((HERE, name) for name in (*names, "snap-whole")))
+    assert found.gone == ("snap-refused", "snap-never")
+    assert found.kept == (
+        "snap-asked in us-east-1 (EBS was asked to seal it)",
+        "snap-accepted in us-east-1 (EBS was asked to seal it)",
+        "snap-whole in us-east-1 (EC2 calls it completed)",
+    )
+    assert found.failed == found.errors == ()
+    assert ec2.snapshots.keys() == {"snap-asked", "snap-accepted", "snap-whole"}
+    assert found.told() == f"Completed or being sealed before that, and kept: {', '.join(found.kept)}"
+
+
+def discarded_behind(error: Exception) -> tuple[Discarded, MemoryEc2]:
+    """What becomes of two snapshots, the first of which cannot be deleted; and EC2 as the second one's region."""
+    broken, other = MemoryEc2(described("snap-1", state="pending")), MemoryEc2(described("snap-2", state="pending"))
+    broken.errors["DeleteSnapshot"] = error
+    return discarded({THERE: broken, HERE: other}, {}, (THERE, "snap-1"), (HERE, "snap-2")), other
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "told"),
+    [
+        (refusal("UnauthorizedOperation", "DeleteSnapshot"), RequestRefused, "DeleteSnapshot: UnauthorizedOperation"),
+        (EndpointConnectionError(endpoint_url="http://local"), RetryLater, "EndpointConnectionError"),
+        (BlockferryError("no role"), BlockferryError, "no role"),
+    ],
+)
+def test_what_cannot_be_deleted_is_named_and_stops_nothing(error: Exception, kind: type[Exception], told: str) -> None:
+    found, other = discarded_behind(error)
+    assert not other.snapshots
+    assert (found.gone, found.kept) == (("snap-2",), ())
+    (failed,), (reason,) = found.failed, found.errors
+    assert failed.startswith(f"snap-1 in eu-west-1 ({told}")
+    assert type(reason) is kind
+    assert failed == f"snap-1 in eu-west-1 ({reason})"
+    assert found.told() == f"Not deleted yet: {failed}"
+
+
+def test_kept_and_undeleted_ones_are_told_in_two_sentences() -> None:
+    assert Discarded((), ("a",), ("b", "c"), ()).told() == (
+        "Completed or being sealed before that, and kept: a. Not deleted yet: b, c"
+    )
+    assert Discarded(("a",), (), (), ()).told() == "Nothing is left of the job"
+
+
+def test_a_target_that_was_never_started_leaves_nothing_to_delete() -> None:
+    made = [target(snapshot_id=name, role_arn=THERE.role_arn) for name in ("", "snap-1")]
+    assert started(made) == [(THERE, "snap-1")]
