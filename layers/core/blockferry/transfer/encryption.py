@@ -70,7 +70,5 @@ def _must_not_be_encrypted(target: JobTarget) -> bool:
 
 
 def _same_key(wanted: str, key: str | None) -> bool:
-    if key is None:
-        return False
     # EC2 answers with an ARN; an id alone names the same key in the same region and account.
-    return wanted == key or (not key.startswith("arn:") and wanted.rsplit("/", 1)[-1] == key)
+    return key in (wanted, wanted.rpartition("/")[2])

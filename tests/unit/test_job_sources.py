@@ -1,0 +1,218 @@
+"""What a job reads: the right source with the right facts, and a list of it that is no worker's own."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from blockferry.blocks import BLOCK_SIZE, BlockRange
+from blockferry.ebs.client import Change, ChangedPage, RequestCounts
+from blockferry.errors import IncompleteTransfer, ParentDiffers
+from blockferry.jobs import BaseSnapshot, Job
+from blockferry.retry import Deadline
+from blockferry.sessions import Identity
+from blockferry.sources.delta import DeltaSource
+from blockferry.sources.s3_image import S3ImageSource, UnpackedImageSource
+from blockferry.sources.snapshot import SnapshotSource
+from blockferry.transfer.sources import Listed, block_source, image_blocks, list_again, parents_beside_base
+from fakes import ManualClock, content
+from job_records import HOME, RECOVERY, image, job, source, target
+from memory_ebs import MemoryEbs
+
+ROLE = "arn:aws:iam::444455556666:role/reader"
+BEHIND = 2_048
+"""The first block behind the end of a volume of 1 GiB."""
+
+
+def base(size_gib: int = 1) -> BaseSnapshot:
+    return BaseSnapshot(snapshot_id="snap-b", size_gib=size_gib, start_time="2025-12-31T00:00:00+00:00")
+
+
+def only(ebs: MemoryEbs, *, role_arn: str | None = None) -> Any:
+    """The clients of one identity in the home region; nobody else may be asked."""
+
+    def ebs_for(identity: Identity) -> MemoryEbs:
+        assert identity == Identity(HOME, role_arn)
+        return ebs
+
+    return ebs_for
+
+
+def read_by(of: Job, ebs: MemoryEbs | None = None, *, s3: Any = None) -> Any:
+    clock = ManualClock()
+    known: dict[str, Any] = {"counts": RequestCounts(), "clock": clock, "deadline": Deadline(60.0, clock=clock)}
+
+    def image_s3(identity: Identity) -> Any:
+        assert identity == Identity(HOME)
+        return s3
+
+    return block_source(
+        of,
+        ebs_for=only(ebs) if ebs else cast(Any, None),
+        aws=cast(Any, SimpleNamespace(image_s3=image_s3)),
+        workspace=cast(Any, SimpleNamespace(s3=None)),
+        **known,
+    )
+
+
+# -- the worker's source -----------------------------------------------------------------------------------------------
+
+
+def test_a_copy_reads_the_blocks_of_its_snapshot() -> None:
+    found = read_by(job(source()), MemoryEbs({"snap-0": {3: content(1), 9: content(2)}}))
+    assert isinstance(found, SnapshotSource)
+    assert {ref.index: found.read(ref).data for ref in found.blocks(BlockRange(0, 10))} == {
+        3: content(1),
+        9: content(2),
+    }
+
+
+@pytest.mark.parametrize(("size", "base_size"), [(2, 1), (1, 2)])
+def test_a_sync_reads_what_changed_since_its_base_up_to_the_end_of_the_larger_one(size: int, base_size: int) -> None:
+    last = 2 * BEHIND - 1
+    blocks = {0: content(1), 3: content(2), last: content(3)}
+    ebs = MemoryEbs({"snap-b": {0: content(1), 1: content(4)}, "snap-0": blocks})
+    found = read_by(job(source(size_gib=size, base=base(base_size))), ebs)
+    assert isinstance(found, DeltaSource)
+    refs = list(found.blocks(BlockRange(0, 3 * BEHIND)))
+    assert [(ref.index, ref.removed) for ref in refs] == [(1, True), (3, False), (last, False)]
+    assert list(found.blocks(BlockRange(2 * BEHIND, 3 * BEHIND))) == []
+
+
+def test_an_image_is_read_as_it_is_or_as_it_was_unpacked() -> None:
+    asked = []
+
+    def get_object(**request: Any) -> Any:
+        asked.append(request)
+        raise SystemExit
+
+    s3 = SimpleNamespace(get_object=get_object)
+    raw = read_by(job(image(uri="s3://bucket/folder/disk.img", etag="tag", raw_bytes=BLOCK_SIZE + 1)), s3=s3)
+    assert isinstance(raw, S3ImageSource)
+    refs = list(raw.blocks(BlockRange(0, 9)))
+    assert [ref.index for ref in refs] == [0, 1]
+    with pytest.raises(SystemExit):
+        raw.read(refs[0])
+    (request,) = asked
+    assert (request["Bucket"], request["Key"], request["IfMatch"]) == ("bucket", "folder/disk.img", "tag")
+    assert request["Range"] == f"bytes=0-{BLOCK_SIZE}"
+    packed = read_by(job(image(codec="xz", raw_bytes=BLOCK_SIZE + 1)))
+    assert isinstance(packed, UnpackedImageSource)
+    assert [ref.index for ref in packed.blocks(BlockRange(0, 9))] == [0, 1]
+
+
+# -- base and parents --------------------------------------------------------------------------------------------------
+
+
+def compared(ebs: MemoryEbs, *targets: Any, numbers: tuple[int, ...] = (0,), base_size: int = 1) -> dict[int, str]:
+    """Which of the parents differ from the base, and why."""
+
+    def ebs_for(_identity: Identity) -> MemoryEbs:
+        return ebs
+
+    of = job(source(size_gib=3, base=base(base_size)), *targets)
+    both = parents_beside_base(of, numbers, ebs_for=cast(Any, ebs_for))
+    for ref in both.blocks(BlockRange(0, 3 * BEHIND)):
+        both.read(ref)
+    assert all(isinstance(error, ParentDiffers) for error in both.failed.values())
+    return {number: str(error) for number, error in both.failed.items()}
+
+
+def parent(snapshot_id: str = "snap-p", **more: Any) -> Any:
+    known = {"size_gib": 1, **more}
+    return target(parent_snapshot_id=snapshot_id, **{f"parent_{name}": value for name, value in known.items()})
+
+
+def test_parents_are_compared_with_the_base_and_named_by_their_position() -> None:
+    ebs = MemoryEbs({"snap-b": {1: content(1)}, "snap-p": {1: content(1)}, "snap-q": {1: content(2)}})
+    targets = [parent("snap-q"), parent("snap-p"), parent("snap-q")]
+    found = compared(ebs, *targets, numbers=(1, 2))
+    assert list(found) == [1]
+    assert found[1].startswith(
+        f"targets[2].parent_snapshot_id snap-q in {RECOVERY} is not equal to base snap-b: block 1 is SHA-256"
+    )
+
+
+def test_a_comparison_is_one_of_the_job_that_has_a_base() -> None:
+    for of in (job(image(), target()), job(source(), target())):
+        with pytest.raises(IncompleteTransfer, match="job job-1 has no base to compare parents with"):
+            parents_beside_base(of, (0,), ebs_for=cast(Any, None))
+
+
+def test_nothing_is_asked_for_behind_the_end_of_either_side() -> None:
+    ebs = MemoryEbs({"snap-b": {2 * BEHIND - 1: content(1)}, "snap-p": {BEHIND - 1: content(0)}})
+    (told,) = compared(ebs, parent(), base_size=2).values()
+    assert f"block {2 * BEHIND - 1} is not allocated there" in told
+    ends = {"snap-b": 2 * BEHIND, "snap-p": BEHIND}
+    listed = [(name, start + 1 <= ends[name]) for operation, name, start, _ in ebs.asked if operation[:4] == "List"]
+    assert {name for name, _ in listed} == {"snap-b", "snap-p"}
+    assert all(within for _, within in listed)
+
+
+def test_an_encrypted_parent_is_compared_as_one_whose_holes_are_no_zeros() -> None:
+    ebs = MemoryEbs({"snap-b": {1: content(0)}, "snap-p": {}})
+    assert compared(ebs, parent()) == {}
+    assert compared(ebs, parent(encrypted=True)).keys() == {0}
+
+
+def test_a_parent_that_may_have_no_hole_is_looked_at_up_to_its_end() -> None:
+    full = dict.fromkeys(range(BEHIND), content(0))
+    ebs = MemoryEbs({"snap-b": {}, "snap-p": full, "snap-q": dict.fromkeys(range(BEHIND - 1), content(0))})
+    assert compared(ebs, parent(encrypted=True, is_full=True)) == {}
+    (told,) = compared(ebs, parent("snap-q", encrypted=True, is_full=True)).values()
+    assert f"block {BEHIND - 1} is not allocated there" in told
+    assert compared(ebs, parent("snap-q", encrypted=True)) == {}
+
+
+# -- the proof's list --------------------------------------------------------------------------------------------------
+
+
+def test_a_stretch_of_a_snapshot_is_listed_again_up_to_the_volumes_end() -> None:
+    ebs = MemoryEbs({"snap-0": {index: content(1) for index in (2, 5, 6, BEHIND - 1)}})
+    for first, stop, indices in ((2, 6, {2, 5}), (3, 5, set()), (BEHIND - 1, 2 * BEHIND, {BEHIND - 1})):
+        found = list_again(job(source()), only(ebs), first, stop)
+        assert found == Listed(frozenset(indices), frozenset(), len(indices))
+    asked = len(ebs.asked)
+    assert list_again(job(source()), only(ebs), BEHIND, 2 * BEHIND) == Listed(frozenset(), frozenset(), 0)
+    for first, stop in ((5, 5), (6, 5)):
+        assert list_again(job(source()), only(ebs), first, stop) == Listed(frozenset(), frozenset(), 0)
+    assert len(ebs.asked) == asked
+
+
+def test_an_image_has_every_block_up_to_its_end() -> None:
+    of = job(image(raw_bytes=3 * BLOCK_SIZE + 1))
+    for first, stop, indices in ((0, 9, range(4)), (2, 3, range(2, 3)), (3, 4, range(3, 4)), (4, 9, range(0))):
+        found = list_again(of, cast(Any, None), first, stop)
+        assert found == Listed(frozenset(indices), frozenset(), len(indices))
+    assert [image_blocks(image(raw_bytes=size)) for size in (1, BLOCK_SIZE, BLOCK_SIZE + 1)] == [1, 1, 2]
+
+
+def test_a_delta_is_what_changed_and_what_is_gone_beside_what_is_allocated() -> None:
+    before = {1: content(1), 2: content(2), 3: content(3)}
+    after = {1: content(1), 2: content(9), 5: content(5)}
+    ebs = MemoryEbs({"snap-b": before, "snap-0": after})
+    found = list_again(job(source(base=base())), only(ebs), 0, 10)
+    assert found == Listed(frozenset({2, 3, 5}), frozenset({3}), 3)
+    assert list_again(job(source(base=base())), only(ebs), 0, 3) == Listed(frozenset({2}), frozenset(), 2)
+
+
+class Contradicts(MemoryEbs):
+    """Lists one change whatever the snapshots hold."""
+
+    def __init__(self, change: Change) -> None:
+        super().__init__({"snap-b": {}, "snap-0": {3: content(1)}})
+        self.change = change
+
+    def list_changed_blocks(self, *_: Any, **__: Any) -> ChangedPage:
+        return ChangedPage((self.change,), None)
+
+
+@pytest.mark.parametrize(("change", "said"), [(Change(3, "a", None), "not in"), (Change(4, "a", "b"), "in")])
+def test_a_list_of_changes_that_contradicts_the_list_of_blocks_is_not_believed(change: Change, said: str) -> None:
+    told = (
+        f"the list of changes from snap-b says that block {change.index} is {said} snap-0, the list of its blocks says "
+        "the opposite"
+    )
+    with pytest.raises(IncompleteTransfer, match=told):
+        list_again(job(source(base=base())), only(Contradicts(change)), 0, 10)

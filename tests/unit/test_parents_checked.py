@@ -1,0 +1,432 @@
+"""What a sync may be built upon, fact by fact: the base, the parents, and which of them ``follow`` finds."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any, cast
+
+import pytest
+from blockferry import snapshots
+from blockferry.errors import InvalidRequest, RetryLater
+from blockferry.holes import HoleDecision, HoleMeaning, HolePolicy
+from blockferry.jobs import BaseSnapshot, JobTarget
+from blockferry.requests import SyncRequest, SyncTarget
+from blockferry.sessions import Identity
+from blockferry.snapshots import SnapshotFacts
+from blockferry.transfer.parents import (
+    MOST_CANDIDATES,
+    base_snapshot,
+    delta_base,
+    follow,
+    parent_facts,
+    parented_target,
+    parents_of,
+)
+from job_records import HOME, RECOVERY, THIRD, source
+from memory_ebs import MemoryEbs, refused
+from memory_ec2 import MemoryEc2, described, refusal
+
+BASE, LATER = "snap-0000000b", "snap-00000000"
+TAKEN = datetime(2026, 1, 1, tzinfo=UTC)
+OWN, OTHER = "111122223333", "444455556666"
+ROLE = f"arn:aws:iam::{OTHER}:role/writer"
+SOURCE = source(snapshot_id=LATER, size_gib=2, lineage="db")
+
+
+@pytest.fixture(autouse=True)
+def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("blockferry.snapshots.LOOK_SECONDS", 0.0)
+
+
+class Cloud:
+    def __init__(self, **regions: MemoryEc2) -> None:
+        self.regions = {name.replace("_", "-"): ec2 for name, ec2 in regions.items()}
+        self.clients = MemoryEbs({})
+
+    def ec2(self, identity: Identity) -> MemoryEc2:
+        return self.regions[identity.region]
+
+    def ebs(self, identity: Identity, *, counts: Any) -> MemoryEbs:
+        return self.clients
+
+
+def taken(days: int) -> datetime:
+    return TAKEN - timedelta(days=days)
+
+
+def at_home(snapshot_id: str = BASE, *, days: int = 1, **more: Any) -> Any:
+    return described(snapshot_id, **{"StartTime": taken(days), "VolumeSize": 1, **more})
+
+
+def related(*names: str) -> MemoryEbs:
+    """The direct APIs of a region in which these snapshots are of the source's volume."""
+    ids = [LATER, BASE, *names]
+    return MemoryEbs({name: {} for name in ids}, **dict.fromkeys([LATER, *names], "vol-1"))
+
+
+def request(*targets: dict[str, Any], **more: Any) -> SyncRequest:
+    known: dict[str, Any] = {"snapshot_id": LATER, "targets": targets or ({"region": RECOVERY},), **more}
+    return SyncRequest.model_validate(known)
+
+
+def named(**more: Any) -> SyncRequest:
+    return request({"region": RECOVERY, "parent_snapshot_id": "snap-0000000a"}, base_snapshot_id=BASE, **more)
+
+
+# -- the base that is named --------------------------------------------------------------------------------------------
+
+
+def found_base(shown: Any, ebs: MemoryEbs | None = None) -> SnapshotFacts:
+    aws = Cloud(us_east_1=MemoryEc2(shown))
+    return delta_base(named(), SOURCE, aws=cast(Any, aws), ebs=cast(Any, ebs or related(BASE)))
+
+
+def test_a_base_is_an_earlier_snapshot_of_the_volume_that_is_no_larger() -> None:
+    for shown in (at_home(), at_home(days=0), at_home(VolumeSize=2)):
+        facts = found_base(shown)
+        assert facts.snapshot_id == BASE
+        assert base_snapshot(facts) == BaseSnapshot(
+            snapshot_id=BASE, size_gib=shown["VolumeSize"], start_time=shown["StartTime"].isoformat()
+        )
+
+
+@pytest.mark.parametrize(
+    ("shown", "told"),
+    [
+        (at_home(days=-1), f"base_snapshot_id {BASE} was taken at 2026-01-02T00:00:00.00:00, after {LATER}"),
+        (at_home(VolumeSize=3), f"base_snapshot_id {BASE} has 3 GiB, {LATER} has 2"),
+        (at_home(state="pending"), "is pending"),
+        (at_home(StorageTier="archive"), "archive tier"),
+    ],
+)
+def test_any_other_base_is_refused_with_the_fact(shown: Any, told: str) -> None:
+    with pytest.raises(InvalidRequest, match=told):
+        found_base(shown)
+
+
+def test_a_base_of_another_volume_is_refused_and_so_is_one_whose_changes_nobody_lists() -> None:
+    with pytest.raises(InvalidRequest, match=rf"{BASE} and {LATER} in {HOME} are not of one volume"):
+        found_base(at_home(), related())
+    ebs = related(BASE)
+    ebs.errors["ListChangedBlocks"] = refused("AccessDeniedException")
+    with pytest.raises(InvalidRequest, match="cannot be listed"):
+        found_base(at_home(), ebs)
+
+
+# -- the parents that are named ----------------------------------------------------------------------------------------
+
+
+def found_parent(ec2: MemoryEc2, **more: Any) -> SnapshotFacts:
+    one = SyncTarget(region=RECOVERY, parent_snapshot_id="snap-0000000a", **more)
+    return parent_facts(one, 3, aws=cast(Any, Cloud(eu_west_1=ec2)))
+
+
+def test_a_parent_is_looked_at_where_its_target_will_be() -> None:
+    assert found_parent(MemoryEc2(described("snap-0000000a"))).snapshot_id == "snap-0000000a"
+    with pytest.raises(
+        InvalidRequest,
+        match=rf"targets\[3\]\.parent_snapshot_id: snapshot snap-0000000a in {RECOVERY}: .* in the region and account",
+    ):
+        found_parent(MemoryEc2())
+
+
+def test_a_role_that_cannot_be_assumed_is_told_by_the_targets_region() -> None:
+    ec2 = MemoryEc2()
+    ec2.errors["DescribeSnapshots"] = refusal("AccessDenied", "AssumeRole")
+    # The error of the role is taken for one of EC2 where it has its code.
+    with pytest.raises(InvalidRequest, match=r"targets\[3\]\.parent_snapshot_id"):
+        found_parent(ec2)
+    ec2.errors["DescribeSnapshots"] = refusal("RegionDisabled", "AssumeRole")
+    with pytest.raises(InvalidRequest, match=rf"targets\[3\]\.parent_snapshot_id: target in {RECOVERY}: the role"):
+        found_parent(ec2)
+    ec2.errors["DescribeSnapshots"] = refusal("Throttling", "AssumeRole")
+    with pytest.raises(RetryLater):
+        found_parent(ec2)
+
+
+# -- base and parents that are found -----------------------------------------------------------------------------------
+
+
+def copy_of(snapshot_id: str, own: str, *, days: int = 1, tags: dict[str, str] | None = None, **more: Any) -> Any:
+    known = {
+        snapshots.JOB_TAG: "job-0",
+        snapshots.SOURCE_TAG: snapshot_id,
+        snapshots.SOURCE_REGION_TAG: HOME,
+        snapshots.LINEAGE_TAG: "db",
+        snapshots.CHECKSUM_TAG: "c",
+        snapshots.PROVED_TAG: own,
+    }
+    return described(own, tags={**known, **(tags or {})}, StartTime=taken(days), **more)
+
+
+def followed(
+    home: list[Any], recovery: list[Any], third: list[Any] | None = None, *, ebs: MemoryEbs | None = None
+) -> tuple[str, list[str]]:
+    aws = Cloud(us_east_1=MemoryEc2(*home), eu_west_1=MemoryEc2(*recovery), ap_southeast_2=MemoryEc2(*(third or [])))
+    regions = [RECOVERY] if third is None else [RECOVERY, THIRD]
+    asked = request(*({"region": region} for region in regions), follow=True)
+    names = [shown["SnapshotId"] for shown in home]
+    base, parents = parents_of(asked, SOURCE, aws=cast(Any, aws), ebs=cast(Any, ebs or related(*names)))
+    return base.snapshot_id, [parent.snapshot_id for parent in parents]
+
+
+def test_the_newest_earlier_snapshot_with_a_copy_in_every_place_is_the_base() -> None:
+    home = [at_home("snap-1", days=5), at_home("snap-2", days=3), at_home("snap-3", days=1)]
+    recovery = [copy_of(f"snap-{n}", f"snap-r{n}") for n in (1, 2, 3)]
+    third = [copy_of(f"snap-{n}", f"snap-t{n}") for n in (1, 2)]
+    assert followed(home, recovery) == ("snap-3", ["snap-r3"])
+    assert followed(home, recovery, third) == ("snap-2", ["snap-r2", "snap-t2"])
+
+
+def test_of_several_copies_of_one_snapshot_the_newest_is_the_parent() -> None:
+    copies = [copy_of("snap-1", f"snap-r{days}", days=days) for days in (2, 1, 3)]
+    assert followed([at_home("snap-1")], copies) == ("snap-1", ["snap-r1"])
+
+
+def test_of_snapshots_of_the_same_moment_the_choice_is_always_the_same() -> None:
+    copies = [copy_of(f"snap-{n}", f"snap-r{n}") for n in (1, 2)]
+    assert followed([at_home("snap-1"), at_home("snap-2")], copies)[0] == "snap-2"
+
+
+@pytest.mark.parametrize(
+    "unusable",
+    [
+        {"state": "pending"},
+        {"state": "error"},
+        {"StorageTier": "archive"},
+        {"StartTime": taken(-1)},
+        {"VolumeSize": 3},
+    ],
+)
+def test_a_snapshot_that_cannot_be_a_base_is_passed_over(unusable: dict[str, Any]) -> None:
+    home = [at_home("snap-1", days=5), at_home("snap-2", days=1, **unusable)]
+    recovery = [copy_of(f"snap-{n}", f"snap-r{n}") for n in (1, 2)]
+    assert followed(home, recovery)[0] == "snap-1"
+
+
+@pytest.mark.parametrize("unusable", [{"state": "pending"}, {"StorageTier": "archive"}])
+def test_a_copy_that_cannot_be_a_parent_is_passed_over(unusable: dict[str, Any]) -> None:
+    recovery = [copy_of("snap-1", "snap-r1", days=2), copy_of("snap-1", "snap-r2", days=1, **unusable)]
+    assert followed([at_home("snap-1")], recovery) == ("snap-1", ["snap-r1"])
+
+
+def test_a_snapshot_as_old_as_the_source_and_as_large_may_be_its_base() -> None:
+    assert followed([at_home("snap-1", days=0, VolumeSize=2)], [copy_of("snap-1", "snap-r1")])[0] == "snap-1"
+
+
+def test_a_snapshot_of_another_volume_is_passed_over() -> None:
+    home = [at_home("snap-1", days=5), at_home("snap-2", days=1)]
+    ebs = related("snap-1")
+    ebs.snapshots["snap-2"] = {}
+    recovery = [copy_of(f"snap-{n}", f"snap-r{n}") for n in (1, 2)]
+    assert followed(home, recovery, ebs=ebs)[0] == "snap-1"
+
+
+def test_a_copy_of_the_source_itself_is_no_parent() -> None:
+    home = [at_home("snap-1", days=5), at_home(LATER, days=0)]
+    recovery = [copy_of("snap-1", "snap-r1"), copy_of(LATER, "snap-r2")]
+    assert followed(home, recovery)[0] == "snap-1"
+
+
+def test_without_a_common_copy_each_target_is_told_of() -> None:
+    recovery = [copy_of(f"snap-{n}", f"snap-r{n}") for n in (2, 1)]
+    with pytest.raises(InvalidRequest) as caught:
+        followed([at_home("snap-1")], recovery, [])
+    head, *lines = str(caught.value).splitlines()
+    assert head.startswith(f"follow: there is no earlier snapshot of lineage db that still exists in {HOME}")
+    assert lines == [
+        f"- targets[0] in {RECOVERY}: copies of snap-1, snap-2",
+        f"- targets[1] in {THIRD}: no proven copy of this lineage",
+    ]
+
+
+def test_only_the_newest_candidates_are_tried() -> None:
+    home = [at_home(f"snap-{n:02d}", days=100 - n) for n in range(MOST_CANDIDATES + 1)]
+    recovery = [copy_of(shown["SnapshotId"], f"{shown['SnapshotId']}r") for shown in home]
+    ebs = related("snap-00")
+    ebs.snapshots |= {shown["SnapshotId"]: {} for shown in home}
+    with pytest.raises(InvalidRequest, match="no earlier snapshot of lineage"):
+        followed(home, recovery, ebs=ebs)
+    assert sum(operation == "ListChangedBlocks" for operation, *_ in ebs.asked) == MOST_CANDIDATES
+    assert followed(home[:-1], recovery, ebs=ebs)[0] == "snap-00"
+
+
+def test_a_role_of_a_target_that_cannot_be_assumed_is_told_by_its_region() -> None:
+    aws = Cloud(us_east_1=MemoryEc2(), eu_west_1=MemoryEc2())
+    aws.regions[RECOVERY].errors["DescribeSnapshots"] = refusal("AccessDenied", "AssumeRole")
+    with pytest.raises(InvalidRequest, match=rf"target in {RECOVERY}: the role cannot be assumed"):
+        follow(request(follow=True), SOURCE, aws=cast(Any, aws), ebs=cast(Any, related()))
+
+
+def test_base_and_parents_that_are_named_are_taken() -> None:
+    aws = Cloud(us_east_1=MemoryEc2(at_home()), eu_west_1=MemoryEc2(described("snap-0000000a")))
+    base, parents = parents_of(named(), SOURCE, aws=cast(Any, aws), ebs=cast(Any, related(BASE)))
+    assert (base.snapshot_id, [parent.snapshot_id for parent in parents]) == (BASE, ["snap-0000000a"])
+
+
+# -- a target on top of its parent -------------------------------------------------------------------------------------
+
+DELTA = HoleDecision(HolePolicy.PRESERVE, HoleMeaning.NOISE, HoleMeaning.NOISE, "default", "why")
+
+
+def facts(shown: Any) -> SnapshotFacts:
+    return snapshots.describe(cast(Any, MemoryEc2(shown)), shown["SnapshotId"], region=RECOVERY)
+
+
+def parented(
+    shown: Any,
+    *,
+    verify: bool = False,
+    base: Any = None,
+    encrypts: bool = False,
+    cloud: Cloud | None = None,
+    **more: Any,
+) -> JobTarget:
+    ec2 = MemoryEc2(encrypts=encrypts)
+    aws = cloud or Cloud(eu_west_1=ec2, us_east_1=ec2)
+    aws.clients.snapshots = {shown["SnapshotId"]: {}}
+    return parented_target(
+        SyncTarget(**{"region": RECOVERY, **more}),
+        1,
+        parent=facts(shown),
+        base=facts(base or at_home()),
+        source=SOURCE,
+        source_facts=facts(described(LATER, VolumeSize=2, Description="nightly", tags={"kept": "1", "won": "1"})),
+        job_id="job-1",
+        own_account=OWN,
+        verify=verify,
+        holes=DELTA,
+        aws=cast(Any, aws),
+    )
+
+
+NAME = rf"targets\[1\]\.parent_snapshot_id snap-p in {RECOVERY}"
+
+
+def test_a_target_has_its_parents_encryption_the_larger_size_and_the_tags_of_both() -> None:
+    shown = copy_of(BASE, "snap-p", Encrypted=True, KmsKeyId="arn:key", VolumeSize=3)
+    made = parented(shown, tags={"won": "2"}, external_id=None)
+    assert made == JobTarget(
+        region=RECOVERY,
+        role_arn=None,
+        external_id=None,
+        kms_key_arn=None,
+        encrypted=None,
+        description="nightly",
+        tags={
+            "kept": "1",
+            "won": "2",
+            snapshots.JOB_TAG: "job-1",
+            snapshots.SOURCE_TAG: LATER,
+            snapshots.SOURCE_REGION_TAG: HOME,
+            snapshots.LINEAGE_TAG: "db",
+            snapshots.HOLES_TAG: "noise",
+            snapshots.BASE_TAG: BASE,
+            snapshots.PARENT_TAG: "snap-p",
+        },
+        size_gib=3,
+        parent_snapshot_id="snap-p",
+        parent_size_gib=3,
+        parent_encrypted=True,
+        parent_is_full=False,
+        parent_kms_key_arn="arn:key",
+    )
+
+
+def test_a_description_that_is_asked_for_wins_even_an_empty_one() -> None:
+    shown = copy_of(BASE, "snap-p")
+    assert parented(shown, description="mine").description == "mine"
+    assert parented(shown, description="").description == ""
+    assert parented(shown).size_gib == 2
+
+
+def test_a_target_of_a_role_has_its_parent_in_the_roles_account() -> None:
+    shown = copy_of(BASE, "snap-p", OwnerId=OTHER)
+    made = parented(shown, role_arn=ROLE, external_id="secret")
+    assert (made.role_arn, made.external_id) == (ROLE, "secret")
+    with pytest.raises(InvalidRequest, match=f"{NAME} belongs to account {OTHER}, the target is made in {OWN}"):
+        parented(shown)
+    with pytest.raises(InvalidRequest, match=f"belongs to account {OWN}, the target is made in {OTHER}"):
+        parented(copy_of(BASE, "snap-p"), role_arn=ROLE)
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        ({"state": "pending"}, "is in state pending; only"),
+        ({"state": "error", "StorageTier": "archive"}, "is in state error; only"),
+        ({"StorageTier": "archive"}, "is in the archive tier; only"),
+    ],
+)
+def test_a_parent_that_ebs_does_not_take_is_refused(more: dict[str, Any], told: str) -> None:
+    with pytest.raises(InvalidRequest, match=f"{NAME} {told}"):
+        parented(copy_of(BASE, "snap-p", **more))
+
+
+def test_a_parent_is_no_smaller_than_the_base() -> None:
+    assert parented(copy_of(BASE, "snap-p", VolumeSize=2), base=at_home(VolumeSize=2)).parent_size_gib == 2
+    with pytest.raises(InvalidRequest, match=f"{NAME} has 1 GiB, the base {BASE} has 2"):
+        parented(copy_of(BASE, "snap-p"), base=at_home(VolumeSize=2))
+
+
+@pytest.mark.parametrize(
+    ("tags", "doubt"),
+    [
+        ({snapshots.SOURCE_TAG: "snap-9"}, f"it was made of snap-9 in {HOME}"),
+        ({snapshots.SOURCE_REGION_TAG: THIRD}, f"it was made of {BASE} in {THIRD}"),
+        ({snapshots.PROVED_TAG: "snap-9"}, "its tags were copied from snap-9"),
+    ],
+)
+def test_a_parent_whose_tags_leave_a_doubt_is_compared_or_refused(tags: dict[str, str], doubt: str) -> None:
+    shown = copy_of(BASE, "snap-p", tags=tags)
+    with pytest.raises(InvalidRequest, match=f"{NAME} is not shown to equal the base {BASE}: .*{doubt}"):
+        parented(shown)
+    assert parented(shown, verify=True).parent_snapshot_id == "snap-p"
+
+
+def test_missing_tags_are_the_doubt() -> None:
+    with pytest.raises(InvalidRequest, match=f"it has no tag {snapshots.SOURCE_TAG}"):
+        parented(described("snap-p"))
+    for missing in (snapshots.CHECKSUM_TAG, snapshots.PROVED_TAG, snapshots.JOB_TAG):
+        shown = copy_of(BASE, "snap-p")
+        shown["Tags"] = [tag for tag in shown["Tags"] if tag["Key"] != missing]
+        with pytest.raises(InvalidRequest, match="it lacks the tags"):
+            parented(shown)
+
+
+def test_the_base_itself_is_its_clone_where_it_lies() -> None:
+    assert parented(at_home(), region=HOME).parent_snapshot_id == BASE
+    # The same id in another region is no snapshot of ours.
+    with pytest.raises(InvalidRequest, match="is not shown to equal the base"):
+        parented(at_home())
+
+
+def test_a_parent_that_is_to_be_compared_must_be_readable() -> None:
+    cloud = Cloud(eu_west_1=MemoryEc2())
+    cloud.clients.errors["ListSnapshotBlocks"] = refused("AccessDeniedException")
+    shown = copy_of(BASE, "snap-p")
+    with pytest.raises(InvalidRequest, match=r"options\.verify_parent: targets\[1\]: snapshot snap-p .*cannot be read"):
+        parented(shown, verify=True, cloud=cloud)
+    assert parented(shown, cloud=cloud).parent_snapshot_id == "snap-p"
+
+
+def test_an_unencrypted_parent_is_refused_where_the_account_encrypts_by_default() -> None:
+    with pytest.raises(
+        InvalidRequest, match=f"{NAME} is not encrypted, and the account encrypts by default in {RECOVERY}"
+    ):
+        parented(copy_of(BASE, "snap-p"), encrypts=True)
+    assert parented(copy_of(BASE, "snap-p", Encrypted=True), encrypts=True).parent_encrypted
+
+
+def test_holes_that_do_not_read_as_those_of_the_base_are_refused_or_compared() -> None:
+    zeros = HoleDecision(HolePolicy.PRESERVE, HoleMeaning.ZEROS, HoleMeaning.ZEROS, "default", "zeros were left out")
+
+    def on_encrypted(*, verify: bool) -> JobTarget:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(f"{__name__}.DELTA", zeros)
+            return parented(copy_of(BASE, "snap-p", Encrypted=True, VolumeSize=2), verify=verify)
+
+    with pytest.raises(InvalidRequest, match=f"{NAME} is encrypted.*zeros were left out"):
+        on_encrypted(verify=False)
+    made = on_encrypted(verify=True)
+    assert (made.parent_is_full, made.tags[snapshots.HOLES_TAG]) == (True, "none")
