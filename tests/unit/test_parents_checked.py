@@ -18,7 +18,7 @@ from blockferry.transfer.parents import (
     base_snapshot,
     delta_base,
     follow,
-    parent_facts,
+    named_parents,
     parented_target,
     parents_of,
 )
@@ -116,32 +116,51 @@ def test_a_base_of_another_volume_is_refused_and_so_is_one_whose_changes_nobody_
 # -- the parents that are named ----------------------------------------------------------------------------------------
 
 
-def found_parent(ec2: MemoryEc2, **more: Any) -> SnapshotFacts:
-    one = SyncTarget(region=RECOVERY, parent_snapshot_id="snap-0000000a", **more)
-    return parent_facts(one, 3, aws=cast(Any, Cloud(eu_west_1=ec2)))
+OTHERS = SyncTarget(region=THIRD, parent_snapshot_id="snap-0000000c")
+
+
+def found_parents(ec2: MemoryEc2, third: MemoryEc2 | None = None) -> list[SnapshotFacts]:
+    """The parents of two targets, the second of which is in the region of the first argument."""
+    aws = Cloud(eu_west_1=ec2, ap_southeast_2=third or MemoryEc2(described("snap-0000000c")))
+    one = SyncTarget(region=RECOVERY, parent_snapshot_id="snap-0000000a")
+    return named_parents([OTHERS, one], aws=cast(Any, aws))
 
 
 def test_a_parent_is_looked_at_where_its_target_will_be() -> None:
-    assert found_parent(MemoryEc2(described("snap-0000000a"))).snapshot_id == "snap-0000000a"
+    found = found_parents(MemoryEc2(described("snap-0000000a")))
+    assert [facts.snapshot_id for facts in found] == ["snap-0000000c", "snap-0000000a"]
     with pytest.raises(
         InvalidRequest,
-        match=rf"targets\[3\]\.parent_snapshot_id: snapshot snap-0000000a in {RECOVERY}: .* in the region and account",
+        match=rf"targets\[1\]\.parent_snapshot_id: snapshot snap-0000000a in {RECOVERY}: .* in the region and account",
     ):
-        found_parent(MemoryEc2())
+        found_parents(MemoryEc2())
+
+
+class Slow(MemoryEc2):
+    """Shows everything as pending in its first looks."""
+
+    pending_looks = 2
+
+    def _called(self, operation: str) -> None:
+        super()._called(operation)
+        for shown in self.snapshots.values():
+            shown["State"] = "pending" if self.calls[operation] <= self.pending_looks else "completed"
+
+
+def test_parents_that_are_shown_as_pending_are_waited_for_and_the_others_are_left_alone() -> None:
+    slow, quick = Slow(described("snap-0000000a")), MemoryEc2(described("snap-0000000c"))
+    assert [facts.state for facts in found_parents(slow, quick)] == ["completed", "completed"]
+    assert (slow.calls["DescribeSnapshots"], quick.calls["DescribeSnapshots"]) == (3, 1)
 
 
 def test_a_role_that_cannot_be_assumed_is_told_by_the_targets_region() -> None:
     ec2 = MemoryEc2()
-    ec2.errors["DescribeSnapshots"] = refusal("AccessDenied", "AssumeRole")
-    # The error of the role is taken for one of EC2 where it has its code.
-    with pytest.raises(InvalidRequest, match=r"targets\[3\]\.parent_snapshot_id"):
-        found_parent(ec2)
     ec2.errors["DescribeSnapshots"] = refusal("RegionDisabled", "AssumeRole")
-    with pytest.raises(InvalidRequest, match=rf"targets\[3\]\.parent_snapshot_id: target in {RECOVERY}: the role"):
-        found_parent(ec2)
+    with pytest.raises(InvalidRequest, match=rf"targets\[1\]\.parent_snapshot_id: target in {RECOVERY}: the role"):
+        found_parents(ec2)
     ec2.errors["DescribeSnapshots"] = refusal("Throttling", "AssumeRole")
     with pytest.raises(RetryLater):
-        found_parent(ec2)
+        found_parents(ec2)
 
 
 # -- base and parents that are found -----------------------------------------------------------------------------------
@@ -208,6 +227,16 @@ def test_a_snapshot_that_cannot_be_a_base_is_passed_over(unusable: dict[str, Any
 def test_a_copy_that_cannot_be_a_parent_is_passed_over(unusable: dict[str, Any]) -> None:
     recovery = [copy_of("snap-1", "snap-r1", days=2), copy_of("snap-1", "snap-r2", days=1, **unusable)]
     assert followed([at_home("snap-1")], recovery) == ("snap-1", ["snap-r1"])
+
+
+def test_copies_that_are_shown_as_pending_are_waited_for_and_the_others_are_left_alone() -> None:
+    slow = Slow(copy_of("snap-1", "snap-r1"))
+    quick = MemoryEc2(copy_of("snap-1", "snap-t1"))
+    aws = Cloud(us_east_1=MemoryEc2(at_home("snap-1")), eu_west_1=slow, ap_southeast_2=quick)
+    asked = request({"region": RECOVERY}, {"region": THIRD}, follow=True)
+    _, parents = follow(asked, SOURCE, aws=cast(Any, aws), ebs=cast(Any, related("snap-1")))
+    assert [parent.snapshot_id for parent in parents] == ["snap-r1", "snap-t1"]
+    assert (slow.calls["DescribeSnapshots"], quick.calls["DescribeSnapshots"]) == (3, 1)
 
 
 def test_a_snapshot_as_old_as_the_source_and_as_large_may_be_its_base() -> None:
