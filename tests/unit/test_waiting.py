@@ -6,13 +6,14 @@ from collections.abc import Iterator
 
 import pytest
 from blockferry.errors import InvalidRequest, RetryLater, TargetFailed
-from blockferry.retry import Clock
+from blockferry.retry import Clock, RetryPolicy
 from blockferry.snapshots import LOOKS
 from blockferry.transfer.check import check_targets
+from blockferry.transfer.complete import complete_transfer
 from blockferry.transfer.receipt import write_receipt
 from botocore.config import Config
 from fakes import content
-from rig import ACCOUNT, HOME, RECOVERY, THIRD, Rig, running_rig
+from rig import ACCOUNT, HOME, RECOVERY, THIRD, Rig, hashes, running_rig
 
 MOST_EVENTS = 25_000
 """Of one execution; one that has used them up cannot be redriven either (Step Functions, service quotas)."""
@@ -54,7 +55,7 @@ def check(rig: Rig, job_id: str) -> dict[str, object]:
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """One attempt of every request to EC2."""
-    monkeypatch.setattr("blockferry.sessions._CONFIG", Config(retries={"total_max_attempts": 1}))
+    monkeypatch.setattr("blockferry.sessions._DESCRIBING", Config(retries={"total_max_attempts": 1}))
 
 
 @pytest.fixture
@@ -172,3 +173,63 @@ def test_copies_that_are_pending_are_waited_for_together(rig: Rig, waits: list[f
     with pytest.raises(InvalidRequest, match="there is no earlier snapshot of lineage"):
         rig.plan(request, operation="sync")
     assert len(waits) == LOOKS - 1
+
+
+# -- targets that cannot be reached ------------------------------------------------------------------------------------
+
+
+def several(rig: Rig, *regions: str) -> dict[str, object]:
+    """The request of a copy to so many targets, each with a key of its own."""
+    return {
+        "snapshot_id": rig.snapshot({0: content(1)}),
+        "targets": [
+            {
+                "region": region,
+                "kms_key_arn": f"arn:aws:kms:{region}:{ACCOUNT}:key/00000000-0000-0000-0000-{number:012}",
+            }
+            for number, region in enumerate(regions)
+        ],
+        "options": {"holes": "preserve"},
+    }
+
+
+def silent(rig: Rig, operation: str, region: str) -> None:
+    rig.control("faults", {"operation": operation, "region": region, "action": "error", "status": 503})
+
+
+def test_targets_that_cannot_be_reached_do_not_use_up_the_time_of_others(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("blockferry.ebs.client.RetryPolicy", lambda: RetryPolicy(max_attempts=1))
+    rig.control("config", {"seal_seconds": 0.0})
+    job_id = rig.plan(several(rig, RECOVERY, RECOVERY, RECOVERY, THIRD))["job_id"]
+    rig.move_all(job_id)
+    silent(rig, "CompleteSnapshot", RECOVERY)
+    rig.control("stats/reset", {})
+    with pytest.raises(RetryLater, match=f"(?s)others in {RECOVERY} could not be reached.*being sealed.* in {THIRD}"):
+        complete_transfer(job_id=job_id, seconds_left=10.0, aws=rig.aws, workspace=rig.workspace)
+    assert rig.calls()["CompleteSnapshot"] == 2
+    rig.control("stats/reset", {})
+    with pytest.raises(RetryLater) as caught:
+        complete_transfer(job_id=job_id, seconds_left=900.0, aws=rig.aws, workspace=rig.workspace)
+    assert "no time was left" not in str(caught.value)
+    assert rig.calls()["CompleteSnapshot"] == 3
+    rig.control("faults", method="DELETE")
+    assert len(rig.finish(job_id)["targets"]) == 4
+
+
+def test_targets_that_cannot_be_started_do_not_use_up_the_time_of_others(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("blockferry.transfer.targets.START_POLICY", RetryPolicy(max_attempts=1))
+    monkeypatch.setattr("blockferry.transfer.plan.START_SECONDS", 0.0)
+    rig.control("config", {"seal_seconds": 0.0})
+    request = several(rig, RECOVERY, RECOVERY, RECOVERY, THIRD)
+    silent(rig, "StartSnapshot", RECOVERY)
+    rig.control("stats/reset", {})
+    job_id = rig.plan(request)["job_id"]
+    assert rig.calls()["StartSnapshot"] == 2
+    rig.move_all(job_id)
+    rig.control("faults", method="DELETE")
+    receipt = rig.finish(job_id)
+    assert [rig.held(target["snapshot_id"]) for target in receipt["targets"]] == [hashes({0: content(1)})] * 4

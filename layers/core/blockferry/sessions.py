@@ -41,6 +41,15 @@ _CONFIG = Config(
 )
 
 
+# EC2 answers in a second or two. A region that does not must leave time for the targets of others.
+_DESCRIBING = Config(
+    connect_timeout=5,
+    read_timeout=30,
+    retries={"mode": "standard", "total_max_attempts": 6},
+    max_pool_connections=32,
+)
+
+
 # One attempt each: whoever reads whole ranges has its own retry budget and a deadline to keep.
 _READING = Config(
     connect_timeout=5, read_timeout=20, retries={"mode": "standard", "total_max_attempts": 1}, max_pool_connections=32
@@ -98,7 +107,7 @@ class Aws:
     def ec2(self, identity: Identity) -> EC2Client:
         # Kept: EC2's model is by far the largest, and making a client of it takes a third of a second.
         if identity not in self._ec2:
-            self._ec2[identity] = self._session(identity).client("ec2", region_name=identity.region, config=_CONFIG)
+            self._ec2[identity] = self._session(identity).client("ec2", region_name=identity.region, config=_DESCRIBING)
         return self._ec2[identity]
 
     def s3(self, region: str) -> S3Client:

@@ -12,8 +12,9 @@ deleted and named; so does a job that a worker has refused.
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
@@ -25,12 +26,13 @@ from blockferry.errors import IncompleteTransfer, InvalidRequest, RequestRefused
 from blockferry.holes import HolePolicy
 from blockferry.jobs import Job, JobSnapshot, JobTarget, Proof
 from blockferry.pacing import Pace
-from blockferry.retry import Clock
+from blockferry.retry import Clock, Deadline
 from blockferry.sessions import Aws, Identity
 from blockferry.transfer.discard import Discarded, discard, started
 from blockferry.transfer.seal import TargetState, settle
 from blockferry.transfer.sources import Listed, list_again
 from blockferry.transfer.steps import recorded_job
+from blockferry.transfer.turns import in_turn
 from blockferry.workspace import Workspace
 
 AHEAD = 16
@@ -38,6 +40,9 @@ AHEAD = 16
 
 MOST_ROUNDS = 3
 """How often missing ranges are moved before the job fails; each redrive has as many again."""
+
+RESERVE_SECONDS = 300.0
+"""Kept back from the invocation's time: one target may take its whole retry budgets, then the states are stored."""
 
 LISTS_PER_SECOND = 25.0
 """Half of the account's quota for list requests, which other jobs share."""
@@ -47,11 +52,18 @@ B = TypeVar("B")
 
 
 def complete_transfer(
-    *, job_id: str, missing_moved: bool = False, aws: Aws, workspace: Workspace, clock: Clock | None = None
+    *,
+    job_id: str,
+    missing_moved: bool = False,
+    seconds_left: float = math.inf,
+    aws: Aws,
+    workspace: Workspace,
+    clock: Clock | None = None,
 ) -> dict[str, object]:
     """Prove the transfer, complete every target that holds all blocks, and plan what the others miss.
 
-    ``missing_moved`` says that missing ranges were moved before. Returns ``{"job_id", "bucket", "missing_ranges",
+    ``missing_moved`` says that missing ranges were moved before; ``seconds_left`` is what remains of the invocation.
+    Returns ``{"job_id", "bucket", "missing_ranges",
     "missing_key", "blocks_written", "linear_checksum"}``. Called again it proves again and leaves targets alone that
     EBS has taken before.
 
@@ -62,6 +74,7 @@ def complete_transfer(
     job.
     """
     clock = clock or Clock()
+    began = clock.monotonic()
     job = recorded_job(workspace, job_id)
     given_up = {number: workspace.given_up(job_id, number) or "" for number in workspace.marks(job_id).given_up}
     refusal = workspace.refusal(job_id)
@@ -72,19 +85,16 @@ def complete_transfer(
     coverage = Coverage(targets=len(job.targets), total_blocks=job.total_blocks)
     proof = _prove(job, coverage, aws=aws, workspace=workspace, counts=RequestCounts(), clock=clock)
     workspace.save_proof(job_id, proof)
-    states = [
-        settle(
-            job,
-            number,
-            coverage.missing(number),
-            proof,
-            given_up=given_up.get(number),
-            aws=aws,
-            workspace=workspace,
-            clock=clock,
-        )
-        for number in range(len(job.targets))
-    ]
+    states = _settled(
+        job,
+        coverage,
+        proof,
+        given_up=given_up,
+        until=Deadline(seconds_left - (clock.monotonic() - began) - RESERVE_SECONDS, clock=clock),
+        aws=aws,
+        workspace=workspace,
+        clock=clock,
+    )
     targets = tuple(state.target for state in states)
     if targets != job.targets:
         workspace.save_job(job.model_copy(update={"targets": targets}))
@@ -107,6 +117,45 @@ def complete_transfer(
         "blocks_written": proof.blocks_written,
         "linear_checksum": proof.linear_checksum,
     }
+
+
+def _settled(
+    job: Job,
+    coverage: Coverage,
+    proof: Proof,
+    *,
+    given_up: Mapping[int, str],
+    until: Deadline,
+    aws: Aws,
+    workspace: Workspace,
+    clock: Clock,
+) -> list[TargetState]:
+    """What becomes of each target, those last of which others in their region could not be reached."""
+    states: dict[int, TargetState] = {}
+
+    def attempt(number: int) -> bool:
+        missing = coverage.missing(number)
+        states[number] = settle(
+            job,
+            number,
+            missing,
+            proof,
+            given_up=given_up.get(number),
+            aws=aws,
+            workspace=workspace,
+            clock=clock,
+        )
+        return not isinstance(states[number].error, RetryLater)
+
+    def region(number: int) -> str:
+        return job.targets[number].region
+
+    for number in in_turn(
+        range(len(job.targets)), region=region, attempt=attempt, time_left=lambda: not until.passed()
+    ):
+        error = RetryLater(f"others in {region(number)} could not be reached, and no time was left for this one")
+        states[number] = TargetState(number, job.targets[number], tuple(coverage.missing(number)), error=error)
+    return [states[number] for number in range(len(job.targets))]
 
 
 def _plan_round(

@@ -20,12 +20,14 @@ from blockferry.ebs.client import RequestCounts
 from blockferry.errors import EncryptionDiffers, InvalidRequest, RequestRefused, RetryLater
 from blockferry.holes import HolePolicy
 from blockferry.jobs import Job, JobTarget
+from blockferry.retry import Clock, Deadline
 from blockferry.sessions import Aws
 from blockferry.transfer.discard import discard, started
 from blockferry.transfer.estimate import estimate, question
 from blockferry.transfer.steps import refuse_swept
 from blockferry.transfer.subject import Subject, subject_of
 from blockferry.transfer.targets import start_target
+from blockferry.transfer.turns import in_turn
 from blockferry.transfer.workers import plan_workers
 from blockferry.workspace import Workspace
 
@@ -35,6 +37,9 @@ most regions (EBS user guide, quotas)."""
 
 REQUEST_SECONDS = 0.03
 """Answer time of a block request inside a region, for Little's law."""
+
+START_SECONDS = 300.0
+"""For so long targets are started in regions of which another target could not be reached."""
 
 MIN_THREADS, MAX_THREADS = 4, 32
 """A worker has at most one vCPU; more than 32 threads gain nothing at 30 ms and cost memory."""
@@ -174,24 +179,35 @@ def _start_targets(job: Job, *, aws: Aws, workspace: Workspace, counts: RequestC
 
     If one is refused for good, or comes out with another encryption than was asked for, those started before are
     deleted and nothing is left. One that cannot be reached at present is left to the end of the job, unless it is the
-    only one or none can be reached.
+    only one or none can be reached; so are others in its region when that has taken too long.
     """
     targets = list(job.targets)
     unreachable: RetryLater | None = None
-    for number, target in enumerate(job.targets):
-        if target.snapshot_id:
-            continue
+
+    def attempt(number: int) -> bool:
+        nonlocal unreachable
         try:
             targets[number] = start_target(job, number, aws=aws, counts=counts)
         except RetryLater as error:
             unreachable = unreachable or error
+            return False
         except BotoCoreError as error:
-            unreachable = unreachable or RetryLater(f"target in {target.region}: {error}")
+            unreachable = unreachable or RetryLater(f"target in {job.targets[number].region}: {error}")
+            return False
         except (RequestRefused, InvalidRequest, EncryptionDiffers) as error:
             gone = discard(job.job_id, started(targets), aws=aws, workspace=workspace)
             raise InvalidRequest(
-                f"targets[{number}] in {target.region} cannot be started: {error}. {gone.told()}"
+                f"targets[{number}] in {job.targets[number].region} cannot be started: {error}. {gone.told()}"
             ) from error
+        return True
+
+    until = Deadline(START_SECONDS, clock=Clock())
+    in_turn(
+        (number for number, target in enumerate(job.targets) if not target.snapshot_id),
+        region=lambda number: job.targets[number].region,
+        attempt=attempt,
+        time_left=lambda: not until.passed(),
+    )
     if unreachable is not None and not any(target.snapshot_id for target in targets):
         raise unreachable
     return job.model_copy(update={"targets": tuple(targets)})
