@@ -25,7 +25,7 @@ class MemoryS3:
         assert ChecksumAlgorithm in ("CRC32", "CRC32C", "SHA1", "SHA256", "CRC64NVME")
         self.objects[Key], self.types[Key] = Body, ContentType
 
-    def get_object(self, *, Bucket: str, Key: str) -> Any:
+    def get_object(self, *, Bucket: str, Key: str, **_: Any) -> Any:
         if "GetObject" in self.errors:
             raise self.errors["GetObject"]
         if Key not in self.objects:

@@ -136,10 +136,11 @@ def test_what_was_listed_before_the_last_clone_failed_reads_nothing_more() -> No
 
 
 def test_the_last_index_is_not_looked_at_once_no_clone_is_left() -> None:
-    both = EqualSnapshots("base", MemorySource({0: ONE, 1: ONE}), [clone({0: content(2), 1: ONE})])
-    refs = both.blocks(ALL)
-    both.read(next(refs))
-    assert list(refs) == []
+    for theirs in ({0: content(2), 1: ONE}, {0: content(2)}):
+        both = EqualSnapshots("base", MemorySource({0: ONE, 1: ONE}), [clone(theirs)])
+        refs = both.blocks(ALL)
+        both.read(next(refs))
+        assert list(refs) == []
 
 
 def test_a_clone_that_cannot_be_read_costs_only_itself() -> None:
@@ -217,6 +218,10 @@ def test_a_clone_that_must_be_full_is_looked_at_at_every_index_below_its_end() -
     assert compared({6: ONE}, full, clone({6: ONE})) == ([0, 1, 2, 3, 6], {})
     looked_at, failed = compared({}, clone({}), clone({}, encrypted=True, full_to=3))
     assert (looked_at, failed.keys()) == ([0, 1, 2], {1})
+
+
+def test_a_clone_may_have_holes_unless_it_is_said_that_it_may_not() -> None:
+    assert compared({}, Clone("clone", MemorySource({}), encrypted=True)) == ([], {})
 
 
 def test_a_hole_below_the_end_of_a_clone_that_must_be_full_is_a_difference() -> None:

@@ -87,6 +87,24 @@ def test_more_extents_than_one_answer_holds_are_asked_for_until_the_last(
     assert [start for start, _ in files.asked] == sorted({start for start, _ in files.asked})
 
 
+def test_nothing_is_asked_for_behind_the_last_extent_or_the_end(
+    sparse: ImageSource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mapped = [(index * BLOCK_SIZE, 4096) for index in range(7)]
+    monkeypatch.setattr(extents, "EXTENTS_PER_CALL", 7)
+    for more, stop in (([], 40 * BLOCK_SIZE), ([(20 * BLOCK_SIZE, 4096)], 6 * BLOCK_SIZE + 4096)):
+        files = FileSystem([*mapped, *more])
+        monkeypatch.setattr("fcntl.ioctl", files.ioctl)
+        assert list(extents.extents(sparse.fileno(), 8, stop)) == mapped
+        assert files.asked == [(8, stop - 8)]
+
+
+def test_what_was_written_is_read_as_the_image_has_it(sparse: ImageSource, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fcntl.ioctl", FileSystem([(5 * BLOCK_SIZE, 4096)]).ioctl)
+    written = WrittenImage(sparse)
+    assert [written.read(ref).data for ref in written.blocks(BlockRange(0, 9))] == [content(1), content(0)]
+
+
 def test_data_that_no_extent_tells_of_yet_is_written_all_the_same(
     sparse: ImageSource, monkeypatch: pytest.MonkeyPatch
 ) -> None:

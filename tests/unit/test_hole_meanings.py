@@ -1,18 +1,44 @@
-"""What is claimed of holes when two things are known of them: never the better of both."""
+"""What is claimed of holes when two things are known of them, never the better of both; and what a policy writes."""
 
 from __future__ import annotations
 
 import itertools
 
-from blockferry.holes import HoleMeaning, HolePolicy, worst
+import pytest
+from blockferry.blocks import BlockRange
+from blockferry.checksums import ZERO_DIGEST, digest_of
+from blockferry.holes import HoleMeaning, HolePolicy, with_holes, worst
+from blockferry.ports import BlockRef
+from fakes import content
 
 
 def test_of_two_meanings_the_one_that_claims_less_holds() -> None:
-    ascending = [HoleMeaning.NONE, HoleMeaning.NOISE, HoleMeaning.UNKNOWN, HoleMeaning.ZEROS]
+    # By the words of records and tags, which stay as they are.
+    ascending = [HoleMeaning(word) for word in ("none", "noise", "unknown", "zeros")]
     for (i, one), (j, other) in itertools.product(enumerate(ascending), repeat=2):
         assert worst(one, other) is ascending[max(i, j)]
+    assert ascending == [HoleMeaning.NONE, HoleMeaning.NOISE, HoleMeaning.UNKNOWN, HoleMeaning.ZEROS]
 
 
-def test_the_words_of_records_and_tags_stay_as_they_are() -> None:
-    assert [str(meaning) for meaning in HoleMeaning] == ["none", "noise", "unknown", "zeros"]
-    assert [str(policy) for policy in HolePolicy] == ["preserve", "zero_fill", "skip_zero"]
+@pytest.mark.parametrize(
+    ("word", "policy", "zeros"),
+    [
+        ("preserve", HolePolicy.PRESERVE, True),
+        ("zero_fill", HolePolicy.ZERO_FILL, True),
+        ("skip_zero", HolePolicy.SKIP_ZERO, False),
+    ],
+)
+def test_only_skip_zero_leaves_out_blocks_of_zeros(word: str, policy: HolePolicy, zeros: bool) -> None:
+    assert HolePolicy(word) is policy
+    assert policy.writes(ZERO_DIGEST) is zeros
+    assert policy.writes(digest_of(content(1)))
+
+
+def test_every_index_of_a_range_comes_with_its_block_or_as_a_hole() -> None:
+    two, four = BlockRef(2, "a"), BlockRef(4, "b")
+    for first, stop, expected in (
+        (1, 7, [(1, None), (2, two), (3, None), (4, four), (5, None), (6, None)]),
+        (2, 5, [(2, two), (3, None), (4, four)]),
+    ):
+        assert list(with_holes([two, four], BlockRange(first, stop))) == expected
+    assert list(with_holes([], BlockRange(3, 5))) == [(3, None), (4, None)]

@@ -28,12 +28,9 @@ def delta(
     """By index: the image's content, and whether the parent has it already."""
     held = SnapshotSource(cast(Any, MemoryEbs({"snap-p": parent})), "snap-p")
     source = ImageDelta(Sparse(image), held, fills=fills)
-    found = {}
-    for ref in source.blocks(within or BlockRange(0, 100)):
-        block = source.read(ref)
-        assert block.index == ref.index
-        found[ref.index] = (block.data, block.unchanged)
-    assert list(found) == sorted(found)
+    read = [source.read(ref) for ref in source.blocks(within or BlockRange(0, 100))]
+    found = {block.index: (block.data, block.unchanged) for block in read}
+    assert [block.index for block in read] == sorted(found)
     return found
 
 

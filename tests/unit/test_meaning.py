@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -64,6 +65,12 @@ def test_what_warns_is_believed_everywhere_and_what_calms_only_of_the_snapshot_i
     meaning: str | None, own: bool, volume: bool, expected: HoleMeaning
 ) -> None:
     assert meaning_of(facts(meaning, own=own, volume=volume))[0] is expected
+
+
+def test_a_proved_snapshot_without_a_word_about_its_holes_says_nothing_of_them() -> None:
+    silent = replace(facts(), tags={PROVED_TAG: NAME})
+    assert silent.names_itself
+    assert meaning_of(silent)[0] is UNKNOWN
 
 
 @pytest.mark.parametrize("meaning", HoleMeaning)

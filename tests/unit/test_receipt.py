@@ -350,6 +350,13 @@ def test_targets_that_are_completed_are_no_longer_waited_for() -> None:
     }
 
 
+def test_states_are_told_in_the_order_of_the_targets() -> None:
+    of = job(source(), target(snapshot_id="snap-2"), target(snapshot_id="snap-1"))
+    regions = {RECOVERY: MemoryEc2(described("snap-1"), described("snap-2"))}
+    found = check_targets(job_id="job-1", waited_seconds=None, aws=aws(regions), workspace=recorded(of))
+    assert list(found["states"]) == ["snap-2", "snap-1"]
+
+
 @pytest.mark.parametrize("pending", [0, 1])
 def test_one_that_is_pending_is_waited_for_whatever_became_of_the_other(pending: int) -> None:
     name, other = ("snap-1", "snap-2") if pending == 0 else ("snap-2", "snap-1")

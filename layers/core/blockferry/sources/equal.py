@@ -35,7 +35,7 @@ class EqualSnapshots:
     A hole equals an allocated block of zeros, but where the hole is in an encrypted clone: volumes of it read there
     what decrypting nothing gives (coldsnap, issue 395). Every block comes as ``unchanged``, so nothing is kept of it.
     ``failed`` are the clones, by position, that differ (``ParentDiffers``) or cannot be read; when none is left,
-    neither is there anything to read.
+    neither is there anything to read. There is one at first.
     """
 
     def __init__(self, base_name: str, base: BlockSource, clones: Sequence[Clone]) -> None:
@@ -50,7 +50,7 @@ class EqualSnapshots:
         """Every index that one of them holds, or should hold, in ``within``, ascending."""
         listed: list[Iterator[tuple[BlockRef, int]]] = [((ref, 0) for ref in self._base.blocks(within))]
         listed += [self._listed(number, within) for number in range(len(self._clones))]
-        due = within.before(max((clone.full_to for clone in self._clones), default=0))
+        due = within.before(max(clone.full_to for clone in self._clones))
         if due is not None:
             listed.append((BlockRef(index), NO_SIDE) for index in range(due.first, due.stop))
         held: dict[int, BlockRef] = {}

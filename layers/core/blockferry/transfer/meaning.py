@@ -47,7 +47,7 @@ def for_snapshot(asked: HolePolicy | None, facts: SnapshotFacts, *, may_be_encry
     a choice that could lose zeros.
     """
     meaning, reason = meaning_of(facts)
-    differs = may_be_encrypted and not facts.encrypted and meaning not in _HARMLESS
+    differs = may_be_encrypted and meaning not in _HARMLESS
     possible = [HolePolicy.ZERO_FILL]
     if not (differs and meaning is HoleMeaning.ZEROS):
         possible.insert(0, HolePolicy.PRESERVE)

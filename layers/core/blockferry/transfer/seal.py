@@ -117,8 +117,7 @@ def _seal(job: Job, target: JobTarget, proof: Proof, *, aws: Aws, workspace: Wor
         return
     if facts.state != "pending":
         raise TargetFailed(f"it is in state {facts.state}: {facts.state_message or 'EC2 gives no reason'}")
-    if before is None or before.state == "refused":
-        save(asked)
+    save(asked)
     ebs = aws.ebs(target.identity, counts=RequestCounts(), clock=clock)
     ebs.was_started(target.snapshot_id, seconds_ago=target.started_seconds_ago(datetime.now(UTC)))
     try:

@@ -106,7 +106,7 @@ def list_again(job: Job, ebs_for: EbsFor, first: int, stop: int) -> Listed:
         return Listed(allocated, frozenset(), len(allocated))
     changes = {change.index: change for change in _delta(source, source.base, ebs).changes(within)}
     removed = frozenset(index for index, change in changes.items() if change.second_token is None)
-    for index in sorted(changes):
+    for index in changes:
         if (index in removed) == (index in allocated):
             raise IncompleteTransfer(
                 f"the list of changes from {source.base.snapshot_id} says that block {index} is "
