@@ -2,13 +2,16 @@ from __future__ import annotations
 
 import errno
 import os
+import random
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from blockferry.blocks import BLOCK_SIZE, BlockRange
-from blockferry.errors import InvalidRequest, SourceChanged
+from blockferry.errors import InvalidRequest, SourceChanged, UnreadableSource
+from blockferry.images.formats import HEAD_BYTES, TAIL_BYTES
 from blockferry.ports import BlockRef
 from blockferry.sources.image import ImageSource
 from fakes import content
@@ -149,3 +152,99 @@ def _next_tick(beside: Path) -> None:
         probe.touch()
         if probe.stat().st_ctime_ns > beside.stat().st_ctime_ns:
             return
+
+
+# -- what the system says ----------------------------------------------------------------------------------------------
+
+
+def test_an_image_that_may_not_be_opened_is_refused_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = image(tmp_path, {0: content(1)}, size=BLOCK_SIZE)
+
+    def denied(*_: object) -> int:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(os, "open", denied)
+    with pytest.raises(InvalidRequest, match=re.escape(f"image {path}: Permission denied")):
+        ImageSource(path)
+
+
+def test_an_image_is_closed_at_the_end_and_an_empty_one_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with ImageSource(image(tmp_path, {0: content(1)}, size=BLOCK_SIZE)) as source:
+        descriptor = source.fileno()
+        os.fstat(descriptor)
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(descriptor)
+    opened: list[int] = []
+    real = os.open
+
+    def opening(*given: Any) -> int:
+        opened.append(real(*given))
+        return opened[-1]
+
+    empty = tmp_path / "empty.img"
+    empty.touch()
+    monkeypatch.setattr(os, "open", opening)
+    with pytest.raises(InvalidRequest, match="is empty"):
+        ImageSource(empty)
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(opened[0])
+
+
+def test_the_ends_of_an_image_are_its_first_and_last_bytes(tmp_path: Path) -> None:
+    data = random.Random(7).randbytes(5_000)
+    for size in (1, HEAD_BYTES - 1, TAIL_BYTES, TAIL_BYTES + 1, 5_000):
+        path = tmp_path / "disk.img"
+        path.write_bytes(data[:size])
+        with ImageSource(path) as source:
+            assert source.ends() == (data[:size][:HEAD_BYTES], data[:size][-TAIL_BYTES:])
+
+
+def test_a_block_device_is_taken_and_does_not_tell_that_it_was_written_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = image(tmp_path, {0: content(1)}, size=BLOCK_SIZE)
+    monkeypatch.setattr("stat.S_ISREG", lambda _mode: False)
+    monkeypatch.setattr("stat.S_ISBLK", lambda _mode: True)
+    with ImageSource(path) as source:
+        os.truncate(path, 2 * BLOCK_SIZE)
+        source.refuse_changed()
+
+
+def test_that_an_image_was_replaced_is_told_first(tmp_path: Path) -> None:
+    path = image(tmp_path, {0: content(1)}, size=BLOCK_SIZE)
+    with ImageSource(path) as source:
+        os.truncate(path, 2 * BLOCK_SIZE)
+        path.unlink()
+        with pytest.raises(SourceChanged, match=r"\(it was replaced or removed, its size from"):
+            source.refuse_changed()
+
+
+def test_a_block_that_comes_in_pieces_is_put_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = random.Random(8).randbytes(2 * BLOCK_SIZE)
+    path = tmp_path / "disk.img"
+    path.write_bytes(data)
+    real = os.pread
+    monkeypatch.setattr(os, "pread", lambda fd, length, offset: real(fd, min(length, 100_000), offset))
+    assert read(path, 0, 9) == {0: data[:BLOCK_SIZE], 1: data[BLOCK_SIZE:]}
+
+
+def test_an_image_that_ends_early_though_nothing_says_that_it_changed_is_not_filled_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = image(tmp_path, {0: content(1)}, size=BLOCK_SIZE)
+    monkeypatch.setattr(os, "pread", lambda *_: b"")
+    with ImageSource(path) as source, pytest.raises(SourceChanged, match="became shorter while block 0 was read"):
+        source.read(BlockRef(0))
+
+
+def test_a_block_that_the_disk_cannot_give_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> bytes:
+        raise OSError(errno.EIO, "Input/output error")
+
+    path = image(tmp_path, {0: content(1)}, size=BLOCK_SIZE)
+    monkeypatch.setattr(os, "pread", broken)
+    told = re.escape(f"image {path}: block 0 cannot be read (Input/output error)")
+    with ImageSource(path) as source, pytest.raises(UnreadableSource, match=told):
+        source.read(BlockRef(0))

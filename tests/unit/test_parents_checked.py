@@ -239,6 +239,19 @@ def test_copies_that_are_shown_as_pending_are_waited_for_and_the_others_are_left
     assert (slow.calls["DescribeSnapshots"], quick.calls["DescribeSnapshots"]) == (3, 1)
 
 
+def test_one_pending_copy_among_others_is_waited_for() -> None:
+    class OneSlow(Slow):
+        def _called(self, operation: str) -> None:
+            super()._called(operation)
+            self.snapshots["snap-r1"]["State"] = "completed"
+
+    home = [at_home("snap-1", days=5), at_home("snap-2", days=1)]
+    recovery = OneSlow(copy_of("snap-1", "snap-r1"), copy_of("snap-2", "snap-r2"))
+    aws = Cloud(us_east_1=MemoryEc2(*home), eu_west_1=recovery)
+    base, _ = follow(request(follow=True), SOURCE, aws=cast(Any, aws), ebs=cast(Any, related("snap-1", "snap-2")))
+    assert base.snapshot_id == "snap-2"
+
+
 def test_a_snapshot_as_old_as_the_source_and_as_large_may_be_its_base() -> None:
     assert followed([at_home("snap-1", days=0, VolumeSize=2)], [copy_of("snap-1", "snap-r1")])[0] == "snap-1"
 
@@ -425,9 +438,10 @@ def test_missing_tags_are_the_doubt() -> None:
 
 def test_the_base_itself_is_its_clone_where_it_lies() -> None:
     assert parented(at_home(), region=HOME).parent_snapshot_id == BASE
-    # The same id in another region is no snapshot of ours.
-    with pytest.raises(InvalidRequest, match="is not shown to equal the base"):
-        parented(at_home())
+    # Neither is the same id in another region, nor another snapshot in the same one.
+    for shown, region in ((at_home(), RECOVERY), (described("snap-p"), HOME)):
+        with pytest.raises(InvalidRequest, match="is not shown to equal the base"):
+            parented(shown, region=region)
 
 
 def test_a_parent_that_is_to_be_compared_must_be_readable() -> None:
