@@ -232,3 +232,38 @@ def test_an_operator_error_is_one_line_on_standard_error(
     monkeypatch.setattr(operator, "start", refuse)
     assert cli.main(["copy", SNAPSHOT, "--to", "eu-west-1"]) == 2
     assert capsys.readouterr().err == "blockferry: there is no state machine blockferry-copy\n"
+
+
+@pytest.mark.parametrize("command", [["status", "job"], ["upload", "disk.img"]], ids=["job", "upload"])
+@pytest.mark.parametrize("variable", ["AWS_REGION", "AWS_DEFAULT_REGION"])
+def test_the_region_is_that_of_the_environment(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, variable: str, command: list[str]
+) -> None:
+    asked = []
+
+    def used(*_: Any, region: str, **__: Any) -> Any:
+        asked.append(region)
+        raise InvalidRequest("seen")
+
+    without_region(monkeypatch, tmp_path)
+    monkeypatch.setenv(variable, "eu-west-2")
+    monkeypatch.setattr(cli.Operator, "of", used)
+    monkeypatch.setattr(cli, "upload_image", used)
+    assert cli.main(command) == 2
+    assert asked == ["eu-west-2"]
+
+
+@pytest.mark.parametrize("command", [["status", "job"], ["upload", "disk.img"]], ids=["job", "upload"])
+def test_without_a_region_every_command_says_how_to_name_one(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str], command: list[str]
+) -> None:
+    without_region(monkeypatch, tmp_path)
+    assert cli.main(command) == 2
+    assert "give --region, or set AWS_REGION" in capsys.readouterr().err
+
+
+def without_region(monkeypatch: pytest.MonkeyPatch, nowhere: Path) -> None:
+    """Neither the environment nor a profile names a region."""
+    for name in ("AWS_REGION", "AWS_DEFAULT_REGION", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(nowhere / "config"))

@@ -25,7 +25,7 @@ from blockferry.holes import HolePolicy
 from blockferry.operate import OPERATIONS, JobState, Operator
 from blockferry.render import holes_line, receipt_table, target_line, upload_table
 from blockferry.render_inspection import inspection_report
-from blockferry.sessions import Aws
+from blockferry.sessions import Aws, configured_region
 from blockferry.upload import upload_image
 from blockferry.upload_estimate import estimate_upload
 
@@ -151,7 +151,7 @@ def _stop(options: argparse.Namespace) -> int:
 
 def _upload(options: argparse.Namespace) -> int:
     aws = Aws()
-    region, holes = options.region or aws.own_region, None if options.holes is None else HolePolicy(options.holes)
+    region, holes = _region(options, aws.base), None if options.holes is None else HolePolicy(options.holes)
     if options.dry_run:
         estimate = estimate_upload(
             options.image,
@@ -233,10 +233,15 @@ def _outcome(output: Any) -> str:
 
 
 def _operator(options: argparse.Namespace) -> Operator:
-    session = boto3.Session(region_name=options.region)
-    if not session.region_name:
-        raise InvalidRequest("no region is configured: give --region or set AWS_REGION")
-    return Operator.of(region=session.region_name, prefix=options.name_prefix, session=session)
+    session = boto3.Session()
+    return Operator.of(region=_region(options, session), prefix=options.name_prefix, session=session)
+
+
+def _region(options: argparse.Namespace, session: boto3.Session) -> str:
+    region: str | None = options.region or configured_region(session)
+    if region is None:
+        raise InvalidRequest("no region is configured: give --region, or set AWS_REGION or the region of the profile")
+    return region
 
 
 def _print(result: dict[str, Any], *, text: str, as_json: bool) -> None:

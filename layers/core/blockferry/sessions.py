@@ -76,6 +76,14 @@ def new_session() -> botocore.session.Session:
     return session
 
 
+def configured_region(session: boto3.Session) -> str | None:
+    """The region of the environment or of the profile, if there is one.
+
+    boto3 looks at ``AWS_DEFAULT_REGION`` only; ``AWS_REGION`` is what Lambda sets and what other AWS tools read first.
+    """
+    return os.environ.get("AWS_REGION") or session.region_name
+
+
 @dataclass(frozen=True)
 class Identity:
     """Whose permissions to use, and in which region. ``role_arn`` ``None`` means the process's own identity."""
@@ -98,8 +106,8 @@ class Aws:
 
     @property
     def own_region(self) -> str:
-        """The region this code runs in (Lambda sets ``AWS_REGION``; elsewhere the profile's)."""
-        region = os.environ.get("AWS_REGION") or self.base.region_name
+        """The region this code runs in."""
+        region = configured_region(self.base)
         if not region:
             raise InvalidRequest("no region is configured: set AWS_REGION or name source.region in the input")
         return region
