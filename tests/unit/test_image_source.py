@@ -90,9 +90,7 @@ def test_an_image_that_becomes_shorter_is_noticed(tmp_path: Path) -> None:
     path = image(tmp_path, {1: content(1)}, size=2 * BLOCK_SIZE)
     with ImageSource(path) as source:
         os.truncate(path, BLOCK_SIZE + 5)
-        with pytest.raises(
-            SourceChanged, match=r"changed while it was uploaded .its size from 1048576 to 524293 bytes"
-        ):
+        with pytest.raises(SourceChanged, match=r"changed while it was read .its size from 1048576 to 524293 bytes"):
             source.read(BlockRef(1))
 
 
@@ -139,9 +137,7 @@ def test_an_image_that_changes_is_told_by_what_changed(
     with ImageSource(path) as source:
         _next_tick(path)
         change(path)
-        with pytest.raises(
-            SourceChanged, match=re.escape(f"image {path} changed while it was uploaded (") + ".*" + told
-        ):
+        with pytest.raises(SourceChanged, match=re.escape(f"image {path} changed while it was read (") + ".*" + told):
             source.refuse_changed()
 
 

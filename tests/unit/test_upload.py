@@ -126,7 +126,7 @@ def test_a_file_that_changes_meanwhile_leaves_no_snapshot(
         return done
 
     monkeypatch.setattr(f"{module}.{before}", write_first)
-    with pytest.raises(SourceChanged, match=rf"image {path} changed while it was uploaded \(its size from"):
+    with pytest.raises(SourceChanged, match=rf"image {path} changed while it was read \(its size from"):
         upload_image(path, region=HOME, aws=rig.aws)
     assert rig.snapshots() == []
     assert rig.calls().get("StartSnapshot", 0) == (1 if before == "move" else 0)

@@ -66,8 +66,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"blockferry {__version__}")
     parser.set_defaults(interrupted="a started job goes on, see: blockferry status JOB")
     common = argparse.ArgumentParser(add_help=False)
-    common.add_argument("--region", help="region of the state machines, or of the upload (default: the profile's)")
-    common.add_argument("--name-prefix", default="blockferry", help="name_prefix of the deployment")
+    common.add_argument("--region", help="region of the state machines, or of the upload (default: the configured one)")
+    common.add_argument(
+        "--name-prefix",
+        metavar="NAME",
+        default="blockferry",
+        help="name_prefix of the deployment (default: blockferry)",
+    )
     common.add_argument("--json", action="store_true", help="print one JSON object")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
@@ -82,18 +87,20 @@ def _parser() -> argparse.ArgumentParser:
         ("stop", _stop, "stop a job; what it has finished stays finished"),
     ):
         command = commands.add_parser(name, parents=[common], help=text)
-        command.add_argument("job_id")
+        command.add_argument("job_id", metavar="JOB", help="job id, as printed when the job was started")
         command.add_argument("--operation", choices=OPERATIONS, help="of the job, where several have one of this id")
         if name == "resume":
             command.add_argument("--wait", action="store_true", help="show progress and print the receipt")
         command.set_defaults(run=run)
 
     upload = commands.add_parser("upload", parents=[common], help="make a snapshot of a raw disk image")
-    upload.add_argument("image", type=Path, help="file or block device")
+    upload.add_argument("image", type=Path, metavar="IMAGE", help="file or block device")
     upload.add_argument("--parent", metavar="SNAPSHOT", help="put only what differs from this one, on top of it")
-    upload.add_argument("--size-gib", type=int, help="volume size (default: the image's, rounded up, or the parent's)")
+    upload.add_argument(
+        "--size-gib", type=int, metavar="N", help="volume size (default: the image's, rounded up, or the parent's)"
+    )
     add_format(upload)
-    upload.add_argument("--description", default="")
+    upload.add_argument("--description", metavar="TEXT", default="", help="of the snapshot, up to 255 characters")
     upload.add_argument("--tag", action="append", metavar="KEY=VALUE", help="tag of the snapshot; repeatable")
     add_holes(upload)
     upload.add_argument("--dry-run", action="store_true", help="read the image, report blocks and cost; start nothing")

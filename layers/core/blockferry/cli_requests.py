@@ -120,21 +120,26 @@ def tags_of(pairs: Sequence[str] | None) -> dict[str, str]:
 
 def _add_run(command: argparse.ArgumentParser) -> None:
     command.add_argument("--tag", action="append", metavar="KEY=VALUE", help="tag of the targets; repeatable")
-    command.add_argument("--lineage", metavar="NAME", help="chain of copies that sync --follow finds again")
+    command.add_argument(
+        "--lineage", metavar="NAME", help="chain of copies of a snapshot, which sync --follow finds again"
+    )
     command.add_argument("--dry-run", action="store_true", help="report requests, bytes and cost; start nothing")
     command.add_argument("--wait", action="store_true", help="show progress and print the receipt at the end")
 
 
 def _add_key(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--kms-key-arn", help="key of the target; with a single --to only")
+    command.add_argument(
+        "--kms-key-arn", metavar="ARN", help="key of the target, in its region; with a single --to only"
+    )
 
 
-def add_holes(command: argparse.ArgumentParser, *policies: HolePolicy) -> None:
-    """``--holes``; without ``policies`` any of them."""
+def add_holes(command: argparse.ArgumentParser) -> None:
+    """``--holes`` of whatever is copied in full."""
     command.add_argument(
         "--holes",
-        choices=[policy.value for policy in policies or HolePolicy],
-        help="what to do about holes and zeros (default: no zeros that somebody wrote are lost)",
+        choices=[policy.value for policy in HolePolicy],
+        help="preserve: write what the source holds; zero_fill: every block of the volume; skip_zero: no blocks of "
+        "zeros (default: decided so that no zeros that somebody wrote are lost; --dry-run prices each)",
     )
 
 
@@ -158,12 +163,16 @@ def _add_sync(command: argparse.ArgumentParser) -> None:
         default=None,
         help="read base and parents in full and compare them, instead of relying on tags",
     )
-    add_holes(command, HolePolicy.PRESERVE)
+    command.add_argument(
+        "--holes",
+        choices=[HolePolicy.PRESERVE.value],
+        help="preserve: nobody relies on zeros where the source has holes (default: refused where that is not known)",
+    )
     _add_run(command)
 
 
 def _add_fanout(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--size-gib", type=int, help="volume size (default: the image's, rounded up)")
+    command.add_argument("--size-gib", type=int, metavar="N", help="volume size (default: the image's, rounded up)")
     command.add_argument("--codec", choices=get_args(ImageCodec), help="compression (default: by the image's name)")
     add_format(command)
     add_holes(command)

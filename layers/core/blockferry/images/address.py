@@ -153,7 +153,7 @@ def refuse_other_format(image: Image, head: bytes, tail: bytes | None = None) ->
 
 
 def _unpacked_here(found: Format) -> str:
-    return f'name image_codec: "{found.codec}" (--codec {found.codec}), and it is unpacked'
+    return f'have it unpacked with image_codec: "{found.codec}" (--codec {found.codec})'
 
 
 def _head(s3: S3Client, address: Address, region: str) -> Mapping[str, Any]:

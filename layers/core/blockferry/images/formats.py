@@ -78,7 +78,7 @@ def refusal(image: str, found: Format, *, file: str, insist: str, packed: bool =
         what = f"unpacks to {something}{found.name}, not to a raw disk"
     else:
         what = f"is {found.name}, not a raw disk"
-    other = f" {unpack}," if unpack and found.codec else ""
+    other = f" {unpack}, or" if unpack and found.codec else ""
     return (
         f"image {image} {what}; nothing was started:{other} {found.advice_for(file)}; or, if these bytes really are "
         f"those of the disk, insist with {insist}"

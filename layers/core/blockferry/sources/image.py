@@ -86,9 +86,8 @@ class ImageSource:
             changed.insert(0, "it was replaced or removed")
         if changed:
             raise SourceChanged(
-                f"image {self.path} changed while it was uploaded ({', '.join(changed)}), so what was read of it does "
-                "not belong together: nothing is left of the upload; upload it again while nobody writes to it, or a "
-                "copy of it"
+                f"image {self.path} changed while it was read ({', '.join(changed)}), so what was read of it does not "
+                "belong together: begin again while nobody writes to it, or with a copy of it"
             )
 
     def _has_its_name(self) -> bool:
