@@ -307,6 +307,9 @@ class FaultControl:
     def _posted(self, body: bytes) -> list[int]:
         try:
             given = json.loads(body)
+        except ValueError as error:
+            raise ControlError(f"the body is not JSON: {error}") from error
+        try:
             return self.add(ServiceRule.parse_all(given) if isinstance(given, list) else [ServiceRule.parse(given)])
         except ValueError as error:
             raise ControlError(str(error)) from error

@@ -207,6 +207,7 @@ def test_latency_is_slept_before_the_work() -> None:
         {"action": "error", "nth": 1, "every": 2},
         {"action": "error", "status": "500"},
         {"action": "error", "colour": "red"},
+        {"action": "error", "operation": "PutSnapshotBlok"},
     ],
     ids=str,
 )

@@ -267,3 +267,38 @@ def without_region(monkeypatch: pytest.MonkeyPatch, nowhere: Path) -> None:
     for name in ("AWS_REGION", "AWS_DEFAULT_REGION", "AWS_PROFILE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("AWS_CONFIG_FILE", str(nowhere / "config"))
+
+
+def test_a_functions_error_is_told_without_its_stack_trace(
+    operator: FakeOperator, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = {"errorMessage": "targets that are not complete:\n- snap-2", "errorType": "X", "stackTrace": ["  File"]}
+    operator.states = [state("FAILED", error="IncompleteTransfer", cause=json.dumps(told))]
+    assert cli.main(["status", "job"]) == 1
+    err = capsys.readouterr().err
+    assert err.startswith("IncompleteTransfer: targets that are not complete:\n- snap-2\n")
+    assert "stackTrace" not in err
+
+
+@pytest.mark.parametrize("cause", ["null", "[1]", '{"message": "no"}'])
+def test_a_cause_that_only_looks_like_a_functions_error_is_told_as_it_is(
+    operator: FakeOperator, capsys: pytest.CaptureFixture[str], cause: str
+) -> None:
+    operator.states = [state("FAILED", error="X", cause=cause)]
+    assert cli.main(["status", "job"]) == 1
+    assert f"X: {cause}\n" in capsys.readouterr().err
+
+
+def test_the_next_command_names_the_deployment_that_was_named(
+    operator: FakeOperator, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = ["--region", "eu-west-1", "--name-prefix", "mine"]
+    assert cli.main(["copy", SNAPSHOT, "--to", "eu-west-2", "--name", "job", *place]) == 0
+    operator.states = [state("RUNNING")]
+    assert cli.main(["stop", "job", *place]) == 0
+    operator.states = [state("FAILED", error="RetryLater", cause="throttled")]
+    assert cli.main(["status", "job", *place]) == 1
+    out, err = capsys.readouterr()
+    assert "blockferry status job --region eu-west-1 --name-prefix mine\n" in out
+    assert "blockferry resume job --region eu-west-1 --name-prefix mine\n" in out
+    assert "blockferry resume job --region eu-west-1 --name-prefix mine\n" in err

@@ -234,6 +234,7 @@ def test_a_dry_run_of_a_compressed_image_says_that_its_size_is_not_known(rig: Ri
     estimate = rig.plan(request(uri, options={"dry_run": True}), operation="fanout")["estimate"]
     assert estimate["allocated_blocks"] is None
     assert estimate["allocated_blocks_from"] == "unknown until the image is unpacked"
+    assert (estimate["workers"], estimate["workers_because"]) == (None, None)
     assert list(rig.workspace.job_ids()) == []
 
 

@@ -179,7 +179,7 @@ def test_a_file_that_becomes_shorter_meanwhile_is_told_as_one_that_changed(
         return start(self, new)
 
     monkeypatch.setattr(EbsDirect, "start_snapshot", cut)
-    with pytest.raises(SourceChanged, match=rf"image {path} changed while it was uploaded \(its size from"):
+    with pytest.raises(SourceChanged, match=rf"image {path} changed while it was read \(its size from"):
         upload_image(path, region=HOME, aws=rig.aws)
     assert rig.snapshots() == []
 

@@ -31,6 +31,8 @@ from blockferry.upload_estimate import estimate_upload
 
 FAILED, UNUSABLE, RUNNING = 1, 2, 3
 
+_PREFIX = "blockferry"
+
 _STARTED = {
     "copy": "copy a snapshot to other regions, accounts or keys",
     "sync": "copy what changed between two snapshots, on top of earlier copies",
@@ -114,10 +116,10 @@ def _start(options: argparse.Namespace) -> int:
     job_id = options.name or job_id_of(options.operation, request, datetime.now(UTC))
     arn = operator.start(options.operation, request, job_id=job_id)
     if options.wait or is_dry_run(request):
-        return _follow(operator, arn, as_json=options.json)
+        return _follow(options, operator, arn)
     _print(
         {"job_id": job_id, "execution_arn": arn},
-        text=f"started {job_id}\nwatch it with: blockferry status {job_id}",
+        text=f"started {job_id}\nwatch it with: {_command('status', job_id, options)}",
         as_json=options.json,
     )
     return 0
@@ -125,7 +127,7 @@ def _start(options: argparse.Namespace) -> int:
 
 def _status(options: argparse.Namespace) -> int:
     operator = _operator(options)
-    return _report(operator, operator.find(options.job_id, options.operation), as_json=options.json)
+    return _report(options, operator, operator.find(options.job_id, options.operation))
 
 
 def _resume(options: argparse.Namespace) -> int:
@@ -134,11 +136,11 @@ def _resume(options: argparse.Namespace) -> int:
     if state.refused:
         raise InvalidRequest(
             f"job {options.job_id} was refused, there is nothing to resume; mend what it names and start a new job: "
-            f"{state.cause}"
+            f"{_reason(state)}"
         )
     operator.resume(state.arn)
     if options.wait:
-        return _follow(operator, state.arn, as_json=options.json)
+        return _follow(options, operator, state.arn)
     _print(
         {"job_id": options.job_id, "execution_arn": state.arn}, text=f"resumed {options.job_id}", as_json=options.json
     )
@@ -151,7 +153,7 @@ def _stop(options: argparse.Namespace) -> int:
     if not state.running:
         raise InvalidRequest(f"job {options.job_id} is not running, it is {state.status}")
     operator.stop(state.arn, reason="stopped by blockferry stop")
-    text = f"stopped {options.job_id}; go on with: blockferry resume {options.job_id}"
+    text = f"stopped {options.job_id}; go on with: {_command('resume', options.job_id, options)}"
     _print({"job_id": options.job_id, "execution_arn": state.arn}, text=text, as_json=options.json)
     return 0
 
@@ -192,7 +194,7 @@ def _upload(options: argparse.Namespace) -> int:
     return 0
 
 
-def _follow(operator: Operator, arn: str, *, as_json: bool) -> int:
+def _follow(options: argparse.Namespace, operator: Operator, arn: str) -> int:
     shown = ""
 
     def progress(state: JobState) -> None:
@@ -202,7 +204,7 @@ def _follow(operator: Operator, arn: str, *, as_json: bool) -> int:
             shown = line
             _say(line)
 
-    return _report(operator, operator.wait(arn, sleep=time.sleep, on_progress=progress), as_json=as_json)
+    return _report(options, operator, operator.wait(arn, sleep=time.sleep, on_progress=progress))
 
 
 def progress_line(state: JobState) -> str:
@@ -215,10 +217,10 @@ def progress_line(state: JobState) -> str:
     return text
 
 
-def _report(operator: Operator, state: JobState, *, as_json: bool) -> int:
+def _report(options: argparse.Namespace, operator: Operator, state: JobState) -> int:
     succeeded = state.status == "SUCCEEDED"
     targets = [] if succeeded or state.running or state.refused else operator.targets(state.job_id)
-    if as_json:
+    if options.json:
         result = state.output if succeeded else {**vars(state), "operation": state.operation, "targets": targets}
         print(json.dumps(result, indent=1, default=dict))
     elif succeeded:
@@ -229,14 +231,31 @@ def _report(operator: Operator, state: JobState, *, as_json: bool) -> int:
         return 0
     if state.running:
         return RUNNING
-    _say(f"{state.error or state.status}: {state.cause or 'Step Functions gives no cause'}")
+    _say(f"{state.error or state.status}: {_reason(state) or 'Step Functions gives no cause'}")
     if not state.refused:
-        _say(f"what is finished stays finished; go on with: blockferry resume {state.job_id}")
+        _say(f"what is finished stays finished; go on with: {_command('resume', state.job_id, options)}")
     return FAILED
+
+
+def _reason(state: JobState) -> str | None:
+    """The cause without what Lambda puts around the message of a function: its stack trace, as one line of JSON."""
+    try:
+        told = json.loads(state.cause or "")
+    except ValueError:
+        return state.cause
+    return str(told["errorMessage"]) if isinstance(told, dict) and "errorMessage" in told else state.cause
 
 
 def _outcome(output: Any) -> str:
     return inspection_report(output) if output["operation"] == "inspect" else receipt_table(output)
+
+
+def _command(verb: str, job_id: str, options: argparse.Namespace) -> str:
+    """The command that does it to this job, in the deployment that this one was told to use."""
+    place = [] if options.region is None else ["--region", options.region]
+    if options.name_prefix != _PREFIX:
+        place += ["--name-prefix", options.name_prefix]
+    return " ".join(["blockferry", verb, job_id, *place])
 
 
 def _operator(options: argparse.Namespace) -> Operator:

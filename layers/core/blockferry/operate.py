@@ -101,8 +101,9 @@ class Operator:
                 ) from error
             if code == "ExecutionAlreadyExists":
                 raise InvalidRequest(
-                    f"a job named {job_id} exists already (ended, or with another input): choose another --name, or "
-                    f"resume it with: blockferry resume {job_id}"
+                    f"a job named {job_id} exists already (ended, or with another input): choose another --name; "
+                    f"blockferry status {job_id} shows that one, and blockferry resume {job_id} goes on with it if it "
+                    "failed"
                 ) from error
             raise
 

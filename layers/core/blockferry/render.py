@@ -26,7 +26,7 @@ def holes_line(receipt: Mapping[str, Any]) -> str:
         "zeros": "taken for zeros that somebody wrote",
         "unknown": "what they stand for is not known",
     }[receipt["holes_taken_for"]]
-    by = "as the request says" if receipt["holes_decided_by"] == "request" else "decided by the job"
+    by = "as the request says" if receipt["holes_decided_by"] == "request" else "by default"
     return f"{receipt['holes']}, {by}; {taken}: {receipt['holes_reason']}"
 
 
@@ -37,7 +37,8 @@ def choice_line(choice: Mapping[str, Any]) -> str:
         return f"{name}: not possible here"
     if choice["blocks_written"] is None:
         return f"{name}: {choice['blocks_written_from']}"
-    text = f"{name}: {choice['blocks_written']} blocks, {usd(choice['usd_once'])} once"
+    most = "at most " if choice["blocks_written_from"].endswith("at most") else ""
+    text = f"{name}: {most}{choice['blocks_written']} blocks, {usd(choice['usd_once'])} once"
     text += f" and {usd(choice['usd_a_month'])} a month to keep"
     return text + (" (chosen)" if choice["chosen"] else "")
 
@@ -84,7 +85,7 @@ def receipt_table(receipt: Mapping[str, Any]) -> str:
         rows.append(("time at quota", f"{receipt['seconds_at_quota']} s"))
     if receipt["allocated_blocks"] is not None:
         rows.append(("cost", f"{usd(receipt['cost_usd']['total'])} ({receipt['cost_usd']['basis']})"))
-    if receipt.get("workers_because"):
+    if receipt.get("workers"):
         rows.append(("workers", f"{receipt['workers']} ({receipt['workers_because']})"))
     rows += [("warning", str(warning["message"])) for warning in receipt.get("warnings", ())]
     if receipt.get("receipt_uri"):

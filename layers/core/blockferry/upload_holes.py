@@ -71,7 +71,10 @@ def decide(
         decision = decided(asked, HoleMeaning.ZEROS, behind, CANNOT_TELL["message"])
         return UploadHoles(decision, HolePolicy.PRESERVE, whole, fills=True, warnings=(CANNOT_TELL,))
     if may_be_encrypted:
-        reason = "the snapshot is or may be encrypted, and a hole of a file may be zeros that somebody wrote"
+        reason = (
+            "the snapshot is or may be encrypted, and a hole of a file may be zeros that somebody wrote, so all of the "
+            "image is written"
+        )
         return UploadHoles(
             decided(HolePolicy.PRESERVE, HoleMeaning.ZEROS, behind, reason), HolePolicy.PRESERVE, whole, fills=True
         )

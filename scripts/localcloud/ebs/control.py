@@ -63,7 +63,10 @@ def handle(service: EbsService, request: Request) -> Response:
 
 
 def _json(request: Request) -> Any:
-    return json.loads(bytes(request.body) or b"{}")
+    try:
+        return json.loads(bytes(request.body) or b"{}")
+    except ValueError as error:
+        raise ValueError(f"the body is not JSON: {error}") from error
 
 
 def _object(request: Request) -> Mapping[str, Any]:
@@ -109,7 +112,7 @@ def _get_faults(service: EbsService, request: Request) -> Response:
 
 def _post_faults(service: EbsService, request: Request) -> Response:
     given = _json(request)
-    rules = [Rule.parse(each) for each in (given if isinstance(given, list) else [given])]
+    rules = [service.faults.checked(Rule.parse(each)) for each in (given if isinstance(given, list) else [given])]
     return json_response(200, {"ids": [service.faults.add(rule) for rule in rules]})
 
 

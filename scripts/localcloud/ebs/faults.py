@@ -25,6 +25,7 @@ The one ValidationException that is worth a retry is ``{"operation": "PutSnapsho
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -63,7 +64,17 @@ class Rule(faults.Rule):
 
 
 class Faults(faults.Rules[Rule]):
-    """The active rules. Thread-safe."""
+    """The active rules. Thread-safe. ``operations`` are those that a rule can be about."""
+
+    def __init__(self, operations: Iterable[str]) -> None:
+        super().__init__()
+        self._operations = ("*", *operations)
+
+    def checked(self, rule: Rule) -> Rule:
+        """The rule; ``ValueError`` where it would never strike."""
+        if rule.operation not in self._operations:
+            raise ValueError(f"operation: there is no {rule.operation!r} here; there are {', '.join(self._operations)}")
+        return rule
 
     def matching(
         self, *, operation: str, snapshot_id: str | None, account: str, region: str, block_index: int | None

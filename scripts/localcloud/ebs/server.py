@@ -122,7 +122,7 @@ def main(arguments: list[str] | None = None) -> int:
         decisions=MainServerDecisions(main_url, keys) if main_url else Everything(),
     )
     for rule in rules:
-        service.faults.add(rule)
+        service.faults.add(service.faults.checked(rule))
     server = http_server(service, keys, main_url=main_url, port=options.port)
     server.start()
     if options.port_file is not None:

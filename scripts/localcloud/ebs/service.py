@@ -102,7 +102,7 @@ class EbsService:
             events=Events(sink=self.event_sink, clock=self.clock, timers=self.timers, seed=config.seed),
             tokens=Tokens(secrets.token_bytes(32)),
         )
-        self.faults = Faults()
+        self.faults = Faults([*(operation for _, _, operation in _ROUTES), *ec2.ACTIONS])
         self.stats = Stats()
         self._modelled = Modelled()
         self._reading = Reading(self.registry)

@@ -236,5 +236,5 @@ def _refuse_other_codec(image: Image, begin: bytes, codec: PackedCodec, *, told:
     raise InvalidRequest(
         f"image {image.uri} is not compressed with {codec}, as {told} says: it "
         f"{f'is {looks.name}' if looks else f'begins with {begin[:8].hex()}'}; nothing was started. Name what it is as "
-        "image_codec (raw, gzip, zstd, xz, bzip2), or upload it again"
+        "image_codec (--codec: raw, gzip, zstd, xz, bzip2), or upload it again"
     )

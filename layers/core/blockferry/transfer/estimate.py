@@ -55,7 +55,7 @@ def estimate(job: Job, possible: Sequence[HolePolicy], *, aws: Aws) -> dict[str,
         unknown = ("allocated_blocks", "changed_blocks", "removed_blocks", "bytes_read", "bytes_written")
         return (
             known
-            | dict.fromkeys((*unknown, "seconds_at_quota"))
+            | dict.fromkeys((*unknown, "seconds_at_quota", "workers", "workers_because"))
             | {
                 "allocated_blocks_from": UNPACKED_FIRST,
                 "holes_choices": _choices(job, None, possible),

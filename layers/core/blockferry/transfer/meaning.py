@@ -147,6 +147,6 @@ def on_parent(
     if verify and not grows:
         return ParentHoles(HoleMeaning.NONE, full=True)
     raise InvalidRequest(
-        f"{name} is encrypted, so its holes do not read as those of the source, and {delta.reason}. {FULL_COPY}"
+        f"{name} is encrypted, so its holes do not read as those of the source, and {delta.reason}; {FULL_COPY}"
         + ("; or set options.holes to preserve, if nobody relies on zeros there" if unknown else "")
     )

@@ -59,7 +59,7 @@ def plan_workers(asked: int | None, *, ranges: int, client: Callable[[], LambdaC
     wanted = asked or MOST_USEFUL_WORKERS
     useful = max(1, min(wanted, ranges))
     if useful < wanted:
-        because = f"one for each of {useful} ranges"
+        because = "there is one range" if useful == 1 else f"one for each of {useful} ranges"
     elif asked:
         because = "options.max_concurrency"
     else:
