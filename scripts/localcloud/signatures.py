@@ -296,8 +296,10 @@ def canonical_request(request: Incoming, *, signed: tuple[str, ...], payload: st
 def _readings(request: Incoming, *, service: str) -> list[Incoming]:
     """The request as it was sent, and for S3 with its path as AWS encodes it: clients may send other characters as
     they are than they have signed (``(``, ``!``). The same key either way."""
+    if service != "s3":
+        return [request]
     encoded = quote(unquote_to_bytes(request.path), safe="/-_.~")
-    return [request] if service != "s3" or encoded == request.path else [replace(request, path=encoded), request]
+    return [request] if encoded == request.path else [replace(request, path=encoded), request]
 
 
 def string_to_sign(canonical: str, *, timestamp: str, scope: str) -> str:

@@ -18,7 +18,7 @@ from blockferry.render import choice_line
 from blockferry.retry import Clock
 from blockferry.sessions import Aws, Identity
 from blockferry.sources.s3_image import BLOCKS_PER_READ
-from blockferry.transfer.receipt import source_facts, transferred
+from blockferry.transfer.receipt import choices, source_facts, transferred
 from blockferry.transfer.sources import image_blocks, list_again
 
 UNPACKED_FIRST = "unknown until the image is unpacked"
@@ -43,12 +43,7 @@ def estimate(job: Job, possible: Sequence[HolePolicy], *, aws: Aws) -> dict[str,
             {"region": t.region, "parent_snapshot_id": t.parent_snapshot_id, "volume_size_gib": t.size_gib or None}
             for t in job.targets
         ],
-        "holes": job.holes.value,
-        "holes_taken_for": job.holes_taken_for.value,
-        "holes_decided_by": job.holes_decided_by,
-        "holes_reason": job.holes_reason,
-        "workers": job.max_concurrency,
-        "workers_because": job.workers_because,
+        **choices(job),
         "warnings": [warning.model_dump() for warning in job.warnings],
     }
     if job.total_blocks == 0:

@@ -60,12 +60,7 @@ def write_receipt(*, job_id: str, aws: Aws, workspace: Workspace, now: datetime 
         "parent_blocks_compared": proof.parent_blocks,
         "bytes_read": proof.blocks_read * BLOCK_SIZE,
         "bytes_written": proof.blocks_written * BLOCK_SIZE * len(targets),
-        "holes": job.holes.value,
-        "holes_taken_for": job.holes_taken_for.value,
-        "holes_decided_by": job.holes_decided_by,
-        "holes_reason": job.holes_reason,
-        "workers": job.max_concurrency,
-        "workers_because": job.workers_because,
+        **choices(job),
         "linear_checksum": proof.linear_checksum,
         "duration_seconds": round((ended - datetime.fromisoformat(job.started_at)).total_seconds(), 3),
         "requests": dict(sorted(requests.items())),
@@ -84,6 +79,18 @@ def write_receipt(*, job_id: str, aws: Aws, workspace: Workspace, now: datetime 
     workspace.write(job_id, "report.md", report(receipt).encode(), content_type="text/markdown; charset=utf-8")
     workspace.write(job_id, "receipt.json", json.dumps(receipt, indent=1).encode())
     return receipt
+
+
+def choices(job: Job) -> dict[str, Any]:
+    """What the plan chose, and why, as a receipt and a dry run tell it."""
+    return {
+        "holes": job.holes.value,
+        "holes_taken_for": job.holes_taken_for.value,
+        "holes_decided_by": job.holes_decided_by,
+        "holes_reason": job.holes_reason,
+        "workers": job.max_concurrency,
+        "workers_because": job.workers_because,
+    }
 
 
 def source_facts(source: JobSnapshot | JobImage) -> dict[str, Any]:
