@@ -204,7 +204,7 @@ def test_one_region_that_fails_does_not_spoil_the_rest_and_only_it_is_written_ag
     assert job is not None
     bad = job.targets[1].snapshot_id
     rig.control("faults", {"operation": "PutSnapshotBlock", "snapshot_id": bad, "action": "error", "status": 403,
-                           "code": "AccessDeniedException"})  # fmt: skip
+                           "code": "AccessDeniedException", "reason": "UNAUTHORIZED_ACCOUNT"})  # fmt: skip
     rig.move_all(job_id)
     assert rig.complete(job_id)["missing_ranges"] > 0
     assert [rig.state(target.snapshot_id) for target in job.targets] == ["completed", "pending", "completed"]
@@ -262,7 +262,7 @@ def test_targets_that_were_completed_before_the_image_was_replaced_are_kept_and_
     assert job is not None
     good, bad = (target.snapshot_id for target in job.targets)
     rig.control("faults", {"operation": "PutSnapshotBlock", "snapshot_id": bad, "action": "error", "status": 403,
-                           "code": "AccessDeniedException"})  # fmt: skip
+                           "code": "AccessDeniedException", "reason": "UNAUTHORIZED_ACCOUNT"})  # fmt: skip
     rig.move_all(job_id)
     rig.complete(job_id)
     rig.control("faults", method="DELETE")

@@ -321,8 +321,9 @@ def unreachable(rig: Rig, region: str, *, job_id: str) -> None:
     job = rig.workspace.job(job_id)
     assert job is not None
     target = next(target for target in job.targets if target.region == region)
-    rig.control("faults", {"operation": "PutSnapshotBlock", "snapshot_id": target.snapshot_id, "action": "error",
-                           "status": 403, "code": "AccessDeniedException"})  # fmt: skip
+    denied = {"status": 403, "code": "AccessDeniedException", "reason": "UNAUTHORIZED_ACCOUNT"}
+    rule = {"operation": "PutSnapshotBlock", "snapshot_id": target.snapshot_id, "action": "error", **denied}
+    rig.control("faults", rule)
 
 
 def test_one_target_that_fails_does_not_spoil_the_others_and_only_it_is_moved_again(rig: Rig) -> None:

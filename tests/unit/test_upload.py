@@ -82,9 +82,8 @@ def test_an_unaligned_tail_is_kept(rig: Rig, tmp_path: Path) -> None:
 
 
 def test_a_failed_upload_leaves_no_snapshot(rig: Rig, tmp_path: Path) -> None:
-    rig.control(
-        "faults", {"operation": "PutSnapshotBlock", "action": "error", "status": 403, "code": "AccessDeniedException"}
-    )
+    denied = {"status": 403, "code": "AccessDeniedException", "reason": "UNAUTHORIZED_ACCOUNT"}
+    rig.control("faults", {"operation": "PutSnapshotBlock", "action": "error", **denied})
     with pytest.raises(RequestRefused, match="PutSnapshotBlock block 0"):
         upload_image(image(tmp_path, content(1)), region=HOME, aws=rig.aws)
     assert rig.snapshots() == []
