@@ -173,7 +173,9 @@ def test_every_figure_of_the_receipt_is_that_of_the_record_the_proof_or_ec2() ->
 
 def test_a_receipt_of_an_image_counts_its_unpacking_and_drops_what_was_unpacked() -> None:
     of = job(
-        image(codec="gzip", unpack_requests={"GetObject": 5, "PutSnapshotBlock": 1}, unpack_gb_seconds=500.0),
+        image(
+            region=THIRD, codec="gzip", unpack_requests={"GetObject": 5, "PutSnapshotBlock": 1}, unpack_gb_seconds=500.0
+        ),
         target(),
         holes=HolePolicy.SKIP_ZERO,
     )
@@ -183,14 +185,13 @@ def test_a_receipt_of_an_image_counts_its_unpacking_and_drops_what_was_unpacked(
     receipt = written(of, {RECOVERY: MemoryEc2(described("snap-1"))}, workspace=workspace)
     requests = {**PROOF.requests, "GetObject": 5, "PutSnapshotBlock": 14, "StartSnapshot": 1, "CompleteSnapshot": 1}
     assert receipt["requests"] == requests
-    assert receipt["cost_usd"] == request_cost(
-        requests, region=HOME, transfer={(HOME, RECOVERY): 13 * BLOCK_SIZE}, lambda_gb_seconds=1_500.0
-    )
+    ways = {(THIRD, HOME): 11 * BLOCK_SIZE, (HOME, RECOVERY): 13 * BLOCK_SIZE}
+    assert receipt["cost_usd"] == request_cost(requests, region=THIRD, transfer=ways, lambda_gb_seconds=1_500.0)
     assert receipt["lineage"] is None
     assert [made["zero_blocks"] for made in receipt["targets"]] == [0]
     assert receipt["source"] == {
         "image_uri": "s3://b/k",
-        "region": HOME,
+        "region": THIRD,
         "etag": "e",
         "codec": "gzip",
         "object_bytes": 1,

@@ -187,7 +187,7 @@ def delete(ec2: EC2Client, snapshot_id: str, *, asked_to_seal: bool) -> str | No
 
 def add_tags(ec2: EC2Client, snapshot_id: str, tags: Mapping[str, str]) -> None:
     """Set tags on a snapshot; same keys are replaced."""
-    ec2.create_tags(Resources=[snapshot_id], Tags=[{"Key": k, "Value": v} for k, v in sorted(tags.items())])
+    ec2.create_tags(Resources=[snapshot_id], Tags=[{"Key": k, "Value": v} for k, v in tags.items()])
 
 
 def refuse_unreadable(facts: SnapshotFacts, *, region: str) -> None:

@@ -1,0 +1,319 @@
+"""One invocation of a worker: what is written, stored and marked, whatever single targets and parents do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, cast
+
+import pytest
+from blockferry.blocks import BlockRange
+from blockferry.digests import Stretch
+from blockferry.ebs.client import RequestCounts
+from blockferry.errors import RequestRefused, RetryLater, SourceChanged
+from blockferry.jobs import BaseSnapshot, Job
+from blockferry.retry import Deadline
+from blockferry.sessions import Identity
+from blockferry.transfer.move import move_range
+from blockferry.workspace import Marks, Workspace
+from fakes import ManualClock, content
+from job_records import HOME, RECOVERY, THIRD, image, job, source, target
+from memory_ebs import MemoryEbs
+from memory_s3 import MemoryS3
+
+BASE = BaseSnapshot(snapshot_id="snap-b", size_gib=1, start_time="2025-12-31T00:00:00+00:00")
+WITHIN = BlockRange(0, 10)
+BLOCKS = {1: content(1), 4: content(4), 8: content(8)}
+
+
+class Region(MemoryEbs):
+    """A region with targets; ``refuses`` are errors of writing, by snapshot."""
+
+    def __init__(self, snapshots: Any, *, region: str, clock: ManualClock, takes: float = 0.0) -> None:
+        super().__init__(snapshots, region=region)
+        self.clock, self.takes = clock, takes
+        self.refuses: dict[str, Exception] = {}
+        self.written: dict[str, dict[int, bytes]] = {}
+        self.started: dict[str, float] = {}
+
+    def was_started(self, snapshot_id: str, *, seconds_ago: float) -> None:
+        self.started[snapshot_id] = seconds_ago
+
+    def put_block(self, snapshot_id: str, index: int, data: bytes, _digest: bytes) -> None:
+        self.clock.advance(self.takes)
+        if snapshot_id in self.refuses:
+            raise self.refuses[snapshot_id]
+        self.written.setdefault(snapshot_id, {})[index] = data
+
+
+class Cloud:
+    """Targets snap-1 and snap-2 in two regions; parents snap-p and snap-q there, equal to the base."""
+
+    def __init__(self, of: Job, *, takes: float = 0.0) -> None:
+        self.clock = ManualClock()
+        base = {1: content(9)}
+        # Listed by the sync as changes since the base.
+        home = {"snap-0": BLOCKS, "snap-b": base}
+        self.home = Region(home, region=HOME, clock=self.clock)
+        self.home.volumes = {}
+        self.recovery = Region({"snap-p": base}, region=RECOVERY, clock=self.clock, takes=takes)
+        self.third = Region({"snap-q": base}, region=THIRD, clock=self.clock)
+        self.workspace = Workspace("work", cast(Any, MemoryS3()))
+        self.workspace.save_job(of)
+        self.counts: list[RequestCounts] = []
+        self.connections: set[int] = set()
+        self.deadlines: list[float] = []
+
+    def ebs(
+        self, identity: Identity, *, counts: RequestCounts, clock: Any, deadline: Deadline, connections: int
+    ) -> Region:
+        assert clock is self.clock
+        self.counts.append(counts)
+        self.connections.add(connections)
+        self.deadlines.append(deadline.remaining())
+        return {HOME: self.home, RECOVERY: self.recovery, THIRD: self.third}[identity.region]
+
+    def move(self, within: BlockRange = WITHIN, **more: Any) -> dict[str, Any]:
+        known = {"next_index": None, "seconds_left": 900.0, "clock": self.clock, **more}
+        return move_range(job_id="job-1", within=within, aws=cast(Any, self), workspace=self.workspace, **known)
+
+    def stretches(self) -> list[Stretch]:
+        return [self.workspace.stretch(key) for key in self.workspace.stretch_keys("job-1")]
+
+    def written(self) -> dict[str, list[int]]:
+        both = self.recovery.written | self.third.written
+        return {name: sorted(blocks) for name, blocks in sorted(both.items())}
+
+
+TWO = (target(snapshot_id="snap-1"), target(snapshot_id="snap-2", region=THIRD))
+
+
+def copy(**more: Any) -> Cloud:
+    return Cloud(job(source(), *TWO, **more))
+
+
+def sync(**more: Any) -> Cloud:
+    parents = zip(TWO, ("snap-p", "snap-q"), strict=True)
+    on_top = [t.model_copy(update={"parent_snapshot_id": name, "parent_size_gib": 1}) for t, name in parents]
+    return Cloud(job(source(base=BASE), *on_top, verify_parents=True), **more)
+
+
+NOTHING = {"next_index": 10, "done": True, "blocks_read": 0, "blocks_written": 0}
+ALL = [1, 4, 8]
+DENIED = RequestRefused("PutSnapshotBlock: no")
+
+
+def test_a_range_is_written_to_every_target_and_put_on_record() -> None:
+    cloud = copy(threads=3)
+    counts = RequestCounts()
+    counts.sent("PutSnapshotBlock")
+    counts.retried("PutSnapshotBlock", "ThrottlingException")
+    cloud.clock.advance(5)
+    answer = cloud.move(counts=counts, memory_gb=2.0)
+    assert answer == {"next_index": 10, "done": True, "blocks_read": 3, "blocks_written": 3}
+    assert cloud.recovery.written == {"snap-1": BLOCKS}
+    assert cloud.third.written == {"snap-2": BLOCKS}
+    (stretch,) = cloud.stretches()
+    assert (stretch.first, stretch.stop, stretch.targets) == (0, 10, (0, 1))
+    assert [index for index, _ in stretch.digests] == ALL
+    assert (stretch.requests, stretch.retries) == (counts.requests, counts.retries)
+    assert (stretch.parent_blocks, cloud.connections) == (0, {3})
+    assert all(each is counts for each in cloud.counts)
+    # A minute of the invocation's time is kept back.
+    assert set(cloud.deadlines) == {840.0}
+
+
+def test_what_the_invocation_costs_is_put_on_record() -> None:
+    cloud = Cloud(job(source(), target(snapshot_id="snap-1")), takes=1.23456)
+    cloud.move(memory_gb=2.0)
+    assert cloud.stretches()[0].gb_seconds == 7.407
+    assert cloud.recovery.started == {"snap-1": float("inf")}
+
+
+def test_a_range_is_gone_on_with_where_it_was_left() -> None:
+    cloud = copy()
+    assert cloud.move(next_index=2)["blocks_read"] == 2
+    assert [(stretch.first, stretch.stop) for stretch in cloud.stretches()] == [(2, 10)]
+    assert cloud.move(next_index=10) == NOTHING
+    assert len(cloud.stretches()) == 1
+
+
+def test_what_the_time_does_not_allow_is_left_and_what_was_done_is_on_record() -> None:
+    cloud = Cloud(job(source(), target(snapshot_id="snap-1")), takes=6.0)
+    answer = cloud.move(seconds_left=70.0)
+    assert (answer["done"], 1 < answer["next_index"] <= 8) == (False, True)
+    assert [(stretch.first, stretch.stop) for stretch in cloud.stretches()] == [(0, answer["next_index"])]
+    assert cloud.move(next_index=answer["next_index"])["done"]
+    assert cloud.written() == {"snap-1": ALL}
+
+
+def test_an_invocation_that_is_nearly_over_has_a_second_all_the_same() -> None:
+    cloud = copy()
+    cloud.move(seconds_left=10.0)
+    assert set(cloud.deadlines) == {1.0}
+
+
+# -- targets that cannot be written ------------------------------------------------------------------------------------
+
+
+def test_a_target_that_fails_is_marked_and_left_out_and_the_others_are_on_record() -> None:
+    cloud = copy()
+    cloud.recovery.refuses["snap-1"] = DENIED
+    assert cloud.move()["done"]
+    assert [stretch.targets for stretch in cloud.stretches()] == [(1,)]
+    assert cloud.workspace.marks("job-1") == Marks(frozenset({0}), frozenset())
+    assert cloud.workspace.failure("job-1", 0) == "PutSnapshotBlock: no"
+    cloud.recovery.refuses.clear()
+    cloud.move(BlockRange(0, 5))
+    assert "snap-1" not in cloud.recovery.written
+
+
+def test_of_one_target_that_fails_and_no_other_the_range_fails() -> None:
+    cloud = Cloud(job(source(), target(snapshot_id="snap-1")))
+    cloud.recovery.refuses["snap-1"] = DENIED
+    with pytest.raises(RequestRefused, match="PutSnapshotBlock: no"):
+        cloud.move()
+    assert cloud.stretches() == []
+
+
+def test_of_all_targets_that_fail_the_range_fails_with_the_error_of_one() -> None:
+    cloud = copy()
+    cloud.recovery.refuses["snap-1"] = cloud.third.refuses["snap-2"] = DENIED
+    with pytest.raises(RequestRefused, match="PutSnapshotBlock: no"):
+        cloud.move()
+
+
+def test_where_the_only_one_that_was_tried_fails_the_others_have_their_turn_later() -> None:
+    cloud = copy()
+    cloud.workspace.mark_failed("job-1", 0, "before")
+    cloud.third.refuses["snap-2"] = DENIED
+    with pytest.raises(RetryLater) as caught:
+        cloud.move()
+    assert str(caught.value) == (
+        f"no target that was tried takes blocks 0 to 9: snap-2 in {THIRD}: PutSnapshotBlock: no"
+    )
+    # With all of them marked, all are tried again.
+    cloud.third.refuses.clear()
+    assert cloud.move()["done"]
+    assert cloud.written() == {"snap-1": ALL, "snap-2": ALL}
+
+
+def test_a_round_for_single_targets_writes_to_those_only() -> None:
+    cloud = copy()
+    assert cloud.move(targets=(1,))["done"]
+    assert cloud.written() == {"snap-2": ALL}
+    assert [stretch.targets for stretch in cloud.stretches()] == [(1,)]
+    cloud.workspace.mark_failed("job-1", 0, "before")
+    assert cloud.move(targets=(0,)) == NOTHING
+    assert cloud.written() == {"snap-2": ALL}
+
+
+def test_a_round_in_which_all_its_targets_fail_leaves_the_range_missing() -> None:
+    cloud = copy()
+    cloud.third.refuses["snap-2"] = DENIED
+    assert cloud.move(targets=(1,)) == NOTHING
+    assert cloud.stretches() == []
+    assert cloud.workspace.marks("job-1").failed == {1}
+
+
+def test_a_target_that_was_given_up_or_never_started_is_not_written() -> None:
+    cloud = Cloud(job(source(), *TWO, target(snapshot_id="")))
+    cloud.workspace.give_up("job-1", 0, "for good")
+    cloud.move()
+    assert cloud.written() == {"snap-2": ALL}
+    cloud.workspace.give_up("job-1", 1, "for good")
+    assert cloud.move() == NOTHING
+    assert cloud.move(targets=(0, 2)) == NOTHING
+
+
+# -- parents -----------------------------------------------------------------------------------------------------------
+
+
+def test_parents_are_compared_before_anything_is_written() -> None:
+    cloud = sync()
+    assert cloud.move()["done"]
+    assert cloud.written() == {"snap-1": ALL, "snap-2": ALL}
+    (stretch,) = cloud.stretches()
+    assert (stretch.targets, stretch.parent_blocks) == ((0, 1), 1)
+    # Half of the time is for the comparison.
+    assert set(cloud.deadlines) == {840.0, 420.0}
+
+
+def test_a_parent_that_differs_gives_its_target_up_and_one_that_cannot_be_read_fails_it() -> None:
+    cloud = sync()
+    cloud.recovery.snapshots["snap-p"] = {1: content(7)}
+    assert cloud.move()["done"]
+    assert cloud.written() == {"snap-2": ALL}
+    assert cloud.workspace.marks("job-1") == Marks(frozenset(), frozenset({0}))
+    assert "snap-p" in (cloud.workspace.given_up("job-1", 0) or "")
+    cloud = sync()
+    cloud.third.errors["GetSnapshotBlock"] = DENIED
+    assert cloud.move()["done"]
+    assert cloud.written() == {"snap-1": ALL}
+    assert cloud.workspace.marks("job-1") == Marks(frozenset({1}), frozenset())
+    assert [stretch.targets for stretch in cloud.stretches()] == [(0,)]
+
+
+def test_parents_that_all_differ_leave_nothing_to_do() -> None:
+    cloud = sync()
+    cloud.recovery.snapshots["snap-p"] = cloud.third.snapshots["snap-q"] = {1: content(7)}
+    assert cloud.move() == NOTHING
+    assert (cloud.written(), cloud.stretches()) == ({}, [])
+    assert cloud.workspace.marks("job-1").given_up == {0, 1}
+
+
+def test_parents_none_of_which_can_be_read_fail_the_range() -> None:
+    cloud = sync()
+    cloud.recovery.errors["GetSnapshotBlock"] = cloud.third.errors["GetSnapshotBlock"] = DENIED
+    with pytest.raises(RequestRefused):
+        cloud.move()
+    cloud = sync()
+    cloud.recovery.snapshots["snap-p"] = {1: content(7)}
+    cloud.third.errors["GetSnapshotBlock"] = DENIED
+    with pytest.raises(RequestRefused):
+        cloud.move()
+    assert cloud.written() == {}
+
+
+def slow(cloud: Cloud, seconds: float) -> Callable[..., Any]:
+    real = cloud.home.get_block
+
+    def get_block(*given: Any) -> Any:
+        cloud.clock.advance(seconds)
+        return real(*given)
+
+    return get_block
+
+
+def test_nothing_is_written_where_the_time_was_not_enough_to_compare() -> None:
+    cloud = sync()
+    for region, name in ((cloud.home, "snap-b"), (cloud.recovery, "snap-p"), (cloud.third, "snap-q")):
+        region.snapshots[name] = {index: content(9) for index in range(1, 9)}
+    cloud.home.get_block = slow(cloud, 6.0)  # type: ignore[method-assign]
+    answer = cloud.move(seconds_left=80.0)
+    assert (answer["done"], 1 <= answer["next_index"] < 8) == (False, True)
+    assert all(index < answer["next_index"] for blocks in cloud.written().values() for index in blocks)
+    cloud.home.get_block = slow(cloud, 0.0)  # type: ignore[method-assign]
+    assert cloud.move(next_index=answer["next_index"])["done"]
+
+
+def test_a_job_that_a_worker_has_refused_is_not_gone_on_with() -> None:
+    cloud = sync()
+    cloud.workspace.refuse("job-1", "for all")
+    assert cloud.move() == NOTHING
+    # A copy of a snapshot cannot be refused by a worker, and nobody asks.
+    plain = copy()
+    plain.workspace.refuse("job-1", "for all")
+    assert plain.move()["blocks_written"] == 3
+
+
+def test_an_image_that_was_replaced_refuses_the_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    def replaced(*_: Any, **__: Any) -> Any:
+        raise SourceChanged("another image")
+
+    cloud = Cloud(job(image(), *TWO))
+    monkeypatch.setattr("blockferry.transfer.move.block_source", replaced)
+    assert cloud.move() == NOTHING
+    assert cloud.workspace.refusal("job-1") == "another image"
+    monkeypatch.undo()
+    assert cloud.move(BlockRange(0, 5)) == {**NOTHING, "next_index": 5}
+    assert cloud.stretches() == []
