@@ -14,6 +14,7 @@ from blockferry.cost import request_cost
 from blockferry.errors import IncompleteTransfer, RetryLater, TargetFailed
 from blockferry.holes import HoleMeaning, HolePolicy
 from blockferry.jobs import BaseSnapshot, Job, JobWarning
+from blockferry.render import holes_line
 from blockferry.sessions import Identity
 from blockferry.snapshots import HOLES_TAG
 from blockferry.transfer.check import check_targets
@@ -235,7 +236,7 @@ def test_the_report_is_the_receipt_for_people() -> None:
         f"| snap-1 | {RECOVERY} | completed | 13 | True |",
         f"| snap-2 | {THIRD} | completed | 13 | False |",
         "",
-        "Holes: preserve, decided by the job; what they stand for is not known: planned by an earlier version.",
+        f"Holes: {holes_line(receipt)}.",
         "",
         "LINEAR checksum `c`, accepted by EBS for every target.",
         "",

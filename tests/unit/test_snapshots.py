@@ -86,6 +86,10 @@ def test_what_ec2_leaves_out_is_nothing() -> None:
     )
 
 
+def test_no_key_is_no_key_however_it_is_told() -> None:
+    assert facts(KmsKeyId="").kms_key_id is None
+
+
 def test_a_size_of_nothing_is_not_an_unknown_size() -> None:
     assert facts(FullSnapshotSizeInBytes=0).full_size_bytes == 0
 
