@@ -137,13 +137,13 @@ class Input:
                 return from_form(shape, _pairs(request.query, body), out, protocol)
         found: dict[str, Any] = {}
         self._read_path(request.path, found, out)
-        self._refuse_unknown_headers(request.headers, out)
         headers, query = request.headers, request.query
         if protocol == "rest-xml":
             moved = [name for name in query if name.lower().startswith(_QUERY_OF_S3)]
             headers = {name.lower(): query[name][-1] for name in moved} | dict(headers)
             query = {name: values for name, values in query.items() if name not in moved}
         self._read_headers(headers, found, out)
+        self._refuse_unknown_headers(request.headers, out)
         self._read_query(query, found, out)
         if self._payload is not None:
             self._read_payload(*self._payload, request.body, found, out, xml=protocol == "rest-xml")
