@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
 import pytest
 from blockferry.blocks import BlockRange
 from blockferry.digests import Stretch
 from blockferry.ebs.client import RequestCounts
-from blockferry.errors import RequestRefused, RetryLater, SourceChanged
+from blockferry.errors import OutOfTime, RequestRefused, RetryLater, SourceChanged
 from blockferry.jobs import BaseSnapshot, Job
 from blockferry.retry import Deadline
 from blockferry.sessions import Identity
@@ -94,7 +95,7 @@ def copy(**more: Any) -> Cloud:
 def sync(**more: Any) -> Cloud:
     parents = zip(TWO, ("snap-p", "snap-q"), strict=True)
     on_top = [t.model_copy(update={"parent_snapshot_id": name, "parent_size_gib": 1}) for t, name in parents]
-    return Cloud(job(source(base=BASE), *on_top, verify_parents=True), **more)
+    return Cloud(job(source(base=BASE), *on_top, verify_parents=True, **more))
 
 
 NOTHING = {"next_index": 10, "done": True, "blocks_read": 0, "blocks_written": 0}
@@ -127,6 +128,57 @@ def test_what_the_invocation_costs_is_put_on_record() -> None:
     cloud.move(memory_gb=2.0)
     assert cloud.stretches()[0].gb_seconds == 7.407
     assert cloud.recovery.started == {"snap-1": float("inf")}
+    # On a machine of one's own it costs nothing.
+    cloud.move(BlockRange(0, 9))
+    assert [stretch.gb_seconds for stretch in cloud.stretches()] == [0.0, 7.407]
+
+
+def test_a_sink_knows_how_old_its_snapshot_is() -> None:
+    started_at = (datetime.now(UTC) - timedelta(seconds=100)).isoformat()
+    cloud = Cloud(job(source(), target(snapshot_id="snap-1", started_at=started_at)))
+    cloud.move()
+    assert cloud.recovery.started == {"snap-1": pytest.approx(100, abs=30)}
+
+
+def test_blocks_are_written_at_the_pace_of_one_workers_share(monkeypatch: pytest.MonkeyPatch) -> None:
+    blocks = {index: content(1) for index in range(10)}
+    cloud = copy(blocks_per_second=0.5)
+    cloud.home.snapshots["snap-0"] = blocks
+    monkeypatch.setattr("blockferry.transfer.move.Clock", lambda: cloud.clock)
+    began = cloud.clock.now
+    cloud.move(clock=None)
+    assert cloud.clock.now - began >= 10
+
+
+def test_parents_are_read_at_the_pace_of_one_workers_share() -> None:
+    cloud = sync(blocks_per_second=0.5)
+    for region, name in ((cloud.home, "snap-b"), (cloud.recovery, "snap-p"), (cloud.third, "snap-q")):
+        region.snapshots[name] = {index: content(9) for index in range(20, 30)}
+    cloud.home.snapshots["snap-0"] = cloud.home.snapshots["snap-b"]
+    began = cloud.clock.now
+    assert cloud.move(BlockRange(20, 30))["blocks_written"] == 0
+    assert cloud.clock.now - began >= 10
+
+
+def out_of_time(*_: Any) -> Any:
+    raise OutOfTime("the end is near")
+
+
+def test_where_not_even_one_block_was_moved_nothing_is_on_record() -> None:
+    cloud = copy()
+    cloud.home.snapshots["snap-0"] = {0: content(1)}
+    cloud.home.get_block = out_of_time  # type: ignore[method-assign]
+    assert cloud.move() == {**NOTHING, "next_index": 0, "done": False}
+    assert cloud.stretches() == []
+
+
+def test_where_not_even_one_block_was_compared_nothing_is_moved() -> None:
+    cloud = sync()
+    cloud.home.snapshots["snap-b"] = {0: content(9)}
+    cloud.home.get_block = out_of_time  # type: ignore[method-assign]
+    assert cloud.move() == {**NOTHING, "next_index": 0, "done": False}
+    assert (cloud.stretches(), cloud.written()) == ([], {})
+    assert cloud.workspace.marks("job-1") == Marks(frozenset(), frozenset())
 
 
 def test_a_range_is_gone_on_with_where_it_was_left() -> None:
@@ -180,6 +232,22 @@ def test_of_all_targets_that_fail_the_range_fails_with_the_error_of_one() -> Non
     cloud.recovery.refuses["snap-1"] = cloud.third.refuses["snap-2"] = DENIED
     with pytest.raises(RequestRefused, match="PutSnapshotBlock: no"):
         cloud.move()
+    # One that was never started has no turn to come.
+    cloud.workspace.save_job(job(source(), *TWO, target(snapshot_id="")))
+    with pytest.raises(RequestRefused):
+        cloud.move()
+
+
+def test_all_that_were_tried_are_named() -> None:
+    cloud = Cloud(job(source(), *TWO, target(snapshot_id="snap-3")))
+    cloud.workspace.mark_failed("job-1", 2, "before")
+    cloud.recovery.refuses["snap-1"] = cloud.third.refuses["snap-2"] = DENIED
+    with pytest.raises(RetryLater) as caught:
+        cloud.move()
+    told = str(caught.value).split(": ", 1)[1].split("; ")
+    assert sorted(told) == sorted(
+        f"{name} in {region}: PutSnapshotBlock: no" for name, region in (("snap-1", RECOVERY), ("snap-2", THIRD))
+    )
 
 
 def test_where_the_only_one_that_was_tried_fails_the_others_have_their_turn_later() -> None:
@@ -221,8 +289,10 @@ def test_a_target_that_was_given_up_or_never_started_is_not_written() -> None:
     cloud.move()
     assert cloud.written() == {"snap-2": ALL}
     cloud.workspace.give_up("job-1", 1, "for good")
+    cloud.home.asked.clear()
     assert cloud.move() == NOTHING
     assert cloud.move(targets=(0, 2)) == NOTHING
+    assert cloud.home.asked == []
 
 
 # -- parents -----------------------------------------------------------------------------------------------------------
@@ -259,6 +329,7 @@ def test_parents_that_all_differ_leave_nothing_to_do() -> None:
     assert cloud.move() == NOTHING
     assert (cloud.written(), cloud.stretches()) == ({}, [])
     assert cloud.workspace.marks("job-1").given_up == {0, 1}
+    assert "snap-0" not in {name for _, name, *_ in cloud.home.asked}
 
 
 def test_parents_none_of_which_can_be_read_fail_the_range() -> None:

@@ -158,7 +158,7 @@ def _none_left(
         return _nothing_more(within)
     passing = {number: error for number, error in failures.items() if not isinstance(error, ParentDiffers)}
     others = any(t.snapshot_id and number not in failures for number, t in enumerate(job.targets))
-    if others or not passing:
+    if others:
         told = "; ".join(f"{job.targets[n].snapshot_id} in {job.targets[n].region}: {e}" for n, e in failures.items())
         raise RetryLater(f"no target that was tried takes blocks {within.first} to {within.stop - 1}: {told}")
     raise next(iter(passing.values()))

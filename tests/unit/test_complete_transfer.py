@@ -1,0 +1,365 @@
+"""Complete transfer: what it proves, whom it seals, what it plans again, and whom it deletes."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from blockferry.checksums import ZERO_DIGEST, Linear, digest_of
+from blockferry.digests import Stretch
+from blockferry.ebs.client import RequestCounts
+from blockferry.errors import IncompleteTransfer, InvalidRequest, RequestRefused, RetryLater, TargetFailed
+from blockferry.holes import HolePolicy
+from blockferry.jobs import BaseSnapshot, Job
+from blockferry.sessions import Identity
+from blockferry.snapshots import CHECKSUM_TAG
+from blockferry.transfer.complete import AHEAD, MOST_ROUNDS, complete_transfer
+from blockferry.workspace import Workspace
+from fakes import ManualClock, content
+from job_records import HOME, RECOVERY, THIRD, job, source, target
+from memory_ebs import MemoryEbs
+from memory_ec2 import MemoryEc2, described, refusal
+from memory_s3 import MemoryS3
+
+ONE, TWO, ZEROS = content(1), content(2), content(0)
+BASE = BaseSnapshot(snapshot_id="snap-b", size_gib=1, start_time="2025-12-31T00:00:00+00:00")
+TARGETS = (target(snapshot_id="snap-1"), target(snapshot_id="snap-2", region=THIRD))
+TOTAL = 100
+
+Digests = tuple[tuple[int, bytes], ...]
+
+
+class Cloud:
+    """A job of 100 blocks with two targets that are pending."""
+
+    def __init__(
+        self, blocks: dict[int, bytes], *targets: Any, base: dict[int, bytes] | None = None, **more: Any
+    ) -> None:
+        of = source(base=BASE if base is not None else None, **more.pop("known", {}))
+        self.job: Job = job(of, *(targets or TARGETS), total_blocks=TOTAL, blocks_per_range=10, **more)
+        self.home = MemoryEbs({"snap-0": blocks, "snap-b": base or {}})
+        self.places = {RECOVERY: MemoryEc2(described("snap-1", state="pending"))}
+        self.places[THIRD] = MemoryEc2(described("snap-2", state="pending"))
+        self.workspace = Workspace("work", cast(Any, MemoryS3()))
+        self.workspace.save_job(self.job)
+        self.refuses: dict[str, Exception] = {}
+        self.sealed: dict[str, Any] = {}
+
+    def ec2(self, identity: Identity) -> MemoryEc2:
+        return self.places[identity.region]
+
+    def ebs(self, identity: Identity, *, counts: RequestCounts, clock: Any = None, policy: Any = None) -> Any:
+        if identity.region == HOME:
+            return self.home
+
+        def complete(snapshot_id: str, **asked: Any) -> None:
+            if snapshot_id in self.refuses:
+                raise self.refuses[snapshot_id]
+            self.sealed[snapshot_id] = asked
+            self.places[identity.region].snapshots[snapshot_id]["State"] = "completed"
+
+        return SimpleNamespace(counts=counts, was_started=lambda *_, **__: None, complete_snapshot=complete)
+
+    def moved(self, first: int, stop: int, digests: dict[int, bytes], *targets: int, **more: Any) -> None:
+        """Put a stretch on record."""
+        found = tuple((index, digest_of(data)) for index, data in sorted(digests.items()))
+        stretch = Stretch(first, stop, targets or (0, 1), found, more.pop("requests", {}), more.pop("retries", {}))
+        self.workspace.save_stretch("job-1", dataclasses.replace(stretch, **more))
+
+    def complete(self, **more: Any) -> dict[str, Any]:
+        return complete_transfer(
+            job_id="job-1", aws=cast(Any, self), workspace=self.workspace, clock=ManualClock(), **more
+        )
+
+    def states(self) -> list[dict[str, Any]]:
+        told: list[dict[str, Any]] = json.loads(self.workspace.read("job-1", "targets.json") or b"null")
+        return told
+
+    def existing(self) -> set[str]:
+        return {name for place in self.places.values() for name in place.snapshots}
+
+    def fails(self, kind: type[Exception], **more: Any) -> str:
+        with pytest.raises(kind) as caught:
+            self.complete(**more)
+        assert type(caught.value) is kind
+        return str(caught.value)
+
+
+def whole(blocks: dict[int, bytes] | None = None, **more: Any) -> Cloud:
+    """All of it is moved."""
+    held = {3: ONE, 50: ZEROS, 99: TWO} if blocks is None else blocks
+    cloud = Cloud(held, **more)
+    cloud.moved(0, 60, {index: data for index, data in held.items() if index < 60})
+    cloud.moved(60, TOTAL, {index: data for index, data in held.items() if index >= 60})
+    return cloud
+
+
+def linear(blocks: dict[int, bytes]) -> str:
+    made = Linear()
+    for index, data in sorted(blocks.items()):
+        made.add(index, digest_of(data))
+    return made.value()
+
+
+# -- the proof ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_transfer_that_is_whole_is_sealed_everywhere_and_proved() -> None:
+    blocks = {3: ONE, 50: ZEROS, 99: TWO}
+    cloud = Cloud(blocks)
+    first: dict[str, Any] = {
+        "requests": {"a": 1, "b": 2},
+        "retries": {"r": 1},
+        "parent_blocks": 4,
+        "gb_seconds": 1.0001,
+    }
+    second: dict[str, Any] = {"requests": {"b": 3}, "retries": {"r": 2}, "parent_blocks": 5, "gb_seconds": 2.0001}
+    cloud.moved(0, 60, {3: ONE, 50: ZEROS}, **first)
+    cloud.moved(60, TOTAL, {99: TWO}, **second)
+    answer = cloud.complete()
+    checksum = linear(blocks)
+    assert answer == {
+        "job_id": "job-1",
+        "bucket": "work",
+        "missing_ranges": 0,
+        "missing_key": "jobs/job-1/missing.jsonl",
+        "blocks_written": 3,
+        "linear_checksum": checksum,
+    }
+    assert cloud.sealed == dict.fromkeys(("snap-1", "snap-2"), {"changed_blocks": 3, "linear_checksum": checksum})
+    proof = cloud.workspace.proof("job-1")
+    assert proof is not None
+    assert proof.model_dump() == {
+        "allocated_blocks": 3,
+        "changed_blocks": 3,
+        "removed_blocks": 0,
+        "zero_blocks": 1,
+        "blocks_read": 3,
+        "blocks_written": 3,
+        "parent_blocks": 9,
+        "linear_checksum": checksum,
+        "requests": {"a": 1, "b": 5},
+        "retries": {"r": 3},
+        "worker_gb_seconds": 3.0,
+    }
+    assert [state["completed"] for state in cloud.states()] == [True, True]
+    assert cloud.workspace.read("job-1", "missing.jsonl") is None
+
+
+def test_zeros_that_were_left_out_are_in_no_count_that_ebs_gets() -> None:
+    cloud = whole(holes=HolePolicy.SKIP_ZERO)
+    cloud.complete()
+    proof = cloud.workspace.proof("job-1")
+    assert proof is not None
+    assert (proof.zero_blocks, proof.blocks_written, proof.changed_blocks, proof.blocks_read) == (1, 2, 2, 3)
+    assert proof.linear_checksum == linear({3: ONE, 99: TWO})
+
+
+def test_a_delta_is_proved_with_its_removed_blocks_as_zeros() -> None:
+    cloud = Cloud({3: ONE, 4: ZEROS, 7: TWO}, base={3: TWO, 5: ONE, 7: TWO})
+    cloud.moved(0, TOTAL, {3: ONE, 4: ZEROS, 5: ZEROS})
+    cloud.complete()
+    proof = cloud.workspace.proof("job-1")
+    assert proof is not None
+    assert (proof.allocated_blocks, proof.changed_blocks, proof.removed_blocks) == (3, 2, 1)
+    assert (proof.blocks_read, proof.blocks_written, proof.zero_blocks) == (2, 3, 1)
+    assert proof.linear_checksum == linear({3: ONE, 4: ZEROS, 5: ZEROS})
+
+
+@pytest.mark.parametrize(
+    ("held", "base", "moved", "holes", "told"),
+    [
+        ({3: ONE, 5: ONE, 7: TWO}, None, {7: TWO}, "preserve",
+         "block 3 of snap-0 is allocated but was not moved (2 such blocks between 0 and 100)"),
+        ({3: ONE}, {}, {}, "preserve", "block 3 of snap-0 is changed but was not moved (1 such blocks"),
+        ({3: ONE}, None, {3: ONE, 8: ONE, 5: TWO}, "preserve", "block 5 was moved but is not allocated in snap-0"),
+        ({3: ONE}, {}, {3: ONE, 5: TWO}, "skip_zero", "block 5 was moved but is not changed in snap-0"),
+        ({3: ONE}, None, {3: ONE, 5: ZEROS}, "zero_fill", "only 2 blocks between 0 and 100 were moved"),
+        ({3: ONE}, {3: ONE, 6: TWO}, {6: ONE}, "preserve",
+         "block 6 is gone from snap-0, but something else than zeros was written there"),
+    ],
+)  # fmt: skip
+def test_a_record_that_does_not_fit_the_source_seals_nothing(
+    held: dict[int, bytes], base: dict[int, bytes] | None, moved: dict[int, bytes], holes: str, told: str
+) -> None:
+    cloud = Cloud(held, base=base, holes=HolePolicy(holes))
+    cloud.moved(0, TOTAL, moved)
+    assert told in cloud.fails(IncompleteTransfer)
+    assert (cloud.sealed, cloud.workspace.proof("job-1"), cloud.states()) == ({}, None, None)
+
+
+def test_holes_that_were_filled_are_proved_as_zeros() -> None:
+    cloud = Cloud({3: ONE}, holes=HolePolicy.ZERO_FILL)
+    filled = dict.fromkeys(range(TOTAL), ZEROS) | {3: ONE}
+    cloud.moved(0, TOTAL, filled)
+    cloud.complete()
+    proof = cloud.workspace.proof("job-1")
+    assert proof is not None
+    assert (proof.blocks_written, proof.zero_blocks, proof.linear_checksum) == (TOTAL, 99, linear(filled))
+    assert digest_of(ZEROS) == ZERO_DIGEST
+
+
+@pytest.mark.parametrize(("held", "refused"), [(5, True), (0, False), (None, False)])
+def test_an_empty_list_of_a_snapshot_that_holds_something_is_refused(held: int | None, refused: bool) -> None:
+    cloud = whole({}, known={"full_size_bytes": held})
+    if refused:
+        assert "snap-0 lists no block, but EC2 says that it holds 5 bytes" in cloud.fails(IncompleteTransfer)
+        assert cloud.sealed == {}
+    else:
+        assert cloud.complete()["blocks_written"] == 0
+
+
+def test_many_stretches_are_proved_in_the_order_of_their_blocks() -> None:
+    blocks = {index: content(index + 1) for index in range(0, TOTAL, 2)}
+    cloud = Cloud(blocks)
+    for first in range(0, TOTAL, 2):
+        cloud.moved(first, first + 2, {first: blocks[first]})
+    assert TOTAL / 2 > 2 * AHEAD
+    assert cloud.complete()["linear_checksum"] == linear(blocks)
+
+
+# -- targets that miss something ---------------------------------------------------------------------------------------
+
+
+def behind() -> Cloud:
+    """The second target misses 20 to 40."""
+    cloud = Cloud({3: ONE, 30: TWO})
+    cloud.moved(0, 20, {3: ONE})
+    cloud.moved(20, 40, {30: TWO}, 0)
+    cloud.moved(40, TOTAL, {})
+    return cloud
+
+
+def test_what_a_target_misses_is_planned_and_the_others_are_sealed() -> None:
+    cloud = behind()
+    cloud.workspace.mark_failed("job-1", 1, "before")
+    assert cloud.complete()["missing_ranges"] == 2
+    assert cloud.sealed.keys() == {"snap-1"}
+    lines = (cloud.workspace.read("job-1", "missing.jsonl") or b"").decode().splitlines()
+    assert [json.loads(line) for line in lines] == [
+        {"first": 20, "stop": 30, "targets": [1]},
+        {"first": 30, "stop": 40, "targets": [1]},
+    ]
+    assert cloud.workspace.marks("job-1").failed == set()
+    assert cloud.workspace.rounds("job-1") == 1
+    assert [(s["completed"], s["missing_ranges"]) for s in cloud.states()] == [(True, 0), (False, 1)]
+
+
+def test_what_is_missing_is_planned_a_few_times_and_a_redrive_begins_again() -> None:
+    cloud = behind()
+    for planned in range(MOST_ROUNDS):
+        assert cloud.complete(missing_moved=planned > 0)["missing_ranges"] == 2
+        assert cloud.workspace.rounds("job-1") == planned + 1
+    told = cloud.fails(IncompleteTransfer, missing_moved=True)
+    assert told.splitlines() == [
+        f"targets that are not complete, tried {MOST_ROUNDS} times more:",
+        f"- snap-2 in {THIRD}: misses blocks of 1 ranges",
+    ]
+    cloud.workspace.mark_failed("job-1", 1, "no permission")
+    assert cloud.workspace.rounds("job-1") == 0
+    assert cloud.complete(missing_moved=True)["missing_ranges"] == 2
+    cloud.workspace.save_rounds("job-1", MOST_ROUNDS)
+    assert cloud.complete()["missing_ranges"] == 2
+    assert cloud.workspace.rounds("job-1") == 1
+
+
+def test_the_end_of_the_rounds_names_all_that_are_not_complete_with_their_reasons() -> None:
+    cloud = behind()
+    cloud.refuses["snap-1"] = RequestRefused("no")
+    cloud.workspace.mark_failed("job-1", 1, "no permission")
+    cloud.workspace.save_rounds("job-1", MOST_ROUNDS)
+    assert cloud.fails(IncompleteTransfer, missing_moved=True).splitlines()[1:] == [
+        f"- snap-1 in {RECOVERY}: it was not completed: no (state pending)",
+        f"- snap-2 in {THIRD}: misses blocks of 1 ranges: no permission",
+    ]
+
+
+# -- targets that fail -------------------------------------------------------------------------------------------------
+
+
+def test_a_target_that_is_refused_fails_the_job_once_all_had_their_turn() -> None:
+    cloud = whole()
+    cloud.refuses["snap-1"] = RequestRefused("no")
+    assert cloud.fails(TargetFailed).splitlines() == [
+        "targets that were not completed:",
+        f"- snap-1 in {RECOVERY}: it was not completed: no (state pending)",
+        f"Completed, or being sealed by EBS: snap-2 in {THIRD}",
+    ]
+    assert CHECKSUM_TAG in {tag["Key"] for tag in cloud.places[THIRD].snapshots["snap-2"]["Tags"]}
+    assert cloud.existing() == {"snap-1", "snap-2"}
+
+
+def test_targets_that_may_be_sealed_later_ask_for_another_attempt_unless_one_cannot() -> None:
+    cloud = whole()
+    cloud.refuses = {"snap-1": RetryLater("later"), "snap-2": RetryLater("later")}
+    assert "Completed, or being sealed by EBS: none" in cloud.fails(RetryLater)
+    cloud.refuses["snap-2"] = RequestRefused("no")
+    cloud.fails(TargetFailed)
+
+
+def test_a_target_that_was_given_up_is_deleted_and_the_job_fails_for_good() -> None:
+    cloud = whole()
+    cloud.workspace.give_up("job-1", 0, "its parent differs")
+    assert cloud.fails(InvalidRequest).splitlines() == [
+        "targets that were not completed:",
+        f"- snap-1 in {RECOVERY}: its parent differs",
+        f"Completed, or being sealed by EBS: snap-2 in {THIRD}",
+    ]
+    assert cloud.existing() == {"snap-2"}
+    cloud = whole()
+    cloud.workspace.give_up("job-1", 0, "its parent differs")
+    cloud.refuses["snap-2"] = RetryLater("later")
+    cloud.fails(RetryLater)
+    assert cloud.existing() == {"snap-2"}
+
+
+def test_a_target_that_was_given_up_and_may_be_good_is_kept_and_named() -> None:
+    cloud = whole()
+    cloud.places[RECOVERY].snapshots["snap-1"]["State"] = "completed"
+    cloud.workspace.give_up("job-1", 0, "its parent differs")
+    assert cloud.fails(InvalidRequest).splitlines()[-1] == f"Kept: snap-1 in {RECOVERY} (EC2 calls it completed)"
+    assert cloud.existing() == {"snap-1", "snap-2"}
+
+
+@pytest.mark.parametrize("how", ["refused", "all given up"])
+def test_a_job_that_cannot_be_done_leaves_nothing(how: str) -> None:
+    cloud = whole()
+    if how == "refused":
+        cloud.workspace.refuse("job-1", "another image")
+        told = "another image. Nothing is left of the job"
+    else:
+        for number in (1, 0):
+            cloud.workspace.give_up("job-1", number, f"parent {number} differs")
+        told = "parent 0 differs\nparent 1 differs. Nothing is left of the job"
+    assert cloud.fails(InvalidRequest) == told
+    assert (cloud.existing(), cloud.sealed) == (set(), {})
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"), [("UnauthorizedOperation", RequestRefused), ("RequestLimitExceeded", RetryLater)]
+)
+def test_targets_that_cannot_be_deleted_now_are_named(code: str, kind: type[Exception]) -> None:
+    cloud = whole()
+    cloud.workspace.refuse("job-1", "another image")
+    cloud.places[RECOVERY].errors["DeleteSnapshot"] = refusal(code, "DeleteSnapshot")
+    told = cloud.fails(kind)
+    assert told.startswith(f"targets of a job that cannot be done. Not deleted yet: snap-1 in {RECOVERY}")
+    assert cloud.existing() == {"snap-1"}
+
+
+def test_a_target_that_was_never_started_is_not_waited_for_to_give_up_the_job() -> None:
+    cloud = Cloud({}, *TARGETS, target(snapshot_id=""))
+    for number in (0, 1):
+        cloud.workspace.give_up("job-1", number, "differs")
+    cloud.fails(InvalidRequest)
+    assert cloud.existing() == set()
+
+
+def test_nothing_that_no_target_misses_is_planned() -> None:
+    cloud = behind()
+    cloud.workspace.give_up("job-1", 1, "differs")
+    assert f"- snap-2 in {THIRD}: differs" in cloud.fails(InvalidRequest)
+    assert cloud.workspace.read("job-1", "missing.jsonl") is None
