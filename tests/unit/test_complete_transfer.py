@@ -129,7 +129,8 @@ def test_a_transfer_that_is_whole_is_sealed_everywhere_and_proved() -> None:
         "blocks_written": 3,
         "linear_checksum": checksum,
     }
-    assert cloud.sealed == dict.fromkeys(("snap-1", "snap-2"), {"changed_blocks": 3, "linear_checksum": checksum})
+    asked = {"changed_blocks": 3, "linear_checksum": checksum}
+    assert cloud.sealed == {"snap-1": asked, "snap-2": asked}
     proof = cloud.workspace.proof("job-1")
     assert proof is not None
     assert proof.model_dump() == {

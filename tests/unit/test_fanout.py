@@ -105,6 +105,7 @@ def test_an_image_becomes_a_snapshot_in_every_region_from_one_read_of_each_block
         "image_bytes": len(image),
     }
     assert receipt["lineage"] is None
+    assert rig.facts(made[0])["tags"]["blockferry:source-image"] == uri
 
 
 @pytest.mark.parametrize("size", [1, BLOCK_SIZE - 1, BLOCK_SIZE, BLOCK_SIZE + 1, 3 * BLOCK_SIZE + 512])
