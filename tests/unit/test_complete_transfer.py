@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from blockferry.blocks import BLOCK_SIZE
 from blockferry.checksums import ZERO_DIGEST, Linear, digest_of
 from blockferry.digests import Stretch
 from blockferry.ebs.client import RequestCounts
@@ -19,7 +20,7 @@ from blockferry.snapshots import CHECKSUM_TAG
 from blockferry.transfer.complete import AHEAD, MOST_ROUNDS, complete_transfer
 from blockferry.workspace import Workspace
 from fakes import ManualClock, content
-from job_records import HOME, RECOVERY, THIRD, job, source, target
+from job_records import HOME, RECOVERY, THIRD, image, job, source, target
 from memory_ebs import MemoryEbs
 from memory_ec2 import MemoryEc2, described, refusal
 from memory_s3 import MemoryS3
@@ -45,6 +46,7 @@ class Cloud:
         self.places[THIRD] = MemoryEc2(described("snap-2", state="pending"))
         self.workspace = Workspace("work", cast(Any, MemoryS3()))
         self.workspace.save_job(self.job)
+        self.clock = ManualClock()
         self.refuses: dict[str, Exception] = {}
         self.sealed: dict[str, Any] = {}
 
@@ -53,6 +55,9 @@ class Cloud:
 
     def ebs(self, identity: Identity, *, counts: RequestCounts, clock: Any = None, policy: Any = None) -> Any:
         if identity.region == HOME:
+            assert clock is self.clock
+            counts.sent("ListSnapshotBlocks")
+            counts.retried("ListSnapshotBlocks", "Throttled")
             return self.home
 
         def complete(snapshot_id: str, **asked: Any) -> None:
@@ -71,7 +76,7 @@ class Cloud:
 
     def complete(self, **more: Any) -> dict[str, Any]:
         return complete_transfer(
-            job_id="job-1", aws=cast(Any, self), workspace=self.workspace, clock=ManualClock(), **more
+            job_id="job-1", aws=cast(Any, self), workspace=self.workspace, clock=self.clock, **more
         )
 
     def states(self) -> list[dict[str, Any]]:
@@ -142,8 +147,8 @@ def test_a_transfer_that_is_whole_is_sealed_everywhere_and_proved() -> None:
         "blocks_written": 3,
         "parent_blocks": 9,
         "linear_checksum": checksum,
-        "requests": {"a": 1, "b": 5},
-        "retries": {"r": 3},
+        "requests": {"a": 1, "b": 5, "ListSnapshotBlocks": 2},
+        "retries": {"r": 3, "ListSnapshotBlocks Throttled": 2},
         "worker_gb_seconds": 3.0,
     }
     assert [state["completed"] for state in cloud.states()] == [True, True]
@@ -195,7 +200,8 @@ def test_a_record_that_does_not_fit_the_source_seals_nothing(
 def test_holes_that_were_filled_are_proved_as_zeros() -> None:
     cloud = Cloud({3: ONE}, holes=HolePolicy.ZERO_FILL)
     filled = dict.fromkeys(range(TOTAL), ZEROS) | {3: ONE}
-    cloud.moved(0, TOTAL, filled)
+    cloud.moved(0, 60, {index: data for index, data in filled.items() if index < 60})
+    cloud.moved(60, TOTAL, {index: data for index, data in filled.items() if index >= 60})
     cloud.complete()
     proof = cloud.workspace.proof("job-1")
     assert proof is not None
@@ -213,13 +219,28 @@ def test_an_empty_list_of_a_snapshot_that_holds_something_is_refused(held: int |
         assert cloud.complete()["blocks_written"] == 0
 
 
+def test_a_list_that_is_not_empty_is_held_against_no_size() -> None:
+    assert whole(known={"full_size_bytes": 5}).complete()["blocks_written"] == 3
+
+
+def test_an_image_has_to_be_moved_whole() -> None:
+    cloud = Cloud({})
+    of = job(image(raw_bytes=TOTAL * BLOCK_SIZE), *TARGETS, total_blocks=TOTAL, blocks_per_range=10)
+    cloud.workspace.save_job(of)
+    cloud.moved(0, TOTAL, dict.fromkeys(range(1, TOTAL), ONE))
+    assert "block 0 of s3://b/k is allocated but was not moved (1 such" in cloud.fails(IncompleteTransfer)
+
+
 def test_many_stretches_are_proved_in_the_order_of_their_blocks() -> None:
     blocks = {index: content(index + 1) for index in range(0, TOTAL, 2)}
     cloud = Cloud(blocks)
     for first in range(0, TOTAL, 2):
         cloud.moved(first, first + 2, {first: blocks[first]})
     assert TOTAL / 2 > 2 * AHEAD
+    began = cloud.clock.now
     assert cloud.complete()["linear_checksum"] == linear(blocks)
+    # They are listed at a share of the account's quota.
+    assert cloud.clock.now - began >= 1
 
 
 # -- targets that miss something ---------------------------------------------------------------------------------------
@@ -236,7 +257,8 @@ def behind() -> Cloud:
 
 def test_what_a_target_misses_is_planned_and_the_others_are_sealed() -> None:
     cloud = behind()
-    cloud.workspace.mark_failed("job-1", 1, "before")
+    for number in (0, 1):
+        cloud.workspace.mark_failed("job-1", number, "before")
     assert cloud.complete()["missing_ranges"] == 2
     assert cloud.sealed.keys() == {"snap-1"}
     lines = (cloud.workspace.read("job-1", "missing.jsonl") or b"").decode().splitlines()
@@ -244,9 +266,20 @@ def test_what_a_target_misses_is_planned_and_the_others_are_sealed() -> None:
         {"first": 20, "stop": 30, "targets": [1]},
         {"first": 30, "stop": 40, "targets": [1]},
     ]
-    assert cloud.workspace.marks("job-1").failed == set()
+    assert cloud.workspace.marks("job-1").failed == {0}
     assert cloud.workspace.rounds("job-1") == 1
     assert [(s["completed"], s["missing_ranges"]) for s in cloud.states()] == [(True, 0), (False, 1)]
+
+
+def test_nothing_is_planned_for_a_target_that_was_given_up() -> None:
+    cloud = Cloud({30: TWO}, *TARGETS, target(snapshot_id="snap-3"))
+    cloud.places[RECOVERY].snapshots["snap-3"] = described("snap-3", state="pending")
+    cloud.moved(0, 90, {30: TWO}, 0, 1, 2)
+    cloud.moved(90, TOTAL, {}, 0)
+    cloud.workspace.give_up("job-1", 2, "differs")
+    cloud.complete()
+    line = json.loads(cloud.workspace.read("job-1", "missing.jsonl") or b"")
+    assert line == {"first": 90, "stop": 100, "targets": [1]}
 
 
 def test_what_is_missing_is_planned_a_few_times_and_a_redrive_begins_again() -> None:
@@ -349,6 +382,24 @@ def test_targets_that_cannot_be_deleted_now_are_named(code: str, kind: type[Exce
     told = cloud.fails(kind)
     assert told.startswith(f"targets of a job that cannot be done. Not deleted yet: snap-1 in {RECOVERY}")
     assert cloud.existing() == {"snap-1"}
+
+
+def test_one_target_that_may_be_deleted_later_asks_for_another_attempt() -> None:
+    cloud = whole()
+    cloud.workspace.refuse("job-1", "another image")
+    cloud.places[RECOVERY].errors["DeleteSnapshot"] = refusal("UnauthorizedOperation", "DeleteSnapshot")
+    cloud.places[THIRD].errors["DeleteSnapshot"] = refusal("RequestLimitExceeded", "DeleteSnapshot")
+    told = cloud.fails(RetryLater)
+    assert "snap-1" in told
+    assert "snap-2" in told
+
+
+def test_a_refusal_of_the_job_is_told_even_if_all_targets_were_given_up() -> None:
+    cloud = whole()
+    cloud.workspace.refuse("job-1", "another image")
+    for number in (0, 1):
+        cloud.workspace.give_up("job-1", number, "differs")
+    assert cloud.fails(InvalidRequest) == "another image. Nothing is left of the job"
 
 
 def test_a_target_that_was_never_started_is_not_waited_for_to_give_up_the_job() -> None:
