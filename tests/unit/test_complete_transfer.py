@@ -11,7 +11,7 @@ import pytest
 from blockferry.blocks import BLOCK_SIZE
 from blockferry.checksums import ZERO_DIGEST, Linear, digest_of
 from blockferry.digests import Stretch
-from blockferry.ebs.client import RequestCounts
+from blockferry.ebs.client import RequestCounts, StartedSnapshot
 from blockferry.errors import IncompleteTransfer, InvalidRequest, RequestRefused, RetryLater, TargetFailed
 from blockferry.holes import HolePolicy
 from blockferry.jobs import BaseSnapshot, Job
@@ -49,6 +49,7 @@ class Cloud:
         self.clock = ManualClock()
         self.refuses: dict[str, Exception] = {}
         self.sealed: dict[str, Any] = {}
+        self.turns: list[str] = []
 
     def ec2(self, identity: Identity) -> MemoryEc2:
         return self.places[identity.region]
@@ -61,12 +62,18 @@ class Cloud:
             return self.home
 
         def complete(snapshot_id: str, **asked: Any) -> None:
+            self.turns.append(snapshot_id)
             if snapshot_id in self.refuses:
                 raise self.refuses[snapshot_id]
             self.sealed[snapshot_id] = asked
             self.places[identity.region].snapshots[snapshot_id]["State"] = "completed"
 
-        return SimpleNamespace(counts=counts, was_started=lambda *_, **__: None, complete_snapshot=complete)
+        return SimpleNamespace(
+            counts=counts,
+            was_started=lambda *_, **__: None,
+            complete_snapshot=complete,
+            start_snapshot=lambda _new: StartedSnapshot("snap-new", None),
+        )
 
     def moved(self, first: int, stop: int, digests: dict[int, bytes], *targets: int, **more: Any) -> None:
         """Put a stretch on record."""
@@ -332,6 +339,44 @@ def test_targets_that_may_be_sealed_later_ask_for_another_attempt_unless_one_can
     assert "Completed, or being sealed by EBS: none" in cloud.fails(RetryLater)
     cloud.refuses["snap-2"] = RequestRefused("no")
     cloud.fails(TargetFailed)
+
+
+def silent() -> Cloud:
+    """The first of two targets in one region cannot be reached."""
+    cloud = Cloud({3: ONE}, *TARGETS, target(snapshot_id="snap-3"))
+    cloud.moved(0, TOTAL, {3: ONE}, 0, 1, 2)
+    for number, (place, name) in enumerate([(RECOVERY, "snap-1"), (RECOVERY, "snap-3"), (THIRD, "snap-2")]):
+        cloud.places[place].snapshots[name] = described(name, state="pending", VolumeSize=number + 1)
+    cloud.refuses["snap-1"] = RetryLater("no answer")
+    of = cloud.workspace.job("job-1")
+    assert of is not None
+    first, second, third = of.targets
+    cloud.workspace.save_job(of.model_copy(update={"targets": (first, third, second)}))
+    return cloud
+
+
+def test_others_of_a_region_that_cannot_be_reached_have_their_turn_last() -> None:
+    cloud = silent()
+    cloud.fails(RetryLater, seconds_left=300.9)
+    assert cloud.turns == ["snap-1", "snap-2", "snap-3"]
+    assert cloud.sealed.keys() == {"snap-2", "snap-3"}
+
+
+def test_one_that_had_no_turn_is_named_and_another_attempt_is_asked_for() -> None:
+    cloud = silent()
+    told = cloud.fails(RetryLater, seconds_left=300.0)
+    assert cloud.turns == ["snap-1", "snap-2"]
+    assert f"- snap-3 in {RECOVERY}: others in {RECOVERY} could not be reached, and no time was left" in told
+    assert [state["completed"] for state in cloud.states()] == [False, False, True]
+
+
+def test_a_target_that_was_never_started_is_started_recorded_and_planned() -> None:
+    cloud = Cloud({3: ONE}, TARGETS[0], target(snapshot_id="", region=THIRD))
+    cloud.moved(0, TOTAL, {3: ONE}, 0)
+    assert cloud.complete()["missing_ranges"] == 10
+    after = cloud.workspace.job("job-1")
+    assert after is not None
+    assert [each.snapshot_id for each in after.targets] == ["snap-1", "snap-new"]
 
 
 def test_a_target_that_was_given_up_is_deleted_and_the_job_fails_for_good() -> None:
