@@ -50,6 +50,7 @@ class Cloud:
         self.refuses: dict[str, Exception] = {}
         self.sealed: dict[str, Any] = {}
         self.turns: list[str] = []
+        self.takes = 0.0
 
     def ec2(self, identity: Identity) -> MemoryEc2:
         return self.places[identity.region]
@@ -57,6 +58,7 @@ class Cloud:
     def ebs(self, identity: Identity, *, counts: RequestCounts, clock: Any = None, policy: Any = None) -> Any:
         if identity.region == HOME:
             assert clock is self.clock
+            self.clock.advance(self.takes)
             counts.sent("ListSnapshotBlocks")
             counts.retried("ListSnapshotBlocks", "Throttled")
             return self.home
@@ -83,7 +85,7 @@ class Cloud:
 
     def complete(self, **more: Any) -> dict[str, Any]:
         return complete_transfer(
-            job_id="job-1", aws=cast(Any, self), workspace=self.workspace, clock=self.clock, **more
+            job_id="job-1", aws=cast(Any, self), workspace=self.workspace, **{"clock": self.clock, **more}
         )
 
     def states(self) -> list[dict[str, Any]]:
@@ -360,6 +362,21 @@ def test_others_of_a_region_that_cannot_be_reached_have_their_turn_last() -> Non
     cloud.fails(RetryLater, seconds_left=300.9)
     assert cloud.turns == ["snap-1", "snap-2", "snap-3"]
     assert cloud.sealed.keys() == {"snap-2", "snap-3"}
+
+
+def test_a_region_that_answers_needs_no_other_turn() -> None:
+    cloud = silent()
+    cloud.refuses.clear()
+    cloud.complete(seconds_left=0.0)
+    assert cloud.turns == ["snap-1", "snap-3", "snap-2"]
+
+
+def test_the_time_that_the_proof_took_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    cloud = silent()
+    cloud.takes = 2.0
+    monkeypatch.setattr("blockferry.transfer.complete.Clock", lambda: cloud.clock)
+    cloud.fails(RetryLater, seconds_left=301.0, clock=None)
+    assert cloud.turns == ["snap-1", "snap-2"]
 
 
 def test_one_that_had_no_turn_is_named_and_another_attempt_is_asked_for() -> None:
