@@ -115,6 +115,8 @@ def test_data_that_no_extent_tells_of_yet_is_written_all_the_same(
 def test_a_file_system_without_extents_is_found_out_before_anything_is_listed(
     sparse: ImageSource, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("fcntl.ioctl", FileSystem([]).ioctl)
+    assert tells_extents(sparse.fileno())
     monkeypatch.setattr("fcntl.ioctl", FileSystem([], refuses=True).ioctl)
     assert not tells_extents(sparse.fileno())
     with pytest.raises(UnreadableSource, match=r"its extents are not told .*Operation not supported"):
