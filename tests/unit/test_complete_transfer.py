@@ -472,6 +472,14 @@ def test_a_target_that_was_never_started_is_not_waited_for_to_give_up_the_job() 
     assert cloud.existing() == set()
 
 
+def test_reasons_are_told_in_the_order_of_the_targets() -> None:
+    never = target(snapshot_id="")
+    cloud = Cloud({}, never, TARGETS[0], *[never] * 6, TARGETS[1])
+    for number in (8, 1):
+        cloud.workspace.give_up("job-1", number, f"parent {number} differs")
+    assert cloud.fails(InvalidRequest).startswith("parent 1 differs\nparent 8 differs.")
+
+
 def test_nothing_that_no_target_misses_is_planned() -> None:
     cloud = behind()
     cloud.workspace.give_up("job-1", 1, "differs")
