@@ -104,6 +104,8 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.jobs < 1:
         parser.error("--jobs must be at least 1")
+    if options.modules and "mutation" not in (options.only or ()):
+        parser.error("--modules belongs to the part mutation: scripts/test --only mutation --modules MODULE")
     start = time.monotonic()
     environment = _environment()
     if options.modules:

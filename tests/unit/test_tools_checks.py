@@ -54,6 +54,12 @@ def test_the_modules_named_are_those_that_faults_are_planted_in(monkeypatch: pyt
     assert seen == ["mover.py retry.py"]
 
 
+def test_modules_without_the_part_that_looks_at_them_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--only", "lint", "--modules", "mover.py"])
+    assert "--only mutation --modules" in capsys.readouterr().err
+
+
 def test_named_parts_run_in_their_order_even_in_a_fast_run() -> None:
     assert [p.name for p in chosen(fast=True, only=["cloud", "lint"])] == ["lint", "cloud"]
 

@@ -98,7 +98,8 @@ def target_line(target: Mapping[str, Any]) -> str:
     name = f"{target['snapshot_id'] or 'not started'} in {target['region']}"
     if target["completed"]:
         return f"{name}: completed"
-    return f"{name}: {target['error'] or str(target['missing_ranges']) + ' ranges missing'}"
+    missing = "1 range" if target["missing_ranges"] == 1 else f"{target['missing_ranges']} ranges"
+    return f"{name}: {target['error'] or f'{missing} missing'}"
 
 
 def aligned(rows: Sequence[tuple[str, str]]) -> str:

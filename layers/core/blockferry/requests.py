@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import Annotated, Self
 
-from pydantic import AfterValidator, Field, StringConstraints, model_validator
+from pydantic import AfterValidator, Field, Strict, StringConstraints, model_validator
 
 from blockferry.blocks import MAX_VOLUME_GIB
 from blockferry.holes import HolePolicy
@@ -147,6 +147,11 @@ class SyncTarget(Party):
 class SyncOptions(TransferOptions):
     """How a sync is carried out."""
 
+    holes: Annotated[HolePolicy, Strict(False)] | None = Field(
+        None,
+        description="preserve: nobody relies on zeros where the source has holes. Left out, a parent whose holes read "
+        "otherwise is refused. Nothing else is possible on top of a parent.",
+    )
     verify_parent: bool = Field(
         False, description="Read the base and every parent in full and compare them, instead of relying on tags."
     )
