@@ -7,12 +7,10 @@ import http.client
 import json
 import socket
 import threading
-import time
 from collections.abc import Iterator
 from urllib.parse import quote, urlsplit
 
 import pytest
-from localcloud.ebs.blockstore import BLOCK_SIZE
 from localcloud.ebs.testing import RunningServer, running_server
 
 from .ebs_clients import block, checksum, client, contents, signed, snapshot_of, start
@@ -175,34 +173,27 @@ def test_many_threads_write_and_read_at_once(server: RunningServer) -> None:
     assert len(server.service.store) == 10
 
 
-def test_it_serves_hundreds_of_blocks_a_second(server: RunningServer) -> None:
-    # The design needs 400 reads and 300 writes a second; client, server and other tests share the cores
-    # here, so a third of that is asked for.
+def test_it_takes_and_gives_a_hundred_blocks_over_one_connection(server: RunningServer) -> None:
+    # How fast: scripts/bench ebs.
     ebs = client(server, "ebs")
     snapshot_id = start(ebs)
     data = {index: block(f"fast {index}") for index in range(100)}
     paths = {index: f"/snapshots/{snapshot_id}/blocks/{index}" for index in data}
     headers = {index: put_headers(server, paths[index], each) for index, each in data.items()}
     connection = connect(server)
-    began = time.perf_counter()
     for index, each in data.items():
         connection.request("PUT", paths[index], each, headers[index])
         assert connection.getresponse().read() == b"{}"
-    put_rate = 100 / (time.perf_counter() - began)
+    written_over = connection.sock
     ebs.complete_snapshot(SnapshotId=snapshot_id, ChangedBlocksCount=100)
     entries = ebs.list_snapshot_blocks(SnapshotId=snapshot_id)["Blocks"]
-    targets = [
-        f"/snapshots/{snapshot_id}/blocks/{entry['BlockIndex']}?blockToken={quote(entry['BlockToken'], safe='')}"
-        for entry in entries
-    ]
-    reads = [(target, signed(server, "GET", target)) for target in targets]
-    began = time.perf_counter()
-    for target, signature in reads:
-        connection.request("GET", target, headers=signature)
-        assert len(connection.getresponse().read()) == BLOCK_SIZE
-    get_rate = 100 / (time.perf_counter() - began)
-    assert put_rate > 100, f"{put_rate:.0f} writes a second"
-    assert get_rate > 133, f"{get_rate:.0f} reads a second"
+    assert [entry["BlockIndex"] for entry in entries] == list(data)
+    for entry in entries:
+        index = entry["BlockIndex"]
+        target = f"{paths[index]}?blockToken={quote(entry['BlockToken'], safe='')}"
+        connection.request("GET", target, headers=signed(server, "GET", target))
+        assert connection.getresponse().read() == data[index]
+    assert connection.sock is written_over
 
 
 def test_a_snapshot_deleted_while_it_is_read_never_gives_other_data(server: RunningServer) -> None:
