@@ -9,7 +9,7 @@ import pytest
 from tools.environment import repository_root
 from tools.mutation import run
 from tools.mutation.accepted import ACCEPTED, Accepted, key_of
-from tools.mutation.executed import PACKAGE, TESTS, Executed, asked_about
+from tools.mutation.executed import PACKAGE, TESTS, Executed, NotTried, asked_about
 from tools.mutation.mutants import mutants_of, mutated
 from tools.mutation.run import Result, Trial, table
 
@@ -132,18 +132,50 @@ def test_the_table_counts_what_became_of_the_faults_of_each_module() -> None:
     ]
 
 
-def test_what_no_test_notices_survives_and_what_is_accepted_is_not_tried(tmp_path: Path) -> None:
-    package, tests, folder = tmp_path / PACKAGE, tmp_path / TESTS, tmp_path / "build"
-    for directory in (package, tests, folder):
+def project(root: Path, module: str, tests: str) -> Path:
+    """A project of one module and its tests; the folder for what is measured."""
+    package, folder = root / PACKAGE, root / "build"
+    for directory in (package, root / TESTS, folder):
         directory.mkdir(parents=True)
-    (tmp_path / "pyproject.toml").write_text('[tool.pytest.ini_options]\npythonpath = ["layers/core"]\n')
+    (root / "pyproject.toml").write_text('[tool.pytest.ini_options]\npythonpath = ["layers/core"]\n')
     (package / "__init__.py").touch()
-    (package / "m.py").write_text(
-        "LIMIT = 5\n\n\ndef small(number, *, strict=True):\n    if strict and number > LIMIT:\n        return False\n"
-        "    return True\n\n\ndef unused():\n    print()\n"
+    (package / "m.py").write_text(module)
+    (root / TESTS / "test_m.py").write_text(tests)
+    return folder
+
+
+NAMED = "NAME = 'a'\n\n\ndef name():\n    return NAME\n"
+
+
+def test_a_case_whose_name_a_fault_changes_is_asked_under_its_new_name(tmp_path: Path) -> None:
+    folder = project(
+        tmp_path,
+        NAMED,
+        "import pytest\nfrom blockferry.m import NAME, name\n\n"
+        "@pytest.mark.parametrize('known', [NAME])\ndef test_cases(known):\n    assert name() == 'a'\n\n"
+        "def test_more():\n    assert name()\n",
     )
-    (tests / "test_m.py").write_text(
-        "from blockferry.m import small\n\ndef test_it():\n    assert small(5)\n    assert not small(7)\n"
+    results = list(Trial(tmp_path, folder, accepted=Accepted({})).results(["m.py"], 1))
+    (renamed,) = [result for result in results if result.mutant.before == "NAME = 'a'"]
+    assert (renamed.verdict, renamed.by) == ("killed", f"{TESTS}/test_m.py::test_cases[XXa]")
+
+
+def test_a_fault_under_which_a_test_is_not_found_at_all_ends_the_run(tmp_path: Path) -> None:
+    folder = project(
+        tmp_path,
+        NAMED,
+        "from blockferry.m import NAME, name\n\nif NAME == 'a':\n    def test_it():\n        assert name()\n",
+    )
+    with pytest.raises(NotTried, match=r"not found any more: tests/unit/test_m\.py::test_it"):
+        list(Trial(tmp_path, folder, accepted=Accepted({})).results(["m.py"], 1))
+
+
+def test_what_no_test_notices_survives_and_what_is_accepted_is_not_tried(tmp_path: Path) -> None:
+    folder = project(
+        tmp_path,
+        "LIMIT = 5\n\n\ndef small(number, *, strict=True):\n    if strict and number > LIMIT:\n        return False\n"
+        "    return True\n\n\ndef unused():\n    print()\n",
+        "from blockferry.m import small\n\ndef test_it():\n    assert small(5)\n    assert not small(7)\n",
     )
     accepted = Accepted({"m.py": {"small: if strict and number > LIMIT: -> if number > LIMIT:": "an example"}})
     results = list(Trial(tmp_path, folder, accepted=accepted).results(["m.py"], 1))

@@ -231,15 +231,33 @@ class _Planted(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
 
 class _Chosen:
-    """Keeps the chosen tests only, in the order in which they were chosen, and limits their time."""
+    """Keeps the chosen tests only, in the order in which they were chosen, and limits their time.
+
+    A fault may change the name of a case, as that of ``test_x[value]``. If one of them is not there by its name, all
+    cases of its function run in its place; ``lost`` are the tests of which not even the function is there.
+    """
 
     def __init__(self, seconds: Mapping[str, float]) -> None:
         self._seconds = seconds
         self._order = {test: number for number, test in enumerate(seconds)}
         self.failing: str | None = None
+        self.lost: list[str] = []
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        there = {item.nodeid for item in items}
+        functions = {_function_of(test) for test in there}
+        renamed: dict[str, str] = {}
+        for test in self._seconds:
+            if test not in there:
+                if _function_of(test) not in functions:
+                    self.lost.append(test)
+                renamed.setdefault(_function_of(test), test)
+        for item in items:
+            stands_for = renamed.get(_function_of(item.nodeid))
+            if item.nodeid not in self._order and stands_for is not None:
+                self._order[item.nodeid] = self._order[stands_for]
+                self._seconds = {**self._seconds, item.nodeid: self._seconds[stands_for]}
         items[:] = sorted((i for i in items if i.nodeid in self._order), key=lambda i: self._order[i.nodeid])
 
     @pytest.hookimpl(tryfirst=True)
@@ -251,8 +269,15 @@ class _Chosen:
             self.failing = report.nodeid
 
 
+def _function_of(test: str) -> str:
+    return test.partition("[")[0]
+
+
 def _run_anew(package: Path, file: Path, tree: ast.Module, seconds: Mapping[str, float]) -> str | None:
-    """Run tests in a second session of pytest, which imports the project's modules once more."""
+    """Run tests in a second session of pytest, which imports the project's modules once more; the first that fails.
+
+    Raises ``LookupError`` when all pass but some were not found: they have judged nothing.
+    """
     root = package.parents[2]
     here = Path(__file__).parent
     for name, module in list(sys.modules.items()):
@@ -267,6 +292,8 @@ def _run_anew(package: Path, file: Path, tree: ast.Module, seconds: Mapping[str,
     chosen = _Chosen(seconds)
     _limit(COLLECTING_SECONDS)
     status = pytest.main(["-x", "-q", "-p", "no:cacheprovider", *files], plugins=[chosen])
+    if chosen.failing is None and chosen.lost and status in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
+        raise LookupError(f"tests that are not found any more: {', '.join(chosen.lost)}")
     return None if status == pytest.ExitCode.OK else chosen.failing or f"no test, status {int(status)}"
 
 
