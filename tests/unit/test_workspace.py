@@ -12,6 +12,7 @@ from blockferry.errors import IncompleteTransfer
 from blockferry.jobs import Proof, Sealing
 from blockferry.workspace import Marks, Workspace
 from botocore.exceptions import ClientError
+from job_records import job, source, target
 from moto import mock_aws
 from rig import session
 
@@ -122,6 +123,13 @@ def test_a_proof_is_kept_as_it_was_saved(workspace: Workspace) -> None:
     assert workspace.proof("job") == proof
 
 
+def test_a_job_is_kept_as_it_was_saved(workspace: Workspace) -> None:
+    saved = job(source(), target())
+    workspace.save_job(saved)
+    assert names(workspace) == ["jobs/job-1/job.json"]
+    assert workspace.job("job-1") == saved
+
+
 def test_every_job_that_left_anything_is_found(workspace: Workspace) -> None:
     for name in ("jobs/a/job.json", "jobs/b-2/digests/x", "other/c/job.json"):
         workspace.s3.put_object(Bucket=BUCKET, Key=name, Body=b"")
@@ -195,9 +203,9 @@ def test_s3_checks_each_object_by_its_sha256_and_knows_its_type(
     workspace.write("job", "plan.jsonl", b"x")
     workspace.mark_failed("job", 0, "x")
     workspace.refuse("job", "x")
+    workspace.give_up("job", 0, "x")
     assert {one["ChecksumAlgorithm"] for one in sent} == {"SHA256"}
     assert [one["ContentType"] for one in sent] == [
         "application/json",
-        "text/plain; charset=utf-8",
-        "text/plain; charset=utf-8",
+        *["text/plain; charset=utf-8"] * 3,
     ]

@@ -1,0 +1,253 @@
+"""Planning: the shares of workers, a plan that is asked for twice, and targets that cannot be started."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from blockferry.ebs.client import NewSnapshot, StartedSnapshot
+from blockferry.errors import IncompleteTransfer, InvalidRequest, RequestRefused, RetryLater
+from blockferry.jobs import Job, JobSnapshot
+from blockferry.sessions import Identity
+from blockferry.transfer.plan import PlanInput, plan_transfer
+from blockferry.workspace import Workspace
+from botocore.exceptions import EndpointConnectionError
+from job_records import HOME, RECOVERY, THIRD
+from memory_ebs import MemoryEbs
+from memory_ec2 import MemoryEc2, described
+from memory_s3 import MemoryS3
+
+SNAPSHOT = "snap-0123456789abcdef0"
+ROLE = "arn:aws:iam::444455556666:role/writer"
+
+
+class Account:
+    """One account's regions; ``errors`` are raised by StartSnapshot there, ``places`` is Lambda's limit."""
+
+    own_region = HOME
+
+    def __init__(self, *, places: int = 1_000, size_gib: int = 1) -> None:
+        facts = described(SNAPSHOT, tags={"of": "source"}, VolumeSize=size_gib, VolumeId="vol-1", Encrypted=False)
+        self.regions = {region: MemoryEc2() for region in (HOME, RECOVERY, THIRD)}
+        self.regions[HOME].snapshots[SNAPSHOT] = facts
+        self.errors: dict[str, Exception] = {}
+        self.started: list[tuple[str, NewSnapshot]] = []
+        self.tries: list[str] = []
+        self.places = places
+
+    def ec2(self, identity: Identity) -> Any:
+        client = self.regions[identity.region]
+        names = [{"RegionName": name} for name in self.regions]
+        client.describe_regions = lambda **_: {"Regions": names}  # type: ignore[attr-defined]
+        return client
+
+    def functions(self, region: str) -> Any:
+        assert region == HOME
+        limits = {"ConcurrentExecutions": self.places, "UnreservedConcurrentExecutions": self.places}
+        return SimpleNamespace(get_account_settings=lambda: {"AccountLimit": limits})
+
+    def ebs(self, identity: Identity, **_: Any) -> Any:
+        ebs: Any = MemoryEbs({SNAPSHOT: {0: b""}}, region=identity.region)
+
+        def start(new: NewSnapshot) -> StartedSnapshot:
+            self.tries.append(identity.region)
+            if identity.region in self.errors:
+                raise self.errors[identity.region]
+            self.started.append((identity.region, new))
+            name = f"snap-{len(self.started)}"
+            self.regions[identity.region].snapshots[name] = described(name, state="pending")
+            return StartedSnapshot(name, None)
+
+        ebs.start_snapshot = start
+        return ebs
+
+
+def asked(*regions: str, **options: Any) -> dict[str, Any]:
+    return {
+        "snapshot_id": SNAPSHOT,
+        "targets": [{"region": region, "encrypted": False, "tags": {"n": str(n)}} for n, region in enumerate(regions)],
+        "options": {"holes": "preserve", **options},
+    }
+
+
+def twins(*roles: str | None) -> dict[str, Any]:
+    return {
+        "snapshot_id": SNAPSHOT,
+        "targets": [{"region": RECOVERY, "encrypted": False, "role_arn": role} for role in roles],
+        "options": {"holes": "preserve"},
+    }
+
+
+@pytest.fixture
+def workspace() -> Workspace:
+    return Workspace("work", cast(Any, MemoryS3()))
+
+
+def event(request: Mapping[str, Any]) -> PlanInput:
+    arn = f"arn:aws:states:{HOME}:111122223333:execution:blockferry-copy:job-1"
+    return PlanInput("copy", "job-1", arn, "2026-01-02T00:00:00+00:00", request)
+
+
+def plan(request: Mapping[str, Any], account: Account, workspace: Workspace) -> dict[str, Any]:
+    return plan_transfer(event(request), aws=cast(Any, account), workspace=workspace)
+
+
+def planned(request: Mapping[str, Any], account: Account, workspace: Workspace) -> Job:
+    plan(request, account, workspace)
+    found = workspace.job("job-1")
+    assert found is not None
+    return found
+
+
+def objects(workspace: Workspace) -> dict[str, bytes]:
+    return cast(Any, workspace.s3).objects
+
+
+def test_the_pointer_names_what_later_states_need(workspace: Workspace) -> None:
+    assert plan(asked(RECOVERY, blocks_per_range=1_000), Account(), workspace) == {
+        "job_id": "job-1",
+        "bucket": "work",
+        "plan_key": "jobs/job-1/plan.jsonl",
+        "results_prefix": "jobs/job-1/results",
+        "max_concurrency": 3,
+        "unpack": False,
+        "dry_run": False,
+        "estimate": None,
+    }
+    lines = [json.loads(line) for line in objects(workspace)["jobs/job-1/plan.jsonl"].splitlines()]
+    assert lines == [{"first": 0, "stop": 1_000}, {"first": 1_000, "stop": 2_000}, {"first": 2_000, "stop": 2_048}]
+
+
+def test_the_record_holds_what_was_planned(workspace: Workspace) -> None:
+    request = asked(RECOVERY, THIRD, blocks_per_range=512)
+    found = planned(request, Account(places=5), workspace)
+    assert isinstance(found.source, JobSnapshot)
+    assert (found.job_id, found.operation, found.started_at) == ("job-1", "copy", "2026-01-02T00:00:00+00:00")
+    assert found.execution_arn == event(request).execution_arn
+    assert (found.total_blocks, found.blocks_per_range, found.max_concurrency) == (2_048, 512, 2)
+    assert "Lambda" in found.workers_because
+    assert [warning.code for warning in found.warnings] == ["account_concurrency"]
+    assert (found.holes.value, found.holes_decided_by, found.verify_parents) == ("preserve", "request", False)
+    assert found.holes_reason != "planned by an earlier version"
+    assert found.fingerprint == hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()
+    assert [entry.snapshot_id for entry in found.targets] == ["snap-1", "snap-2"]
+
+
+@pytest.mark.parametrize(
+    ("request_", "workers", "share", "threads"),
+    [
+        (asked(RECOVERY, blocks_per_range=2_048), 1, 1_000.0, 32),
+        (asked(RECOVERY, blocks_per_range=205), 10, 100.0, 12),
+        (asked(RECOVERY, THIRD, blocks_per_range=205), 10, 100.0, 18),
+        (twins(None, ROLE), 1, 1_000.0, 32),
+        (asked(RECOVERY, blocks_per_range=1, max_concurrency=100), 100, 10.0, 4),
+        (asked(RECOVERY, blocks_per_range=1, max_concurrency=40), 40, 25.0, 4),
+        (asked(RECOVERY, blocks_per_range=1, max_concurrency=16), 16, 62.5, 8),
+    ],
+)
+def test_the_quota_is_shared_by_workers_and_threads_follow_littles_law(
+    request_: dict[str, Any], workers: int, share: float, threads: int, workspace: Workspace
+) -> None:
+    found = planned(request_, Account(), workspace)
+    assert (found.max_concurrency, found.blocks_per_second, found.threads) == (workers, share, threads)
+
+
+def test_targets_in_one_account_and_region_share_its_quota(workspace: Workspace) -> None:
+    request = asked(RECOVERY, THIRD, blocks_per_range=2_048)
+    request["targets"].append({"region": RECOVERY, "encrypted": True, "kms_key_arn": None})
+    account = Account()
+    account.errors[RECOVERY] = RetryLater("no answer")
+    found = planned(request, account, workspace)
+    assert found.blocks_per_second == 500.0
+
+
+# -- a second time -----------------------------------------------------------------------------------------------------
+
+
+def test_a_plan_that_is_asked_for_again_starts_nothing_again(workspace: Workspace) -> None:
+    account = Account()
+    first = plan(asked(RECOVERY), account, workspace)
+    record = workspace.job("job-1")
+    account.regions[HOME].snapshots.clear()
+    assert plan(asked(RECOVERY), account, workspace) == first
+    assert workspace.job("job-1") == record
+    assert account.tries == [RECOVERY]
+
+
+def test_another_input_under_the_same_name_is_refused(workspace: Workspace) -> None:
+    account = Account()
+    plan(asked(RECOVERY), account, workspace)
+    with pytest.raises(
+        InvalidRequest, match=r"job named job-1 with another input is recorded in s3://work/jobs/job-1/"
+    ):
+        plan(asked(THIRD), account, workspace)
+    assert account.tries == [RECOVERY]
+
+
+def test_the_order_of_the_inputs_keys_does_not_make_another_input(workspace: Workspace) -> None:
+    account, request = Account(), asked(RECOVERY)
+    plan(request, account, workspace)
+    plan(dict(reversed(request.items())), account, workspace)
+    assert account.tries == [RECOVERY]
+
+
+def test_a_job_that_was_swept_is_not_planned_again(workspace: Workspace) -> None:
+    found = planned(asked(RECOVERY), Account(), workspace)
+    workspace.save_job(found.model_copy(update={"swept_at": "2026-02-03T00:00:00+00:00"}))
+    with pytest.raises(IncompleteTransfer, match="swept"):
+        plan(asked(RECOVERY), Account(), workspace)
+
+
+# -- targets that cannot be started ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "error", [RetryLater("no answer"), EndpointConnectionError(endpoint_url=f"https://ebs.{RECOVERY}.amazonaws.com")]
+)
+def test_one_that_cannot_be_reached_is_left_for_later(error: Exception, workspace: Workspace) -> None:
+    account = Account()
+    account.errors[RECOVERY] = error
+    found = planned(asked(RECOVERY, THIRD), account, workspace)
+    assert [entry.snapshot_id for entry in found.targets] == ["", "snap-1"]
+    assert "jobs/job-1/plan.jsonl" in objects(workspace)
+    account.errors.clear()
+    found = planned(asked(RECOVERY, THIRD), account, workspace)
+    assert [entry.snapshot_id for entry in found.targets] == ["snap-2", "snap-1"]
+
+
+def test_if_none_can_be_reached_the_first_error_is_the_jobs(workspace: Workspace) -> None:
+    account = Account()
+    account.errors = {
+        RECOVERY: EndpointConnectionError(endpoint_url="https://one.invalid"),
+        THIRD: RetryLater("the second"),
+    }
+    with pytest.raises(RetryLater, match=rf"target in {RECOVERY}: .*https://one\.invalid"):
+        plan(asked(RECOVERY, THIRD), account, workspace)
+    account.errors[RECOVERY] = RetryLater("the first")
+    account.errors[THIRD] = EndpointConnectionError(endpoint_url="https://two.invalid")
+    with pytest.raises(RetryLater, match="the first"):
+        plan(asked(RECOVERY, THIRD), account, workspace)
+    assert workspace.job("job-1") is not None
+    assert "jobs/job-1/plan.jsonl" not in objects(workspace)
+
+
+@pytest.mark.parametrize("error", [RequestRefused("no more snapshots"), InvalidRequest("no such role")])
+def test_one_that_is_refused_ends_the_job_and_nothing_is_left(error: Exception, workspace: Workspace) -> None:
+    account = Account()
+    account.errors[THIRD] = error
+    words = rf"targets\[1\] in {THIRD} cannot be started: {error}\. Nothing is left of the job"
+    with pytest.raises(InvalidRequest, match=words):
+        plan(asked(RECOVERY, THIRD), account, workspace)
+    assert account.regions[RECOVERY].snapshots == {}
+    assert account.tries == [RECOVERY, THIRD]
+
+
+def test_a_dry_run_starts_and_writes_nothing(workspace: Workspace) -> None:
+    account = Account()
+    found = plan(asked(RECOVERY, dry_run=True), account, workspace)
+    assert (found["dry_run"], found["estimate"]["status"], account.tries) == (True, "DRY_RUN", [])
+    assert objects(workspace) == {}

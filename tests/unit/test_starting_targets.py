@@ -1,0 +1,177 @@
+"""Starting targets: what EBS is told, what a role that fails means, and the record that later steps need."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from blockferry.ebs.client import NewSnapshot, RequestCounts, StartedSnapshot
+from blockferry.errors import EncryptionDiffers, IncompleteTransfer, InvalidRequest, RetryLater
+from blockferry.jobs import Job, JobTarget
+from blockferry.sessions import Identity
+from blockferry.transfer.steps import recorded_job, refuse_swept
+from blockferry.transfer.targets import assuming, start_target
+from blockferry.workspace import Workspace
+from botocore.exceptions import ClientError
+from job_records import RECOVERY, THIRD, job, source, target
+from memory_ec2 import MemoryEc2, described, refusal
+from memory_s3 import MemoryS3
+
+ROLE = "arn:aws:iam::444455556666:role/writer"
+KEY = f"arn:aws:kms:{RECOVERY}:111122223333:key/11111111-2222-3333-4444-555555555555"
+OTHER = f"arn:aws:kms:{RECOVERY}:111122223333:key/99999999-2222-3333-4444-555555555555"
+COUNTS = RequestCounts()
+
+
+class Region:
+    """StartSnapshot of one region, which answers with ``key`` or raises ``error``."""
+
+    def __init__(self, *, key: str | None = None, error: Exception | None = None) -> None:
+        self.asked: list[NewSnapshot] = []
+        self.ec2_client = MemoryEc2()
+        self.identities: list[Identity] = []
+        self._key = key
+        self._error = error
+
+    def ebs(self, identity: Identity, *, counts: RequestCounts, policy: Any) -> Any:
+        assert counts is COUNTS
+        assert policy.budget_seconds <= 60
+        self.identities.append(identity)
+        return SimpleNamespace(start_snapshot=self._start)
+
+    def ec2(self, identity: Identity) -> Any:
+        self.identities.append(identity)
+        return self.ec2_client
+
+    def _start(self, new: NewSnapshot) -> StartedSnapshot:
+        if self._error is not None:
+            raise self._error
+        self.asked.append(new)
+        self.ec2_client.snapshots["snap-new"] = described("snap-new", state="pending", Encrypted=self._key is not None)
+        return StartedSnapshot("snap-new", self._key)
+
+
+def start(of: Job, number: int, region: Region) -> JobTarget:
+    return start_target(of, number, aws=cast(Any, region), counts=COUNTS)
+
+
+def waiting(**asked: Any) -> JobTarget:
+    return target(snapshot_id="", **asked)
+
+
+def test_ebs_is_told_all_that_was_asked_for_of_the_target_at_its_position() -> None:
+    long = "x" * 256
+    asked = waiting(
+        kms_key_arn=KEY,
+        encrypted=True,
+        description="of the night",
+        tags={"a": "1", "long": long, "k" * 128: "v", "k" * 127: "w" * 255},
+        size_gib=7,
+        role_arn=ROLE,
+        external_id="id",
+    )
+    region = Region(key=KEY)
+    before = datetime.now(UTC)
+    found = start(job(source(), waiting(region=THIRD), asked), 1, region)
+    (new,) = region.asked
+    assert (new.volume_size_gib, new.description, new.encrypted, new.kms_key_arn) == (7, "of the night", True, KEY)
+    assert new.tags == {"a": "1", "k" * 127: "w" * 255}
+    assert new.parent_snapshot_id is None
+    assert set(region.identities) == {Identity(RECOVERY, ROLE, "id")}
+    assert found.started_at is not None
+    assert before <= datetime.fromisoformat(found.started_at) <= before + timedelta(minutes=1)
+    assert found == asked.model_copy(update={"snapshot_id": "snap-new", "started_at": found.started_at})
+
+
+def test_a_parent_is_named() -> None:
+    region = Region()
+    start(job(source(), waiting(parent_snapshot_id="snap-p")), 0, region)
+    assert [(new.parent_snapshot_id, new.encrypted) for new in region.asked] == [("snap-p", None)]
+
+
+def test_the_token_is_that_of_the_execution_and_the_position() -> None:
+    region = Region()
+    two = job(source(), waiting(), waiting())
+    other = two.model_copy(update={"execution_arn": two.execution_arn + "b"})
+    for of, number in ((two, 0), (two, 0), (two, 1), (other, 0)):
+        start(of, number, region)
+    tokens = [new.client_token for new in region.asked]
+    assert tokens[0] == tokens[1]
+    assert len(set(tokens)) == 3
+    assert all(token.isascii() and 32 <= len(token) <= 64 for token in tokens)
+
+
+def test_a_target_with_another_key_is_deleted_again() -> None:
+    region = Region(key=OTHER)
+    with pytest.raises(EncryptionDiffers, match=OTHER) as caught:
+        start(job(source(), waiting(kms_key_arn=KEY, encrypted=True)), 0, region)
+    assert "could not be deleted" not in str(caught.value)
+    assert region.ec2_client.snapshots == {}
+
+
+def test_one_that_cannot_be_deleted_is_told_of() -> None:
+    region = Region(key=OTHER)
+    region.ec2_client.errors["DeleteSnapshot"] = refusal("UnauthorizedOperation", "DeleteSnapshot")
+    with pytest.raises(EncryptionDiffers, match=rf"{OTHER}.* could not be deleted yet: .*UnauthorizedOperation"):
+        start(job(source(), waiting(kms_key_arn=KEY, encrypted=True)), 0, region)
+    assert list(region.ec2_client.snapshots) == ["snap-new"]
+
+
+def test_a_role_that_may_not_be_assumed_is_a_fault_of_the_input() -> None:
+    region = Region(error=refusal("AccessDenied", "AssumeRole", message="not trusted"))
+    with pytest.raises(InvalidRequest, match=rf"^target in {RECOVERY}: .*\(AccessDenied: not trusted\).*role_arn"):
+        start(job(source(), waiting(role_arn=ROLE)), 0, region)
+
+
+def test_a_role_that_cannot_be_assumed_now_is_tried_later() -> None:
+    throttled = refusal("Throttling", "AssumeRole")
+    with pytest.raises(RetryLater, match="AssumeRole: Throttling"):
+        start(job(source(), waiting(role_arn=ROLE)), 0, Region(error=throttled))
+
+
+def test_another_refusal_is_not_the_roles() -> None:
+    denied = refusal("AccessDenied", "DescribeSnapshots")
+
+    def call() -> None:
+        raise denied
+
+    with pytest.raises(ClientError) as caught:
+        assuming(call, "source")
+    assert caught.value is denied
+    assert assuming(lambda: 3, "source") == 3
+
+
+# -- the record --------------------------------------------------------------------------------------------------------
+
+
+def work() -> Workspace:
+    return Workspace("work", cast(Any, MemoryS3()))
+
+
+def test_the_record_of_a_job_with_a_started_target_is_found() -> None:
+    workspace = work()
+    of = job(source(), waiting(), target())
+    workspace.save_job(of)
+    assert recorded_job(workspace, "job-1") == of
+    refuse_swept(of)
+
+
+def test_a_record_that_is_gone_is_named() -> None:
+    with pytest.raises(IncompleteTransfer, match=r"s3://work/jobs/job-1/job\.json is gone"):
+        recorded_job(work(), "job-1")
+
+
+def test_a_record_without_started_targets_is_refused() -> None:
+    workspace = work()
+    workspace.save_job(job(source(), waiting(), waiting()))
+    with pytest.raises(IncompleteTransfer, match=r"s3://work/jobs/job-1/job\.json names targets that were never"):
+        recorded_job(workspace, "job-1")
+
+
+def test_a_job_that_was_swept_is_refused_with_the_time() -> None:
+    workspace = work()
+    workspace.save_job(job(source(), target(), swept_at="2026-02-03T04:05:06+00:00"))
+    with pytest.raises(IncompleteTransfer, match=r"job-1 .* swept at 2026-02-03T04:05:06"):
+        recorded_job(workspace, "job-1")
