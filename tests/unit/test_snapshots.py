@@ -134,6 +134,13 @@ def test_a_missing_permission_is_told_with_what_ec2_says(code: str) -> None:
         snapshots.describe(cast(Any, ec2), ONE, region="us-east-1")
 
 
+def test_a_role_that_may_not_be_assumed_is_not_a_refusal_of_ec2() -> None:
+    ec2 = MemoryEc2()
+    ec2.errors["DescribeSnapshots"] = refusal("AccessDenied", "AssumeRole")
+    with pytest.raises(ClientError, match="AssumeRole"):
+        snapshots.describe(cast(Any, ec2), ONE, region="us-east-1")
+
+
 def test_another_error_of_ec2_passes_through() -> None:
     ec2 = MemoryEc2()
     ec2.errors["DescribeSnapshots"] = refusal("InternalError", "DescribeSnapshots", status=500)

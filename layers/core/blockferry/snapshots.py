@@ -85,6 +85,9 @@ def describe(
     try:
         found = ec2.describe_snapshots(SnapshotIds=[snapshot_id])["Snapshots"]
     except ClientError as error:
+        if error.operation_name == "AssumeRole":
+            # EC2 was never asked: what is missing is not a permission of the role.
+            raise
         code = error.response["Error"]["Code"]
         if code in ("InvalidSnapshot.NotFound", "InvalidSnapshotID.Malformed"):
             raise InvalidRequest(
