@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
+import io
 import json
 from collections.abc import Mapping
 from types import SimpleNamespace
@@ -11,6 +13,7 @@ from typing import Any, cast
 import pytest
 from blockferry.ebs.client import NewSnapshot, StartedSnapshot
 from blockferry.errors import IncompleteTransfer, InvalidRequest, RequestRefused, RetryLater
+from blockferry.images.unpack import MARKER, UnpackedInfo
 from blockferry.jobs import Job, JobSnapshot
 from blockferry.sessions import Identity
 from blockferry.transfer.plan import PlanInput, plan_transfer
@@ -26,7 +29,8 @@ ROLE = "arn:aws:iam::444455556666:role/writer"
 
 
 class Account:
-    """One account's regions; ``errors`` are raised by StartSnapshot there, ``places`` is Lambda's limit."""
+    """One account's regions; ``errors`` are raised by StartSnapshot there, ``places`` is Lambda's limit. What EBS
+    starts has ``key``."""
 
     own_region = HOME
 
@@ -34,9 +38,11 @@ class Account:
         facts = described(SNAPSHOT, tags={"of": "source"}, VolumeSize=size_gib, VolumeId="vol-1", Encrypted=False)
         self.regions = {region: MemoryEc2() for region in (HOME, RECOVERY, THIRD)}
         self.regions[HOME].snapshots[SNAPSHOT] = facts
+        self.s3: Any = None
         self.errors: dict[str, Exception] = {}
         self.started: list[tuple[str, NewSnapshot]] = []
         self.tries: list[str] = []
+        self.key: str | None = None
         self.places = places
 
     def ec2(self, identity: Identity) -> Any:
@@ -50,6 +56,10 @@ class Account:
         limits = {"ConcurrentExecutions": self.places, "UnreservedConcurrentExecutions": self.places}
         return SimpleNamespace(get_account_settings=lambda: {"AccountLimit": limits})
 
+    def image_s3(self, identity: Identity) -> Any:
+        assert identity == Identity(HOME)
+        return self.s3
+
     def ebs(self, identity: Identity, **_: Any) -> Any:
         ebs: Any = MemoryEbs({SNAPSHOT: {0: b""}}, region=identity.region)
 
@@ -60,7 +70,7 @@ class Account:
             self.started.append((identity.region, new))
             name = f"snap-{len(self.started)}"
             self.regions[identity.region].snapshots[name] = described(name, state="pending")
-            return StartedSnapshot(name, None)
+            return StartedSnapshot(name, self.key)
 
         ebs.start_snapshot = start
         return ebs
@@ -87,13 +97,13 @@ def workspace() -> Workspace:
     return Workspace("work", cast(Any, MemoryS3()))
 
 
-def event(request: Mapping[str, Any]) -> PlanInput:
+def event(request: Mapping[str, Any], operation: str = "copy") -> PlanInput:
     arn = f"arn:aws:states:{HOME}:111122223333:execution:blockferry-copy:job-1"
-    return PlanInput("copy", "job-1", arn, "2026-01-02T00:00:00+00:00", request)
+    return PlanInput(operation, "job-1", arn, "2026-01-02T00:00:00+00:00", request)
 
 
-def plan(request: Mapping[str, Any], account: Account, workspace: Workspace) -> dict[str, Any]:
-    return plan_transfer(event(request), aws=cast(Any, account), workspace=workspace)
+def plan(request: Mapping[str, Any], account: Account, workspace: Workspace, operation: str = "copy") -> dict[str, Any]:
+    return plan_transfer(event(request, operation), aws=cast(Any, account), workspace=workspace)
 
 
 def planned(request: Mapping[str, Any], account: Account, workspace: Workspace) -> Job:
@@ -244,6 +254,63 @@ def test_one_that_is_refused_ends_the_job_and_nothing_is_left(error: Exception, 
         plan(asked(RECOVERY, THIRD), account, workspace)
     assert account.regions[RECOVERY].snapshots == {}
     assert account.tries == [RECOVERY, THIRD]
+
+
+def test_one_that_comes_out_encrypted_ends_the_job_and_nothing_is_left(workspace: Workspace) -> None:
+    account = Account()
+    account.key = "arn:aws:kms:eu-west-1:111122223333:key/1"
+    with pytest.raises(InvalidRequest, match=r"targets\[0\] .* no encryption was asked for, .*Nothing is left"):
+        plan(asked(RECOVERY), account, workspace)
+    assert account.regions[RECOVERY].snapshots == {}
+
+
+@pytest.mark.parametrize(
+    "error", [RetryLater("no answer"), EndpointConnectionError(endpoint_url=f"https://ebs.{RECOVERY}.amazonaws.com")]
+)
+def test_others_of_a_region_that_did_not_answer_come_last(error: Exception, workspace: Workspace) -> None:
+    account = Account()
+    account.errors[RECOVERY] = error
+    request = asked(RECOVERY, THIRD, THIRD)
+    request["targets"].insert(1, {"region": RECOVERY, "role_arn": ROLE, "encrypted": False})
+    request["targets"][3]["role_arn"] = ROLE
+    plan(request, account, workspace)
+    assert account.tries == [RECOVERY, THIRD, THIRD, RECOVERY]
+
+
+def test_whoever_has_to_choose_about_holes_is_asked_and_nothing_is_left(workspace: Workspace) -> None:
+    account, request = Account(), asked(RECOVERY, holes=None)
+    account.regions[HOME].snapshots[SNAPSHOT]["VolumeId"] = "vol-ffffffff"
+    request["targets"][0]["encrypted"] = True
+    with pytest.raises(InvalidRequest, match=r"options\.holes"):
+        plan(request, account, workspace)
+    assert (account.tries, objects(workspace)) == ([], {})
+
+
+def test_the_record_tells_what_was_decided_about_holes(workspace: Workspace) -> None:
+    found = planned(asked(RECOVERY, holes="zero_fill"), Account(), workspace)
+    assert (found.holes.value, found.holes_taken_for.value) == ("zero_fill", "noise")
+
+
+# -- images that must be unpacked --------------------------------------------------------------------------------------
+
+
+def test_an_image_is_unpacked_before_anything_is_started_and_then_planned_anew(workspace: Workspace) -> None:
+    account = Account()
+    body = gzip.compress(b"\0" * 600_000)
+    answer = {"ContentLength": len(body), "ETag": '"e"'}
+    account.s3 = SimpleNamespace(
+        head_object=lambda **_: answer, get_object=lambda **_: {**answer, "Body": io.BytesIO(body)}
+    )
+    request = {"image_uri": "s3://images/disk.gz", "targets": [{"region": RECOVERY, "encrypted": False}]}
+    assert plan(request, account, workspace, "fanout")["unpack"] is True
+    assert list(objects(workspace)) == ["jobs/job-1/job.json"]
+    assert account.tries == []
+    info = UnpackedInfo(raw_bytes=600_000, chunks=1, etag='"e"', codec="gzip")
+    workspace.write("job-1", MARKER, info.model_dump_json().encode())
+    assert plan(request, account, workspace, "fanout")["unpack"] is False
+    found = workspace.job("job-1")
+    assert found is not None
+    assert (found.total_blocks, account.tries) == (2_048, [RECOVERY])
 
 
 def test_a_dry_run_starts_and_writes_nothing(workspace: Workspace) -> None:

@@ -14,7 +14,7 @@ from blockferry.sessions import Identity
 from blockferry.transfer.steps import recorded_job, refuse_swept
 from blockferry.transfer.targets import assuming, start_target
 from blockferry.workspace import Workspace
-from botocore.exceptions import ClientError
+from botocore.exceptions import ClientError, EndpointConnectionError
 from job_records import RECOVERY, THIRD, job, source, target
 from memory_ec2 import MemoryEc2, described, refusal
 from memory_s3 import MemoryS3
@@ -100,6 +100,8 @@ def test_the_token_is_that_of_the_execution_and_the_position() -> None:
     tokens = [new.client_token for new in region.asked]
     assert tokens[0] == tokens[1]
     assert len(set(tokens)) == 3
+    # A version that formed it otherwise would start the targets of a running job once more.
+    assert tokens[0] == "51552060b5a491e9b1732d7a05e925c0f2d4d27fa892a000b8630f8b96921d8d"
     assert all(token.isascii() and 32 <= len(token) <= 64 for token in tokens)
 
 
@@ -111,10 +113,17 @@ def test_a_target_with_another_key_is_deleted_again() -> None:
     assert region.ec2_client.snapshots == {}
 
 
-def test_one_that_cannot_be_deleted_is_told_of() -> None:
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (refusal("UnauthorizedOperation", "DeleteSnapshot"), "UnauthorizedOperation"),
+        (EndpointConnectionError(endpoint_url="https://ec2.invalid"), "https://ec2.invalid"),
+    ],
+)
+def test_one_that_cannot_be_deleted_is_told_of(error: Exception, said: str) -> None:
     region = Region(key=OTHER)
-    region.ec2_client.errors["DeleteSnapshot"] = refusal("UnauthorizedOperation", "DeleteSnapshot")
-    with pytest.raises(EncryptionDiffers, match=rf"{OTHER}.* could not be deleted yet: .*UnauthorizedOperation"):
+    region.ec2_client.errors["DeleteSnapshot"] = error
+    with pytest.raises(EncryptionDiffers, match=rf"{OTHER}.* could not be deleted yet: .*{said}"):
         start(job(source(), waiting(kms_key_arn=KEY, encrypted=True)), 0, region)
     assert list(region.ec2_client.snapshots) == ["snap-new"]
 
