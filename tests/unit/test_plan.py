@@ -25,6 +25,7 @@ from memory_ec2 import MemoryEc2, described
 from memory_s3 import MemoryS3
 
 SNAPSHOT = "snap-0123456789abcdef0"
+BASE, PARENT = "snap-0000000b", "snap-0000000a"
 ROLE = "arn:aws:iam::444455556666:role/writer"
 
 
@@ -61,7 +62,7 @@ class Account:
         return self.s3
 
     def ebs(self, identity: Identity, **_: Any) -> Any:
-        ebs: Any = MemoryEbs({SNAPSHOT: {0: b""}}, region=identity.region)
+        ebs: Any = MemoryEbs({SNAPSHOT: {0: b""}, BASE: {}, PARENT: {}}, region=identity.region)
 
         def start(new: NewSnapshot) -> StartedSnapshot:
             self.tries.append(identity.region)
@@ -289,6 +290,30 @@ def test_whoever_has_to_choose_about_holes_is_asked_and_nothing_is_left(workspac
 def test_the_record_tells_what_was_decided_about_holes(workspace: Workspace) -> None:
     found = planned(asked(RECOVERY, holes="zero_fill"), Account(), workspace)
     assert (found.holes.value, found.holes_taken_for.value) == ("zero_fill", "noise")
+
+
+@pytest.mark.parametrize("verify", [True, False])
+def test_a_sync_plans_the_comparison_that_was_asked_for_with_a_parent_of_the_own_account(
+    verify: bool, workspace: Workspace
+) -> None:
+    account = Account()
+    known = {"VolumeId": "vol-1", "Encrypted": False, "Description": ""}
+    account.regions[HOME].snapshots[BASE] = described(BASE, **known)
+    marks = {"source-snapshot-id": BASE, "source-region": HOME, "proved-snapshot-id": PARENT, "lineage": "vol-1"}
+    tags = {f"blockferry:{key}": value for key, value in marks.items()}
+    tags |= {"blockferry:job-id": "j", "blockferry:linear-checksum": "c", "blockferry:holes": "noise"}
+    account.regions[RECOVERY].snapshots[PARENT] = described(PARENT, tags=tags, **known)
+    request = {
+        "snapshot_id": SNAPSHOT,
+        "base_snapshot_id": BASE,
+        "targets": [{"region": RECOVERY, "parent_snapshot_id": PARENT}],
+        "options": {"verify_parent": verify},
+    }
+    plan(request, account, workspace, "sync")
+    found = workspace.job("job-1")
+    assert found is not None
+    assert (found.operation, found.verify_parents, found.targets[0].snapshot_id) == ("sync", verify, "snap-1")
+    assert [new.parent_snapshot_id for _, new in account.started] == [PARENT]
 
 
 # -- images that must be unpacked --------------------------------------------------------------------------------------
