@@ -60,8 +60,9 @@ def test_a_snapshot_goes_to_five_targets_from_one_read_and_one_region_that_fails
     assert [cloud.held(t["snapshot_id"]) for t in state.output["targets"]] == [hashes(blocks)] * 5
     assert cloud.control("ebs/stats")["snapshots"][source]["GetSnapshotBlock"] == 60
 
-    cloud.control("ebs/faults", {"operation": "PutSnapshotBlock", "region": "us-west-2", "action": "error",
-                                 "status": 403, "code": "AccessDeniedException"})  # fmt: skip
+    denied = {"status": 403, "code": "AccessDeniedException", "reason": "UNAUTHORIZED_ACCOUNT"}
+    rule = {"operation": "PutSnapshotBlock", "region": "us-west-2", "action": "error", **denied}
+    cloud.control("ebs/faults", rule)
     arn = cloud.start({"snapshot_id": source, "targets": TARGETS, "options": OPTIONS}, operation="fanout")
     failed = cloud.ended(arn)
     assert failed.status == "FAILED"

@@ -110,7 +110,7 @@ def test_one_region_that_fails_leaves_the_other_copies_completed_and_a_redrive_m
     cloud.until(lambda: bool(targets_of(cloud, arn, cloud.recovery)))
     bad = target_of(cloud, arn)
     fault = {"operation": "PutSnapshotBlock", "snapshot_id": bad, "action": "error", "status": 403,
-             "code": "AccessDeniedException"}  # fmt: skip
+             "code": "AccessDeniedException", "reason": "UNAUTHORIZED_ACCOUNT"}  # fmt: skip
     cloud.control("ebs/faults", fault)
     cloud.control("ebs/config", {"latency_ms": 0})
     failed = cloud.ended(arn)
