@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import random
+from typing import Any
 
 import pytest
 from blockferry.images.formats import HEAD_BYTES, TAIL_BYTES, looks_like, packed_as, refusal
@@ -102,3 +103,103 @@ def test_a_command_names_the_file_safely() -> None:
     assert found is not None
     text = refusal("a file", found, file="my disk'.img", insist="--format raw")
     assert "`qemu-img convert -f qcow2 -O raw 'my disk'\"'\"'.img' 'my disk'\"'\"'.img.raw'`" in text
+
+
+@pytest.mark.parametrize(
+    ("begin", "name"),
+    [
+        (b"<<< Oracle VM VirtualBox Disk Image >>>\n".ljust(512, b"\1"), "a VDI image"),
+        (b"PK\x05\x06".ljust(22, b"\0"), "a zip archive"),
+        (b"\xef\xbb\xbf \r\n<HTML><body>", "a web page"),
+        (b"<!DOCTYPE HTML PUBLIC", "a web page"),
+        (b"\xef\xbb\xbf<?XML version", "an XML document"),
+        (b"\n# disk descriptorfile", "the descriptor of a VMDK image, without its data"),
+        (bytes.fromhex("5f2a4d1800000000"), "compressed with zstd"),
+        (bytes.fromhex("502a4d18"), "compressed with zstd"),
+        (b"BZh1" + bytes.fromhex("314159265359"), "compressed with bzip2"),
+        (b"BZh9" + bytes.fromhex("177245385090"), "compressed with bzip2"),
+    ],
+)
+def test_a_beginning_alone_tells_a_file(begin: bytes, name: str) -> None:
+    assert seen(begin) == name
+
+
+@pytest.mark.parametrize(
+    "begin",
+    [
+        bytes.fromhex("602a4d18"),
+        bytes.fromhex("502a4d"),
+        bytes.fromhex("50004d18"),
+        b"BZh0" + bytes.fromhex("314159265359"),
+        b"BZh9" + bytes.fromhex("314159265358"),
+        bytes(1) + bytes.fromhex("7f10dabe"),
+        b"\1KDMV",
+    ],
+)
+def test_a_beginning_that_is_nearly_one_tells_nothing(begin: bytes) -> None:
+    assert seen(begin) is None
+
+
+def lzma_alone(*, properties: int = 0x5D, dictionary: int = 1 << 23, size: int = 2**64 - 1, first: int = 0) -> bytes:
+    return bytes([properties]) + dictionary.to_bytes(4, "little") + size.to_bytes(8, "little") + bytes([first])
+
+
+@pytest.mark.parametrize(
+    ("header", "told"),
+    [
+        (lzma_alone(), True),
+        (lzma_alone(dictionary=1 << 12), True),
+        (lzma_alone(dictionary=3 << 11), True),
+        (lzma_alone(dictionary=1 << 30), True),
+        (lzma_alone(dictionary=3 << 29), True),
+        (lzma_alone(size=1), True),
+        (lzma_alone(size=2**48 - 1), True),
+        (lzma_alone(properties=0x5E), False),
+        (lzma_alone(first=1), False),
+        (lzma_alone(dictionary=1 << 11), False),
+        (lzma_alone(dictionary=3 << 10), False),
+        (lzma_alone(dictionary=1 << 31), False),
+        (lzma_alone(dictionary=(1 << 23) + 1), False),
+        (lzma_alone(size=0), False),
+        (lzma_alone(size=2**48), False),
+        (lzma_alone()[:13], False),
+    ],
+)
+def test_lzma_without_a_magic_is_told_by_values_as_tools_choose_them(header: bytes, told: bool) -> None:
+    assert seen(header) == ("compressed with lzma" if told else None)
+
+
+def test_a_footer_is_looked_for_where_it_ends_the_file_and_nowhere_else() -> None:
+    dmg = bytes.fromhex("6b6f6c7900000004 00000200")
+    for tail, name in (
+        (b"\1" + b"conectix".ljust(511, b"\2"), "a VHD image of fixed size"),
+        (b"\1" * 600 + b"conectix".ljust(512, b"\2"), "a VHD image of fixed size"),
+        (dmg.ljust(512, b"\0"), "a DMG image"),
+        (b"\1\1" + b"conectix".ljust(510, b"\2"), None),
+        (b"\1" + dmg.ljust(511, b"\0"), None),
+    ):
+        found = looks_like(DISK[:HEAD_BYTES], tail)
+        assert (found.name if found else None) == name
+
+
+UNPACKS = "have it unpacked"
+
+
+@pytest.mark.parametrize(
+    ("name", "more", "begin"),
+    [
+        ("gzip", {}, "image i is compressed with gzip, not a raw disk; nothing was started: decompress it with"),
+        ("gzip", {"unpack": UNPACKS}, "image i is compressed with gzip, not a raw disk; nothing was started: have it "
+         "unpacked, or decompress it with"),
+        ("lz4", {"unpack": UNPACKS}, "image i is compressed with lz4, not a raw disk; nothing was started: decompress"),
+        ("gzip", {"packed": True}, "image i unpacks to something compressed with gzip, not to a raw disk; nothing was "
+         "started: decompress it with `gzip -dc disk > disk.raw`"),
+        ("VMDK", {"packed": True}, "image i unpacks to a VMDK image, not to a raw disk; nothing was started: convert"),
+    ],
+)  # fmt: skip
+def test_a_refusal_says_what_it_is_and_every_way_out(name: str, more: dict[str, Any], begin: str) -> None:
+    found = looks_like(ALL[name].body[:HEAD_BYTES])
+    assert found is not None
+    text = refusal("i", found, file="disk", insist="INSIST", **more)
+    assert text.startswith(begin)
+    assert text.endswith("; or, if these bytes really are those of the disk, insist with INSIST")
