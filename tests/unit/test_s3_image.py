@@ -4,7 +4,7 @@ import gzip
 import io
 import threading
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, cast
 
 import boto3
 import pytest
@@ -30,6 +30,7 @@ from blockferry.sources.s3_image import BLOCKS_PER_READ, S3ImageSource, Unpacked
 from blockferry.workspace import Workspace
 from botocore.exceptions import ClientError, ConnectTimeoutError, IncompleteReadError
 from fakes import ManualClock, MemorySink, content
+from memory_s3 import MemoryS3
 from moto import mock_aws
 
 REGION = "us-east-1"
@@ -530,3 +531,29 @@ def test_a_damaged_chunk_is_named(s3: Any, damage: str) -> None:
     workspace.write("job", chunk_name(0), bad[damage])
     with pytest.raises(IncompleteTransfer, match=r"s3://images/jobs/job/image/00000000\.zst is damaged"):
         carry(UnpackedImageSource(workspace, "job", len(data)), BlockRange(0, 3))
+
+
+def test_of_chunks_that_nobody_takes_whole_the_last_four_are_kept() -> None:
+    data = bytes(7 * CHUNK_BYTES)
+    memory, counts = MemoryS3(), RequestCounts()
+    reads = UnpackedImageSource(store(memory, data), "job", len(data), counts=counts)
+    begins = [next(reads.blocks(BlockRange(n * CHUNK_BLOCKS, 7 * CHUNK_BLOCKS))) for n in range(7)]
+    for ref in begins[:6]:
+        reads.read(ref)
+    reads.read(begins[2])
+    assert counts.requests == {"GetObject": 6}
+    reads.read(begins[1])
+    assert counts.requests == {"GetObject": 7}
+
+
+@pytest.mark.parametrize("kind", ["raw", "unpacked"])
+def test_a_policy_of_ones_own_bounds_the_attempts(kind: str) -> None:
+    memory, policy = MemoryS3(), RetryPolicy(max_attempts=3)
+    memory.errors["GetObject"] = refused("GetObject", 503, "SlowDown")
+    reads = (
+        source(memory, bytes(BLOCK_SIZE), clock=ManualClock(), policy=policy)
+        if kind == "raw"
+        else UnpackedImageSource(Workspace(BUCKET, cast(Any, memory)), "job", 1, clock=ManualClock(), policy=policy)
+    )
+    with pytest.raises(RetryLater, match="after 3 attempts"):
+        reads.read(next(reads.blocks(BlockRange(0, 1))))

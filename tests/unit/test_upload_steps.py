@@ -22,6 +22,7 @@ from blockferry.errors import (
     TargetFailed,
 )
 from blockferry.holes import HoleMeaning, HolePolicy
+from blockferry.retry import Clock
 from blockferry.sessions import Identity
 from blockferry.upload import Uploaded, upload_image
 from botocore.exceptions import EndpointConnectionError
@@ -51,6 +52,7 @@ class Region(MemoryEbs):
         self.key: str | None = None
         self.shown_encrypted = encrypts
         self.known_at_once = True
+        self.has_no_clock = False
         self.at: dict[str, Callable[[], None]] = {}
         self._looks, self._ends = looks, ends
         describe = self.control.describe_snapshots
@@ -71,7 +73,8 @@ class Region(MemoryEbs):
         return self.control
 
     def ebs(self, identity: Identity, *, counts: RequestCounts, clock: Any, connections: int) -> Any:
-        assert (identity, clock) == (Identity(RECOVERY), self.clock)
+        assert identity == Identity(RECOVERY)
+        assert clock is self.clock or (self.has_no_clock and isinstance(clock, Clock))
         assert connections == upload.THREADS
         self.counts = counts
         return self
@@ -100,7 +103,7 @@ class Region(MemoryEbs):
     def put_block(self, snapshot_id: str, index: int, data: bytes, digest: bytes) -> None:
         assert (snapshot_id, digest) == (NEW, digest_of(data))
         self._step("put")
-        self.snapshots[NEW][index] = data
+        self.snapshots[NEW][index] = ZERO if data == ZERO else data
 
     def complete_snapshot(self, snapshot_id: str, *, changed_blocks: int, linear_checksum: str | None) -> None:
         assert snapshot_id == NEW
@@ -183,6 +186,13 @@ def test_an_image_is_put_sealed_marked_and_waited_for(disk: Path) -> None:
     assert region.started_ago == [0.0]
     assert region.steps == ["start", "put", "put", "complete"]
     assert region.waited() == 3 * upload.POLL_SECONDS
+
+
+def test_nothing_but_image_and_region_has_to_be_named(disk: Path) -> None:
+    region = Region()
+    region.has_no_clock = True
+    assert upload_image(disk, region=RECOVERY, aws=cast(Any, region)).blocks == 2
+    assert (region.new[0].description, region.new[0].tags) == ("", {"blockferry:holes": "zeros"})
 
 
 def test_every_upload_is_a_snapshot_of_its_own(disk: Path) -> None:
@@ -318,6 +328,28 @@ def test_on_a_parent_only_what_differs_is_put_and_encryption_is_its_own(disk: Pa
     region = Region()
     region.has_parent()
     assert on_parent(disk, region, volume_size_gib=3).volume_size_gib == 3
+
+
+def test_a_parent_is_not_asked_for_blocks_behind_its_end(tmp_path: Path) -> None:
+    image = tmp_path / "disk.img"
+    with image.open("wb") as file:
+        file.truncate(2 * GIB)
+        file.seek(2_048 * BLOCK_SIZE)
+        file.write(content(1))
+    region = Region()
+    region.has_parent({3: content(2)})
+    on_parent(image, region)
+    assert region.snapshots[NEW] == {3: ZERO, 2_048: content(1)}
+    assert all(start < 2_048 for operation, _, start, _ in region.asked if operation == "ListSnapshotBlocks")
+
+
+def test_zeros_fill_every_hole_of_a_parent_if_asked_for(disk: Path) -> None:
+    region = Region()
+    region.has_parent({0: content(1), 7: content(7), 9: ZERO})
+    found = on_parent(disk, region, holes=HolePolicy.ZERO_FILL)
+    assert found.holes_stand_for is HoleMeaning.NONE
+    assert sorted(region.snapshots[NEW]) == [index for index in range(2_048) if index not in (0, 9)]
+    assert region.snapshots[NEW][7] == ZERO
 
 
 def test_a_snapshot_on_an_encrypted_parent_is_encrypted_as_it_is(disk: Path) -> None:
@@ -500,6 +532,7 @@ def test_a_snapshot_that_ebs_finds_fault_with_is_deleted(disk: Path) -> None:
     region = Region(looks=2, ends="error")
     words = rf"{NEW} in {RECOVERY} is in state error, not completed: so it is"
     assert fails(disk, region, TargetFailed, words) == DELETED
+    assert region.waited() == 2 * upload.POLL_SECONDS
     assert NEW not in region.control.snapshots
 
 
