@@ -203,3 +203,24 @@ def test_a_refusal_says_what_it_is_and_every_way_out(name: str, more: dict[str, 
     text = refusal("i", found, file="disk", insist="INSIST", **more)
     assert text.startswith(begin)
     assert text.endswith("; or, if these bytes really are those of the disk, insist with INSIST")
+
+
+@pytest.mark.parametrize("magic", [b"ustar\x0000", b"ustar  \0"])
+def test_a_tar_with_its_magic_is_told_whatever_its_checksum(magic: bytes) -> None:
+    assert seen((b"\1" * 257 + magic).ljust(1024, b"\2")) == "a tar archive"
+    assert seen((b"\1" * 256 + magic).ljust(1024, b"\2")) is None
+
+
+def summed(header: bytes) -> bytes:
+    """A tar header without its magic, with the checksum that fits it."""
+    blank = header[:148] + b" " * 8 + header[156:257] + bytes(8) + header[265:512]
+    return blank[:148] + b"%06o\0 " % sum(blank) + blank[156:]
+
+
+def test_a_tar_of_old_has_a_name_of_one_letter_at_least_and_anything_behind_its_header() -> None:
+    short = summed(tar("x", b"x")[:512])
+    assert seen(short) == "a tar archive"
+    assert seen(summed(b"\0" + short[1:])) is None
+    found = looks_like(short + b"\3" * 1024)
+    assert found is not None
+    assert found.name == "a tar archive"

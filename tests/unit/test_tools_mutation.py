@@ -160,6 +160,18 @@ def test_a_case_whose_name_a_fault_changes_is_asked_under_its_new_name(tmp_path:
     assert (renamed.verdict, renamed.by) == ("killed", f"{TESTS}/test_m.py::test_cases[XXa]")
 
 
+def test_a_function_that_only_runs_at_import_is_asked_about_through_what_it_made(tmp_path: Path) -> None:
+    folder = project(
+        tmp_path,
+        "def made(word):\n    return word + 'b'\n\n\nNAME = made('a')\nNAMES = (NAME,)\n\n\n"
+        "def names():\n    return NAMES\n",
+        "from blockferry.m import names\n\ndef test_it():\n    assert names() == ('ab',)\n",
+    )
+    results = list(Trial(tmp_path, folder, accepted=Accepted({})).results(["m.py"], 1))
+    assert {result.verdict for result in results} == {"killed"}
+    assert "made" in {result.mutant.scope for result in results}
+
+
 def test_a_fault_under_which_a_test_is_not_found_at_all_ends_the_run(tmp_path: Path) -> None:
     folder = project(
         tmp_path,

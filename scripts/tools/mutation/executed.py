@@ -72,27 +72,32 @@ class Executed:
 
 def asked_about(module: str, mutant: Mutant, tests: Executed, package: Path) -> list[str]:
     """The tests that are to notice a fault, in the order in which they run."""
-    if mutant.function is not None:
-        return tests.chosen(tests.at(module, mutant.lines))
-    # It takes effect at import: whoever uses the name, or the function or class that it belongs to.
+    executed = tests.at(module, mutant.lines) if mutant.function is not None else set()
+    if executed:
+        return tests.chosen(executed)
+    # It takes effect at import, if at all: whoever uses the name, or the function or class that it belongs to.
     tree = ast.parse((package / module).read_text())
     users: set[str] = set()
+    names: set[str] = set()
     for node in ast.walk(tree):
         if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and mutant.lines.start in range(
             node.lineno, (node.end_lineno or 0) + 1
         ):
             users |= tests.at(module, range(node.body[0].lineno, (node.end_lineno or 0) + 1))
-    names: set[str] = set()
+            if mutant.function is not None and node in tree.body and isinstance(node, ast.FunctionDef):
+                users, names = set(), {node.name}
     for statement in tree.body:
         used = {node.id for node in ast.walk(statement) if isinstance(node, ast.Name)}
         inside = mutant.lines.start in range(statement.lineno, (statement.end_lineno or 0) + 1)
         # A name may be used by the definition of another one, as a set of codes by a greater set.
         if isinstance(statement, (ast.Assign, ast.AnnAssign)) and (inside or used & names):
             names |= {n.id for n in ast.walk(statement) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
-    if names and not mutant.scope:
+    if names and (mutant.function is not None or not mutant.scope):
         for file in sorted(package.rglob("*.py")):
             lines = [node.lineno for node in ast.walk(ast.parse(file.read_text())) if _names(node) in names]  # type: ignore[attr-defined]
             users |= tests.at(file.relative_to(package).as_posix(), lines)
+    if mutant.function is not None:
+        return tests.chosen(users)
     return tests.chosen(users or tests.at(module, range(1, len((package / module).read_text().splitlines()) + 1)))
 
 

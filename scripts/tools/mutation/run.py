@@ -210,7 +210,9 @@ class Trial:
         else:
             known = [test for test in self._noticed[near] if test in tests]
             rest = [test for test in tests if test not in known]
-            status, said = worker.run(self._order(module, mutant.position, mutant.function, [*known, *rest]))
+            # What no test executes may have been executed when the modules were imported.
+            function = mutant.function if self._tests.at(module, mutant.lines) else None
+            status, said = worker.run(self._order(module, mutant.position, function, [*known, *rest]))
             if status == plugin.BROKEN:
                 raise NotTried(f"{Result(module, mutant, 'not tried', '')}\n{said}")
             verdict = {plugin.PASSED: "survived", plugin.FAILED: "killed"}.get(status, "timeout")
