@@ -330,7 +330,8 @@ def test_on_a_parent_only_what_differs_is_put_and_encryption_is_its_own(disk: Pa
     assert on_parent(disk, region, volume_size_gib=3).volume_size_gib == 3
 
 
-def test_a_parent_is_not_asked_for_blocks_behind_its_end(tmp_path: Path) -> None:
+def test_a_parent_is_not_asked_for_blocks_behind_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(upload, "STRETCH", 2_048)
     image = tmp_path / "disk.img"
     with image.open("wb") as file:
         file.truncate(2 * GIB)
