@@ -547,13 +547,20 @@ def test_of_chunks_that_nobody_takes_whole_the_last_four_are_kept() -> None:
 
 
 @pytest.mark.parametrize("kind", ["raw", "unpacked"])
-def test_a_policy_of_ones_own_bounds_the_attempts(kind: str) -> None:
-    memory, policy = MemoryS3(), RetryPolicy(max_attempts=3)
+@pytest.mark.parametrize("hurried", [False, True])
+def test_a_policy_and_a_deadline_of_ones_own_bound_the_attempts(kind: str, hurried: bool) -> None:
+    memory, clock = MemoryS3(), ManualClock()
     memory.errors["GetObject"] = refused("GetObject", 503, "SlowDown")
+    more: Any = {
+        "clock": clock,
+        "policy": RetryPolicy(max_attempts=3),
+        "deadline": Deadline(0.01 if hurried else 1_000.0, clock=clock),
+    }
     reads = (
-        source(memory, bytes(BLOCK_SIZE), clock=ManualClock(), policy=policy)
+        source(memory, bytes(BLOCK_SIZE), **more)
         if kind == "raw"
-        else UnpackedImageSource(Workspace(BUCKET, cast(Any, memory)), "job", 1, clock=ManualClock(), policy=policy)
+        else UnpackedImageSource(Workspace(BUCKET, cast(Any, memory)), "job", 1, **more)
     )
-    with pytest.raises(RetryLater, match="after 3 attempts"):
+    with pytest.raises(OutOfTime if hurried else RetryLater, match=f"after {1 if hurried else 3} attempts"):
         reads.read(next(reads.blocks(BlockRange(0, 1))))
+    assert len(clock.slept) == (0 if hurried else 2)
