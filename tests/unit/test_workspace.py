@@ -9,10 +9,10 @@ import pytest
 from blockferry.blocks import BlockRange
 from blockferry.digests import Stretch
 from blockferry.errors import IncompleteTransfer
-from blockferry.jobs import Proof, Sealing
+from blockferry.jobs import Sealing
 from blockferry.workspace import Marks, Workspace
 from botocore.exceptions import ClientError
-from job_records import job, source, target
+from job_records import PROOF, job, source, target
 from moto import mock_aws
 from rig import session
 
@@ -106,21 +106,8 @@ def test_an_object_has_one_name_everywhere(workspace: Workspace) -> None:
 
 
 def test_a_proof_is_kept_as_it_was_saved(workspace: Workspace) -> None:
-    proof = Proof(
-        allocated_blocks=1,
-        changed_blocks=2,
-        removed_blocks=3,
-        zero_blocks=4,
-        blocks_read=5,
-        blocks_written=6,
-        parent_blocks=7,
-        worker_gb_seconds=1.5,
-        linear_checksum="x",
-        requests={"a": 1},
-        retries={},
-    )
-    workspace.save_proof("job", proof)
-    assert workspace.proof("job") == proof
+    workspace.save_proof("job", PROOF)
+    assert workspace.proof("job") == PROOF
 
 
 def test_a_job_is_kept_as_it_was_saved(workspace: Workspace) -> None:
