@@ -25,7 +25,6 @@ from blockferry.transfer.examine import (
     refuse_unknown_regions,
     snapshot_tags,
     source_identity,
-    target_identity,
     will_be_encrypted,
 )
 from blockferry.transfer.meaning import for_delta, for_image, for_snapshot
@@ -213,16 +212,8 @@ def volume_size(image: JobImage, asked_gib: int | None) -> int:
 
 def _encrypted(targets: tuple[Target, ...], *, source_encrypted: bool, aws: Aws) -> list[bool | None]:
     """Whether each target will be encrypted; ``None`` where that cannot be found out, which counts as true."""
-    found: dict[tuple[Identity, bool | None, bool], bool | None] = {}
-    for target in targets:
-        # One question for each place, which may take its time to answer.
-        if _asked(target) not in found:
-            found[_asked(target)] = will_be_encrypted(target, source_encrypted=source_encrypted, aws=aws)
-    return [found[_asked(target)] for target in targets]
-
-
-def _asked(target: Target) -> tuple[Identity, bool | None, bool]:
-    return target_identity(target), target.encrypted, target.kms_key_arn is not None
+    # The account is asked once for each place: two targets of which nothing is said there are twins, and refused.
+    return [will_be_encrypted(target, source_encrypted=source_encrypted, aws=aws) for target in targets]
 
 
 def _any_may_be(encrypted: list[bool | None]) -> bool:
