@@ -23,10 +23,12 @@ from typing import Any
 
 import pytest
 import zstandard
-from blockferry.aws_errors import translated
-from blockferry.blocks import BLOCK_SIZE, BlockRange
-from blockferry.retry import Clock
-from blockferry.snapshots import CHECKSUM_TAG, HOLES_TAG, JOB_TAG
+from blockferry.aws.errors import translated
+from blockferry.aws.snapshots import CHECKSUM_TAG, HOLES_TAG, JOB_TAG
+from blockferry.core.blocks import BLOCK_SIZE, BlockRange
+from blockferry.core.retry import Clock
+from blockferry.jobs.workspace import Workspace
+from blockferry.local.upload import upload_image
 from blockferry.transfer.check import check_targets
 from blockferry.transfer.complete import complete_transfer
 from blockferry.transfer.move import move_range
@@ -34,8 +36,6 @@ from blockferry.transfer.plan import PlanInput, plan_transfer
 from blockferry.transfer.receipt import write_receipt
 from blockferry.transfer.sweep import sweep_jobs
 from blockferry.transfer.unpack import unpack
-from blockferry.upload import upload_image
-from blockferry.workspace import Workspace
 from botocore.exceptions import BotoCoreError, ClientError
 from fakes import ManualClock, content
 from rig import ACCOUNT, HOME, RECOVERY, THIRD, Rig, hashes, put, running_rig, session
@@ -565,15 +565,15 @@ def proving_ground(settings: Mapping[str, Any] | None = None) -> Iterator[Provin
     }
     with pytest.MonkeyPatch.context() as patch, running_rig(patch, wanted) as rig:
         wire, clock = Wire(rig.server.service.faults), ManualClock()
-        patch.setattr("blockferry.sessions.SignedHttp", tapped_http(wire))
+        patch.setattr("blockferry.aws.sessions.SignedHttp", tapped_http(wire))
         patch.setattr("blockferry.transfer.plan.MIN_THREADS", 1)
         patch.setattr("blockferry.transfer.plan.MAX_THREADS", 1)
         patch.setattr("blockferry.transfer.complete.ThreadPoolExecutor", lambda **_: ThreadPoolExecutor(1))
-        patch.setattr("blockferry.images.unpack.WRITERS", 1)
-        patch.setattr("blockferry.upload.THREADS", 1)
-        patch.setattr("blockferry.images.unpack.CHUNK_BLOCKS", BLOCKS_PER_CHUNK)
-        patch.setattr("blockferry.images.unpack.CHUNK_BYTES", BLOCKS_PER_CHUNK * BLOCK_SIZE)
-        patch.setattr("blockferry.sources.s3_image.CHUNK_BLOCKS", BLOCKS_PER_CHUNK)
+        patch.setattr("blockferry.sources.unpack.WRITERS", 1)
+        patch.setattr("blockferry.local.upload.THREADS", 1)
+        patch.setattr("blockferry.sources.unpack.CHUNK_BLOCKS", BLOCKS_PER_CHUNK)
+        patch.setattr("blockferry.sources.unpack.CHUNK_BYTES", BLOCKS_PER_CHUNK * BLOCK_SIZE)
+        patch.setattr("blockferry.sources.image.CHUNK_BLOCKS", BLOCKS_PER_CHUNK)
         # botocore's own retries wait with time.sleep.
         patch.setattr("botocore.endpoint.time", SimpleNamespace(sleep=lambda _seconds: None))
         yield Proving(rig, wire, _LateAws(base=session(), wire=wire, clock=clock), clock)

@@ -18,12 +18,12 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 
 import pytest
-from blockferry.checksums import Linear, digest_of
-from blockferry.ebs.client import EbsDirect, NewSnapshot
-from blockferry.ebs.signing import Credentials
-from blockferry.ebs.transport import SignedHttp
-from blockferry.errors import RequestRefused
-from blockferry.snapshots import has_volume
+from blockferry.aws.ebs.client import EbsDirect, NewSnapshot
+from blockferry.aws.ebs.signing import Credentials
+from blockferry.aws.ebs.transport import SignedHttp
+from blockferry.aws.snapshots import has_volume
+from blockferry.core.checksums import Linear, digest_of
+from blockferry.core.errors import RequestRefused
 from botocore.exceptions import ClientError
 from botocore.httpsession import get_cert_path
 from model_requests import breaches, service_model

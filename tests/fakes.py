@@ -5,10 +5,10 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Mapping
 
-from blockferry.blocks import BLOCK_SIZE, BlockRange
-from blockferry.checksums import digest_of
-from blockferry.ports import Block, BlockRef
-from blockferry.retry import Clock
+from blockferry.core.blocks import BLOCK_SIZE, BlockRange
+from blockferry.core.checksums import digest_of
+from blockferry.core.ports import Block, BlockRef
+from blockferry.core.retry import Clock
 
 
 def content(seed: int) -> bytes:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from blockferry.holes import HolePolicy
-from blockferry.jobs import Job, JobImage, JobSnapshot, JobTarget, Proof
+from blockferry.core.holes import HolePolicy
+from blockferry.jobs.record import Job, JobImage, JobSnapshot, JobTarget, Proof
 
 HOME, RECOVERY, THIRD = "us-east-1", "eu-west-1", "ap-southeast-2"
 

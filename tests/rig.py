@@ -16,15 +16,15 @@ from typing import Any
 
 import boto3
 import pytest
-from blockferry.blocks import BLOCKS_PER_GIB, BlockRange
-from blockferry.sessions import Aws, Identity, new_session
+from blockferry.aws.sessions import Aws, Identity, new_session
+from blockferry.core.blocks import BLOCKS_PER_GIB, BlockRange
+from blockferry.jobs.workspace import Workspace
 from blockferry.transfer.check import check_targets
 from blockferry.transfer.complete import complete_transfer
 from blockferry.transfer.move import move_range
 from blockferry.transfer.plan import PlanInput, plan_transfer
 from blockferry.transfer.receipt import write_receipt
 from blockferry.transfer.unpack import unpack
-from blockferry.workspace import Workspace
 from botocore.awsrequest import AWSResponse
 from localcloud.ebs.testing import RunningServer, running_server
 from moto import mock_aws
@@ -288,7 +288,7 @@ def running_rig(monkeypatch: pytest.MonkeyPatch, settings: Mapping[str, Any] | N
         # The share of a quota that this server does not have: it would only make the tests wait.
         monkeypatch.setattr("blockferry.transfer.complete.LISTS_PER_SECOND", 10_000.0)
         # Looks at a snapshot that is shown as pending follow each other at once.
-        monkeypatch.setattr("blockferry.snapshots.LOOK_SECONDS", 0.0)
+        monkeypatch.setattr("blockferry.aws.snapshots.LOOK_SECONDS", 0.0)
         # botocore's own retries wait with time.sleep.
         monkeypatch.setattr("botocore.endpoint.time", SimpleNamespace(sleep=lambda _seconds: None))
         aws = RigAws(base=session())

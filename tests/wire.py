@@ -15,10 +15,10 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import boto3
-from blockferry.ebs.client import EbsDirect, RequestCounts
-from blockferry.ebs.transport import Answer, SignedHttp, TransportError
-from blockferry.retry import Clock, Deadline, RetryPolicy
-from blockferry.sessions import Aws, Identity
+from blockferry.aws.ebs.client import EbsDirect, RequestCounts
+from blockferry.aws.ebs.transport import Answer, SignedHttp, TransportError
+from blockferry.aws.sessions import Aws, Identity
+from blockferry.core.retry import Clock, Deadline, RetryPolicy
 from botocore.awsrequest import AWSPreparedRequest, AWSResponse
 from botocore.compat import HTTPHeaders
 from botocore.exceptions import ConnectionClosedError
@@ -253,7 +253,7 @@ class TappedAws(Aws):
 
 
 def tapped_http(wire: Wire) -> type[SignedHttp]:
-    """The transport whose requests pass the wire, to stand in for ``blockferry.sessions.SignedHttp``."""
+    """The transport whose requests pass the wire, to stand in for ``blockferry.aws.sessions.SignedHttp``."""
 
     class TappedHttp(SignedHttp):
         def send(

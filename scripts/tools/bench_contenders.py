@@ -17,14 +17,14 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import boto3
-from blockferry.blocks import BLOCK_SIZE, BlockRange
-from blockferry.ebs.client import NewSnapshot, RequestCounts
-from blockferry.holes import HolePolicy
-from blockferry.mover import move
-from blockferry.retry import Clock, Deadline
-from blockferry.sessions import Aws, Identity
-from blockferry.sinks.snapshot import SnapshotSink
+from blockferry.aws.ebs.client import NewSnapshot, RequestCounts
+from blockferry.aws.sessions import Aws, Identity
+from blockferry.core.blocks import BLOCK_SIZE, BlockRange
+from blockferry.core.holes import HolePolicy
+from blockferry.core.mover import move
+from blockferry.core.retry import Clock, Deadline
 from blockferry.sources.snapshot import SnapshotSource
+from blockferry.targets.sink import SnapshotSink
 from botocore.config import Config
 
 from tools.bench_requests import Heads

@@ -27,7 +27,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import boto3
-from blockferry.blocks import BLOCK_SIZE
+from blockferry.core.blocks import BLOCK_SIZE
 
 from tools.bench_requests import Heads
 from tools.bench_server import contend, ebs_server, environment

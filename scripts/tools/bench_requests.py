@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from urllib.parse import urlsplit
 
-from blockferry.blocks import BLOCK_SIZE
-from blockferry.ebs.signing import UNSIGNED_PAYLOAD, Credentials, Signer, query_string
+from blockferry.aws.ebs.signing import UNSIGNED_PAYLOAD, Credentials, Signer, query_string
+from blockferry.core.blocks import BLOCK_SIZE
 
 
 class Heads:

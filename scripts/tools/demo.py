@@ -13,12 +13,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from blockferry.cli import progress_line
-from blockferry.errors import BlockferryError
-from blockferry.operate import JobState, Operator
-from blockferry.render import receipt_table
-from blockferry.sessions import Aws
-from blockferry.upload import upload_image
+from blockferry.aws.sessions import Aws
+from blockferry.cli.main import progress_line
+from blockferry.cli.operate import JobState, Operator
+from blockferry.cli.render import receipt_table
+from blockferry.core.errors import BlockferryError
+from blockferry.local.upload import upload_image
 from localcloud import lifecycle as cloud
 from localcloud.state import CloudInfo
 

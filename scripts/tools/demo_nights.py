@@ -13,9 +13,9 @@ from typing import Any
 import boto3
 import pydantic_core
 import zstandard
-from blockferry.operate import JobState, Operator
-from blockferry.sessions import Aws
-from blockferry.upload import Uploaded, upload_image
+from blockferry.aws.sessions import Aws
+from blockferry.cli.operate import JobState, Operator
+from blockferry.local.upload import Uploaded, upload_image
 from localcloud.state import CloudInfo
 
 from tools.disk import change_ext4, check_ext4

@@ -10,7 +10,7 @@ from typing import Any
 
 import boto3
 import pytest
-from blockferry.operate import JobState, Operator
+from blockferry.cli.operate import JobState, Operator
 from botocore.exceptions import ClientError
 from cloud_rig import PALETTE, CloudRig, filled
 from rig import hashes

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import botocore.session
 import pytest
-from blockferry.aws_errors import THROTTLES, translated
-from blockferry.ebs.refusals import EbsError, may_pass
-from blockferry.errors import RequestRefused, RetryLater
+from blockferry.aws.ebs.refusals import EbsError, may_pass
+from blockferry.aws.errors import THROTTLES, translated
+from blockferry.core.errors import RequestRefused, RetryLater
 from botocore.exceptions import ClientError
 from botocore.retries import standard
 

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from blockferry.blocks import BLOCKS_PER_GIB, MAX_RANGES, BlockRange, blocks_of_volume, blocks_per_range, split
+from blockferry.core.blocks import BLOCKS_PER_GIB, MAX_RANGES, BlockRange, blocks_of_volume, blocks_per_range, split
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import pytest
-from blockferry.blocks import BLOCK_SIZE, BLOCKS_PER_GIB
-from blockferry.checksums import ZERO_DIGEST
+from blockferry.core.blocks import BLOCK_SIZE, BLOCKS_PER_GIB
+from blockferry.core.checksums import ZERO_DIGEST
 from fakes import content
 from hypothesis import Phase, given, note, settings
 from hypothesis import strategies as st

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from blockferry.checksums import ZERO_BLOCK, ZERO_DIGEST, Linear, decode, digest_of, encode
+from blockferry.core.checksums import ZERO_BLOCK, ZERO_DIGEST, Linear, decode, digest_of, encode
 
 ZERO_BASE64 = "B4VNL+8pega6gWheZgwzLeNtXRjVRpJ9MNqtbX/aFUE="
 TWO_ZERO_BLOCKS_LINEAR = "nXImO+I7J/Eb7uV+SQqV/renEAlPuF0+9WVrhRS/gHY="

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from blockferry import cli
-from blockferry.errors import InvalidRequest
-from blockferry.operate import JobState
+from blockferry.cli.main import main as cli
+from blockferry.cli.operate import JobState
+from blockferry.core.errors import InvalidRequest
 
 SNAPSHOT = "snap-0123456789abcdef0"
 RECEIPT = {

@@ -8,8 +8,8 @@ from typing import Any
 
 import boto3
 import pytest
-from blockferry.errors import InvalidRequest
-from blockferry.operate import OPERATIONS, Operator
+from blockferry.cli.operate import OPERATIONS, Operator
+from blockferry.core.errors import InvalidRequest
 from botocore.stub import Stubber
 
 REGION, ACCOUNT = "us-east-1", "111122223333"

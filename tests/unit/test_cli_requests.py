@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from blockferry import cli
-from blockferry.operate import JobState
+from blockferry.cli.main import main as cli
+from blockferry.cli.operate import JobState
 
 NEW, OLD, THERE, ELSEWHERE = (f"snap-{n:017x}" for n in (2, 1, 3, 4))
 KEY = "arn:aws:kms:eu-west-1:111122223333:key/11111111-2222-3333-4444-555555555555"

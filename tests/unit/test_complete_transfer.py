@@ -8,17 +8,17 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-from blockferry.blocks import BLOCK_SIZE
-from blockferry.checksums import ZERO_DIGEST, Linear, digest_of
-from blockferry.digests import Stretch
-from blockferry.ebs.client import RequestCounts, StartedSnapshot
-from blockferry.errors import IncompleteTransfer, InvalidRequest, RequestRefused, RetryLater, TargetFailed
-from blockferry.holes import HolePolicy
-from blockferry.jobs import BaseSnapshot, Job
-from blockferry.sessions import Identity
-from blockferry.snapshots import CHECKSUM_TAG
+from blockferry.aws.ebs.client import RequestCounts, StartedSnapshot
+from blockferry.aws.sessions import Identity
+from blockferry.aws.snapshots import CHECKSUM_TAG
+from blockferry.core.blocks import BLOCK_SIZE
+from blockferry.core.checksums import ZERO_DIGEST, Linear, digest_of
+from blockferry.core.errors import IncompleteTransfer, InvalidRequest, RequestRefused, RetryLater, TargetFailed
+from blockferry.core.holes import HolePolicy
+from blockferry.jobs.digests import Stretch
+from blockferry.jobs.record import BaseSnapshot, Job
+from blockferry.jobs.workspace import Workspace
 from blockferry.transfer.complete import AHEAD, MOST_ROUNDS, complete_transfer
-from blockferry.workspace import Workspace
 from fakes import ManualClock, content
 from job_records import HOME, RECOVERY, THIRD, image, job, source, target
 from memory_ebs import MemoryEbs

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import date
 
 import pytest
-from blockferry.cost import GIB, Bill, basis, partition_of, prices, request_cost
+from blockferry.cost.prices import GIB, Bill, basis, partition_of, prices, request_cost
 
 ROWS = prices().rows
 

@@ -16,8 +16,8 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import pytest
-from blockferry.blocks import BLOCK_SIZE
-from blockferry.snapshots import CHECKSUM_TAG
+from blockferry.aws.snapshots import CHECKSUM_TAG
+from blockferry.core.blocks import BLOCK_SIZE
 from crash_points import IMAGE, TARGET_REGIONS, Execution, Proving, Scenario, proving_ground
 from rig import hashes
 from wire import AtServer, Call, ConnectionLost, Death, Died, Refusal, Spoil, Spoiler, untouched
@@ -451,7 +451,7 @@ def test_an_image_that_takes_several_invocations_is_unpacked_across_a_crash_at_a
 ) -> None:
     proving = ground.proving
     scenario = ground.clean("fanout of a compressed image").scenario
-    monkeypatch.setattr("blockferry.images.unpack.PART_BYTES", 8192)
+    monkeypatch.setattr("blockferry.sources.unpack.PART_BYTES", 8192)
 
     def slowly(call: Call) -> None:
         # Four reads of the image, and the time of an invocation is over.

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from blockferry.blocks import BlockRange
-from blockferry.checksums import digest_of
-from blockferry.ebs.client import Change, ChangedPage, Page, RequestCounts, StaleToken
-from blockferry.errors import IncompleteTransfer
-from blockferry.ports import BlockRef
+from blockferry.aws.ebs.client import Change, ChangedPage, Page, RequestCounts, StaleToken
+from blockferry.core.blocks import BlockRange
+from blockferry.core.checksums import digest_of
+from blockferry.core.errors import IncompleteTransfer
+from blockferry.core.ports import BlockRef
 from blockferry.sources.delta import DeltaSource
 from fakes import content
 

@@ -1,9 +1,9 @@
 from __future__ import annotations
 
 import pytest
-from blockferry.blocks import BlockRange
-from blockferry.digests import Coverage, Stretch, joined, pack, unpack
-from blockferry.errors import IncompleteTransfer
+from blockferry.core.blocks import BlockRange
+from blockferry.core.errors import IncompleteTransfer
+from blockferry.jobs.digests import Coverage, Stretch, joined, pack, unpack
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from blockferry.errors import BlockferryError
+from blockferry.core.errors import BlockferryError
 from fakes import content
 from moto.core.botocore_stubber import BotocoreStubber
 from rig import RECOVERY, THIRD, Rig, hashes, put, running_rig

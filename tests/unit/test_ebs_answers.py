@@ -6,12 +6,12 @@ import json
 from typing import Any
 
 import pytest
-from blockferry.blocks import BLOCK_SIZE
-from blockferry.checksums import digest_of, encode
-from blockferry.ebs.client import Change, ChangedPage, EbsDirect, NewSnapshot, Page
-from blockferry.ebs.transport import Answer
-from blockferry.errors import ChecksumMismatch
-from blockferry.retry import RetryPolicy
+from blockferry.aws.ebs.client import Change, ChangedPage, EbsDirect, NewSnapshot, Page
+from blockferry.aws.ebs.transport import Answer
+from blockferry.core.blocks import BLOCK_SIZE
+from blockferry.core.checksums import digest_of, encode
+from blockferry.core.errors import ChecksumMismatch
+from blockferry.core.retry import RetryPolicy
 from fakes import ManualClock, content
 
 DATA = content(7)

@@ -9,12 +9,12 @@ import json
 from collections.abc import Callable, Mapping
 
 import pytest
-from blockferry.checksums import digest_of, encode
-from blockferry.ebs.client import EbsDirect, NewSnapshot, StartedSnapshot
-from blockferry.ebs.refusals import StaleToken
-from blockferry.ebs.transport import Answer, TransportError
-from blockferry.errors import ChecksumMismatch, OutOfTime, RequestRefused, RetryLater
-from blockferry.retry import Deadline, RetryPolicy
+from blockferry.aws.ebs.client import EbsDirect, NewSnapshot, StartedSnapshot
+from blockferry.aws.ebs.refusals import StaleToken
+from blockferry.aws.ebs.transport import Answer, TransportError
+from blockferry.core.checksums import digest_of, encode
+from blockferry.core.errors import ChecksumMismatch, OutOfTime, RequestRefused, RetryLater
+from blockferry.core.retry import Deadline, RetryPolicy
 from fakes import ManualClock, content
 
 Script = list[Answer | Exception]

@@ -10,14 +10,14 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from blockferry.checksums import digest_of
-from blockferry.ebs.client import EbsDirect, NewSnapshot
-from blockferry.ebs.refusals import MOST_SIGNED_AGAIN, TAGS_SPREAD_SECONDS
-from blockferry.ebs.signing import Credentials
-from blockferry.ebs.transport import Answer, SignedHttp
-from blockferry.errors import RequestRefused
-from blockferry.retry import Clock
-from blockferry.sinks.snapshot import SnapshotSink
+from blockferry.aws.ebs.client import EbsDirect, NewSnapshot
+from blockferry.aws.ebs.refusals import MOST_SIGNED_AGAIN, TAGS_SPREAD_SECONDS
+from blockferry.aws.ebs.signing import Credentials
+from blockferry.aws.ebs.transport import Answer, SignedHttp
+from blockferry.core.checksums import digest_of
+from blockferry.core.errors import RequestRefused
+from blockferry.core.retry import Clock
+from blockferry.targets.sink import SnapshotSink
 from fakes import content
 from localcloud.ebs.clock import ManualClock
 from localcloud.ebs.decisions import Caller, Decision

@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
-from blockferry.checksums import digest_of, encode
-from blockferry.ebs.client import EbsDirect, NewSnapshot, RequestCounts
-from blockferry.ebs.refusals import MOST_SIGNED_AGAIN, QUOTAS, EbsError, StaleToken, error_of, final, may_pass
-from blockferry.ebs.transport import Answer, TransportError
-from blockferry.errors import BlockferryError, ChecksumMismatch, RequestRefused, RetryLater
-from blockferry.retry import RetryPolicy
+from blockferry.aws.ebs.client import EbsDirect, NewSnapshot, RequestCounts
+from blockferry.aws.ebs.refusals import MOST_SIGNED_AGAIN, QUOTAS, EbsError, StaleToken, error_of, final, may_pass
+from blockferry.aws.ebs.transport import Answer, TransportError
+from blockferry.core.checksums import digest_of, encode
+from blockferry.core.errors import BlockferryError, ChecksumMismatch, RequestRefused, RetryLater
+from blockferry.core.retry import RetryPolicy
 from fakes import ManualClock, content
 
 DATA = content(7)

@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pytest
-from blockferry.ebs import transport
-from blockferry.ebs.signing import Credentials
-from blockferry.ebs.transport import Answer, SignedHttp, TransportError
+from blockferry.aws.ebs import transport
+from blockferry.aws.ebs.signing import Credentials
+from blockferry.aws.ebs.transport import Answer, SignedHttp, TransportError
 
 
 @contextmanager

@@ -6,11 +6,11 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-from blockferry import snapshots
-from blockferry.ebs.client import StartedSnapshot
-from blockferry.errors import EncryptionDiffers
-from blockferry.holes import HolePolicy
-from blockferry.jobs import Job
+from blockferry.aws import snapshots
+from blockferry.aws.ebs.client import StartedSnapshot
+from blockferry.core.errors import EncryptionDiffers
+from blockferry.core.holes import HolePolicy
+from blockferry.jobs.record import Job
 from blockferry.transfer.encryption import refuse_as_described, refuse_at_start, refuse_other
 from job_records import RECOVERY, image, job, source, target
 from memory_ec2 import MemoryEc2, described

@@ -6,10 +6,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 import pytest
-from blockferry.blocks import BlockRange
-from blockferry.checksums import ZERO_BLOCK, ZERO_DIGEST, digest_of
-from blockferry.errors import OutOfTime, ParentDiffers
-from blockferry.ports import BlockRef
+from blockferry.core.blocks import BlockRange
+from blockferry.core.checksums import ZERO_BLOCK, ZERO_DIGEST, digest_of
+from blockferry.core.errors import OutOfTime, ParentDiffers
+from blockferry.core.ports import BlockRef
 from blockferry.sources.equal import Clone, EqualSnapshots
 from fakes import MemorySource, content
 

@@ -6,12 +6,12 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-from blockferry import snapshots
-from blockferry.errors import InvalidRequest, RequestRefused
-from blockferry.holes import HoleMeaning
-from blockferry.models import MAX_TAGS, Source, Target
-from blockferry.requests import SyncTarget
-from blockferry.sessions import Identity
+from blockferry.aws import snapshots
+from blockferry.aws.sessions import Identity
+from blockferry.core.errors import InvalidRequest, RequestRefused
+from blockferry.core.holes import HoleMeaning
+from blockferry.requests.parts import MAX_TAGS, Source, Target
+from blockferry.requests.transfers import SyncTarget
 from blockferry.transfer.examine import (
     all_tags,
     full_target,

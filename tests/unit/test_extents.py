@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from blockferry.blocks import BLOCK_SIZE, BlockRange
-from blockferry.errors import UnreadableSource
+from blockferry.core.blocks import BLOCK_SIZE, BlockRange
+from blockferry.core.errors import UnreadableSource
 from blockferry.sources import extents
+from blockferry.sources.device import ImageSource
 from blockferry.sources.extents import WholeImage, WrittenImage, tells_extents
-from blockferry.sources.image import ImageSource
 from fakes import content
 
 Mapped = list[tuple[int, int]]

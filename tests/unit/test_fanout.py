@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 import zstandard
-from blockferry.blocks import BLOCK_SIZE
-from blockferry.errors import InvalidRequest
-from blockferry.jobs import JobImage
+from blockferry.core.blocks import BLOCK_SIZE
+from blockferry.core.errors import InvalidRequest
+from blockferry.jobs.record import JobImage
 from blockferry.transfer.subject import volume_size
 from fakes import content
 from rig import HOME, RECOVERY, THIRD, Rig, hashes, running_rig

@@ -4,7 +4,7 @@ import random
 from typing import Any
 
 import pytest
-from blockferry.images.formats import HEAD_BYTES, TAIL_BYTES, looks_like, packed_as, refusal
+from blockferry.formats.recognise import HEAD_BYTES, TAIL_BYTES, looks_like, packed_as, refusal
 from hypothesis import given
 from hypothesis import strategies as st
 from image_files import ALL, DISK, PACKED, tar, vhd_footer

@@ -7,9 +7,9 @@ import traceback
 from typing import Any
 
 import pytest
-from blockferry.aws_errors import translated
-from blockferry.ebs.client import RequestCounts
-from blockferry.errors import InvalidRequest, RequestRefused, RetryLater
+from blockferry.aws.ebs.client import RequestCounts
+from blockferry.aws.errors import translated
+from blockferry.core.errors import InvalidRequest, RequestRefused, RetryLater
 from blockferry.lambdas import publish_counts, traced
 from botocore.exceptions import ClientError, ConnectTimeoutError
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import itertools
 
 import pytest
-from blockferry.blocks import BlockRange
-from blockferry.checksums import ZERO_DIGEST, digest_of
-from blockferry.holes import HoleMeaning, HolePolicy, with_holes, worst
-from blockferry.ports import BlockRef
+from blockferry.core.blocks import BlockRange
+from blockferry.core.checksums import ZERO_DIGEST, digest_of
+from blockferry.core.holes import HoleMeaning, HolePolicy, with_holes, worst
+from blockferry.core.ports import BlockRef
 from fakes import content
 
 

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from blockferry.blocks import BLOCK_SIZE
-from blockferry.errors import InvalidRequest
-from blockferry.holes import HolePolicy
-from blockferry.render import choice_line, holes_line, receipt_table
-from blockferry.snapshots import HOLES_TAG, PROVED_TAG, add_tags, describe
-from blockferry.transfer.meaning import meaning_of
-from blockferry.upload import upload_image
+from blockferry.aws.snapshots import HOLES_TAG, PROVED_TAG, add_tags, describe
+from blockferry.cli.render import choice_line, holes_line, receipt_table
+from blockferry.core.blocks import BLOCK_SIZE
+from blockferry.core.errors import InvalidRequest
+from blockferry.core.holes import HolePolicy
+from blockferry.local.upload import upload_image
+from blockferry.sources.meaning import meaning_of
 from fakes import content
 from rig import ACCOUNT, HOME, NOISE, RECOVERY, THIRD, ZEROS, Rig, hashes, running_rig
 
@@ -261,7 +261,7 @@ def test_keeping_holes_that_may_stand_for_zeros_is_refused_with_the_way_out(rig:
 
 def test_a_target_whose_account_may_encrypt_counts_as_encrypted(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     source = rig.snapshot(BLOCKS)
-    monkeypatch.setattr("blockferry.snapshots.encrypted_by_default", lambda _ec2: None)
+    monkeypatch.setattr("blockferry.aws.snapshots.encrypted_by_default", lambda _ec2: None)
     assert "options.holes" in refused(rig, copy_of(source, {"region": RECOVERY}))
     assert rig.copy(copy_of(source, PLAIN))["holes"] == "preserve"
 
@@ -271,7 +271,7 @@ def test_a_default_that_is_switched_on_after_the_plan_makes_no_encrypted_snapsho
 ) -> None:
     source = tagged(rig, BLOCKS, "zeros")
     rig.client("ec2", RECOVERY).enable_ebs_encryption_by_default()
-    monkeypatch.setattr("blockferry.snapshots.encrypted_by_default", lambda _ec2: False)
+    monkeypatch.setattr("blockferry.aws.snapshots.encrypted_by_default", lambda _ec2: False)
     assert "Encryption by default is on" in refused(rig, copy_of(source, {"region": RECOVERY}))
 
 

@@ -7,8 +7,8 @@ import io
 from typing import Any
 
 import pytest
-from blockferry.errors import InvalidRequest
-from blockferry.images.address import codec_by_name, examine
+from blockferry.core.errors import InvalidRequest
+from blockferry.sources.address import codec_by_name, examine
 
 TIB = 2**40
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any, cast
 
 import pytest
-from blockferry.blocks import BlockRange
-from blockferry.sources.image_delta import ImageDelta
+from blockferry.core.blocks import BlockRange
+from blockferry.sources.device_delta import ImageDelta
 from blockferry.sources.snapshot import SnapshotSource
 from fakes import MemorySource, content
 from memory_ebs import MemoryEbs

@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 import zstandard
-from blockferry import cli
-from blockferry.blocks import BLOCK_SIZE
-from blockferry.errors import InvalidRequest
-from blockferry.upload import upload_image
+from blockferry.cli.main import main as cli
+from blockferry.core.blocks import BLOCK_SIZE
+from blockferry.core.errors import InvalidRequest
+from blockferry.local.upload import upload_image
 from image_files import ALL, PACKED
 from rig import HOME, RECOVERY, Rig, hashes, running_rig
 

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from blockferry.blocks import BLOCK_SIZE, BlockRange
-from blockferry.errors import InvalidRequest, SourceChanged, UnreadableSource
-from blockferry.images.formats import HEAD_BYTES, TAIL_BYTES
-from blockferry.ports import BlockRef
-from blockferry.sources.image import ImageSource
+from blockferry.core.blocks import BLOCK_SIZE, BlockRange
+from blockferry.core.errors import InvalidRequest, SourceChanged, UnreadableSource
+from blockferry.core.ports import BlockRef
+from blockferry.formats.recognise import HEAD_BYTES, TAIL_BYTES
+from blockferry.sources.device import ImageSource
 from fakes import content
 
 

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from blockferry.cost import prices
-from blockferry.inspection.choice import Choice, Destination, Subject
-from blockferry.inspection.choices import copying, recommended
+from blockferry.cost.choice import Choice, Destination, Subject
+from blockferry.cost.choices import copying, recommended
+from blockferry.cost.keeping import CLASSES, cheapest_keep, keeping
+from blockferry.cost.prices import prices
 from blockferry.inspection.count import Delta
-from blockferry.inspection.keeping import CLASSES, cheapest_keep, keeping
 
 OWNER, OTHER = "111122223333", "444455556666"
 GIB = 2048

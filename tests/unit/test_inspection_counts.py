@@ -11,15 +11,15 @@ from typing import Any, cast
 from unittest.mock import patch
 
 import pytest
-from blockferry.blocks import BLOCK_SIZE, BlockRange
-from blockferry.checksums import ZERO_DIGEST
-from blockferry.ebs.client import Change, ChangedPage, EbsDirect, Page
-from blockferry.errors import IncompleteTransfer, OutOfTime
+from blockferry.aws.ebs.client import Change, ChangedPage, EbsDirect, Page
+from blockferry.aws.snapshots import SnapshotFacts
+from blockferry.core.blocks import BLOCK_SIZE, BlockRange
+from blockferry.core.checksums import ZERO_DIGEST
+from blockferry.core.errors import IncompleteTransfer, OutOfTime
+from blockferry.core.retry import Deadline
 from blockferry.inspection import count
 from blockferry.inspection.chain import chain_report, in_order, predecessors_estimate
 from blockferry.inspection.count import Counts, Delta, DeltaBits, ListReader, Lists, Window, count_lists
-from blockferry.retry import Deadline
-from blockferry.snapshots import SnapshotFacts
 from fakes import ManualClock
 from hypothesis import given
 from hypothesis import strategies as st

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from blockferry.errors import InvalidRequest
-from blockferry.inspection.request import InspectRequest
-from blockferry.models import parse
+from blockferry.core.errors import InvalidRequest
+from blockferry.requests.inspect import InspectRequest
+from blockferry.requests.parts import parse
 
 A, B, C = "snap-0000000000000000a", "snap-0000000000000000b", "snap-0000000000000000c"
 

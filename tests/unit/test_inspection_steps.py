@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from blockferry.blocks import BLOCK_SIZE
-from blockferry.checksums import ZERO_BLOCK
-from blockferry.errors import IncompleteTransfer, InvalidRequest, RequestRefused, RetryLater
+from blockferry.aws.sessions import Aws
+from blockferry.core.blocks import BLOCK_SIZE
+from blockferry.core.checksums import ZERO_BLOCK
+from blockferry.core.errors import IncompleteTransfer, InvalidRequest, RequestRefused, RetryLater
 from blockferry.inspection import count, steps
 from blockferry.inspection.steps import inspect_snapshots
-from blockferry.sessions import Aws
 from fakes import ManualClock, content
 from rig import ACCOUNT, HOME, RECOVERY, Rig, put, running_rig
 

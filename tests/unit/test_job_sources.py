@@ -6,17 +6,17 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-from blockferry.blocks import BLOCK_SIZE, BlockRange
-from blockferry.ebs.client import Change, ChangedPage, RequestCounts
-from blockferry.errors import IncompleteTransfer, OutOfTime, ParentDiffers
-from blockferry.jobs import BaseSnapshot, Job
-from blockferry.retry import Deadline
-from blockferry.sessions import Identity
+from blockferry.aws.ebs.client import Change, ChangedPage, RequestCounts
+from blockferry.aws.sessions import Identity
+from blockferry.core.blocks import BLOCK_SIZE, BlockRange
+from blockferry.core.errors import IncompleteTransfer, OutOfTime, ParentDiffers
+from blockferry.core.retry import Deadline
+from blockferry.jobs.record import BaseSnapshot, Job
+from blockferry.jobs.workspace import Workspace
 from blockferry.sources.delta import DeltaSource
-from blockferry.sources.s3_image import S3ImageSource, UnpackedImageSource
+from blockferry.sources.image import S3ImageSource, UnpackedImageSource
 from blockferry.sources.snapshot import SnapshotSource
 from blockferry.transfer.sources import Listed, block_source, image_blocks, list_again, parents_beside_base
-from blockferry.workspace import Workspace
 from fakes import ManualClock, content
 from job_records import HOME, RECOVERY, image, job, source, target
 from memory_ebs import MemoryEbs

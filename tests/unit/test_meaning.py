@@ -7,10 +7,10 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
-from blockferry.errors import InvalidRequest
-from blockferry.holes import HoleDecision, HoleMeaning, HolePolicy, worst
-from blockferry.snapshots import HOLES_TAG, PROVED_TAG, SnapshotFacts
-from blockferry.transfer.meaning import ParentHoles, for_delta, for_image, for_snapshot, meaning_of, on_parent
+from blockferry.aws.snapshots import HOLES_TAG, PROVED_TAG, SnapshotFacts
+from blockferry.core.errors import InvalidRequest
+from blockferry.core.holes import HoleDecision, HoleMeaning, HolePolicy, worst
+from blockferry.sources.meaning import ParentHoles, for_delta, for_image, for_snapshot, meaning_of, on_parent
 
 NAME = "snap-00000000000000001"
 NONE, NOISE, UNKNOWN, ZEROS = HoleMeaning

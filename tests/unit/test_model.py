@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from blockferry.blocks import BLOCK_SIZE, BLOCKS_PER_GIB
+from blockferry.core.blocks import BLOCK_SIZE, BLOCKS_PER_GIB
 from crash_points import Execution, ExecutionFailed, Proving, Scenario, proving_ground
 from fakes import content
 from hypothesis import Phase, settings

@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from blockferry.errors import InvalidRequest
-from blockferry.models import parse, schema
-from blockferry.requests import CopyRequest
+from blockferry.core.errors import InvalidRequest
+from blockferry.requests.parts import parse, schema
+from blockferry.requests.transfers import CopyRequest
 
 ROOT = Path(__file__).resolve().parents[2]
 KEY = "arn:aws:kms:eu-west-1:111122223333:key/11111111-2222-3333-4444-555555555555"

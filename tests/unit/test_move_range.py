@@ -7,15 +7,15 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
 import pytest
-from blockferry.blocks import BlockRange
-from blockferry.digests import Stretch
-from blockferry.ebs.client import RequestCounts
-from blockferry.errors import OutOfTime, RequestRefused, RetryLater, SourceChanged
-from blockferry.jobs import BaseSnapshot, Job
-from blockferry.retry import Deadline
-from blockferry.sessions import Identity
+from blockferry.aws.ebs.client import RequestCounts
+from blockferry.aws.sessions import Identity
+from blockferry.core.blocks import BlockRange
+from blockferry.core.errors import OutOfTime, RequestRefused, RetryLater, SourceChanged
+from blockferry.core.retry import Deadline
+from blockferry.jobs.digests import Stretch
+from blockferry.jobs.record import BaseSnapshot, Job
+from blockferry.jobs.workspace import Marks, Workspace
 from blockferry.transfer.move import move_range
-from blockferry.workspace import Marks, Workspace
 from fakes import ManualClock, content
 from job_records import HOME, RECOVERY, THIRD, image, job, source, target
 from memory_ebs import MemoryEbs

@@ -5,14 +5,14 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from blockferry.blocks import BlockRange
-from blockferry.checksums import ZERO_DIGEST, digest_of
-from blockferry.errors import OutOfTime, RetryLater
-from blockferry.holes import HolePolicy
-from blockferry.mover import Moved, move
-from blockferry.pacing import Pace
-from blockferry.ports import Block, BlockRef
-from blockferry.retry import Deadline
+from blockferry.core.blocks import BlockRange
+from blockferry.core.checksums import ZERO_DIGEST, digest_of
+from blockferry.core.errors import OutOfTime, RetryLater
+from blockferry.core.holes import HolePolicy
+from blockferry.core.mover import Moved, move
+from blockferry.core.pacing import Pace
+from blockferry.core.ports import Block, BlockRef
+from blockferry.core.retry import Deadline
 from fakes import ManualClock, MemorySink, MemorySource, content
 from hypothesis import given, settings
 from hypothesis import strategies as st

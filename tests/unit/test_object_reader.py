@@ -6,10 +6,10 @@ import io
 from typing import Any
 
 import pytest
-from blockferry.ebs.client import RequestCounts
-from blockferry.errors import RequestRefused, RetryLater
-from blockferry.images.objects import ObjectReader, parts, status_of
-from blockferry.retry import RetryPolicy
+from blockferry.aws.ebs.client import RequestCounts
+from blockferry.aws.objects import ObjectReader, parts, status_of
+from blockferry.core.errors import RequestRefused, RetryLater
+from blockferry.core.retry import RetryPolicy
 from botocore.exceptions import ClientError
 from fakes import ManualClock
 from urllib3.exceptions import ProtocolError

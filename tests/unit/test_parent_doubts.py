@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from blockferry.errors import InvalidRequest
+from blockferry.core.errors import InvalidRequest
 from fakes import content
 from rig import ACCOUNT, HOME, RECOVERY, THIRD, Rig, running_rig
 

@@ -6,13 +6,13 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
 import pytest
-from blockferry import snapshots
-from blockferry.errors import InvalidRequest, RetryLater
-from blockferry.holes import HoleDecision, HoleMeaning, HolePolicy
-from blockferry.jobs import BaseSnapshot, JobTarget
-from blockferry.requests import SyncRequest, SyncTarget
-from blockferry.sessions import Identity
-from blockferry.snapshots import SnapshotFacts
+from blockferry.aws import snapshots
+from blockferry.aws.sessions import Identity
+from blockferry.aws.snapshots import SnapshotFacts
+from blockferry.core.errors import InvalidRequest, RetryLater
+from blockferry.core.holes import HoleDecision, HoleMeaning, HolePolicy
+from blockferry.jobs.record import BaseSnapshot, JobTarget
+from blockferry.requests.transfers import SyncRequest, SyncTarget
 from blockferry.transfer.parents import (
     MOST_CANDIDATES,
     base_snapshot,
@@ -35,7 +35,7 @@ SOURCE = source(snapshot_id=LATER, size_gib=2, lineage="db")
 
 @pytest.fixture(autouse=True)
 def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("blockferry.snapshots.LOOK_SECONDS", 0.0)
+    monkeypatch.setattr("blockferry.aws.snapshots.LOOK_SECONDS", 0.0)
 
 
 class Cloud:

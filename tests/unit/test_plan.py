@@ -11,13 +11,13 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-from blockferry.ebs.client import NewSnapshot, StartedSnapshot
-from blockferry.errors import IncompleteTransfer, InvalidRequest, RequestRefused, RetryLater
-from blockferry.images.unpack import MARKER, UnpackedInfo
-from blockferry.jobs import Job, JobSnapshot
-from blockferry.sessions import Identity
+from blockferry.aws.ebs.client import NewSnapshot, StartedSnapshot
+from blockferry.aws.sessions import Identity
+from blockferry.core.errors import IncompleteTransfer, InvalidRequest, RequestRefused, RetryLater
+from blockferry.jobs.record import Job, JobSnapshot
+from blockferry.jobs.workspace import Workspace
+from blockferry.sources.unpack import MARKER, UnpackedInfo
 from blockferry.transfer.plan import PlanInput, plan_transfer
-from blockferry.workspace import Workspace
 from botocore.exceptions import EndpointConnectionError
 from job_records import HOME, RECOVERY, THIRD
 from memory_ebs import MemoryEbs

@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from blockferry.checksums import Linear, digest_of
-from blockferry.digests import Stretch
-from blockferry.errors import IncompleteTransfer
+from blockferry.core.checksums import Linear, digest_of
+from blockferry.core.errors import IncompleteTransfer
+from blockferry.jobs.digests import Stretch
 from blockferry.transfer.complete import complete_transfer
 from blockferry.transfer.sources import Listed
 from fakes import ManualClock, content

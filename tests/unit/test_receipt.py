@@ -9,17 +9,17 @@ from typing import Any, cast
 
 import pytest
 from blockferry import __version__
-from blockferry.blocks import BLOCK_SIZE
-from blockferry.cost import request_cost
-from blockferry.errors import IncompleteTransfer, RetryLater, TargetFailed
-from blockferry.holes import HoleMeaning, HolePolicy
-from blockferry.jobs import BaseSnapshot, Job, JobWarning
-from blockferry.render import holes_line
-from blockferry.sessions import Identity
-from blockferry.snapshots import HOLES_TAG
+from blockferry.aws.sessions import Identity
+from blockferry.aws.snapshots import HOLES_TAG
+from blockferry.cli.render import holes_line
+from blockferry.core.blocks import BLOCK_SIZE
+from blockferry.core.errors import IncompleteTransfer, RetryLater, TargetFailed
+from blockferry.core.holes import HoleMeaning, HolePolicy
+from blockferry.cost.prices import request_cost
+from blockferry.jobs.record import BaseSnapshot, Job, JobWarning
+from blockferry.jobs.workspace import Workspace
 from blockferry.transfer.check import check_targets
 from blockferry.transfer.receipt import report, source_facts, transferred, write_receipt
-from blockferry.workspace import Workspace
 from botocore.exceptions import EndpointConnectionError
 from job_records import HOME, PROOF, RECOVERY, THIRD, image, job, source, target
 from memory_ec2 import MemoryEc2, described, refusal
@@ -34,7 +34,7 @@ Regions = dict[str, MemoryEc2]
 @pytest.fixture(autouse=True)
 def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Looks at what is pending follow each other at once."""
-    monkeypatch.setattr("blockferry.snapshots.LOOK_SECONDS", 0.0)
+    monkeypatch.setattr("blockferry.aws.snapshots.LOOK_SECONDS", 0.0)
 
 
 def recorded(of: Job, *, proved: bool = True) -> Workspace:

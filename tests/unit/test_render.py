@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 import zstandard
-from blockferry import cli
-from blockferry.blocks import BLOCK_SIZE
+from blockferry.cli.main import main as cli
+from blockferry.cli.operate import JobState
+from blockferry.cli.render import receipt_table, usd
+from blockferry.cli.render_inspection import inspection_report
+from blockferry.core.blocks import BLOCK_SIZE
 from blockferry.inspection import count
 from blockferry.inspection.steps import inspect_snapshots
-from blockferry.operate import JobState
-from blockferry.render import receipt_table, usd
-from blockferry.render_inspection import inspection_report
 from fakes import content
 from rig import ACCOUNT, BUCKET, HOME, RECOVERY, Rig, put, running_rig
 

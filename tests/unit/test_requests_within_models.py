@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from blockferry.ebs.client import EbsDirect, NewSnapshot
-from blockferry.ebs.transport import Answer
-from blockferry.errors import InvalidRequest
-from blockferry.models import parse
-from blockferry.requests import CopyRequest
-from blockferry.sessions import Aws, Identity
-from blockferry.upload import upload_image
+from blockferry.aws.ebs.client import EbsDirect, NewSnapshot
+from blockferry.aws.ebs.transport import Answer
+from blockferry.aws.sessions import Aws, Identity
+from blockferry.core.errors import InvalidRequest
+from blockferry.local.upload import upload_image
+from blockferry.requests.parts import parse
+from blockferry.requests.transfers import CopyRequest
 from fakes import ManualClock, content
 from localcloud.request_model.patterns import compiled
 from model_requests import service_model

@@ -1,8 +1,8 @@
 from __future__ import annotations
 
 import pytest
-from blockferry.pacing import Pace
-from blockferry.retry import Attempts, Deadline, RetryPolicy
+from blockferry.core.pacing import Pace
+from blockferry.core.retry import Attempts, Deadline, RetryPolicy
 from fakes import ManualClock
 
 

@@ -9,9 +9,9 @@ from typing import Any, cast
 import boto3
 import pytest
 import zstandard
-from blockferry.blocks import BLOCK_SIZE, BlockRange
-from blockferry.ebs.client import RequestCounts
-from blockferry.errors import (
+from blockferry.aws.ebs.client import RequestCounts
+from blockferry.core.blocks import BLOCK_SIZE, BlockRange
+from blockferry.core.errors import (
     IncompleteTransfer,
     InvalidRequest,
     OutOfTime,
@@ -19,15 +19,15 @@ from blockferry.errors import (
     RetryLater,
     SourceChanged,
 )
-from blockferry.holes import HolePolicy
-from blockferry.images.address import MAX_IMAGE_BYTES, Address, codec_by_name, examine, parse_address
-from blockferry.images.chunks import KEPT_CHUNKS, ChunkedImage
-from blockferry.images.unpack import CHUNK_BLOCKS, CHUNK_BYTES, chunk_name
-from blockferry.mover import move
-from blockferry.ports import BlockRef
-from blockferry.retry import Deadline, RetryPolicy
-from blockferry.sources.s3_image import BLOCKS_PER_READ, S3ImageSource, UnpackedImageSource
-from blockferry.workspace import Workspace
+from blockferry.core.holes import HolePolicy
+from blockferry.core.mover import move
+from blockferry.core.ports import BlockRef
+from blockferry.core.retry import Deadline, RetryPolicy
+from blockferry.jobs.workspace import Workspace
+from blockferry.sources.address import MAX_IMAGE_BYTES, Address, codec_by_name, examine, parse_address
+from blockferry.sources.chunks import KEPT_CHUNKS, ChunkedImage
+from blockferry.sources.image import BLOCKS_PER_READ, S3ImageSource, UnpackedImageSource
+from blockferry.sources.unpack import CHUNK_BLOCKS, CHUNK_BYTES, chunk_name
 from botocore.exceptions import ClientError, ConnectTimeoutError, IncompleteReadError
 from fakes import ManualClock, MemorySink, content
 from memory_s3 import MemoryS3

@@ -6,11 +6,11 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-from blockferry.ebs.client import RequestCounts
-from blockferry.errors import BlockferryError, RequestRefused, RetryLater
-from blockferry.jobs import Sealing
-from blockferry.sealing import NotAsked, NotSealed, ask, may_have_taken
-from blockferry.sessions import Identity
+from blockferry.aws.ebs.client import RequestCounts
+from blockferry.aws.sealing import NotAsked, NotSealed, ask, may_have_taken
+from blockferry.aws.sessions import Identity
+from blockferry.core.errors import BlockferryError, RequestRefused, RetryLater
+from blockferry.jobs.record import Sealing
 from blockferry.transfer.discard import Discarded, discard, started
 from botocore.exceptions import EndpointConnectionError
 from job_records import target

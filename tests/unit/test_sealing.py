@@ -8,10 +8,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pytest
-from blockferry.blocks import BLOCK_SIZE
-from blockferry.errors import IncompleteTransfer, InvalidRequest, RetryLater, TargetFailed
-from blockferry.retry import RetryPolicy
-from blockferry.snapshots import CHECKSUM_TAG
+from blockferry.aws.snapshots import CHECKSUM_TAG
+from blockferry.core.blocks import BLOCK_SIZE
+from blockferry.core.errors import IncompleteTransfer, InvalidRequest, RetryLater, TargetFailed
+from blockferry.core.retry import RetryPolicy
 from blockferry.transfer.check import check_targets
 from fakes import content
 from rig import HOME, RECOVERY, THIRD, Rig, hashes, running_rig
@@ -31,7 +31,7 @@ def rig(monkeypatch: pytest.MonkeyPatch) -> Iterator[Rig]:
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """One attempt of every request."""
-    monkeypatch.setattr("blockferry.ebs.client.RetryPolicy", lambda: RetryPolicy(max_attempts=1))
+    monkeypatch.setattr("blockferry.aws.ebs.client.RetryPolicy", lambda: RetryPolicy(max_attempts=1))
 
 
 def snapshot(rig: Rig, blocks: Mapping[int, bytes], *, region: str = HOME, **more: Any) -> str:

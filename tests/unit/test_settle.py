@@ -7,14 +7,14 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
 import pytest
-from blockferry.blocks import BlockRange
-from blockferry.ebs.client import RequestCounts, StartedSnapshot
-from blockferry.errors import BlockferryError, EncryptionDiffers, RequestRefused, RetryLater, TargetFailed
-from blockferry.jobs import JobTarget, Sealing
-from blockferry.sealing import NotAsked
-from blockferry.snapshots import CHECKSUM_TAG, PROVED_TAG
+from blockferry.aws.ebs.client import RequestCounts, StartedSnapshot
+from blockferry.aws.sealing import NotAsked
+from blockferry.aws.snapshots import CHECKSUM_TAG, PROVED_TAG
+from blockferry.core.blocks import BlockRange
+from blockferry.core.errors import BlockferryError, EncryptionDiffers, RequestRefused, RetryLater, TargetFailed
+from blockferry.jobs.record import JobTarget, Sealing
+from blockferry.jobs.workspace import Workspace
 from blockferry.transfer.seal import TargetState, settle
-from blockferry.workspace import Workspace
 from botocore.exceptions import EndpointConnectionError
 from fakes import ManualClock
 from job_records import PROOF, RECOVERY, job, source, target

@@ -14,12 +14,12 @@ from typing import Any
 
 import botocore.session
 import pytest
-from blockferry.blocks import BLOCK_SIZE
-from blockferry.checksums import digest_of, encode
-from blockferry.ebs import transport
-from blockferry.ebs.client import EbsDirect, NewSnapshot
-from blockferry.ebs.signing import Credentials
-from blockferry.ebs.transport import SignedHttp
+from blockferry.aws.ebs import transport
+from blockferry.aws.ebs.client import EbsDirect, NewSnapshot
+from blockferry.aws.ebs.signing import Credentials
+from blockferry.aws.ebs.transport import SignedHttp
+from blockferry.core.blocks import BLOCK_SIZE
+from blockferry.core.checksums import digest_of, encode
 from botocore.awsrequest import AWSPreparedRequest, AWSResponse
 from botocore.model import ServiceModel
 

@@ -4,7 +4,7 @@ import hashlib
 from datetime import UTC, datetime
 
 import pytest
-from blockferry.ebs.signing import UNSIGNED_PAYLOAD, Credentials, Signer, query_string
+from blockferry.aws.ebs.signing import UNSIGNED_PAYLOAD, Credentials, Signer, query_string
 from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials as BotoCredentials

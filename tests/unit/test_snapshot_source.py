@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from blockferry.blocks import BlockRange
-from blockferry.checksums import digest_of
-from blockferry.ebs.client import Page, RequestCounts
-from blockferry.ebs.refusals import StaleToken
-from blockferry.errors import IncompleteTransfer, RetryLater
-from blockferry.ports import BlockRef
+from blockferry.aws.ebs.client import Page, RequestCounts
+from blockferry.aws.ebs.refusals import StaleToken
+from blockferry.core.blocks import BlockRange
+from blockferry.core.checksums import digest_of
+from blockferry.core.errors import IncompleteTransfer, RetryLater
+from blockferry.core.ports import BlockRef
 from blockferry.sources.snapshot import MAX_RELISTS, SnapshotSource
 from fakes import content
 

@@ -6,9 +6,9 @@ from datetime import UTC, datetime
 from typing import Any, cast
 
 import pytest
-from blockferry import snapshots
-from blockferry.errors import InvalidRequest
-from blockferry.snapshots import SnapshotFacts
+from blockferry.aws import snapshots
+from blockferry.aws.snapshots import SnapshotFacts
+from blockferry.core.errors import InvalidRequest
 from botocore.exceptions import ClientError, EndpointConnectionError
 from fakes import ManualClock
 from memory_ec2 import MemoryEc2, described, refusal

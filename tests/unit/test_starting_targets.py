@@ -7,13 +7,13 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-from blockferry.ebs.client import NewSnapshot, RequestCounts, StartedSnapshot
-from blockferry.errors import EncryptionDiffers, IncompleteTransfer, InvalidRequest, RetryLater
-from blockferry.jobs import Job, JobTarget
-from blockferry.sessions import Identity
+from blockferry.aws.ebs.client import NewSnapshot, RequestCounts, StartedSnapshot
+from blockferry.aws.sessions import Identity
+from blockferry.core.errors import EncryptionDiffers, IncompleteTransfer, InvalidRequest, RetryLater
+from blockferry.jobs.record import Job, JobTarget
+from blockferry.jobs.workspace import Workspace
 from blockferry.transfer.steps import recorded_job, refuse_swept
 from blockferry.transfer.targets import assuming, start_target
-from blockferry.workspace import Workspace
 from botocore.exceptions import ClientError, EndpointConnectionError
 from job_records import RECOVERY, THIRD, job, source, target
 from memory_ec2 import MemoryEc2, described, refusal

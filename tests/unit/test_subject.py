@@ -8,14 +8,14 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-from blockferry.blocks import BLOCK_SIZE
-from blockferry.ebs.client import RequestCounts
-from blockferry.errors import InvalidRequest
-from blockferry.images.unpack import MARKER, UnpackedInfo
-from blockferry.jobs import JobImage, JobSnapshot
-from blockferry.sessions import Identity
+from blockferry.aws.ebs.client import RequestCounts
+from blockferry.aws.sessions import Identity
+from blockferry.core.blocks import BLOCK_SIZE
+from blockferry.core.errors import InvalidRequest
+from blockferry.jobs.record import JobImage, JobSnapshot
+from blockferry.jobs.workspace import Workspace
+from blockferry.sources.unpack import MARKER, UnpackedInfo
 from blockferry.transfer.subject import Subject, subject_of, volume_size
-from blockferry.workspace import Workspace
 from job_records import HOME, RECOVERY, THIRD, image
 from memory_ebs import MemoryEbs, refused
 from memory_ec2 import MemoryEc2, described, refusal

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from blockferry.errors import BlockferryError, IncompleteTransfer, TargetFailed
+from blockferry.core.errors import BlockferryError, IncompleteTransfer, TargetFailed
 from blockferry.transfer.sweep import sweep_jobs
 from botocore.exceptions import ClientError
 from fakes import content

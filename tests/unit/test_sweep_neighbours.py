@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from blockferry.errors import BlockferryError
+from blockferry.core.errors import BlockferryError
 from blockferry.transfer.sweep import sweep_jobs
 from fakes import content
 from rig import RECOVERY, Rig, running_rig

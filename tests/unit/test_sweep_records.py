@@ -7,12 +7,12 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-from blockferry.errors import BlockferryError
-from blockferry.jobs import Job, Sealing
-from blockferry.sessions import Identity
-from blockferry.snapshots import JOB_TAG
+from blockferry.aws.sessions import Identity
+from blockferry.aws.snapshots import JOB_TAG
+from blockferry.core.errors import BlockferryError
+from blockferry.jobs.record import Job, Sealing
+from blockferry.jobs.workspace import Workspace
 from blockferry.transfer.sweep import sweep_jobs
-from blockferry.workspace import Workspace
 from botocore.exceptions import EndpointConnectionError
 from job_records import HOME, RECOVERY, THIRD, job, source, target
 from memory_ec2 import MemoryEc2, described, refusal

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pytest
-from blockferry.blocks import BLOCK_SIZE
-from blockferry.errors import IncompleteTransfer, InvalidRequest
-from blockferry.snapshots import CHECKSUM_TAG, LINEAGE_TAG
+from blockferry.aws.snapshots import CHECKSUM_TAG, LINEAGE_TAG
+from blockferry.core.blocks import BLOCK_SIZE
+from blockferry.core.errors import IncompleteTransfer, InvalidRequest
 from fakes import content
 from rig import ACCOUNT, HOME, RECOVERY, THIRD, Rig, hashes, put, running_rig
 

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from blockferry.blocks import BLOCK_SIZE
-from blockferry.errors import IncompleteTransfer, InvalidRequest, RequestRefused, RetryLater, TargetFailed
-from blockferry.retry import RetryPolicy
+from blockferry.core.blocks import BLOCK_SIZE
+from blockferry.core.errors import IncompleteTransfer, InvalidRequest, RequestRefused, RetryLater, TargetFailed
+from blockferry.core.retry import RetryPolicy
 from fakes import content
 from rig import HOME, RECOVERY, THIRD, Rig, hashes, put, running_rig
 

@@ -13,15 +13,15 @@ from typing import Any
 import boto3
 import pytest
 import zstandard
-from blockferry.blocks import BLOCK_SIZE, BlockRange
-from blockferry.errors import IncompleteTransfer, InvalidRequest, RequestRefused, RetryLater
-from blockferry.images import unpack
-from blockferry.images.address import Image, examine
-from blockferry.images.stream import MAX_PIECE
-from blockferry.images.unpack import UnpackedInfo, drop_unpacked, unpack_image, unpacked
-from blockferry.retry import Clock, RetryPolicy
-from blockferry.sources.s3_image import UnpackedImageSource
-from blockferry.workspace import Workspace
+from blockferry.core.blocks import BLOCK_SIZE, BlockRange
+from blockferry.core.errors import IncompleteTransfer, InvalidRequest, RequestRefused, RetryLater
+from blockferry.core.retry import Clock, RetryPolicy
+from blockferry.formats.stream import MAX_PIECE
+from blockferry.jobs.workspace import Workspace
+from blockferry.sources import unpack
+from blockferry.sources.address import Image, examine
+from blockferry.sources.image import UnpackedImageSource
+from blockferry.sources.unpack import UnpackedInfo, drop_unpacked, unpack_image, unpacked
 from fakes import ManualClock
 from image_files import ALL, DISK, vhd_footer, xz_of_blocks
 from moto import mock_aws

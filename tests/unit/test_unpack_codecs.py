@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterator
 
 import pytest
 import zstandard
-from blockferry.errors import InvalidRequest
-from blockferry.images.codecs import Unpacking, first_unpacked
-from blockferry.images.errors import DamagedImage
-from blockferry.images.stream import MAX_PIECE, RestartPoint
+from blockferry.core.errors import InvalidRequest
+from blockferry.formats.codecs import Unpacking, first_unpacked
+from blockferry.formats.errors import DamagedImage
+from blockferry.formats.stream import MAX_PIECE, RestartPoint
 from hypothesis import given
 from hypothesis import strategies as st
 from image_files import xz_of_blocks

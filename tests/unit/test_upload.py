@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from blockferry import cli
-from blockferry.blocks import BLOCK_SIZE
-from blockferry.ebs.client import EbsDirect, NewSnapshot, StartedSnapshot
-from blockferry.errors import (
+from blockferry.aws.ebs.client import EbsDirect, NewSnapshot, StartedSnapshot
+from blockferry.cli.main import main as cli
+from blockferry.core.blocks import BLOCK_SIZE
+from blockferry.core.errors import (
     EncryptionDiffers,
     InvalidRequest,
     RequestRefused,
@@ -23,10 +23,10 @@ from blockferry.errors import (
     TargetFailed,
     UnreadableSource,
 )
-from blockferry.holes import HolePolicy
-from blockferry.retry import RetryPolicy
-from blockferry.upload import upload_image
-from blockferry.upload_estimate import estimate_upload
+from blockferry.core.holes import HolePolicy
+from blockferry.core.retry import RetryPolicy
+from blockferry.local.estimate import estimate_upload
+from blockferry.local.upload import upload_image
 from botocore.exceptions import ClientError
 from fakes import content
 from rig import ACCOUNT, HOME, RECOVERY, Rig, hashes, running_rig
@@ -115,8 +115,10 @@ def test_a_file_that_changes_meanwhile_leaves_no_snapshot(
 ) -> None:
     path = image(tmp_path, content(1) + content(2))
     before = {"before it is started": "encrypted_by_default", "while its blocks are put": "move"}[when]
-    module = "blockferry.upload.snapshots" if before == "encrypted_by_default" else "blockferry.upload"
-    real = getattr(importlib.import_module("blockferry.upload" if before == "move" else "blockferry.snapshots"), before)
+    module = "blockferry.local.upload.snapshots" if before == "encrypted_by_default" else "blockferry.local.upload"
+    real = getattr(
+        importlib.import_module("blockferry.local.upload" if before == "move" else "blockferry.aws.snapshots"), before
+    )
 
     def write_first(*arguments: Any, **more: Any) -> Any:
         done = real(*arguments, **more)
@@ -233,7 +235,7 @@ def test_an_interrupted_command_leaves_no_snapshot_and_says_so(
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("blockferry.upload.move", interrupt)
+    monkeypatch.setattr("blockferry.local.upload.move", interrupt)
     assert cli.main(["upload", str(image(tmp_path, content(1)))]) == 1
     assert "interrupted; the unfinished snapshot is deleted" in capsys.readouterr().err
     assert rig.snapshots() == []
@@ -259,7 +261,7 @@ def test_where_the_account_encrypts_an_image_is_written_whole_and_its_holes_only
 def test_zeros_are_written_where_it_cannot_be_found_out_whether_the_account_encrypts(
     rig: Rig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("blockferry.snapshots.encrypted_by_default", lambda _ec2: None)
+    monkeypatch.setattr("blockferry.aws.snapshots.encrypted_by_default", lambda _ec2: None)
     made = upload_image(sparse(tmp_path, {1: content(0)}, size=3 * BLOCK_SIZE), region=HOME, aws=rig.aws)
     assert rig.held(made.snapshot_id) == hashes(dict.fromkeys(range(3), content(0)))
 
@@ -418,7 +420,7 @@ def test_a_snapshot_whose_last_tags_are_refused_is_kept_and_says_what_that_means
     def denied(*_: object) -> None:
         raise ClientError({"Error": {"Code": "UnauthorizedOperation", "Message": "no"}}, "CreateTags")
 
-    monkeypatch.setattr("blockferry.snapshots.add_tags", denied)
+    monkeypatch.setattr("blockferry.aws.snapshots.add_tags", denied)
     assert cli.main(["upload", str(image(tmp_path, content(1))), "--json"]) == 0
     answer = capsys.readouterr()
     made = json.loads(answer.out)
@@ -487,7 +489,7 @@ def test_an_upload_whose_completion_answers_the_second_time_only_succeeds(rig: R
 def test_a_snapshot_that_ebs_may_have_sealed_is_kept_and_named(
     rig: Rig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("blockferry.ebs.client.RetryPolicy", lambda: RetryPolicy(max_attempts=1))
+    monkeypatch.setattr("blockferry.aws.ebs.client.RetryPolicy", lambda: RetryPolicy(max_attempts=1))
     rig.control("config", {"seal_seconds": 5.0})
     lose_answers_to_the_completion(rig, times=None)
     assert cli.main(["upload", str(image(tmp_path, content(1)))]) == 1

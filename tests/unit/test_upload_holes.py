@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
-from blockferry.blocks import BLOCK_SIZE, BlockRange
-from blockferry.errors import InvalidRequest
-from blockferry.holes import HoleMeaning, HolePolicy
+from blockferry.core.blocks import BLOCK_SIZE, BlockRange
+from blockferry.core.errors import InvalidRequest
+from blockferry.core.holes import HoleMeaning, HolePolicy
+from blockferry.local.holes import CANNOT_TELL, UploadHoles, decide
+from blockferry.sources.device import ImageSource
+from blockferry.sources.device_delta import ImageDelta
 from blockferry.sources.extents import WholeImage, WrittenImage
-from blockferry.sources.image import ImageSource
-from blockferry.sources.image_delta import ImageDelta
 from blockferry.sources.snapshot import SnapshotSource
-from blockferry.upload_holes import CANNOT_TELL, UploadHoles, decide
 from fakes import content
 from memory_ebs import MemoryEbs
 
@@ -46,7 +46,7 @@ def fiemap(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def silent(monkeypatch: pytest.MonkeyPatch) -> None:
     """A file system that does not tell extents."""
-    monkeypatch.setattr("blockferry.upload_holes.tells_extents", lambda _descriptor: False)
+    monkeypatch.setattr("blockferry.local.holes.tells_extents", lambda _descriptor: False)
 
 
 def decided(

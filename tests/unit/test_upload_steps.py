@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
-from blockferry import upload
-from blockferry.blocks import BLOCK_SIZE
-from blockferry.checksums import Linear, digest_of
-from blockferry.ebs.client import NewSnapshot, RequestCounts, StartedSnapshot
-from blockferry.errors import (
+from blockferry.aws.ebs.client import NewSnapshot, RequestCounts, StartedSnapshot
+from blockferry.aws.sessions import Identity
+from blockferry.core.blocks import BLOCK_SIZE
+from blockferry.core.checksums import Linear, digest_of
+from blockferry.core.errors import (
     EncryptionDiffers,
     IncompleteTransfer,
     InvalidRequest,
@@ -21,10 +21,10 @@ from blockferry.errors import (
     SourceChanged,
     TargetFailed,
 )
-from blockferry.holes import HoleMeaning, HolePolicy
-from blockferry.retry import Clock
-from blockferry.sessions import Identity
-from blockferry.upload import Uploaded, upload_image
+from blockferry.core.holes import HoleMeaning, HolePolicy
+from blockferry.core.retry import Clock
+from blockferry.local import upload
+from blockferry.local.upload import Uploaded, upload_image
 from botocore.exceptions import EndpointConnectionError
 from fakes import ManualClock, content
 from job_records import RECOVERY
@@ -248,7 +248,7 @@ def test_a_huge_volume_is_moved_in_stretches(tmp_path: Path, monkeypatch: pytest
 
 
 def test_a_warning_about_holes_is_handed_on(disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("blockferry.upload_holes.tells_extents", lambda _: False)
+    monkeypatch.setattr("blockferry.local.holes.tells_extents", lambda _: False)
     found = put(disk, Region(), holes=HolePolicy.PRESERVE)
     assert [warning["code"] for warning in found.warnings] == ["unwritten_extents_unknown"]
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from blockferry.errors import InvalidRequest, RetryLater, TargetFailed
-from blockferry.retry import Clock, RetryPolicy
-from blockferry.snapshots import LOOKS
+from blockferry.aws.snapshots import LOOKS
+from blockferry.core.errors import InvalidRequest, RetryLater, TargetFailed
+from blockferry.core.retry import Clock, RetryPolicy
 from blockferry.transfer.check import check_targets
 from blockferry.transfer.complete import complete_transfer
 from blockferry.transfer.receipt import write_receipt
@@ -55,14 +55,14 @@ def check(rig: Rig, job_id: str) -> dict[str, object]:
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """One attempt of every request to EC2."""
-    monkeypatch.setattr("blockferry.sessions._DESCRIBING", Config(retries={"total_max_attempts": 1}))
+    monkeypatch.setattr("blockferry.aws.sessions._DESCRIBING", Config(retries={"total_max_attempts": 1}))
 
 
 @pytest.fixture
 def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """How long EC2 was given to come to its senses, each time."""
     slept: list[float] = []
-    monkeypatch.setattr("blockferry.snapshots.Clock", lambda: Clock(sleep=slept.append))
+    monkeypatch.setattr("blockferry.aws.snapshots.Clock", lambda: Clock(sleep=slept.append))
     return slept
 
 
@@ -200,7 +200,7 @@ def silent(rig: Rig, operation: str, region: str) -> None:
 def test_targets_that_cannot_be_reached_do_not_use_up_the_time_of_others(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("blockferry.ebs.client.RetryPolicy", lambda: RetryPolicy(max_attempts=1))
+    monkeypatch.setattr("blockferry.aws.ebs.client.RetryPolicy", lambda: RetryPolicy(max_attempts=1))
     rig.control("config", {"seal_seconds": 0.0})
     job_id = rig.plan(several(rig, RECOVERY, RECOVERY, RECOVERY, THIRD))["job_id"]
     rig.move_all(job_id)

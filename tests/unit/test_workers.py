@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from blockferry.models import TransferOptions
-from blockferry.render import receipt_table
+from blockferry.cli.render import receipt_table
+from blockferry.requests.parts import TransferOptions
 from blockferry.transfer.workers import MOST_USEFUL_WORKERS
 from fakes import content
 from rig import RECOVERY, Rig, running_rig

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from blockferry.blocks import BlockRange
-from blockferry.digests import Stretch
-from blockferry.errors import IncompleteTransfer
-from blockferry.jobs import Sealing
-from blockferry.workspace import Marks, Workspace
+from blockferry.core.blocks import BlockRange
+from blockferry.core.errors import IncompleteTransfer
+from blockferry.jobs.digests import Stretch
+from blockferry.jobs.record import Sealing
+from blockferry.jobs.workspace import Marks, Workspace
 from botocore.exceptions import ClientError
 from job_records import PROOF, job, source, target
 from moto import mock_aws

@@ -12,11 +12,11 @@ from aws_lambda_powertools import Logger, Tracer
 from aws_lambda_powertools.metrics import MetricUnit, single_metric
 from botocore.exceptions import BotoCoreError, ClientError
 
-from blockferry.aws_errors import translated
-from blockferry.ebs.client import RequestCounts
-from blockferry.errors import BlockferryError
-from blockferry.sessions import Aws
-from blockferry.workspace import Workspace
+from blockferry.aws.ebs.client import RequestCounts
+from blockferry.aws.errors import translated
+from blockferry.aws.sessions import Aws
+from blockferry.core.errors import BlockferryError
+from blockferry.jobs.workspace import Workspace
 
 logger = Logger()
 # Patching boto3 would add a subsegment to each of thousands of calls a minute; one segment per invocation is enough.

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from blockferry.ebs.client import EbsDirect
-from blockferry.errors import InvalidRequest
-from blockferry.inspection.choice import KeyManager
+from blockferry.aws.ebs.client import EbsDirect
+from blockferry.aws.sessions import Aws, Identity
+from blockferry.aws.snapshots import SnapshotFacts, has_volume
+from blockferry.core.errors import InvalidRequest
+from blockferry.cost.choice import KeyManager
 from blockferry.inspection.count import Pair
-from blockferry.sessions import Aws, Identity
-from blockferry.snapshots import SnapshotFacts, has_volume
 from blockferry.transfer import examine
 
 if TYPE_CHECKING:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from blockferry.blocks import BLOCK_SIZE
-from blockferry.cost import Bill
-from blockferry.inspection.choice import gib
+from blockferry.aws.snapshots import SnapshotFacts
+from blockferry.core.blocks import BLOCK_SIZE
+from blockferry.cost.choice import gib
+from blockferry.cost.prices import Bill
 from blockferry.inspection.count import Counts, Delta
-from blockferry.snapshots import SnapshotFacts
 
 MAX_LEFT_OUT = 100
 """Snapshots that the report names beside the chain; their number is always told."""

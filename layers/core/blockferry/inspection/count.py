@@ -13,14 +13,14 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
-from blockferry.blocks import BlockRange
-from blockferry.checksums import ZERO_DIGEST
-from blockferry.ebs.client import MAX_PAGE, Change, ChangedPage, EbsDirect, Page
-from blockferry.errors import IncompleteTransfer, OutOfTime
-from blockferry.holes import HolePolicy
-from blockferry.mover import move
-from blockferry.pacing import Pace
-from blockferry.retry import Clock, Deadline
+from blockferry.aws.ebs.client import MAX_PAGE, Change, ChangedPage, EbsDirect, Page
+from blockferry.core.blocks import BlockRange
+from blockferry.core.checksums import ZERO_DIGEST
+from blockferry.core.errors import IncompleteTransfer, OutOfTime
+from blockferry.core.holes import HolePolicy
+from blockferry.core.mover import move
+from blockferry.core.pacing import Pace
+from blockferry.core.retry import Clock, Deadline
 from blockferry.sources.listing import walk
 from blockferry.sources.snapshot import SnapshotSource
 

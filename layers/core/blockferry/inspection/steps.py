@@ -11,23 +11,23 @@ from datetime import UTC, datetime
 from typing import Any
 
 from blockferry import __version__
-from blockferry.blocks import BLOCK_SIZE, blocks_of_volume
-from blockferry.cost import basis, partition_of, request_cost
-from blockferry.ebs.client import RequestCounts
-from blockferry.errors import IncompleteTransfer, InvalidRequest, OutOfTime, RetryLater
+from blockferry.aws.ebs.client import RequestCounts
+from blockferry.aws.sessions import Aws, Identity
+from blockferry.aws.snapshots import SnapshotFacts
+from blockferry.core.blocks import BLOCK_SIZE, blocks_of_volume
+from blockferry.core.errors import IncompleteTransfer, InvalidRequest, OutOfTime, RetryLater
+from blockferry.core.retry import Clock, Deadline
+from blockferry.cost.choice import Choice, Destination, Subject
+from blockferry.cost.choices import copying, recommended
+from blockferry.cost.keeping import cheapest_keep, keeping
+from blockferry.cost.prices import basis, partition_of, request_cost
 from blockferry.inspection import access, chain
-from blockferry.inspection.choice import Choice, Destination, Subject
-from blockferry.inspection.choices import copying, recommended
 from blockferry.inspection.count import Counts, Delta, ListReader, Lists, Zeros, count_lists, count_zeros
-from blockferry.inspection.keeping import cheapest_keep, keeping
 from blockferry.inspection.report import report_page
-from blockferry.inspection.request import InspectRequest
-from blockferry.models import Target, parse
-from blockferry.retry import Clock, Deadline
-from blockferry.sessions import Aws, Identity
-from blockferry.snapshots import SnapshotFacts
+from blockferry.jobs.workspace import Workspace
+from blockferry.requests.inspect import InspectRequest
+from blockferry.requests.parts import Target, parse
 from blockferry.transfer import examine
-from blockferry.workspace import Workspace
 
 RESERVE_SECONDS = 60.0
 """Kept back from the invocation's time: one request may take its whole read timeout, then the report is written."""

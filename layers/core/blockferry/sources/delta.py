@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from blockferry.blocks import BlockRange
-from blockferry.ebs.client import Change, ChangedPage, EbsDirect
-from blockferry.ports import Block, BlockRef
+from blockferry.aws.ebs.client import Change, ChangedPage, EbsDirect
+from blockferry.core.blocks import BlockRange
+from blockferry.core.ports import Block, BlockRef
 from blockferry.sources.listing import walk
 from blockferry.sources.snapshot import SnapshotSource
 

@@ -8,11 +8,11 @@ import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from blockferry.blocks import BlockRange
-from blockferry.checksums import ZERO_BLOCK, ZERO_DIGEST
-from blockferry.errors import OutOfTime, ParentDiffers
-from blockferry.holes import FULL_COPY
-from blockferry.ports import Block, BlockRef, BlockSource
+from blockferry.core.blocks import BlockRange
+from blockferry.core.checksums import ZERO_BLOCK, ZERO_DIGEST
+from blockferry.core.errors import OutOfTime, ParentDiffers
+from blockferry.core.holes import FULL_COPY
+from blockferry.core.ports import Block, BlockRef, BlockSource
 
 NO_SIDE = -1
 """Of an index that is looked at whoever holds it."""

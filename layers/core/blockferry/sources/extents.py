@@ -13,10 +13,10 @@ import sys
 from collections.abc import Iterator
 from itertools import groupby
 
-from blockferry.blocks import BLOCK_SIZE, BlockRange
-from blockferry.errors import UnreadableSource
-from blockferry.ports import Block, BlockRef
-from blockferry.sources.image import LOOK_AT, ImageSource
+from blockferry.core.blocks import BLOCK_SIZE, BlockRange
+from blockferry.core.errors import UnreadableSource
+from blockferry.core.ports import Block, BlockRef
+from blockferry.sources.device import LOOK_AT, ImageSource
 
 if sys.platform != "win32":
     import fcntl

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Protocol, TypeVar
 
-from blockferry.blocks import BlockRange
-from blockferry.ebs.refusals import StaleToken
-from blockferry.errors import IncompleteTransfer
+from blockferry.aws.ebs.refusals import StaleToken
+from blockferry.core.blocks import BlockRange
+from blockferry.core.errors import IncompleteTransfer
 
 E = TypeVar("E")
 E_co = TypeVar("E_co", covariant=True)

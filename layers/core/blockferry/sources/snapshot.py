@@ -5,11 +5,11 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 
-from blockferry.blocks import BlockRange
-from blockferry.ebs.client import EbsDirect, Page
-from blockferry.ebs.refusals import StaleToken
-from blockferry.errors import IncompleteTransfer, RetryLater
-from blockferry.ports import Block, BlockRef
+from blockferry.aws.ebs.client import EbsDirect, Page
+from blockferry.aws.ebs.refusals import StaleToken
+from blockferry.core.blocks import BlockRange
+from blockferry.core.errors import IncompleteTransfer, RetryLater
+from blockferry.core.ports import Block, BlockRef
 from blockferry.sources.listing import walk
 
 MAX_RELISTS = 8

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from blockferry.errors import RetryLater, TargetFailed
-from blockferry.sessions import Aws
+from blockferry.aws.sessions import Aws
+from blockferry.core.errors import RetryLater, TargetFailed
+from blockferry.jobs.workspace import Workspace
 from blockferry.transfer.look import look_at
 from blockferry.transfer.steps import recorded_job
-from blockferry.workspace import Workspace
 
 FIRST_WAIT_SECONDS = 2
 SOON_SECONDS = 60

@@ -18,22 +18,22 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
-from blockferry.blocks import BlockRange
-from blockferry.checksums import ZERO_DIGEST, Linear
-from blockferry.digests import Coverage, Stretch, joined
-from blockferry.ebs.client import EbsDirect, RequestCounts
-from blockferry.errors import IncompleteTransfer, InvalidRequest, RequestRefused, RetryLater, TargetFailed
-from blockferry.holes import HolePolicy
-from blockferry.jobs import Job, JobSnapshot, JobTarget, Proof
-from blockferry.pacing import Pace
-from blockferry.retry import Clock, Deadline
-from blockferry.sessions import Aws, Identity
+from blockferry.aws.ebs.client import EbsDirect, RequestCounts
+from blockferry.aws.sessions import Aws, Identity
+from blockferry.core.blocks import BlockRange
+from blockferry.core.checksums import ZERO_DIGEST, Linear
+from blockferry.core.errors import IncompleteTransfer, InvalidRequest, RequestRefused, RetryLater, TargetFailed
+from blockferry.core.holes import HolePolicy
+from blockferry.core.pacing import Pace
+from blockferry.core.retry import Clock, Deadline
+from blockferry.jobs.digests import Coverage, Stretch, joined
+from blockferry.jobs.record import Job, JobSnapshot, JobTarget, Proof
+from blockferry.jobs.workspace import Workspace
 from blockferry.transfer.discard import Discarded, discard, started
 from blockferry.transfer.seal import TargetState, settle
 from blockferry.transfer.sources import Listed, list_again
 from blockferry.transfer.steps import recorded_job
 from blockferry.transfer.turns import in_turn
-from blockferry.workspace import Workspace
 
 AHEAD = 16
 """Digest objects in memory at a time (a range of 4,096 blocks is 147 KB): hides S3's answer time, bounds memory."""

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from blockferry import snapshots
-from blockferry.aws_errors import translated
-from blockferry.errors import BlockferryError
-from blockferry.jobs import JobTarget
-from blockferry.sessions import Aws, Identity
-from blockferry.workspace import Workspace
+from blockferry.aws import snapshots
+from blockferry.aws.errors import translated
+from blockferry.aws.sessions import Aws, Identity
+from blockferry.core.errors import BlockferryError
+from blockferry.jobs.record import JobTarget
+from blockferry.jobs.workspace import Workspace
 
 
 @dataclass(frozen=True)

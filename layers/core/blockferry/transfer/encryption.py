@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from blockferry import snapshots
-from blockferry.ebs.client import StartedSnapshot
-from blockferry.errors import EncryptionDiffers
-from blockferry.holes import HolePolicy
-from blockferry.jobs import Job, JobSnapshot, JobTarget
-from blockferry.sessions import Aws
+from blockferry.aws import snapshots
+from blockferry.aws.ebs.client import StartedSnapshot
+from blockferry.aws.sessions import Aws
+from blockferry.core.errors import EncryptionDiffers
+from blockferry.core.holes import HolePolicy
+from blockferry.jobs.record import Job, JobSnapshot, JobTarget
 
 
 def refuse_at_start(job: Job, target: JobTarget, started: StartedSnapshot, *, aws: Aws) -> None:

@@ -7,17 +7,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from blockferry.blocks import BLOCK_SIZE, split
-from blockferry.cost import request_cost, storage_a_month
-from blockferry.ebs.client import MAX_PAGE, EbsDirect, RequestCounts
-from blockferry.holes import HoleDecision, HolePolicy
-from blockferry.images.unpack import CHUNK_BLOCKS
-from blockferry.jobs import Job, JobImage, JobSnapshot
-from blockferry.pacing import Pace
-from blockferry.render import choice_line
-from blockferry.retry import Clock
-from blockferry.sessions import Aws, Identity
-from blockferry.sources.s3_image import BLOCKS_PER_READ
+from blockferry.aws.ebs.client import MAX_PAGE, EbsDirect, RequestCounts
+from blockferry.aws.sessions import Aws, Identity
+from blockferry.cli.render import choice_line
+from blockferry.core.blocks import BLOCK_SIZE, split
+from blockferry.core.holes import HoleDecision, HolePolicy
+from blockferry.core.pacing import Pace
+from blockferry.core.retry import Clock
+from blockferry.cost.prices import request_cost, storage_a_month
+from blockferry.jobs.record import Job, JobImage, JobSnapshot
+from blockferry.sources.image import BLOCKS_PER_READ
+from blockferry.sources.unpack import CHUNK_BLOCKS
 from blockferry.transfer.receipt import choices, source_facts, transferred
 from blockferry.transfer.sources import image_blocks, list_again
 

@@ -6,16 +6,16 @@ from collections.abc import Iterable, Mapping
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from blockferry import snapshots
-from blockferry.ebs.client import EbsDirect
-from blockferry.ebs.refusals import EbsError
-from blockferry.errors import InvalidRequest, RequestRefused
-from blockferry.holes import HoleMeaning
-from blockferry.jobs import JobSnapshot, JobTarget
-from blockferry.models import CONTROL_PREFIX, MAX_TAGS, Source, Target
-from blockferry.requests import SyncTarget
-from blockferry.sessions import Aws, Identity
-from blockferry.snapshots import SnapshotFacts
+from blockferry.aws import snapshots
+from blockferry.aws.ebs.client import EbsDirect
+from blockferry.aws.ebs.refusals import EbsError
+from blockferry.aws.sessions import Aws, Identity
+from blockferry.aws.snapshots import SnapshotFacts
+from blockferry.core.errors import InvalidRequest, RequestRefused
+from blockferry.core.holes import HoleMeaning
+from blockferry.jobs.record import JobSnapshot, JobTarget
+from blockferry.requests.parts import CONTROL_PREFIX, MAX_TAGS, Source, Target
+from blockferry.requests.transfers import SyncTarget
 from blockferry.transfer.targets import assuming
 
 TAGS_AT_THE_END = 2

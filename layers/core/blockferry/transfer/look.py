@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from blockferry import snapshots
-from blockferry.aws_errors import translated
-from blockferry.errors import BlockferryError, InvalidRequest
-from blockferry.jobs import JobTarget
-from blockferry.sessions import Aws, Identity
-from blockferry.snapshots import SnapshotFacts
+from blockferry.aws import snapshots
+from blockferry.aws.errors import translated
+from blockferry.aws.sessions import Aws, Identity
+from blockferry.aws.snapshots import SnapshotFacts
+from blockferry.core.errors import BlockferryError, InvalidRequest
+from blockferry.jobs.record import JobTarget
 
 
 @dataclass(frozen=True)

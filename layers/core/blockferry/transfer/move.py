@@ -6,20 +6,20 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from blockferry.blocks import BlockRange
-from blockferry.digests import Stretch
-from blockferry.ebs.client import EbsDirect, RequestCounts
-from blockferry.errors import ParentDiffers, RetryLater, SourceChanged
-from blockferry.holes import HolePolicy
-from blockferry.jobs import Job, JobImage, JobTarget
-from blockferry.mover import move
-from blockferry.pacing import Pace
-from blockferry.retry import Clock, Deadline
-from blockferry.sessions import Aws, Identity
-from blockferry.sinks.snapshot import SnapshotSink
+from blockferry.aws.ebs.client import EbsDirect, RequestCounts
+from blockferry.aws.sessions import Aws, Identity
+from blockferry.core.blocks import BlockRange
+from blockferry.core.errors import ParentDiffers, RetryLater, SourceChanged
+from blockferry.core.holes import HolePolicy
+from blockferry.core.mover import move
+from blockferry.core.pacing import Pace
+from blockferry.core.retry import Clock, Deadline
+from blockferry.jobs.digests import Stretch
+from blockferry.jobs.record import Job, JobImage, JobTarget
+from blockferry.jobs.workspace import Workspace
+from blockferry.targets.sink import SnapshotSink
 from blockferry.transfer.sources import block_source, parents_beside_base
 from blockferry.transfer.steps import recorded_job
-from blockferry.workspace import Workspace
 
 RESERVE_SECONDS = 60.0
 """Kept back from the invocation's time: one request may take its whole read timeout (30 s), then the digests are

@@ -10,14 +10,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from blockferry import snapshots
-from blockferry.ebs.client import EbsDirect, RequestCounts
-from blockferry.errors import InvalidRequest
-from blockferry.holes import HoleDecision
-from blockferry.jobs import BaseSnapshot, JobSnapshot, JobTarget
-from blockferry.requests import SyncRequest, SyncTarget
-from blockferry.sessions import Aws
-from blockferry.snapshots import SnapshotFacts
+from blockferry.aws import snapshots
+from blockferry.aws.ebs.client import EbsDirect, RequestCounts
+from blockferry.aws.sessions import Aws
+from blockferry.aws.snapshots import SnapshotFacts
+from blockferry.core.errors import InvalidRequest
+from blockferry.core.holes import HoleDecision
+from blockferry.jobs.record import BaseSnapshot, JobSnapshot, JobTarget
+from blockferry.requests.transfers import SyncRequest, SyncTarget
+from blockferry.sources.meaning import on_parent
 from blockferry.transfer.examine import (
     all_tags,
     readable_snapshot,
@@ -26,7 +27,6 @@ from blockferry.transfer.examine import (
     snapshot_tags,
     target_identity,
 )
-from blockferry.transfer.meaning import on_parent
 from blockferry.transfer.targets import assuming
 
 MOST_CANDIDATES = 25

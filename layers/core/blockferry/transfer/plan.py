@@ -15,13 +15,14 @@ from typing import Any
 
 from botocore.exceptions import BotoCoreError
 
-from blockferry.blocks import blocks_per_range, split
-from blockferry.ebs.client import RequestCounts
-from blockferry.errors import EncryptionDiffers, InvalidRequest, RequestRefused, RetryLater
-from blockferry.holes import HolePolicy
-from blockferry.jobs import Job, JobTarget
-from blockferry.retry import Clock, Deadline
-from blockferry.sessions import Aws
+from blockferry.aws.ebs.client import RequestCounts
+from blockferry.aws.sessions import Aws
+from blockferry.core.blocks import blocks_per_range, split
+from blockferry.core.errors import EncryptionDiffers, InvalidRequest, RequestRefused, RetryLater
+from blockferry.core.holes import HolePolicy
+from blockferry.core.retry import Clock, Deadline
+from blockferry.jobs.record import Job, JobTarget
+from blockferry.jobs.workspace import Workspace
 from blockferry.transfer.discard import discard, started
 from blockferry.transfer.estimate import estimate, question
 from blockferry.transfer.steps import refuse_swept
@@ -29,7 +30,6 @@ from blockferry.transfer.subject import Subject, subject_of
 from blockferry.transfer.targets import start_target
 from blockferry.transfer.turns import in_turn
 from blockferry.transfer.workers import plan_workers
-from blockferry.workspace import Workspace
 
 SNAPSHOT_QUOTA_PER_SECOND = 1_000
 """GetSnapshotBlock and PutSnapshotBlock per snapshot, everywhere, not adjustable; per account it is the same in

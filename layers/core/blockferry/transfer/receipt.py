@@ -7,19 +7,20 @@ from collections import Counter
 from datetime import UTC, datetime
 from typing import Any
 
-from blockferry import __version__, snapshots
-from blockferry.blocks import BLOCK_SIZE
-from blockferry.cost import request_cost
-from blockferry.errors import BlockferryError, IncompleteTransfer, RetryLater, TargetFailed
-from blockferry.images.unpack import drop_unpacked
-from blockferry.jobs import Job, JobImage, JobSnapshot, JobTarget, Proof
-from blockferry.render import holes_line, source_line
-from blockferry.sessions import Aws
-from blockferry.snapshots import SnapshotFacts
+from blockferry import __version__
+from blockferry.aws import snapshots
+from blockferry.aws.sessions import Aws
+from blockferry.aws.snapshots import SnapshotFacts
+from blockferry.cli.render import holes_line, source_line
+from blockferry.core.blocks import BLOCK_SIZE
+from blockferry.core.errors import BlockferryError, IncompleteTransfer, RetryLater, TargetFailed
+from blockferry.cost.prices import request_cost
+from blockferry.jobs.record import Job, JobImage, JobSnapshot, JobTarget, Proof
+from blockferry.jobs.workspace import Workspace
+from blockferry.sources.unpack import drop_unpacked
 from blockferry.transfer.encryption import refuse_as_described
 from blockferry.transfer.look import look_at
 from blockferry.transfer.steps import recorded_job
-from blockferry.workspace import Workspace
 
 
 def write_receipt(*, job_id: str, aws: Aws, workspace: Workspace, now: datetime | None = None) -> dict[str, Any]:

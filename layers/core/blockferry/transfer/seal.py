@@ -12,18 +12,18 @@ from datetime import UTC, datetime
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from blockferry import sealing, snapshots
-from blockferry.aws_errors import translated
-from blockferry.blocks import BlockRange
-from blockferry.ebs.client import RequestCounts
-from blockferry.errors import BlockferryError, EncryptionDiffers, RequestRefused, TargetFailed
-from blockferry.jobs import Job, JobTarget, Proof, Sealing
-from blockferry.models import taken_at_the_start
-from blockferry.retry import Clock
-from blockferry.sessions import Aws
+from blockferry.aws import sealing, snapshots
+from blockferry.aws.ebs.client import RequestCounts
+from blockferry.aws.errors import translated
+from blockferry.aws.sessions import Aws
+from blockferry.core.blocks import BlockRange
+from blockferry.core.errors import BlockferryError, EncryptionDiffers, RequestRefused, TargetFailed
+from blockferry.core.retry import Clock
+from blockferry.jobs.record import Job, JobTarget, Proof, Sealing
+from blockferry.jobs.workspace import Workspace
+from blockferry.requests.parts import taken_at_the_start
 from blockferry.transfer.encryption import refuse_as_described
 from blockferry.transfer.targets import start_target
-from blockferry.workspace import Workspace
 
 
 @dataclass(frozen=True)

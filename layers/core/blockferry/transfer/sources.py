@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from blockferry.blocks import BLOCK_SIZE, BlockRange, blocks_of_volume
-from blockferry.ebs.client import EbsDirect, RequestCounts
-from blockferry.errors import IncompleteTransfer
-from blockferry.jobs import BaseSnapshot, Job, JobImage, JobSnapshot
-from blockferry.ports import BlockSource
-from blockferry.retry import Clock, Deadline
-from blockferry.sessions import Aws, Identity
+from blockferry.aws.ebs.client import EbsDirect, RequestCounts
+from blockferry.aws.sessions import Aws, Identity
+from blockferry.core.blocks import BLOCK_SIZE, BlockRange, blocks_of_volume
+from blockferry.core.errors import IncompleteTransfer
+from blockferry.core.ports import BlockSource
+from blockferry.core.retry import Clock, Deadline
+from blockferry.jobs.record import BaseSnapshot, Job, JobImage, JobSnapshot
+from blockferry.jobs.workspace import Workspace
 from blockferry.sources.delta import DeltaSource
 from blockferry.sources.equal import Clone, EqualSnapshots
-from blockferry.sources.s3_image import S3ImageSource, UnpackedImageSource
+from blockferry.sources.image import S3ImageSource, UnpackedImageSource
 from blockferry.sources.snapshot import SnapshotSource
-from blockferry.workspace import Workspace
 
 EbsFor = Callable[[Identity], EbsDirect]
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from blockferry.errors import IncompleteTransfer
-from blockferry.jobs import Job
-from blockferry.workspace import Workspace
+from blockferry.core.errors import IncompleteTransfer
+from blockferry.jobs.record import Job
+from blockferry.jobs.workspace import Workspace
 
 
 def refuse_swept(job: Job) -> None:

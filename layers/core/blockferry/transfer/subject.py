@@ -6,17 +6,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from blockferry import snapshots
-from blockferry.blocks import BLOCK_SIZE, BLOCKS_PER_GIB, MAX_VOLUME_GIB, blocks_of_volume
-from blockferry.ebs.client import EbsDirect, RequestCounts
-from blockferry.errors import InvalidRequest
-from blockferry.holes import HoleDecision, HolePolicy
-from blockferry.images.address import examine
-from blockferry.images.unpack import unpacked
-from blockferry.jobs import JobImage, JobSnapshot, JobTarget
-from blockferry.models import Target, TransferOptions, parse
-from blockferry.requests import CopyRequest, FanoutRequest, SyncRequest, SyncTarget
-from blockferry.sessions import Aws, Identity
+from blockferry.aws import snapshots
+from blockferry.aws.ebs.client import EbsDirect, RequestCounts
+from blockferry.aws.sessions import Aws, Identity
+from blockferry.core.blocks import BLOCK_SIZE, BLOCKS_PER_GIB, MAX_VOLUME_GIB, blocks_of_volume
+from blockferry.core.errors import InvalidRequest
+from blockferry.core.holes import HoleDecision, HolePolicy
+from blockferry.jobs.record import JobImage, JobSnapshot, JobTarget
+from blockferry.jobs.workspace import Workspace
+from blockferry.requests.parts import Target, TransferOptions, parse
+from blockferry.requests.transfers import CopyRequest, FanoutRequest, SyncRequest, SyncTarget
+from blockferry.sources.address import examine
+from blockferry.sources.meaning import for_delta, for_image, for_snapshot
+from blockferry.sources.unpack import unpacked
 from blockferry.transfer.examine import (
     full_target,
     job_snapshot,
@@ -27,10 +29,8 @@ from blockferry.transfer.examine import (
     source_identity,
     will_be_encrypted,
 )
-from blockferry.transfer.meaning import for_delta, for_image, for_snapshot
 from blockferry.transfer.parents import base_snapshot, parented_target, parents_of
 from blockferry.transfer.sources import image_blocks
-from blockferry.workspace import Workspace
 
 LONGEST_TAG_VALUE = 255
 

@@ -14,12 +14,12 @@ from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from blockferry import snapshots
-from blockferry.errors import BlockferryError
-from blockferry.jobs import Job
-from blockferry.sessions import Aws, Identity
+from blockferry.aws import snapshots
+from blockferry.aws.sessions import Aws, Identity
+from blockferry.core.errors import BlockferryError
+from blockferry.jobs.record import Job
+from blockferry.jobs.workspace import Workspace
 from blockferry.transfer.discard import discard
-from blockferry.workspace import Workspace
 
 KEEP = frozenset({"job.json"})
 

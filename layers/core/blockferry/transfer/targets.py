@@ -9,14 +9,14 @@ from typing import TypeVar
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from blockferry import snapshots
-from blockferry.aws_errors import translated
-from blockferry.ebs.client import NewSnapshot, RequestCounts
-from blockferry.errors import EncryptionDiffers, InvalidRequest, RetryLater
-from blockferry.jobs import Job, JobTarget
-from blockferry.models import taken_at_the_start
-from blockferry.retry import RetryPolicy
-from blockferry.sessions import Aws
+from blockferry.aws import snapshots
+from blockferry.aws.ebs.client import NewSnapshot, RequestCounts
+from blockferry.aws.errors import translated
+from blockferry.aws.sessions import Aws
+from blockferry.core.errors import EncryptionDiffers, InvalidRequest, RetryLater
+from blockferry.core.retry import RetryPolicy
+from blockferry.jobs.record import Job, JobTarget
+from blockferry.requests.parts import taken_at_the_start
 from blockferry.transfer.encryption import refuse_at_start
 
 START_POLICY = RetryPolicy(budget_seconds=30.0)

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from blockferry.blocks import MAX_VOLUME_GIB
-from blockferry.errors import IncompleteTransfer
-from blockferry.images.address import Image, parse_address
-from blockferry.images.unpack import unpack_image
-from blockferry.jobs import JobImage
-from blockferry.retry import Clock
-from blockferry.sessions import Aws
-from blockferry.workspace import Workspace
+from blockferry.aws.sessions import Aws
+from blockferry.core.blocks import MAX_VOLUME_GIB
+from blockferry.core.errors import IncompleteTransfer
+from blockferry.core.retry import Clock
+from blockferry.jobs.record import JobImage
+from blockferry.jobs.workspace import Workspace
+from blockferry.sources.address import Image, parse_address
+from blockferry.sources.unpack import unpack_image
 
 
 def unpack(

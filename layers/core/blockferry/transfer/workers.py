@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from blockferry.aws_errors import translated
-from blockferry.errors import RequestRefused
-from blockferry.jobs import JobWarning
+from blockferry.aws.errors import translated
+from blockferry.core.errors import RequestRefused
+from blockferry.jobs.record import JobWarning
 
 if TYPE_CHECKING:
     from mypy_boto3_lambda import LambdaClient

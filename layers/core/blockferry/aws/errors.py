@@ -1,0 +1,50 @@
+"""Errors of boto3 calls in the terms of this package: what passes, and what does not."""
+
+from __future__ import annotations
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from blockferry.core.errors import BlockferryError, RequestRefused, RetryLater
+
+THROTTLES = frozenset(
+    {
+        "BandwidthLimitExceeded",
+        "EC2ThrottledException",
+        "PriorRequestNotComplete",
+        "ProvisionedThroughputExceededException",
+        "RequestLimitExceeded",
+        "RequestThrottled",
+        "RequestThrottledException",
+        "SlowDown",
+        "ThrottledException",
+        "Throttling",
+        "ThrottlingException",
+        "TooManyRequestsException",
+        "TransactionInProgressException",
+    }
+)
+"""Every code by which a service says "not so fast". botocore's list (``retries/standard.py``), which a test compares,
+but for ``LimitExceededException``: with KMS and IAM that is a limit of resources, and stays."""
+
+_PASSING = THROTTLES | {
+    "InternalError",
+    "InternalFailure",
+    "OperationAborted",  # S3: another request about the same object is under way
+    "RequestTimeout",
+    "RequestTimeoutException",
+    "ServiceUnavailable",
+    "Unavailable",
+}
+
+
+def translated(error: ClientError | BotoCoreError) -> BlockferryError:
+    """The error by which a step fails: ``RetryLater`` when a later attempt may succeed, else ``RequestRefused``.
+
+    botocore has made its own attempts before; connection errors and server errors are worth the state's.
+    """
+    if isinstance(error, ClientError):
+        code = error.response["Error"]["Code"]
+        status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+        kind = RetryLater if code in _PASSING or status >= 500 else RequestRefused
+        return kind(f"{error.operation_name}: {code}: {error.response['Error'].get('Message', '')}")
+    return RetryLater(f"{type(error).__name__}: {error}")

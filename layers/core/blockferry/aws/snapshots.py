@@ -1,0 +1,227 @@
+"""The EC2 side of snapshots: facts about them, their tags, their end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from blockferry.core.errors import InvalidRequest
+from blockferry.core.retry import Clock
+
+if TYPE_CHECKING:
+    from mypy_boto3_ec2 import EC2Client
+
+JOB_TAG = "blockferry:job-id"
+SOURCE_TAG = "blockferry:source-snapshot-id"
+SOURCE_REGION_TAG = "blockferry:source-region"
+BASE_TAG = "blockferry:base-snapshot-id"
+PARENT_TAG = "blockferry:parent-snapshot-id"
+LINEAGE_TAG = "blockferry:lineage"
+IMAGE_TAG = "blockferry:source-image"
+CHECKSUM_TAG = "blockferry:linear-checksum"
+PROVED_TAG = "blockferry:proved-snapshot-id"
+"""Set together when EBS was given count and checksum: a completed snapshot that carries both is what its job proved.
+The second names the snapshot itself, since tags travel: restored volumes and their next snapshots may inherit them."""
+
+HOLES_TAG = "blockferry:holes"
+"""What the snapshot's holes stand for, a ``HoleMeaning``. Set when it is started."""
+
+LOOKS = 10
+LOOK_SECONDS = 2.0
+"""How often, and after how long, EC2 is asked again about a snapshot that it calls pending."""
+
+FILTER_VALUES = 200
+"""Values that a filter of DescribeSnapshots takes at most (EC2 API reference, filters)."""
+
+
+@dataclass(frozen=True)
+class SnapshotFacts:
+    """What EC2 says of a snapshot. ``size_gib`` is the volume's; ``full_size_bytes`` what was ever written to it
+    (``None`` where EC2 does not tell)."""
+
+    snapshot_id: str
+    state: str
+    size_gib: int
+    tier: str
+    owner_id: str
+    volume_id: str
+    start_time: datetime
+    description: str
+    tags: Mapping[str, str]
+    encrypted: bool
+    kms_key_id: str | None
+    full_size_bytes: int | None
+    state_message: str
+
+    @property
+    def proved(self) -> bool:
+        """Whether the tags say that a job made this very snapshot and proved it; it must be completed, too."""
+        has_all = {JOB_TAG, CHECKSUM_TAG} <= self.tags.keys()
+        return has_all and self.names_itself
+
+    @property
+    def names_itself(self) -> bool:
+        """Whether its tags were set on this very snapshot, once EBS was given its checksum."""
+        return self.tags.get(PROVED_TAG) == self.snapshot_id
+
+
+def has_volume(volume_id: str) -> bool:
+    """Whether the id is that of a volume: copies and direct uploads carry a made-up one, vol-ffffffff (EBS user guide,
+    copy a snapshot)."""
+    return volume_id.startswith("vol-") and not volume_id.startswith("vol-ffff")
+
+
+def describe(
+    ec2: EC2Client, snapshot_id: str, *, region: str, hint: str = "Check the id and source.region"
+) -> SnapshotFacts:
+    """The facts of one snapshot. ``hint`` is what its user should look at when there is none.
+
+    Raises ``InvalidRequest`` when it is not there or not visible to this identity; other AWS errors pass through.
+    """
+    try:
+        found = ec2.describe_snapshots(SnapshotIds=[snapshot_id])["Snapshots"]
+    except ClientError as error:
+        if error.operation_name == "AssumeRole":
+            # EC2 was never asked: what is missing is not a permission of the role.
+            raise
+        code = error.response["Error"]["Code"]
+        if code in ("InvalidSnapshot.NotFound", "InvalidSnapshotID.Malformed"):
+            raise InvalidRequest(
+                f"snapshot {snapshot_id} in {region}: EC2 does not know it ({code}). {hint}; "
+                "a snapshot of another account must be shared with this one or be read through source.role_arn"
+            ) from error
+        if code in ("UnauthorizedOperation", "AccessDenied", "AuthFailure"):
+            raise InvalidRequest(
+                f"snapshot {snapshot_id} in {region}: no permission to look at it ({code}: "
+                f"{error.response['Error'].get('Message', '')})"
+            ) from error
+        raise
+    if not found:
+        raise InvalidRequest(f"snapshot {snapshot_id} in {region}: EC2 does not know it. {hint}")
+    return _facts(found[0])
+
+
+def existing(ec2: EC2Client, snapshot_ids: Iterable[str]) -> list[SnapshotFacts]:
+    """The facts of those of the snapshots that still exist and are visible, in no order."""
+    ids = sorted(set(snapshot_ids))
+    found: list[SnapshotFacts] = []
+    for first in range(0, len(ids), FILTER_VALUES):
+        pages = ec2.get_paginator("describe_snapshots").paginate(
+            Filters=[{"Name": "snapshot-id", "Values": ids[first : first + FILTER_VALUES]}]
+        )
+        found += [_facts(snapshot) for page in pages for snapshot in page["Snapshots"]]
+    return found
+
+
+def settled(look: Callable[[], list[SnapshotFacts]], *, clock: Clock | None = None) -> list[SnapshotFacts]:
+    """What ``look`` finds, asked again for a short while as long as any of it is pending.
+
+    EC2's answers are not all of the same moment: one may show a completed snapshot as pending once more (coldsnap,
+    AWS's own tool, waits for several completed answers in a row). What is pending for longer is returned as pending.
+    """
+    clock = clock or Clock()
+    found = look()
+    for _ in range(LOOKS - 1):
+        if all(facts.state != "pending" for facts in found):
+            break
+        clock.sleep(LOOK_SECONDS)
+        found = look()
+    return found
+
+
+def proven_copies(ec2: EC2Client, *, lineage: str, source_region: str) -> list[SnapshotFacts]:
+    """The copies of a lineage in the client's region and account that a job has proved; some may be pending."""
+    pages = ec2.get_paginator("describe_snapshots").paginate(
+        OwnerIds=["self"],
+        Filters=[
+            {"Name": f"tag:{LINEAGE_TAG}", "Values": [lineage]},
+            {"Name": f"tag:{SOURCE_REGION_TAG}", "Values": [source_region]},
+            {"Name": "status", "Values": ["pending", "completed"]},
+        ],
+    )
+    found = [_facts(snapshot) for page in pages for snapshot in page["Snapshots"]]
+    return [facts for facts in found if facts.proved and SOURCE_TAG in facts.tags]
+
+
+def encrypted_by_default(ec2: EC2Client) -> bool | None:
+    """Whether the account encrypts new snapshots in the client's region; ``None`` when that cannot be found out."""
+    try:
+        return bool(ec2.get_ebs_encryption_by_default()["EbsEncryptionByDefault"])
+    except (ClientError, BotoCoreError):
+        return None
+
+
+def unfinished_of_job(ec2: EC2Client, job_id: str) -> list[SnapshotFacts]:
+    """The snapshots that a job has started and that are pending or in ``error``, in the client's region."""
+    pages = ec2.get_paginator("describe_snapshots").paginate(
+        OwnerIds=["self"],
+        Filters=[
+            {"Name": f"tag:{JOB_TAG}", "Values": [job_id]},
+            {"Name": "status", "Values": ["pending", "error"]},
+        ],
+    )
+    return [_facts(snapshot) for page in pages for snapshot in page["Snapshots"]]
+
+
+def delete(ec2: EC2Client, snapshot_id: str, *, asked_to_seal: bool) -> str | None:
+    """Delete a snapshot that was never completed; returns why it is kept, ``None`` when it is gone.
+
+    Everything that deletes a snapshot does so here. What EBS was asked to seal is kept, unless EC2 calls it failed, and
+    even if EC2 shows nothing of it, since that answer may be old; so is what EC2 calls completed. Nothing can become
+    completed between the look and the deletion: only who started a snapshot completes it, and says ``asked_to_seal``
+    from before the request on; and what has failed stays so.
+    """
+    state = next((facts.state for facts in existing(ec2, [snapshot_id])), None)
+    if state == "completed":
+        return "EC2 calls it completed"
+    if asked_to_seal and state != "error":
+        return "EBS was asked to seal it"
+    try:
+        ec2.delete_snapshot(SnapshotId=snapshot_id)
+    except ClientError as error:
+        if error.response["Error"]["Code"] != "InvalidSnapshot.NotFound":
+            raise
+    return None
+
+
+def add_tags(ec2: EC2Client, snapshot_id: str, tags: Mapping[str, str]) -> None:
+    """Set tags on a snapshot; same keys are replaced."""
+    ec2.create_tags(Resources=[snapshot_id], Tags=[{"Key": k, "Value": v} for k, v in tags.items()])
+
+
+def refuse_unreadable(facts: SnapshotFacts, *, region: str) -> None:
+    """Raise ``InvalidRequest`` when the direct APIs cannot read the snapshot in its present state and tier."""
+    name = f"snapshot {facts.snapshot_id} in {region}"
+    if facts.tier == "archive":
+        raise InvalidRequest(
+            f"{name} is in the archive tier, which the EBS direct APIs cannot read; restore it first with: aws ec2 "
+            f"restore-snapshot-tier --snapshot-id {facts.snapshot_id} --temporary-restore-days 2"
+        )
+    if facts.state == "pending":
+        raise InvalidRequest(f"{name} is pending; start again once it is completed")
+    if facts.state != "completed":
+        why = f" ({facts.state_message})" if facts.state_message else ""
+        raise InvalidRequest(f"{name} is in state {facts.state}{why}; only a completed snapshot can be read")
+
+
+def _facts(found: Any) -> SnapshotFacts:
+    full = found.get("FullSnapshotSizeInBytes")
+    return SnapshotFacts(
+        snapshot_id=found["SnapshotId"],
+        state=found["State"],
+        size_gib=int(found["VolumeSize"]),
+        tier=found.get("StorageTier") or "standard",
+        owner_id=found.get("OwnerId", ""),
+        volume_id=found.get("VolumeId", ""),
+        start_time=found["StartTime"],
+        description=found.get("Description") or "",
+        tags={tag["Key"]: tag["Value"] for tag in found.get("Tags") or ()},
+        encrypted=bool(found.get("Encrypted")),
+        kms_key_id=found.get("KmsKeyId") or None,
+        full_size_bytes=None if full is None else int(full),
+        state_message=found.get("StateMessage") or "",
+    )

@@ -1,0 +1,205 @@
+"""Start, watch, resume and stop jobs: the operator's side of the state machines."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import boto3
+from botocore.exceptions import ClientError
+
+from blockferry.core.errors import InvalidRequest
+from blockferry.jobs.workspace import Workspace
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+    from mypy_boto3_stepfunctions import SFNClient
+    from mypy_boto3_stepfunctions.type_defs import DescribeExecutionOutputTypeDef
+
+OPERATIONS = ("copy", "sync", "fanout", "inspect")
+"""Operations that have a state machine."""
+
+
+@dataclass(frozen=True)
+class JobState:
+    """A job as Step Functions shows it. ``ranges`` counts its block ranges by state; ``error`` and ``cause`` are
+    those of a failed execution, ``output`` the receipt of a succeeded one."""
+
+    job_id: str
+    arn: str
+    status: str
+    ranges: Mapping[str, int]
+    redriven: int
+    error: str | None = None
+    cause: str | None = None
+    output: Any = None
+
+    @property
+    def operation(self) -> str:
+        """By the state machine's name, ``<prefix>-<operation>``."""
+        return self.arn.split(":")[-2].rsplit("-", 1)[-1]
+
+    @property
+    def running(self) -> bool:
+        return self.status in ("RUNNING", "PENDING_REDRIVE")
+
+    @property
+    def refused(self) -> bool:
+        """Whether the input could not be used: nothing was started, so there is nothing to go on with."""
+        return self.error == "InvalidRequest"
+
+
+@dataclass(frozen=True)
+class Operator:
+    """The state machines ``<prefix>-<operation>`` of one region and account."""
+
+    region: str
+    prefix: str
+    account: str
+    partition: str
+    sfn: SFNClient
+    s3: S3Client
+
+    @classmethod
+    def of(cls, *, region: str, prefix: str = "blockferry", session: boto3.Session | None = None) -> Operator:
+        """The operator with the credentials of the session (STS tells the account and the partition)."""
+        session = session or boto3.Session()
+        caller = session.client("sts", region_name=region).get_caller_identity()
+        return cls(
+            region=region,
+            prefix=prefix,
+            account=caller["Account"],
+            partition=caller["Arn"].split(":")[1],
+            sfn=session.client("stepfunctions", region_name=region),
+            s3=session.client("s3", region_name=region),
+        )
+
+    def machine_arn(self, operation: str) -> str:
+        return f"arn:{self.partition}:states:{self.region}:{self.account}:stateMachine:{self.prefix}-{operation}"
+
+    def execution_arn(self, operation: str, job_id: str) -> str:
+        return f"arn:{self.partition}:states:{self.region}:{self.account}:execution:{self.prefix}-{operation}:{job_id}"
+
+    def start(self, operation: str, request: Mapping[str, Any], *, job_id: str) -> str:
+        """Start a job and return its execution ARN. The same id and input give the same running job."""
+        try:
+            return self.sfn.start_execution(
+                stateMachineArn=self.machine_arn(operation), name=job_id, input=json.dumps(request)
+            )["executionArn"]
+        except ClientError as error:
+            code = error.response["Error"]["Code"]
+            if code == "StateMachineDoesNotExist":
+                raise InvalidRequest(
+                    f"there is no state machine {self.prefix}-{operation} in {self.region} of account {self.account}: "
+                    "deploy Blockferry there, or name --region and --name-prefix of the deployment"
+                ) from error
+            if code == "InvalidName":
+                raise InvalidRequest(
+                    f"{job_id!r} cannot be the name of a job: Step Functions takes 1 to 80 letters, digits, - and _"
+                ) from error
+            if code == "ExecutionAlreadyExists":
+                raise InvalidRequest(
+                    f"a job named {job_id} exists already (ended, or with another input): choose another --name; "
+                    f"blockferry status {job_id} shows that one, and blockferry resume {job_id} goes on with it if it "
+                    "failed"
+                ) from error
+            raise
+
+    def find(self, job_id: str, operation: str | None = None) -> JobState:
+        """The present state of a job of any operation, or of this one.
+
+        Raises ``InvalidRequest`` when there is no such job, or when several operations have one of this name.
+        """
+        if operation is not None:
+            return self.state(self.execution_arn(operation, job_id))
+        found = {}
+        refusals: dict[str, ClientError] = {}
+        for name in OPERATIONS:
+            try:
+                described = self._described(self.execution_arn(name, job_id))
+            except ClientError as error:
+                # Someone who may look at copies only can still ask for a copy.
+                if error.response["Error"]["Code"] != "AccessDeniedException":
+                    raise
+                refusals[name] = error
+                continue
+            if described is not None:
+                found[name] = described
+        if len(found) > 1:
+            raise InvalidRequest(
+                f"there are jobs named {job_id} of {' and '.join(found)}: say which one with --operation"
+            )
+        if not found:
+            looked = [name for name in OPERATIONS if name not in refusals]
+            text = f"there is no job {job_id} of {', '.join(looked) or 'any operation'} in {self.region}"
+            text += f" (account {self.account}, state machines {self.prefix}-*)"
+            for name, refusal in refusals.items():
+                text += f"; no permission to look at {name}: {refusal.response['Error'].get('Message', refusal)}"
+            raise InvalidRequest(f"{text}; check the id, --region and --name-prefix")
+        return self._state(next(iter(found.values())))
+
+    def state(self, arn: str) -> JobState:
+        """The job's present state. Raises ``InvalidRequest`` when there is no such job."""
+        found = self._described(arn)
+        if found is None:
+            raise InvalidRequest(f"there is no job {arn.rsplit(':', 1)[-1]} in {self.region} ({arn})")
+        return self._state(found)
+
+    def _described(self, arn: str) -> DescribeExecutionOutputTypeDef | None:
+        try:
+            return self.sfn.describe_execution(executionArn=arn)
+        except ClientError as error:
+            if error.response["Error"]["Code"] in ("ExecutionDoesNotExist", "InvalidArn"):
+                return None
+            raise
+
+    def _state(self, found: DescribeExecutionOutputTypeDef) -> JobState:
+        arn = found["executionArn"]
+        ranges: dict[str, int] = {}
+        for run in self.sfn.list_map_runs(executionArn=arn)["mapRuns"]:
+            counts = self.sfn.describe_map_run(mapRunArn=run["mapRunArn"])["itemCounts"]
+            for name in ("total", "pending", "running", "succeeded", "failed", "aborted", "timedOut"):
+                ranges[name] = ranges.get(name, 0) + int(counts.get(name, 0))  # type: ignore[call-overload]
+        output = found.get("output")
+        return JobState(
+            job_id=found.get("name", ""),
+            arn=arn,
+            status=found["status"],
+            ranges=ranges,
+            redriven=int(found.get("redriveCount", 0)),
+            error=found.get("error"),
+            cause=found.get("cause"),
+            output=None if output is None else json.loads(output),
+        )
+
+    def targets(self, job_id: str) -> list[dict[str, Any]]:
+        """What the last Complete transfer left of each target: ``region``, ``snapshot_id``, ``completed``,
+        ``missing_ranges``, ``error``; empty when the job did not get that far."""
+        workspace = Workspace(f"{self.prefix}-work-{self.account}-{self.region}", self.s3)
+        body = workspace.read(job_id, "targets.json")
+        return [] if body is None else list(json.loads(body))
+
+    def resume(self, arn: str) -> None:
+        """Redrive a failed, aborted or timed-out job: it goes on with what is not done."""
+        try:
+            self.sfn.redrive_execution(executionArn=arn)
+        except ClientError as error:
+            raise InvalidRequest(
+                f"job {arn.rsplit(':', 1)[-1]} cannot be resumed: {error.response['Error'].get('Message', error)}"
+            ) from error
+
+    def stop(self, arn: str, *, reason: str) -> None:
+        self.sfn.stop_execution(executionArn=arn, error="Stopped", cause=reason)
+
+    def wait(
+        self, arn: str, *, sleep: Callable[[float], None], on_progress: Callable[[JobState], None], every: float = 2.0
+    ) -> JobState:
+        """Poll until the job has ended; ``on_progress`` sees every state."""
+        while True:
+            state = self.state(arn)
+            on_progress(state)
+            if not state.running:
+                return state
+            sleep(every)

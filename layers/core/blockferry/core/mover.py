@@ -1,0 +1,188 @@
+"""The loop of every transfer: for each block in a range, read it, give it to the sinks, and keep its digest.
+
+Threads share one lazy list of blocks. Each holds one block at a time, so memory is threads x 512 KiB plus one
+list page plus 36 bytes per block of the range, whatever the size of the volume.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from blockferry.core.blocks import BlockRange
+from blockferry.core.checksums import ZERO_BLOCK, ZERO_DIGEST
+from blockferry.core.errors import OutOfTime
+from blockferry.core.holes import HolePolicy, with_holes
+from blockferry.core.pacing import Pace
+from blockferry.core.ports import Block, BlockRef, BlockSink, BlockSource
+from blockferry.core.retry import Deadline
+
+
+@dataclass(frozen=True)
+class Moved:
+    """What happened to a range: every block of ``range.first <= index < next_index`` is in every sink that is not in
+    ``failed_sinks`` (position in the sinks, and its first error).
+
+    ``digests`` holds ``(index, raw SHA-256)`` of the blocks that the source holds there (with ``zero_fill``: of
+    every index), ascending, without those that are ``unchanged``; ``next_index`` is ``range.stop`` when the range is
+    done, else where to go on.
+    """
+
+    range: BlockRange
+    next_index: int
+    digests: tuple[tuple[int, bytes], ...]
+    blocks_read: int
+    blocks_written: int
+    failed_sinks: Mapping[int, Exception]
+
+    @property
+    def done(self) -> bool:
+        return self.next_index >= self.range.stop
+
+
+def move(
+    within: BlockRange,
+    source: BlockSource,
+    sinks: Sequence[BlockSink],
+    *,
+    holes: HolePolicy,
+    threads: int,
+    deadline: Deadline,
+    pace: Pace | None = None,
+    spare_others: bool = False,
+) -> Moved:
+    """Carry the blocks of ``within`` from the source to every sink.
+
+    Stops cleanly when the deadline passes. The first error of a source or sink stops the loop and is raised after
+    the blocks in flight have ended; nothing is reported as moved then, and moving the range again is harmless.
+    With ``spare_others`` a sink that fails is left out from there on and reported, so that one of many does not
+    spoil the rest. When none is left the loop ends: nothing is moved, and ``failed_sinks`` has them all.
+    """
+    work = _Work(within, source, holes=holes, deadline=deadline, spare=len(sinks) if spare_others else 0)
+
+    def run() -> None:
+        while (item := work.take()) is not None:
+            index, ref = item
+            try:
+                if pace is not None:
+                    pace.take()
+                held = ref if ref is not None and not ref.removed else None
+                block = Block(index, ZERO_BLOCK, ZERO_DIGEST) if held is None else source.read(held)
+                if block.unchanged:
+                    work.unchanged()
+                    continue
+                written = holes.writes(block.digest)
+                if written:
+                    for number, sink in enumerate(sinks):
+                        if number not in work.failed_sinks:
+                            _write(work, number, sink, block)
+                work.finished(index, block.digest, read=held is not None, written=written)
+            except OutOfTime:
+                work.unfinished(index)
+            except BaseException as error:
+                work.fail(error)
+
+    if threads == 1:
+        run()
+    else:
+        pool = [threading.Thread(target=run, name=f"mover-{n}", daemon=True) for n in range(threads)]
+        for thread in pool:
+            thread.start()
+        for thread in pool:
+            thread.join()
+    return work.outcome()
+
+
+def _write(work: _Work, number: int, sink: BlockSink, block: Block) -> None:
+    try:
+        sink.write(block)
+    except OutOfTime:
+        raise
+    except Exception as error:
+        if not work.spares_others:
+            raise
+        work.sink_failed(number, error)
+
+
+class _Work:
+    """The blocks still to move, handed out one by one, and what became of those handed out."""
+
+    def __init__(
+        self, within: BlockRange, source: BlockSource, *, holes: HolePolicy, deadline: Deadline, spare: int
+    ) -> None:
+        self._spare = spare
+        self.failed_sinks: dict[int, Exception] = {}
+        self._within = within
+        self._deadline = deadline
+        self._lock = threading.Lock()
+        refs = source.blocks(within)
+        self._items: Iterator[tuple[int, BlockRef | None]] = (
+            with_holes(refs, within) if holes is HolePolicy.ZERO_FILL else ((ref.index, ref) for ref in refs)
+        )
+        self._next = within.first
+        self._stopped = False
+        self._error: BaseException | None = None
+        self._left: list[int] = []
+        self._digests: list[tuple[int, bytes]] = []
+        self._read = 0
+        self._written = 0
+
+    def take(self) -> tuple[int, BlockRef | None] | None:
+        """The next block to move; ``None`` at the end, after an error, or when time is up."""
+        with self._lock:
+            if self._stopped or self._error is not None:
+                return None
+            if self._deadline.passed():
+                return None
+            try:
+                item = next(self._items, None)
+            except OutOfTime:
+                self._stopped = True
+                return None
+            except BaseException as error:
+                self._error = error
+                return None
+            if item is None:
+                self._next = self._within.stop
+                return None
+            self._next = item[0] + 1
+            return item
+
+    def finished(self, index: int, digest: bytes, *, read: bool, written: bool) -> None:
+        with self._lock:
+            self._digests.append((index, digest))
+            self._read += read
+            self._written += written
+
+    def unchanged(self) -> None:
+        with self._lock:
+            self._read += 1
+
+    def unfinished(self, index: int) -> None:
+        with self._lock:
+            self._stopped = True
+            self._left.append(index)
+
+    @property
+    def spares_others(self) -> bool:
+        """Whether a sink may fail alone."""
+        return self._spare > 0
+
+    def sink_failed(self, number: int, error: Exception) -> None:
+        with self._lock:
+            self.failed_sinks.setdefault(number, error)
+            if len(self.failed_sinks) == self._spare:
+                self._stopped = True
+
+    def fail(self, error: BaseException) -> None:
+        with self._lock:
+            # The first error is the cause; what follows is mostly its echo in the other threads.
+            self._error = self._error or error
+
+    def outcome(self) -> Moved:
+        if self._error is not None:
+            raise self._error
+        next_index = min([self._next, *self._left])
+        digests = tuple(sorted(entry for entry in self._digests if entry[0] < next_index))
+        return Moved(self._within, next_index, digests, self._read, self._written, self.failed_sinks)

@@ -1,0 +1,1 @@
+"""Prices, and what the ways to copy and to keep a snapshot cost."""

@@ -1,0 +1,150 @@
+"""What is to be copied or kept, where to, and one way to do it with its price. No AWS in here."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from blockferry.aws.ebs.client import MAX_PAGE
+from blockferry.core.blocks import BLOCK_SIZE, blocks_per_range
+from blockferry.cost.prices import GIB, Bill
+from blockferry.inspection.count import Delta
+
+MONTHS = 12
+
+SNAPSHOT_QUOTA_PER_SECOND = 1_000
+"""GetSnapshotBlock and PutSnapshotBlock per snapshot (EBS user guide, quotas)."""
+
+WORKER_MIB_PER_SECOND, WORKER_GB = 60.0, 1.769
+"""What one function moves, and its memory: one vCPU's worth (Lambda developer guide, memory)."""
+
+BLOCKS_PER_RANGE = 4_096
+
+TRANSITIONS_PER_RANGE = 4
+"""Start and end of the child, the task and its choice."""
+
+KeyManager = Literal["AWS", "CUSTOMER"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """What is to be copied or kept: a snapshot, or with ``delta`` its difference to ``base_snapshot_id``.
+
+    ``home_region`` is where workers run; ``key_manager`` is ``None`` when it could not be found out.
+    """
+
+    snapshot_id: str
+    region: str
+    home_region: str
+    owner_id: str
+    total_blocks: int
+    allocated_blocks: int
+    encrypted: bool = False
+    kms_key_id: str | None = None
+    key_manager: KeyManager | None = None
+    base_snapshot_id: str | None = None
+    delta: Delta | None = None
+
+    @property
+    def blocks_read(self) -> int:
+        return self.allocated_blocks if self.delta is None else self.delta.added + self.delta.overwritten
+
+    @property
+    def blocks_written(self) -> int:
+        """To each target: what only the base holds is written as zeros."""
+        return self.allocated_blocks if self.delta is None else self.delta.blocks
+
+    @property
+    def ranges(self) -> int:
+        return math.ceil(self.total_blocks / blocks_per_range(self.total_blocks, BLOCKS_PER_RANGE))
+
+    @property
+    def lists(self) -> dict[str, int]:
+        """List requests of a job: each range once by its worker and once for the proof, and the plan's first look."""
+        length = min(blocks_per_range(self.total_blocks, BLOCKS_PER_RANGE), MAX_PAGE)
+        pages = 2 * math.ceil(self.total_blocks / length) + 1
+        if self.delta is None:
+            return {"ListSnapshotBlocks": pages}
+        # The proof holds the changed blocks against the snapshot's own list.
+        return {"ListSnapshotBlocks": pages // 2 + 1, "ListChangedBlocks": pages}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Destination:
+    """Where a copy would go. ``account`` is its owner, ``name`` the field of the input that it comes from."""
+
+    name: str
+    region: str
+    account: str
+    kms_key_arn: str | None = None
+    encrypted: bool | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """One way to copy or keep it. Without ``possible`` the figures are ``None``.
+
+    ``seconds`` is ``None`` where nobody promises a time; ``requests`` is set where this software makes them.
+    """
+
+    name: str
+    why_not: str | None = None
+    conditions: Sequence[str] = ()
+    requests: Mapping[str, int] | None = None
+    seconds: int | None = None
+    bill: Bill = field(default_factory=Bill)
+    monthly: Bill = field(default_factory=Bill)
+    restore: Bill = field(default_factory=Bill)
+    minimum_days: int = 0
+    notes: Sequence[str] = ()
+    more: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def possible(self) -> bool:
+        return self.why_not is None
+
+    @property
+    def year_usd(self) -> float:
+        """Made once, kept for twelve months, restored once."""
+        return round(self.bill.usd + MONTHS * self.monthly.usd + self.restore.usd, 6)
+
+    @property
+    def unverified(self) -> list[str]:
+        return sorted({item for bill in (self.bill, self.monthly, self.restore) for item in bill.unverified})
+
+    def to_json(self) -> dict[str, Any]:
+        def usd(amount: float) -> float | None:
+            return round(amount, 6) if self.possible else None
+
+        notes = list(self.notes)
+        if self.unverified:
+            notes.append(f"not verified: the price of {', '.join(self.unverified)}")
+        return {
+            "name": self.name,
+            "possible": self.possible,
+            "why_not": self.why_not,
+            "conditions": list(self.conditions) if self.possible else [],
+            "requests": dict(self.requests) if self.requests is not None and self.possible else None,
+            "seconds": self.seconds if self.possible else None,
+            "one_time_usd": usd(self.bill.usd),
+            "monthly_usd": usd(self.monthly.usd),
+            "restore_usd": usd(self.restore.usd),
+            "minimum_days": self.minimum_days,
+            "year_usd": usd(self.year_usd),
+            "notes": notes if self.possible else [],
+            **(self.more if self.possible else {}),
+        }
+
+
+def gib(blocks: int) -> float:
+    return blocks * BLOCK_SIZE / GIB
+
+
+def add_run(bill: Bill, subject: Subject, blocks_moved: int) -> None:
+    """Lambda and Step Functions of a job of this software."""
+    seconds = blocks_moved * BLOCK_SIZE / 2**20 / WORKER_MIB_PER_SECOND
+    bill.add("LambdaGbSecond", subject.home_region, seconds * WORKER_GB)
+    bill.add("LambdaRequest", subject.home_region, subject.ranges)
+    bill.add("StateTransition", subject.home_region, subject.ranges * TRANSITIONS_PER_RANGE)

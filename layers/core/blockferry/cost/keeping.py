@@ -1,0 +1,163 @@
+"""The ways to keep what was inspected at less than the price of a standard snapshot. No AWS in here."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from blockferry.core.blocks import BLOCK_SIZE
+from blockferry.cost.choice import (
+    MONTHS,
+    SNAPSHOT_QUOTA_PER_SECOND,
+    Choice,
+    Subject,
+    add_run,
+    gib,
+)
+from blockferry.cost.prices import Bill, prices
+
+CLASSES = (
+    "STANDARD",
+    "INTELLIGENT_TIERING",
+    "STANDARD_IA",
+    "ONEZONE_IA",
+    "GLACIER_IR",
+    "GLACIER",
+    "DEEP_ARCHIVE",
+)
+
+BLOCKS_PER_OBJECT = 64
+
+NOT_YET = "archives in S3 are planned: this version prices them, and cannot make them"
+
+_WAITS = {
+    "GLACIER": "objects have to be restored first, in 3 to 5 hours; the restored copies cost extra while they exist",
+    "DEEP_ARCHIVE": "objects have to be restored first, within 12 hours; the restored copies cost extra while they "
+    "exist",
+    "ONEZONE_IA": "kept in a single availability zone: gone if that zone is",
+}
+
+
+def keeping(subject: Subject) -> tuple[Choice, ...]:
+    """EBS's archive tier, and an archive by this software in each storage class of S3."""
+    return (_archive_tier(subject), *(_s3(subject, name) for name in CLASSES))
+
+
+def cheapest_keep(choices: Sequence[Choice], subject: Subject, *, frees_blocks: int | None) -> dict[str, Any]:
+    """The cheapest way to keep it for twelve months and restore it once, beside the price of leaving it as it is.
+
+    ``frees_blocks`` is what deleting the snapshot frees, where a chain told it.
+    """
+    best = min((choice for choice in choices if choice.possible), key=lambda choice: choice.year_usd)
+    caveats = [
+        "paid on top of the snapshot until that is deleted",
+        *best.conditions,
+        *best.notes,
+    ]
+    if best.minimum_days:
+        caveats.append(f"at least {best.minimum_days} days are billed")
+    if best.unverified:
+        sure = min((c for c in choices if c.possible and not c.unverified), key=lambda choice: choice.year_usd)
+        caveats.append(
+            f"not verified: the price of {', '.join(best.unverified)}; the cheapest at verified prices is {sure.name} "
+            f"at ${sure.year_usd:.6f}"
+        )
+    as_it_is = Bill()
+    as_it_is.add("SnapshotStorage", subject.region, MONTHS * gib(subject.allocated_blocks))
+    frees = None
+    if frees_blocks is None:
+        caveats.append(
+            "leaving it as it is costs at most standard_year_usd: blocks that it shares with other snapshots of the "
+            "volume cost nothing more, and deleting it does not free them; name the chain to know"
+        )
+    else:
+        freed = Bill()
+        frees = freed.add("SnapshotStorage", subject.region, MONTHS * gib(frees_blocks))
+        if frees <= best.year_usd:
+            caveats.append("it costs more than deleting the snapshot saves: leave it as it is")
+    return {
+        "choice": best.name,
+        "year_usd": best.year_usd,
+        "monthly_usd": round(best.monthly.usd, 6),
+        "standard_year_usd": round(as_it_is.usd, 6),
+        "deleting_frees_year_usd": None if frees is None else round(frees, 6),
+        "caveats": caveats,
+    }
+
+
+def _archive_tier(subject: Subject) -> Choice:
+    monthly, restore = Bill(), Bill()
+    size = gib(subject.allocated_blocks)
+    monthly.add("SnapshotArchiveStorage", subject.region, size)
+    restore.add("SnapshotArchiveRestore", subject.region, size)
+    return Choice(
+        name="snapshot_archive_tier",
+        conditions=[f"only the owner, account {subject.owner_id}, can archive it"],
+        monthly=monthly,
+        restore=restore,
+        minimum_days=prices().find("SnapshotArchiveStorage", subject.region).minimum_days,
+        notes=[
+            "always the full snapshot, also of an incremental one",
+            "restoring takes up to 72 hours; while archived it cannot be copied, shared or read",
+        ],
+    )
+
+
+def _s3(subject: Subject, storage_class: str) -> Choice:
+    """An archive in the home region, at compression ratio 1."""
+    place, item = subject.home_region, f"S3.{storage_class}"
+    objects = math.ceil(subject.blocks_written / BLOCKS_PER_OBJECT)
+    described = subject.ranges + 1
+    requests = {**subject.lists, "GetSnapshotBlock": subject.blocks_read, "PutObject": objects + described}
+    bill, monthly, restore = Bill(), Bill(), Bill()
+    for operation, count in requests.items():
+        if operation != "PutObject":
+            bill.add(operation, subject.region, count)
+    bill.add(f"{item}.put", place, objects)
+    # The index of each range and the manifest stay in a class that is always readable.
+    bill.add("S3.STANDARD.put", place, described)
+    bill.transfer(subject.region, place, subject.blocks_read * BLOCK_SIZE)
+    add_run(bill, subject, subject.blocks_read)
+    _store(monthly, item, place, gib(subject.blocks_read), objects)
+
+    # A delta is restored on top of everything that it builds on.
+    stored = math.ceil(subject.allocated_blocks / BLOCKS_PER_OBJECT)
+    restore.add(f"{item}.retrieval", place, gib(subject.allocated_blocks))
+    restore.add(f"{item}.restore", place, stored)
+    restore.add(f"{item}.get", place, stored)
+    restore.add("S3.STANDARD.get", place, described)
+    restore.add("PutSnapshotBlock", subject.region, subject.allocated_blocks)
+    restore.transfer(place, subject.region, subject.allocated_blocks * BLOCK_SIZE)
+    add_run(restore, subject, subject.allocated_blocks)
+
+    conditions = [NOT_YET]
+    if subject.delta is not None:
+        conditions.append(f"an archive of {subject.base_snapshot_id} exists and is kept as long as this one")
+    if subject.encrypted:
+        conditions.append("the reading role needs kms:Decrypt on the snapshot's key")
+    notes = ["size at compression ratio 1, an upper bound; without the 40 KiB that S3 adds to an archived object"]
+    if storage_class in _WAITS:
+        notes.append(_WAITS[storage_class])
+    if storage_class == "INTELLIGENT_TIERING":
+        notes.append("the average of the first year if nothing is read: 1 month frequent, 2 infrequent, 9 instant")
+    return Choice(
+        name=f"s3_{storage_class.lower()}",
+        conditions=conditions,
+        requests=requests,
+        seconds=math.ceil(subject.blocks_read / SNAPSHOT_QUOTA_PER_SECOND),
+        bill=bill,
+        monthly=monthly,
+        restore=restore,
+        minimum_days=prices().find(f"{item}.storage", place).minimum_days,
+        notes=notes,
+    )
+
+
+def _store(monthly: Bill, item: str, place: str, size: float, objects: int) -> None:
+    if item != "S3.INTELLIGENT_TIERING":
+        monthly.add(f"{item}.storage", place, size)
+        return
+    for tier, months in (("storage", 1), ("infrequent", 2), ("instant", 9)):
+        monthly.add(f"{item}.{tier}", place, size * months / MONTHS)
+    monthly.add(f"{item}.monitoring", place, objects)

@@ -1,0 +1,50 @@
+"""Members of gzip (RFC 1952) and streams of bzip2, whose libraries are told how much to yield."""
+
+from __future__ import annotations
+
+import bz2
+import zlib
+from collections.abc import Iterator
+
+from blockferry.formats.stream import MAX_PIECE, Input
+
+_INPUT = 32 * 1024
+"""Compressed bytes per call: zlib copies what it has not used yet, so a larger input is copied over and over."""
+
+_CUT_OFF = "the stream ends in the middle of what it began"
+
+
+def gzip_member(source: Input) -> Iterator[bytes]:
+    """The next member."""
+    member = zlib.decompressobj(wbits=31)
+    data, piece = b"", b""
+    while not member.eof:
+        # A full piece may leave more behind in zlib itself, also when it has used all of its input.
+        if not data and len(piece) < MAX_PIECE:
+            data = source.some(_INPUT)
+            if not data:
+                raise source.damaged(_CUT_OFF, at=source.offset)
+        try:
+            piece = member.decompress(data, MAX_PIECE)
+        except zlib.error as error:
+            raise source.damaged(str(error), at=source.offset - len(data)) from error
+        data = member.unconsumed_tail
+        if piece:
+            yield piece
+    source.back(len(member.unused_data))
+
+
+def bzip2_stream(source: Input) -> Iterator[bytes]:
+    """The next stream; its library checks every block's checksum and that of the whole."""
+    stream = bz2.BZ2Decompressor()
+    while not stream.eof:
+        data = source.some(_INPUT) if stream.needs_input else b""
+        if stream.needs_input and not data:
+            raise source.damaged(_CUT_OFF, at=source.offset)
+        try:
+            piece = stream.decompress(data, MAX_PIECE)
+        except OSError as error:
+            raise source.damaged(str(error), at=source.offset - len(data)) from error
+        # Empty where a block is not complete yet, which may take several calls.
+        yield piece
+    source.back(len(stream.unused_data))

@@ -1,0 +1,91 @@
+"""Frames of zstd (RFC 8878), one of its own blocks at a time, which yields 128 KiB at most whatever the ratio."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import zstandard
+
+from blockferry.core.errors import InvalidRequest
+from blockferry.formats.recognise import is_skippable
+from blockferry.formats.stream import MAX_PIECE, MAX_WINDOW, Input
+
+MAGIC = bytes.fromhex("28b52ffd")
+
+_RAW, _RLE, _RESERVED = 0, 1, 3
+"""Block types that are not compressed blocks."""
+
+
+def zstd_frame(source: Input) -> Iterator[bytes]:
+    """The next frame; one that is skippable gives empty pieces."""
+    magic_at = source.offset
+    magic = source.take(4)
+    if magic == MAGIC:
+        decompressor = zstandard.ZstdDecompressor(max_window_size=MAX_WINDOW)
+        yield from _frame(source, decompressor.decompressobj())
+    elif is_skippable(magic):
+        left = int.from_bytes(source.take(4), "little")
+        while left:
+            left -= len(source.take(min(left, MAX_PIECE)))
+            yield b""
+    else:
+        raise source.damaged(f"no frame begins with {magic.hex()}", at=magic_at)
+
+
+def _frame(source: Input, decompressor: zstandard.ZstdDecompressionObj) -> Iterator[bytes]:
+    frame_at = source.offset - len(MAGIC)
+    header, window, checksummed = _header(source, frame_at)
+    _decompress(source, decompressor, MAGIC + header, at=frame_at)
+    largest = min(window, MAX_PIECE)
+    last = False
+    while not last:
+        block_at = source.offset
+        head = source.take(3)
+        bits = int.from_bytes(head, "little")
+        last, kind, size = bool(bits & 1), bits >> 1 & 3, bits >> 3
+        if kind == _RESERVED or size > largest:
+            raise source.damaged(f"a block has type {kind} and {size} bytes", at=block_at)
+        block = head + source.take(1 if kind == _RLE else size)
+        yield _decompress(source, decompressor, block, at=block_at)
+    end_at = source.offset
+    if checksummed:
+        # Checked by the library as soon as it has it.
+        yield _decompress(source, decompressor, source.take(4), at=end_at)
+    if not decompressor.eof or decompressor.unused_data:
+        raise source.damaged("the frame does not end with its last block", at=end_at)
+
+
+def _header(source: Input, frame_at: int) -> tuple[bytes, int, bool]:
+    """Bytes of the frame header, the window's size in bytes, and whether a checksum follows the blocks."""
+    head = source.take(1)
+    descriptor = head[0]
+    single_segment = bool(descriptor & 0x20)
+    window = 0
+    if not single_segment:
+        field = source.take(1)
+        head += field
+        base = 1 << (10 + (field[0] >> 3))
+        window = base + (base >> 3) * (field[0] & 7)
+    dictionary = source.take((0, 1, 2, 4)[descriptor & 3])
+    if any(dictionary):
+        raise InvalidRequest(
+            f"image {source.name}: its frame at byte {frame_at} needs dictionary "
+            f"{int.from_bytes(dictionary, 'little')}, which is not in it: compress the image without a dictionary"
+        )
+    size_field = source.take((int(single_segment), 2, 4, 8)[descriptor >> 6])
+    if single_segment:
+        # The window is the content; only the two-byte form counts from 256 on.
+        window = int.from_bytes(size_field, "little") + (256 if len(size_field) == 2 else 0)
+    if window > MAX_WINDOW:
+        raise InvalidRequest(
+            f"image {source.name}: unpacking its frame at byte {frame_at} takes a window of {window} bytes, more "
+            f"than {MAX_WINDOW}: compress the image with zstd --long=27, or without --long and --ultra"
+        )
+    return head + dictionary + size_field, window, bool(descriptor & 0x04)
+
+
+def _decompress(source: Input, decompressor: zstandard.ZstdDecompressionObj, data: bytes, *, at: int) -> bytes:
+    try:
+        return decompressor.decompress(data)
+    except zstandard.ZstdError as error:
+        raise source.damaged(str(error), at=at) from error

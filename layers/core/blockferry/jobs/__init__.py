@@ -1,0 +1,1 @@
+"""What a job leaves in the work bucket."""

@@ -1,0 +1,1 @@
+"""What happens on this machine, without a state machine."""

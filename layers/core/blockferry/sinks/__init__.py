@@ -1,1 +1,0 @@
-"""Where blocks are written: one module per sink."""
