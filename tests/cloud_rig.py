@@ -14,10 +14,11 @@ from functools import cached_property
 from typing import Any
 
 import boto3
-from blockferry.aws.ebs.client import NewSnapshot, RequestCounts
+from blockferry.aws.ebs.client import NewSnapshot
 from blockferry.aws.sessions import Aws, Identity
 from blockferry.cli.operate import JobState, Operator
 from blockferry.core.checksums import ZERO_DIGEST, Linear, digest_of
+from blockferry.core.counts import RequestCounts
 from fakes import content
 from localcloud.ebs.patterns import pattern_block
 from localcloud.state import CloudInfo

@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
-from blockferry.aws.ebs.client import Change, ChangedPage, Page, RequestCounts
+from blockferry.aws.ebs.client import Change, ChangedPage, Page
 from blockferry.aws.ebs.refusals import EbsError
 from blockferry.core.checksums import digest_of
+from blockferry.core.counts import RequestCounts
 from blockferry.core.errors import RequestRefused
 
 Blocks = Mapping[int, bytes]

@@ -15,9 +15,10 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import boto3
-from blockferry.aws.ebs.client import EbsDirect, RequestCounts
+from blockferry.aws.ebs.client import EbsDirect
 from blockferry.aws.ebs.transport import Answer, SignedHttp, TransportError
 from blockferry.aws.sessions import Aws, Identity
+from blockferry.core.counts import RequestCounts
 from blockferry.core.retry import Clock, Deadline, RetryPolicy
 from botocore.awsrequest import AWSPreparedRequest, AWSResponse
 from botocore.compat import HTTPHeaders

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from blockferry.aws.ebs.client import RequestCounts
+from blockferry.core.counts import RequestCounts
 from blockferry.inspection.steps import inspect_snapshots
 from blockferry.lambdas import Context, publish_counts, resources, seconds_left, traced
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from blockferry.aws.ebs.client import RequestCounts
 from blockferry.core.blocks import BlockRange
+from blockferry.core.counts import RequestCounts
 from blockferry.lambdas import Context, memory_gb, publish_counts, resources, seconds_left, traced
 from blockferry.transfer.move import move_range
 

@@ -17,9 +17,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import boto3
-from blockferry.aws.ebs.client import NewSnapshot, RequestCounts
+from blockferry.aws.ebs.client import NewSnapshot
 from blockferry.aws.sessions import Aws, Identity
 from blockferry.core.blocks import BLOCK_SIZE, BlockRange
+from blockferry.core.counts import RequestCounts
 from blockferry.core.holes import HolePolicy
 from blockferry.core.mover import move
 from blockferry.core.retry import Clock, Deadline

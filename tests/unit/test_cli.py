@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from blockferry.cli.main import main as cli
+from blockferry.cli import main as cli
 from blockferry.cli.operate import JobState
 from blockferry.core.errors import InvalidRequest
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from blockferry.cli.main import main as cli
+from blockferry.cli import main as cli
 from blockferry.cli.operate import JobState
 
 NEW, OLD, THERE, ELSEWHERE = (f"snap-{n:017x}" for n in (2, 1, 3, 4))

@@ -8,11 +8,12 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-from blockferry.aws.ebs.client import RequestCounts, StartedSnapshot
+from blockferry.aws.ebs.client import StartedSnapshot
 from blockferry.aws.sessions import Identity
 from blockferry.aws.snapshots import CHECKSUM_TAG
 from blockferry.core.blocks import BLOCK_SIZE
 from blockferry.core.checksums import ZERO_DIGEST, Linear, digest_of
+from blockferry.core.counts import RequestCounts
 from blockferry.core.errors import IncompleteTransfer, InvalidRequest, RequestRefused, RetryLater, TargetFailed
 from blockferry.core.holes import HolePolicy
 from blockferry.jobs.digests import Stretch

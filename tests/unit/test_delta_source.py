@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from blockferry.aws.ebs.client import Change, ChangedPage, Page, RequestCounts, StaleToken
+from blockferry.aws.ebs.client import Change, ChangedPage, Page, StaleToken
 from blockferry.core.blocks import BlockRange
 from blockferry.core.checksums import digest_of
+from blockferry.core.counts import RequestCounts
 from blockferry.core.errors import IncompleteTransfer
 from blockferry.core.ports import BlockRef
 from blockferry.sources.delta import DeltaSource

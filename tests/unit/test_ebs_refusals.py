@@ -7,10 +7,20 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
-from blockferry.aws.ebs.client import EbsDirect, NewSnapshot, RequestCounts
-from blockferry.aws.ebs.refusals import MOST_SIGNED_AGAIN, QUOTAS, EbsError, StaleToken, error_of, final, may_pass
+from blockferry.aws.ebs.client import EbsDirect, NewSnapshot
+from blockferry.aws.ebs.refusals import (
+    MOST_SIGNED_AGAIN,
+    QUOTAS,
+    EbsError,
+    StaleToken,
+    error_of,
+    final,
+    may_pass,
+    throttled_by_quota,
+)
 from blockferry.aws.ebs.transport import Answer, TransportError
 from blockferry.core.checksums import digest_of, encode
+from blockferry.core.counts import RequestCounts
 from blockferry.core.errors import BlockferryError, ChecksumMismatch, RequestRefused, RetryLater
 from blockferry.core.retry import RetryPolicy
 from fakes import ManualClock, content
@@ -72,7 +82,7 @@ def test_refusals_are_counted_by_the_quota_that_refused() -> None:
         ("PutSnapshotBlock", "TransportError"),
     ):
         counts.retried(operation, code)
-    assert counts.throttled_by_quota() == {"L-C125AE42": 1, "L-028ACFB9": 2, "L-AFAE1BE8": 1, "L-1774F84A": 1}
+    assert throttled_by_quota(counts) == {"L-C125AE42": 1, "L-028ACFB9": 2, "L-AFAE1BE8": 1, "L-1774F84A": 1}
 
 
 def test_a_client_with_a_policy_of_its_own_keeps_to_it() -> None:

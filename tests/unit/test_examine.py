@@ -11,7 +11,7 @@ from blockferry.aws.sessions import Identity
 from blockferry.core.errors import InvalidRequest, RequestRefused
 from blockferry.core.holes import HoleMeaning
 from blockferry.requests.parts import MAX_TAGS, Source, Target
-from blockferry.requests.transfers import SyncTarget
+from blockferry.requests.sync import SyncTarget
 from blockferry.transfer.examine import (
     all_tags,
     full_target,

@@ -7,8 +7,8 @@ import traceback
 from typing import Any
 
 import pytest
-from blockferry.aws.ebs.client import RequestCounts
 from blockferry.aws.errors import translated
+from blockferry.core.counts import RequestCounts
 from blockferry.core.errors import InvalidRequest, RequestRefused, RetryLater
 from blockferry.lambdas import publish_counts, traced
 from botocore.exceptions import ClientError, ConnectTimeoutError

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import zstandard
-from blockferry.cli.main import main as cli
+from blockferry.cli import main as cli
 from blockferry.core.blocks import BLOCK_SIZE
 from blockferry.core.errors import InvalidRequest
 from blockferry.local.upload import upload_image

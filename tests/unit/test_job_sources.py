@@ -6,9 +6,10 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-from blockferry.aws.ebs.client import Change, ChangedPage, RequestCounts
+from blockferry.aws.ebs.client import Change, ChangedPage
 from blockferry.aws.sessions import Identity
 from blockferry.core.blocks import BLOCK_SIZE, BlockRange
+from blockferry.core.counts import RequestCounts
 from blockferry.core.errors import IncompleteTransfer, OutOfTime, ParentDiffers
 from blockferry.core.retry import Deadline
 from blockferry.jobs.record import BaseSnapshot, Job

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 from blockferry.core.errors import InvalidRequest
+from blockferry.requests.copy import CopyRequest
 from blockferry.requests.parts import parse, schema
-from blockferry.requests.transfers import CopyRequest
 
 ROOT = Path(__file__).resolve().parents[2]
 KEY = "arn:aws:kms:eu-west-1:111122223333:key/11111111-2222-3333-4444-555555555555"

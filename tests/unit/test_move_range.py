@@ -7,9 +7,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
 import pytest
-from blockferry.aws.ebs.client import RequestCounts
 from blockferry.aws.sessions import Identity
 from blockferry.core.blocks import BlockRange
+from blockferry.core.counts import RequestCounts
 from blockferry.core.errors import OutOfTime, RequestRefused, RetryLater, SourceChanged
 from blockferry.core.retry import Deadline
 from blockferry.jobs.digests import Stretch

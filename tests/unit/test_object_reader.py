@@ -6,8 +6,8 @@ import io
 from typing import Any
 
 import pytest
-from blockferry.aws.ebs.client import RequestCounts
 from blockferry.aws.objects import ObjectReader, parts, status_of
+from blockferry.core.counts import RequestCounts
 from blockferry.core.errors import RequestRefused, RetryLater
 from blockferry.core.retry import RetryPolicy
 from botocore.exceptions import ClientError

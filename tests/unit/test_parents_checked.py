@@ -12,7 +12,7 @@ from blockferry.aws.snapshots import SnapshotFacts
 from blockferry.core.errors import InvalidRequest, RetryLater
 from blockferry.core.holes import HoleDecision, HoleMeaning, HolePolicy
 from blockferry.jobs.record import BaseSnapshot, JobTarget
-from blockferry.requests.transfers import SyncRequest, SyncTarget
+from blockferry.requests.sync import SyncRequest, SyncTarget
 from blockferry.transfer.parents import (
     MOST_CANDIDATES,
     base_snapshot,

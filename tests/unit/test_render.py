@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import zstandard
-from blockferry.cli.main import main as cli
+from blockferry.cli import main as cli
 from blockferry.cli.operate import JobState
 from blockferry.cli.render import receipt_table, usd
 from blockferry.cli.render_inspection import inspection_report

@@ -13,8 +13,8 @@ from blockferry.aws.ebs.transport import Answer
 from blockferry.aws.sessions import Aws, Identity
 from blockferry.core.errors import InvalidRequest
 from blockferry.local.upload import upload_image
+from blockferry.requests.copy import CopyRequest
 from blockferry.requests.parts import parse
-from blockferry.requests.transfers import CopyRequest
 from fakes import ManualClock, content
 from localcloud.request_model.patterns import compiled
 from model_requests import service_model

@@ -9,8 +9,8 @@ from typing import Any, cast
 import boto3
 import pytest
 import zstandard
-from blockferry.aws.ebs.client import RequestCounts
 from blockferry.core.blocks import BLOCK_SIZE, BlockRange
+from blockferry.core.counts import RequestCounts
 from blockferry.core.errors import (
     IncompleteTransfer,
     InvalidRequest,

@@ -6,9 +6,9 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-from blockferry.aws.ebs.client import RequestCounts
 from blockferry.aws.sealing import NotAsked, NotSealed, ask, may_have_taken
 from blockferry.aws.sessions import Identity
+from blockferry.core.counts import RequestCounts
 from blockferry.core.errors import BlockferryError, RequestRefused, RetryLater
 from blockferry.jobs.record import Sealing
 from blockferry.transfer.discard import Discarded, discard, started

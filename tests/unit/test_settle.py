@@ -7,10 +7,11 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
 import pytest
-from blockferry.aws.ebs.client import RequestCounts, StartedSnapshot
+from blockferry.aws.ebs.client import StartedSnapshot
 from blockferry.aws.sealing import NotAsked
 from blockferry.aws.snapshots import CHECKSUM_TAG, PROVED_TAG
 from blockferry.core.blocks import BlockRange
+from blockferry.core.counts import RequestCounts
 from blockferry.core.errors import BlockferryError, EncryptionDiffers, RequestRefused, RetryLater, TargetFailed
 from blockferry.jobs.record import JobTarget, Sealing
 from blockferry.jobs.workspace import Workspace

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from blockferry.aws.ebs.client import Page, RequestCounts
+from blockferry.aws.ebs.client import Page
 from blockferry.aws.ebs.refusals import StaleToken
 from blockferry.core.blocks import BlockRange
 from blockferry.core.checksums import digest_of
+from blockferry.core.counts import RequestCounts
 from blockferry.core.errors import IncompleteTransfer, RetryLater
 from blockferry.core.ports import BlockRef
 from blockferry.sources.snapshot import MAX_RELISTS, SnapshotSource

@@ -7,8 +7,9 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-from blockferry.aws.ebs.client import NewSnapshot, RequestCounts, StartedSnapshot
+from blockferry.aws.ebs.client import NewSnapshot, StartedSnapshot
 from blockferry.aws.sessions import Identity
+from blockferry.core.counts import RequestCounts
 from blockferry.core.errors import EncryptionDiffers, IncompleteTransfer, InvalidRequest, RetryLater
 from blockferry.jobs.record import Job, JobTarget
 from blockferry.jobs.workspace import Workspace

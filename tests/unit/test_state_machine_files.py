@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from blockferry.requests.copy import CopyRequest
+from blockferry.requests.fanout import FanoutRequest
 from blockferry.requests.inspect import InspectRequest
 from blockferry.requests.parts import schema
-from blockferry.requests.transfers import CopyRequest, FanoutRequest, SyncRequest
+from blockferry.requests.sync import SyncRequest
 from localcloud.states.validate import validate_definition
 from pydantic import BaseModel, ValidationError
 from tools.environment import repository_root

@@ -8,9 +8,9 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-from blockferry.aws.ebs.client import RequestCounts
 from blockferry.aws.sessions import Identity
 from blockferry.core.blocks import BLOCK_SIZE
+from blockferry.core.counts import RequestCounts
 from blockferry.core.errors import InvalidRequest
 from blockferry.jobs.record import JobImage, JobSnapshot
 from blockferry.jobs.workspace import Workspace

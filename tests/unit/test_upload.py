@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from blockferry.aws.ebs.client import EbsDirect, NewSnapshot, StartedSnapshot
-from blockferry.cli.main import main as cli
+from blockferry.cli import main as cli
 from blockferry.core.blocks import BLOCK_SIZE
 from blockferry.core.errors import (
     EncryptionDiffers,
@@ -143,7 +143,7 @@ def failing(monkeypatch: pytest.MonkeyPatch, *, after: int) -> None:
             raise OSError(errno.EIO, os.strerror(errno.EIO))
         return real(descriptor, length, offset)
 
-    monkeypatch.setattr("blockferry.sources.image.os.pread", pread)
+    monkeypatch.setattr("blockferry.sources.device.os.pread", pread)
 
 
 def test_an_image_that_cannot_be_read_any_more_leaves_no_snapshot_and_is_named(

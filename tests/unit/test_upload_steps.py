@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
-from blockferry.aws.ebs.client import NewSnapshot, RequestCounts, StartedSnapshot
+from blockferry.aws.ebs.client import NewSnapshot, StartedSnapshot
 from blockferry.aws.sessions import Identity
 from blockferry.core.blocks import BLOCK_SIZE
 from blockferry.core.checksums import Linear, digest_of
+from blockferry.core.counts import RequestCounts
 from blockferry.core.errors import (
     EncryptionDiffers,
     IncompleteTransfer,

@@ -12,9 +12,10 @@ from aws_lambda_powertools import Logger, Tracer
 from aws_lambda_powertools.metrics import MetricUnit, single_metric
 from botocore.exceptions import BotoCoreError, ClientError
 
-from blockferry.aws.ebs.client import RequestCounts
+from blockferry.aws.ebs.refusals import throttled_by_quota
 from blockferry.aws.errors import translated
 from blockferry.aws.sessions import Aws
+from blockferry.core.counts import RequestCounts
 from blockferry.core.errors import BlockferryError
 from blockferry.jobs.workspace import Workspace
 
@@ -61,7 +62,7 @@ def publish_counts(counts: RequestCounts) -> None:
     """
     for operation, count in counts.requests.items():
         _publish("Requests", count, "operation", operation)
-    for quota, count in counts.throttled_by_quota().items():
+    for quota, count in throttled_by_quota(counts).items():
         _publish("ThrottledRequests", count, "quota", quota)
 
 

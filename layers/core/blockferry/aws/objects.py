@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from botocore.exceptions import BotoCoreError, ClientError
 from urllib3.exceptions import HTTPError
 
-from blockferry.aws.ebs.client import RequestCounts
 from blockferry.aws.errors import translated
+from blockferry.core.counts import RequestCounts
 from blockferry.core.errors import BlockferryError, OutOfTime, RequestRefused, RetryLater, SourceChanged
 from blockferry.core.retry import Attempts, Clock, Deadline, RetryPolicy
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from blockferry.aws import snapshots
-from blockferry.aws.ebs.client import EbsDirect, RequestCounts
+from blockferry.aws.ebs.client import EbsDirect
+from blockferry.core.counts import RequestCounts
 from blockferry.core.errors import RequestRefused, RetryLater
 
 if TYPE_CHECKING:

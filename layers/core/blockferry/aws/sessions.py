@@ -19,9 +19,10 @@ from botocore.config import Config
 from botocore.credentials import AssumeRoleCredentialFetcher, DeferredRefreshableCredentials
 from botocore.httpsession import get_cert_path
 
-from blockferry.aws.ebs.client import EbsDirect, RequestCounts
+from blockferry.aws.ebs.client import EbsDirect
 from blockferry.aws.ebs.signing import Credentials
 from blockferry.aws.ebs.transport import SignedHttp
+from blockferry.core.counts import RequestCounts
 from blockferry.core.errors import InvalidRequest
 from blockferry.core.retry import Clock, Deadline, RetryPolicy
 

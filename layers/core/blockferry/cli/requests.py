@@ -16,9 +16,11 @@ from pydantic import BaseModel
 from blockferry.core.errors import InvalidRequest
 from blockferry.core.holes import HolePolicy
 from blockferry.formats.recognise import ImageCodec, ImageFormat
+from blockferry.requests.copy import CopyRequest
+from blockferry.requests.fanout import FanoutRequest
 from blockferry.requests.inspect import InspectRequest
 from blockferry.requests.parts import parse
-from blockferry.requests.transfers import CopyRequest, FanoutRequest, SyncRequest
+from blockferry.requests.sync import SyncRequest
 
 _MODELS: Mapping[str, type[BaseModel]] = {
     "copy": CopyRequest,

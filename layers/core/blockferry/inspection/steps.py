@@ -11,10 +11,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 from blockferry import __version__
-from blockferry.aws.ebs.client import RequestCounts
 from blockferry.aws.sessions import Aws, Identity
 from blockferry.aws.snapshots import SnapshotFacts
 from blockferry.core.blocks import BLOCK_SIZE, blocks_of_volume
+from blockferry.core.counts import RequestCounts
 from blockferry.core.errors import IncompleteTransfer, InvalidRequest, OutOfTime, RetryLater
 from blockferry.core.retry import Clock, Deadline
 from blockferry.cost.choice import Choice, Destination, Subject

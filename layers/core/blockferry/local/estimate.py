@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from blockferry.aws.ebs.client import MAX_PAGE, RequestCounts
+from blockferry.aws.ebs.client import MAX_PAGE
 from blockferry.aws.sessions import Aws, Identity
 from blockferry.core.blocks import BLOCK_SIZE, BlockRange, blocks_of_volume, split
 from blockferry.core.checksums import ZERO_BLOCK
+from blockferry.core.counts import RequestCounts
 from blockferry.core.holes import HolePolicy
 from blockferry.core.ports import BlockSource
 from blockferry.cost.prices import request_cost, storage_a_month

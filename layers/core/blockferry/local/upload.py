@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING
 from botocore.exceptions import BotoCoreError, ClientError
 
 from blockferry.aws import sealing, snapshots
-from blockferry.aws.ebs.client import EbsDirect, NewSnapshot, RequestCounts
+from blockferry.aws.ebs.client import EbsDirect, NewSnapshot
 from blockferry.aws.errors import translated
 from blockferry.aws.sessions import Aws, Identity
 from blockferry.aws.snapshots import SnapshotFacts
 from blockferry.core.blocks import BLOCK_SIZE, BLOCKS_PER_GIB, blocks_of_volume, split
 from blockferry.core.checksums import Linear
+from blockferry.core.counts import RequestCounts
 from blockferry.core.errors import EncryptionDiffers, IncompleteTransfer, InvalidRequest, TargetFailed
 from blockferry.core.holes import HoleMeaning, HolePolicy
 from blockferry.core.mover import move

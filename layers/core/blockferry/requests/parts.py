@@ -7,8 +7,8 @@ of its field, all of them at once, before anything is started.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from typing import Annotated, Any, Self, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, ClassVar, Protocol, Self, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -16,6 +16,7 @@ from pydantic import (
     ConfigDict,
     Field,
     Strict,
+    StringConstraints,
     ValidationError,
     WithJsonSchema,
     model_validator,
@@ -28,6 +29,7 @@ SNAPSHOT_ID = r"snap-[0-9a-f]{8,17}"
 REGION = r"[a-z]{2,4}(-[a-z]+)+-[0-9]+"
 ROLE_ARN = r"arn:aws[a-z-]*:iam::[0-9]{12}:role/[\w+=,.@/-]{1,576}"
 EXTERNAL_ID = r"[a-zA-Z0-9_+=,.@:/-]{2,1224}"
+LINEAGE = r"[A-Za-z0-9._:/=+@-]{1,128}"
 KEY_ARN = r"arn:aws[a-z-]*:kms:[a-z0-9-]+:[0-9]{12}:key/[A-Za-z0-9-]+"
 
 MAX_DESCRIPTION = 255
@@ -59,6 +61,7 @@ SnapshotId = Annotated[str, *_pattern(SNAPSHOT_ID, "a snapshot id (snap- and 8 t
 Region = Annotated[str, *_pattern(REGION, "the name of a region (such as eu-west-1)")]
 RoleArn = Annotated[str, *_pattern(ROLE_ARN, "the ARN of an IAM role (arn:aws:iam::<account>:role/<name>)")]
 ExternalId = Annotated[str, *_pattern(EXTERNAL_ID, "an external id (2 to 1224 letters, digits and _+=,.@:/-)")]
+Lineage = Annotated[str, StringConstraints(pattern=f"^{LINEAGE}$")]
 KeyArn = Annotated[str, *_pattern(KEY_ARN, "the ARN of a KMS key (arn:aws:kms:<region>:<account>:key/<id>)")]
 
 
@@ -98,6 +101,8 @@ class Source(Party):
 class Target(Party):
     """A snapshot to make."""
 
+    place_is: ClassVar[str] = "region, role and key"
+
     region: Region
     kms_key_arn: KeyArn | None = Field(None, description="Key of the target; its ARN, not an alias.")
     encrypted: bool | None = Field(
@@ -125,6 +130,27 @@ class Target(Party):
     def place(self) -> tuple[str | None, ...]:
         """What makes two targets the same one: description and tags do not."""
         return (self.region, self.role_arn, self.kms_key_arn, str(self.encrypted))
+
+
+class Placed(Protocol):
+    """A target that must not be named twice: ``place`` is what tells it from others, ``place_is`` that in words."""
+
+    place_is: ClassVar[str]
+
+    @property
+    def place(self) -> tuple[str | None, ...]: ...
+
+
+def refuse_twins(targets: Sequence[Placed]) -> None:
+    """Raise ``ValueError`` for a target that is the same as another one."""
+    seen: dict[tuple[str | None, ...], int] = {}
+    for number, target in enumerate(targets):
+        if target.place in seen:
+            raise ValueError(
+                f"targets[{number}] is identical to targets[{seen[target.place]}] ({target.place_is}): "
+                "one copy would be made twice; remove it"
+            )
+        seen[target.place] = number
 
 
 def check_tags(tags: Mapping[str, str]) -> None:
@@ -166,6 +192,24 @@ class TransferOptions(Model):
         "asks.",
     )
     dry_run: bool = Field(False, description="Report requests, bytes and cost; start and write nothing.")
+
+
+LINEAGE_FIELD = Field(
+    None,
+    description="Name of the chain of copies that this one belongs to, for sync with follow. Defaults to the id of the "
+    "source's volume.",
+)
+"""A new chain, or one that goes on."""
+
+
+def refuse_unsafe_holes(targets: Sequence[Target], options: TransferOptions) -> None:
+    """Raise ``ValueError`` where blocks of zeros would be left out of what is encrypted for certain."""
+    for number, target in enumerate(targets):
+        if options.holes is HolePolicy.SKIP_ZERO and (target.encrypted or target.kms_key_arn):
+            raise ValueError(
+                f"options.holes: skip_zero is not safe for targets[{number}], which is encrypted: a block that "
+                "is absent there is not the same as a block of zeros; use preserve"
+            )
 
 
 M = TypeVar("M", bound=BaseModel)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from blockferry.aws.ebs.client import RequestCounts
 from blockferry.aws.objects import ObjectReader
 from blockferry.core.blocks import BLOCK_SIZE, BlockRange
+from blockferry.core.counts import RequestCounts
 from blockferry.core.errors import IncompleteTransfer
 from blockferry.core.retry import Clock, Deadline, RetryPolicy
 from blockferry.jobs.workspace import Workspace

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import zstandard
 from pydantic import BaseModel, ConfigDict
 
-from blockferry.aws.ebs.client import RequestCounts
 from blockferry.aws.objects import ObjectReader, parts
 from blockferry.core.blocks import BLOCK_SIZE
+from blockferry.core.counts import RequestCounts
 from blockferry.core.errors import IncompleteTransfer, InvalidRequest, OutOfTime, RetryLater, SourceChanged
 from blockferry.core.retry import Clock, Deadline, RetryPolicy
 from blockferry.formats.codecs import Unpacking

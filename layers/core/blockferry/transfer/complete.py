@@ -18,10 +18,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
-from blockferry.aws.ebs.client import EbsDirect, RequestCounts
+from blockferry.aws.ebs.client import EbsDirect
 from blockferry.aws.sessions import Aws, Identity
 from blockferry.core.blocks import BlockRange
 from blockferry.core.checksums import ZERO_DIGEST, Linear
+from blockferry.core.counts import RequestCounts
 from blockferry.core.errors import IncompleteTransfer, InvalidRequest, RequestRefused, RetryLater, TargetFailed
 from blockferry.core.holes import HolePolicy
 from blockferry.core.pacing import Pace

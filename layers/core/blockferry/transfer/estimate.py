@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from blockferry.aws.ebs.client import MAX_PAGE, EbsDirect, RequestCounts
+from blockferry.aws.ebs.client import MAX_PAGE, EbsDirect
 from blockferry.aws.sessions import Aws, Identity
 from blockferry.cli.render import choice_line
 from blockferry.core.blocks import BLOCK_SIZE, split
+from blockferry.core.counts import RequestCounts
 from blockferry.core.holes import HoleDecision, HolePolicy
 from blockferry.core.pacing import Pace
 from blockferry.core.retry import Clock

@@ -15,7 +15,7 @@ from blockferry.core.errors import InvalidRequest, RequestRefused
 from blockferry.core.holes import HoleMeaning
 from blockferry.jobs.record import JobSnapshot, JobTarget
 from blockferry.requests.parts import CONTROL_PREFIX, MAX_TAGS, Source, Target
-from blockferry.requests.transfers import SyncTarget
+from blockferry.requests.sync import SyncTarget
 from blockferry.transfer.targets import assuming
 
 TAGS_AT_THE_END = 2

@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from blockferry.aws.ebs.client import EbsDirect, RequestCounts
+from blockferry.aws.ebs.client import EbsDirect
 from blockferry.aws.sessions import Aws, Identity
 from blockferry.core.blocks import BlockRange
+from blockferry.core.counts import RequestCounts
 from blockferry.core.errors import ParentDiffers, RetryLater, SourceChanged
 from blockferry.core.holes import HolePolicy
 from blockferry.core.mover import move

@@ -11,13 +11,14 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from blockferry.aws import snapshots
-from blockferry.aws.ebs.client import EbsDirect, RequestCounts
+from blockferry.aws.ebs.client import EbsDirect
 from blockferry.aws.sessions import Aws
 from blockferry.aws.snapshots import SnapshotFacts
+from blockferry.core.counts import RequestCounts
 from blockferry.core.errors import InvalidRequest
 from blockferry.core.holes import HoleDecision
 from blockferry.jobs.record import BaseSnapshot, JobSnapshot, JobTarget
-from blockferry.requests.transfers import SyncRequest, SyncTarget
+from blockferry.requests.sync import SyncRequest, SyncTarget
 from blockferry.sources.meaning import on_parent
 from blockferry.transfer.examine import (
     all_tags,

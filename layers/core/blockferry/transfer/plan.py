@@ -15,9 +15,9 @@ from typing import Any
 
 from botocore.exceptions import BotoCoreError
 
-from blockferry.aws.ebs.client import RequestCounts
 from blockferry.aws.sessions import Aws
 from blockferry.core.blocks import blocks_per_range, split
+from blockferry.core.counts import RequestCounts
 from blockferry.core.errors import EncryptionDiffers, InvalidRequest, RequestRefused, RetryLater
 from blockferry.core.holes import HolePolicy
 from blockferry.core.retry import Clock, Deadline

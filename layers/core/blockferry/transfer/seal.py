@@ -13,10 +13,10 @@ from datetime import UTC, datetime
 from botocore.exceptions import BotoCoreError, ClientError
 
 from blockferry.aws import sealing, snapshots
-from blockferry.aws.ebs.client import RequestCounts
 from blockferry.aws.errors import translated
 from blockferry.aws.sessions import Aws
 from blockferry.core.blocks import BlockRange
+from blockferry.core.counts import RequestCounts
 from blockferry.core.errors import BlockferryError, EncryptionDiffers, RequestRefused, TargetFailed
 from blockferry.core.retry import Clock
 from blockferry.jobs.record import Job, JobTarget, Proof, Sealing

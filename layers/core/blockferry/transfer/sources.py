@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from blockferry.aws.ebs.client import EbsDirect, RequestCounts
+from blockferry.aws.ebs.client import EbsDirect
 from blockferry.aws.sessions import Aws, Identity
 from blockferry.core.blocks import BLOCK_SIZE, BlockRange, blocks_of_volume
+from blockferry.core.counts import RequestCounts
 from blockferry.core.errors import IncompleteTransfer
 from blockferry.core.ports import BlockSource
 from blockferry.core.retry import Clock, Deadline

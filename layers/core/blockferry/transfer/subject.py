@@ -7,15 +7,18 @@ from dataclasses import dataclass
 from typing import Any
 
 from blockferry.aws import snapshots
-from blockferry.aws.ebs.client import EbsDirect, RequestCounts
+from blockferry.aws.ebs.client import EbsDirect
 from blockferry.aws.sessions import Aws, Identity
 from blockferry.core.blocks import BLOCK_SIZE, BLOCKS_PER_GIB, MAX_VOLUME_GIB, blocks_of_volume
+from blockferry.core.counts import RequestCounts
 from blockferry.core.errors import InvalidRequest
 from blockferry.core.holes import HoleDecision, HolePolicy
 from blockferry.jobs.record import JobImage, JobSnapshot, JobTarget
 from blockferry.jobs.workspace import Workspace
+from blockferry.requests.copy import CopyRequest
+from blockferry.requests.fanout import FanoutRequest
 from blockferry.requests.parts import Target, TransferOptions, parse
-from blockferry.requests.transfers import CopyRequest, FanoutRequest, SyncRequest, SyncTarget
+from blockferry.requests.sync import SyncRequest, SyncTarget
 from blockferry.sources.address import examine
 from blockferry.sources.meaning import for_delta, for_image, for_snapshot
 from blockferry.sources.unpack import unpacked

@@ -10,9 +10,10 @@ from typing import TypeVar
 from botocore.exceptions import BotoCoreError, ClientError
 
 from blockferry.aws import snapshots
-from blockferry.aws.ebs.client import NewSnapshot, RequestCounts
+from blockferry.aws.ebs.client import NewSnapshot
 from blockferry.aws.errors import translated
 from blockferry.aws.sessions import Aws
+from blockferry.core.counts import RequestCounts
 from blockferry.core.errors import EncryptionDiffers, InvalidRequest, RetryLater
 from blockferry.core.retry import RetryPolicy
 from blockferry.jobs.record import Job, JobTarget

@@ -8,16 +8,15 @@ whose bytes are not the ones that EBS vouches for.
 from __future__ import annotations
 
 import json
-import threading
-from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from blockferry.aws.ebs.refusals import QUOTAS, TAGS_SPREAD_SECONDS, StaleToken, error_of, final, may_pass
+from blockferry.aws.ebs.refusals import TAGS_SPREAD_SECONDS, StaleToken, error_of, final, may_pass
 from blockferry.aws.ebs.transport import Answer, Transport, TransportError
 from blockferry.core.blocks import BLOCK_SIZE
 from blockferry.core.checksums import decode, digest_of, encode
+from blockferry.core.counts import RequestCounts
 from blockferry.core.errors import BlockferryError, ChecksumMismatch, OutOfTime, RequestRefused, RetryLater
 from blockferry.core.retry import Attempts, Clock, Deadline, RetryPolicy
 
@@ -80,32 +79,6 @@ class StartedSnapshot:
 
     snapshot_id: str
     kms_key_arn: str | None
-
-
-@dataclass
-class RequestCounts:
-    """How often each operation was sent and why it was repeated; shared by the threads of a worker.
-
-    ``retries`` is keyed by operation and error code: ``"PutSnapshotBlock RequestThrottledException"``.
-    """
-
-    requests: Counter[str] = field(default_factory=Counter)
-    retries: Counter[str] = field(default_factory=Counter)
-    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
-
-    def sent(self, operation: str) -> None:
-        with self._lock:
-            self.requests[operation] += 1
-
-    def retried(self, operation: str, code: str) -> None:
-        with self._lock:
-            self.retries[f"{operation} {code}"] += 1
-
-    def throttled_by_quota(self) -> dict[str, int]:
-        """How many requests each service quota refused, by the quota's code."""
-        with self._lock:
-            found = {f"{operation} {code}": quota for (operation, code), quota in QUOTAS.items()}
-            return {found[name]: count for name, count in self.retries.items() if name in found}
 
 
 class EbsDirect:

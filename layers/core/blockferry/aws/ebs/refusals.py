@@ -10,6 +10,7 @@ import json
 
 from blockferry.aws.ebs.transport import Answer, says_clock_is_wrong
 from blockferry.aws.errors import THROTTLES
+from blockferry.core.counts import RequestCounts
 from blockferry.core.errors import BlockferryError, ChecksumMismatch, RequestRefused, RetryLater
 
 _PASSING = THROTTLES | {
@@ -102,3 +103,9 @@ def final(error: BlockferryError, *, attempts: int) -> BlockferryError:
     if isinstance(error, EbsError) and error.code in ("ResourceNotFoundException", "AccessDeniedException"):
         return RequestRefused(text)
     return RetryLater(text)
+
+
+def throttled_by_quota(counts: RequestCounts) -> dict[str, int]:
+    """How many requests each service quota refused, by the quota's code."""
+    found = {f"{operation} {code}": quota for (operation, code), quota in QUOTAS.items()}
+    return {found[name]: count for name, count in counts.retries.items() if name in found}

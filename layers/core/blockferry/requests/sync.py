@@ -1,106 +1,25 @@
-"""Input of the state machines that make snapshots: ``copy``, ``sync`` and ``fanout``."""
+"""Input of the state machine ``sync``."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
-from typing import Annotated, Self
+from typing import Annotated, ClassVar, Self
 
-from pydantic import AfterValidator, Field, Strict, StringConstraints, model_validator
+from pydantic import Field, Strict, model_validator
 
-from blockferry.core.blocks import MAX_VOLUME_GIB
 from blockferry.core.holes import HolePolicy
-from blockferry.formats.recognise import ImageCodec, ImageFormat
 from blockferry.requests.parts import (
+    LINEAGE_FIELD,
     MAX_DESCRIPTION,
+    Lineage,
     Model,
     Party,
     Region,
     SnapshotId,
     Source,
-    Target,
     TransferOptions,
     check_tags,
+    refuse_twins,
 )
-
-LINEAGE = r"[A-Za-z0-9._:/=+@-]{1,128}"
-
-Lineage = Annotated[str, StringConstraints(pattern=f"^{LINEAGE}$")]
-
-
-def _image_uri(value: str) -> str:
-    if not re.fullmatch(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]/.+", value, re.DOTALL):
-        raise ValueError(f"{value!r} is not the address of an object in S3 (s3://<bucket>/<key>)")
-    return value
-
-
-ImageUri = Annotated[str, AfterValidator(_image_uri)]
-
-_LINEAGE_FIELD = Field(
-    None,
-    description="Name of the chain of copies that this one belongs to, for sync with follow. Defaults to the id of the "
-    "source's volume.",
-)
-
-
-class CopyRequest(Model):
-    """Input of the state machine ``copy``."""
-
-    snapshot_id: SnapshotId
-    source: Source = Field(default_factory=lambda: Source())
-    targets: tuple[Target, ...] = Field(min_length=1, max_length=100, strict=False)
-    options: TransferOptions = Field(default_factory=lambda: TransferOptions())
-    lineage: Lineage | None = _LINEAGE_FIELD
-
-    @model_validator(mode="after")
-    def _targets_differ_and_fit(self) -> Self:
-        _refuse_twins(self.targets)
-        _refuse_unsafe_holes(self.targets, self.options)
-        return self
-
-
-class FanoutRequest(Model):
-    """Input of the state machine ``fanout``: a disk image in S3, or a snapshot, to many targets."""
-
-    image_uri: ImageUri | None = Field(
-        None, description="Raw disk image in S3, also compressed (.zst, .gz, .xz, .bz2): s3://<bucket>/<key>."
-    )
-    image_codec: ImageCodec | None = Field(
-        None,
-        description="How the image is compressed; told by its name (.zst, .gz, .xz, .bz2, else raw) when left out.",
-    )
-    image_format: ImageFormat | None = Field(
-        None, description="raw: what the image holds, or unpacks to, is a raw disk, also if it looks like another file."
-    )
-    volume_size_gib: int | None = Field(
-        None, ge=1, le=MAX_VOLUME_GIB, description="Size of the volumes; the image's, rounded up, when left out."
-    )
-    snapshot_id: SnapshotId | None = Field(None, description="A snapshot, instead of an image.")
-    source: Source = Field(
-        default_factory=lambda: Source(),
-        description="Where the image's bucket or the snapshot is, and as whom to read.",
-    )
-    targets: tuple[Target, ...] = Field(min_length=1, max_length=100, strict=False)
-    options: TransferOptions = Field(default_factory=lambda: TransferOptions())
-    lineage: Lineage | None = _LINEAGE_FIELD
-
-    @model_validator(mode="after")
-    def _one_source(self) -> Self:
-        if (self.image_uri is None) == (self.snapshot_id is None):
-            raise ValueError("name exactly one source: image_uri or snapshot_id")
-        if self.image_uri is None:
-            for name in ("image_codec", "image_format", "volume_size_gib"):
-                if getattr(self, name) is not None:
-                    raise ValueError(f"{name} belongs to image_uri; a snapshot has its own")
-        elif self.lineage is not None:
-            raise ValueError("lineage: an image has none; name it in the copy of the first snapshot")
-        return self
-
-    @model_validator(mode="after")
-    def _targets_differ_and_fit(self) -> Self:
-        _refuse_twins(self.targets)
-        _refuse_unsafe_holes(self.targets, self.options)
-        return self
 
 
 class SyncTarget(Party):
@@ -108,6 +27,8 @@ class SyncTarget(Party):
 
     ``encrypted`` and ``kms_key_arn`` are known only to say why they cannot be given.
     """
+
+    place_is: ClassVar[str] = "region, role and parent"
 
     region: Region
     parent_snapshot_id: SnapshotId | None = Field(
@@ -176,7 +97,7 @@ class SyncRequest(Model):
     follow: bool = Field(
         False, description="Find the base and the parents: the newest snapshot of which every target has a copy."
     )
-    lineage: Lineage | None = _LINEAGE_FIELD
+    lineage: Lineage | None = LINEAGE_FIELD
     source: Source = Field(default_factory=lambda: Source())
     targets: tuple[SyncTarget, ...] = Field(min_length=1, max_length=100, strict=False)
     options: SyncOptions = Field(default_factory=lambda: SyncOptions())
@@ -202,26 +123,5 @@ class SyncRequest(Model):
                         f"targets[{number}].parent_snapshot_id is required: a snapshot in {target.region} that equals "
                         f"{self.base_snapshot_id}; or follow: true, which finds it"
                     )
-        _refuse_twins(self.targets)
+        refuse_twins(self.targets)
         return self
-
-
-def _refuse_twins(targets: Sequence[Target | SyncTarget]) -> None:
-    seen: dict[tuple[str | None, ...], int] = {}
-    for number, target in enumerate(targets):
-        if target.place in seen:
-            what = "region, role and parent" if isinstance(target, SyncTarget) else "region, role and key"
-            raise ValueError(
-                f"targets[{number}] is identical to targets[{seen[target.place]}] ({what}): "
-                "one copy would be made twice; remove it"
-            )
-        seen[target.place] = number
-
-
-def _refuse_unsafe_holes(targets: tuple[Target, ...], options: TransferOptions) -> None:
-    for number, target in enumerate(targets):
-        if options.holes is HolePolicy.SKIP_ZERO and (target.encrypted or target.kms_key_arn):
-            raise ValueError(
-                f"options.holes: skip_zero is not safe for targets[{number}], which is encrypted: a block that "
-                "is absent there is not the same as a block of zeros; use preserve"
-            )
