@@ -98,7 +98,8 @@ def sync(**more: Any) -> Cloud:
     return Cloud(job(source(base=BASE), *on_top, verify_parents=True, **more))
 
 
-NOTHING = {"next_index": 10, "done": True, "blocks_read": 0, "blocks_written": 0}
+NOTHING = {"next_index": 10, "done": True, "outcome": "left", "blocks_read": 0, "blocks_written": 0}
+NOT_YET = {**NOTHING, "next_index": 0, "done": False, "outcome": None}
 ALL = [1, 4, 8]
 DENIED = RequestRefused("PutSnapshotBlock: no")
 
@@ -110,7 +111,7 @@ def test_a_range_is_written_to_every_target_and_put_on_record() -> None:
     counts.retried("PutSnapshotBlock", "ThrottlingException")
     cloud.clock.advance(5)
     answer = cloud.move(counts=counts, memory_gb=2.0)
-    assert answer == {"next_index": 10, "done": True, "blocks_read": 3, "blocks_written": 3}
+    assert answer == {"next_index": 10, "done": True, "outcome": "moved", "blocks_read": 3, "blocks_written": 3}
     assert cloud.recovery.written == {"snap-1": BLOCKS}
     assert cloud.third.written == {"snap-2": BLOCKS}
     (stretch,) = cloud.stretches()
@@ -168,7 +169,7 @@ def test_where_not_even_one_block_was_moved_nothing_is_on_record() -> None:
     cloud = copy()
     cloud.home.snapshots["snap-0"] = {0: content(1)}
     cloud.home.get_block = out_of_time  # type: ignore[method-assign]
-    assert cloud.move() == {**NOTHING, "next_index": 0, "done": False}
+    assert cloud.move() == NOT_YET
     assert cloud.stretches() == []
 
 
@@ -176,7 +177,7 @@ def test_where_not_even_one_block_was_compared_nothing_is_moved() -> None:
     cloud = sync()
     cloud.home.snapshots["snap-b"] = {0: content(9)}
     cloud.home.get_block = out_of_time  # type: ignore[method-assign]
-    assert cloud.move() == {**NOTHING, "next_index": 0, "done": False}
+    assert cloud.move() == NOT_YET
     assert (cloud.stretches(), cloud.written()) == ([], {})
     assert cloud.workspace.marks("job-1") == Marks(frozenset(), frozenset())
 
@@ -185,14 +186,14 @@ def test_a_range_is_gone_on_with_where_it_was_left() -> None:
     cloud = copy()
     assert cloud.move(next_index=2)["blocks_read"] == 2
     assert [(stretch.first, stretch.stop) for stretch in cloud.stretches()] == [(2, 10)]
-    assert cloud.move(next_index=10) == NOTHING
+    assert cloud.move(next_index=10) == {**NOTHING, "outcome": "moved"}
     assert len(cloud.stretches()) == 1
 
 
 def test_what_the_time_does_not_allow_is_left_and_what_was_done_is_on_record() -> None:
     cloud = Cloud(job(source(), target(snapshot_id="snap-1")), takes=6.0)
     answer = cloud.move(seconds_left=70.0)
-    assert (answer["done"], 1 < answer["next_index"] <= 8) == (False, True)
+    assert (answer["done"], answer["outcome"], 1 < answer["next_index"] <= 8) == (False, None, True)
     assert [(stretch.first, stretch.stop) for stretch in cloud.stretches()] == [(0, answer["next_index"])]
     assert cloud.move(next_index=answer["next_index"])["done"]
     assert cloud.written() == {"snap-1": ALL}
@@ -210,7 +211,7 @@ def test_an_invocation_that_is_nearly_over_has_a_second_all_the_same() -> None:
 def test_a_target_that_fails_is_marked_and_left_out_and_the_others_are_on_record() -> None:
     cloud = copy()
     cloud.recovery.refuses["snap-1"] = DENIED
-    assert cloud.move()["done"]
+    assert cloud.move()["outcome"] == "moved"
     assert [stretch.targets for stretch in cloud.stretches()] == [(1,)]
     assert cloud.workspace.marks("job-1") == Marks(frozenset({0}), frozenset())
     assert cloud.workspace.failure("job-1", 0) == "PutSnapshotBlock: no"
@@ -370,7 +371,7 @@ def test_nothing_is_written_where_the_time_was_not_enough_to_compare() -> None:
 def test_a_job_that_a_worker_has_refused_is_not_gone_on_with() -> None:
     cloud = sync()
     cloud.workspace.refuse("job-1", "for all")
-    assert cloud.move() == NOTHING
+    assert cloud.move() == {**NOTHING, "outcome": "refused"}
     # A copy of a snapshot cannot be refused by a worker, and nobody asks.
     plain = copy()
     plain.workspace.refuse("job-1", "for all")
@@ -383,8 +384,8 @@ def test_an_image_that_was_replaced_refuses_the_job(monkeypatch: pytest.MonkeyPa
 
     cloud = Cloud(job(image(), *TWO))
     monkeypatch.setattr("blockferry.transfer.move.block_source", replaced)
-    assert cloud.move() == NOTHING
+    assert cloud.move() == {**NOTHING, "outcome": "refused"}
     assert cloud.workspace.refusal("job-1") == "another image"
     monkeypatch.undo()
-    assert cloud.move(BlockRange(0, 5)) == {**NOTHING, "next_index": 5}
+    assert cloud.move(BlockRange(0, 5)) == {**NOTHING, "next_index": 5, "outcome": "refused"}
     assert cloud.stretches() == []

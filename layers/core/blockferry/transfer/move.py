@@ -26,6 +26,10 @@ RESERVE_SECONDS = 60.0
 """Kept back from the invocation's time: one request may take its whole read timeout (30 s), then the digests are
 stored."""
 
+MOVED, LEFT, REFUSED = "moved", "left", "refused"
+"""How a range ends: its blocks are in every target that took them; no target takes them, so Complete transfer has to
+decide; the job was refused, and nothing more of it is moved."""
+
 
 def move_range(
     *,
@@ -45,13 +49,14 @@ def move_range(
     Without ``targets`` the blocks go to all of them; with ``targets`` (positions) to these only. A target that fails is
     marked and left to the end of the job, so that it does not spoil the rest, and others that are marked are left out.
     ``seconds_left`` is what remains of the invocation, ``memory_gb`` its size; ``counts`` is filled also when the range
-    fails. Returns ``{"next_index", "done", "blocks_read", "blocks_written"}``; when not ``done``, call again with
-    ``next_index``.
+    fails. Returns ``{"next_index", "done", "outcome", "blocks_read", "blocks_written"}``; when not ``done``, call again
+    with ``next_index``, and ``outcome`` is ``None``. Else it is ``MOVED`` (a target that failed meanwhile is marked),
+    ``LEFT`` or ``REFUSED``.
 
     With ``verify_parents`` the range is compared in base and parents before anything of it is written. A parent that
     cannot be read fails its target; one that differs gives its target up. A job with no other target, or of an image
     that was replaced, cannot be done: that is left to Complete transfer, which deletes the targets and tells why, and
-    the ranges that are not moved yet count as done.
+    the ranges that are not moved yet are done without being moved.
 
     Raises what reading raises, and, without ``targets``, the error of the last target when none can be written: each
     range must be somewhere.
@@ -61,12 +66,14 @@ def move_range(
     deadline = Deadline(max(seconds_left - RESERVE_SECONDS, 1.0), clock=clock)
     job = recorded_job(workspace, job_id)
     rest = within.after(within.first if next_index is None else next_index)
-    if rest is None or (_may_be_refused(job) and workspace.refusal(job_id) is not None):
-        return _nothing_more(within)
+    if rest is None:
+        return _nothing_more(within, MOVED)
+    if _may_be_refused(job) and workspace.refusal(job_id) is not None:
+        return _nothing_more(within, REFUSED)
     counts = counts or RequestCounts()
     numbers = _writable(job, workspace, targets)
     if not numbers:
-        return _nothing_more(within)
+        return _nothing_more(within, LEFT)
 
     def client(identity: Identity, until: Deadline = deadline) -> EbsDirect:
         return aws.ebs(identity, counts=counts, clock=clock, deadline=until, connections=job.threads)
@@ -88,7 +95,7 @@ def move_range(
                 return _none_left(job, failures, within, workspace, only_some=targets is not None)
             proven = rest.before(compared.next_index)
             if proven is None:
-                return {"next_index": rest.first, "done": False, "blocks_read": 0, "blocks_written": 0}
+                return {"next_index": rest.first, "done": False, "outcome": None, "blocks_read": 0, "blocks_written": 0}
             rest = proven
         moved = move(
             rest,
@@ -110,7 +117,7 @@ def move_range(
         )
     except SourceChanged as error:
         workspace.refuse(job_id, str(error))
-        return _nothing_more(within)
+        return _nothing_more(within, REFUSED)
     unwritten = {numbers[sink]: failure for sink, failure in moved.failed_sinks.items()}
     _mark(job, unwritten, workspace)
     written = tuple(number for number in numbers if number not in unwritten)
@@ -131,9 +138,11 @@ def move_range(
                 round((clock.monotonic() - began) * memory_gb, 3),
             ),
         )
+    done = moved.next_index >= within.stop
     return {
         "next_index": moved.next_index,
-        "done": moved.next_index >= within.stop,
+        "done": done,
+        "outcome": MOVED if done else None,
         "blocks_read": moved.blocks_read,
         "blocks_written": moved.blocks_written,
     }
@@ -156,7 +165,7 @@ def _none_left(
     which were left out since they failed before, have their turn when the range is tried again.
     """
     if only_some or not _writable(job, workspace, None):
-        return _nothing_more(within)
+        return _nothing_more(within, LEFT)
     passing = {number: error for number, error in failures.items() if not isinstance(error, ParentDiffers)}
     others = any(t.snapshot_id and number not in failures for number, t in enumerate(job.targets))
     if others:
@@ -174,8 +183,8 @@ def _sink(target: JobTarget, ebs: EbsDirect) -> SnapshotSink:
     return SnapshotSink(ebs, target.snapshot_id, started_seconds_ago=target.started_seconds_ago(datetime.now(UTC)))
 
 
-def _nothing_more(within: BlockRange) -> dict[str, Any]:
-    return {"next_index": within.stop, "done": True, "blocks_read": 0, "blocks_written": 0}
+def _nothing_more(within: BlockRange, outcome: str) -> dict[str, Any]:
+    return {"next_index": within.stop, "done": True, "outcome": outcome, "blocks_read": 0, "blocks_written": 0}
 
 
 def _writable(job: Job, workspace: Workspace, among: tuple[int, ...] | None) -> tuple[int, ...]:
