@@ -102,9 +102,9 @@ class ExecutionFailed(Exception):
 @cache
 def _states(operation: str) -> Mapping[str, Any]:
     states: dict[str, Any] = dict(json.loads((MACHINES / f"{operation}.asl.json").read_text())["States"])
-    for name in ("Move block ranges", "Move missing ranges"):
-        states |= states[name]["ItemProcessor"]["States"]
-    return states
+    states |= states["Move block ranges"]["ItemProcessor"]["States"]
+    # The same state, in a round for what single targets miss.
+    return {**states, "Move missing blocks": states["Move blocks"]}
 
 
 @dataclass(frozen=True)

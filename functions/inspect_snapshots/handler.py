@@ -7,7 +7,7 @@ from typing import Any
 
 from blockferry.core.counts import RequestCounts
 from blockferry.inspection.steps import inspect_snapshots
-from blockferry.lambdas import Context, publish_counts, resources, seconds_left, traced
+from blockferry.lambdas import Context, call_again, done, progress_of, publish_counts, resources, seconds_left, traced
 
 
 @traced
@@ -15,12 +15,12 @@ def handler(event: Mapping[str, Any], context: Context) -> dict[str, Any]:
     aws, workspace = resources(event["job_id"])
     counts = RequestCounts()
     try:
-        return inspect_snapshots(
+        found = inspect_snapshots(
             job_id=event["job_id"],
             execution_arn=event["execution_arn"],
             started_at=event["started_at"],
             request=event["request"],
-            progress=event.get("progress"),
+            progress=progress_of(event),
             seconds_left=seconds_left(context),
             aws=aws,
             workspace=workspace,
@@ -28,3 +28,4 @@ def handler(event: Mapping[str, Any], context: Context) -> dict[str, Any]:
         )
     finally:
         publish_counts(counts)
+    return done(report=found["report"]) if found["done"] else call_again(found["progress"])

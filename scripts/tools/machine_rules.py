@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
+from tools.machine_parts import DONE, PROGRESS
 from tools.machines import PLACEHOLDERS, Definition, State, graphs, states, strings
 
 Rule = Callable[[Definition], list[str]]
@@ -207,6 +208,44 @@ def every_transition_leads_somewhere(definition: Definition) -> list[str]:
     return found
 
 
+def whoever_is_not_done_is_called_again(definition: Definition) -> list[str]:
+    """One way to call a function again: it is asked whether it is done, and gets its own progress back if not.
+
+    A task that hands ``progress`` to its function is followed by the question ``DONE``, whose other answer leads back
+    to the task, at once or through one state that hands the progress on; and nobody else asks that question.
+    """
+    found = []
+    for path, graph in graphs(definition):
+        siblings = graph.get("States", {})
+        asked: set[str] = set()
+        for name, body in siblings.items():
+            payload = body.get("Arguments", {}).get("Payload", {}) if body.get("Type") == "Task" else {}
+            if not isinstance(payload, Mapping) or "progress" not in payload:
+                continue
+            if payload["progress"] != PROGRESS:
+                found.append(f"{path}{name}: its progress is not what its function returned")
+            question = siblings.get(body.get("Next"), {})
+            if [rule.get("Condition") for rule in question.get("Choices", ())] != [DONE]:
+                found.append(f"{path}{name}: nobody asks whether it is done")
+                continue
+            asked.add(body["Next"])
+            if question["Choices"][0].get("Next") == name:
+                found.append(f"{path}{name}: called again although it is done")
+            back = question.get("Default")
+            if back != name and not _hands_progress_on(siblings.get(back, {}), to=name):
+                found.append(f"{path}{name}: not called again with its progress")
+        for name, body in siblings.items():
+            if name not in asked and any(rule.get("Condition") == DONE for rule in body.get("Choices", ())):
+                found.append(f"{path}{name}: asks whether a task is done that has no progress")
+    return found
+
+
+def _hands_progress_on(state: Definition, *, to: str) -> bool:
+    output = state.get("Output")
+    kept = output == {"progress": PROGRESS} if state.get("Type") == "Map" else output is None
+    return state.get("Type") in {"Map", "Pass", "Wait"} and state.get("Next") == to and kept
+
+
 def every_failure_says_why(definition: Definition) -> list[str]:
     """A Fail state names its error and its cause."""
     return [
@@ -301,6 +340,7 @@ RULES: Mapping[str, Rule] = MappingProxyType(
             every_task_waits_for_a_free_place,
             every_retry_is_bounded_and_jittered,
             every_transition_leads_somewhere,
+            whoever_is_not_done_is_called_again,
             every_failure_says_why,
             every_distributed_map_tolerates_nothing,
             only_arns_are_filled_in,

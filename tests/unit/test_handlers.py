@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from blockferry.aws.errors import translated
 from blockferry.core.counts import RequestCounts
-from blockferry.core.errors import InvalidRequest, RequestRefused, RetryLater
-from blockferry.lambdas import publish_counts, traced
+from blockferry.core.errors import IncompleteTransfer, InvalidRequest, RequestRefused, RetryLater
+from blockferry.lambdas import call_again, done, progress_of, publish_counts, traced
 from botocore.exceptions import ClientError, ConnectTimeoutError
 
 
@@ -83,6 +83,20 @@ def test_a_short_error_is_raised_as_it_is() -> None:
 
 def test_an_answer_passes_through_unchanged() -> None:
     assert traced(lambda event, _context: {"echo": event["job_id"]})({"job_id": "j"}, Context()) == {"echo": "j"}
+
+
+def test_a_function_that_is_not_done_gets_its_progress_in_the_next_call() -> None:
+    answer = call_again({"next_index": 7}, wait_seconds=3, blocks_read=2)
+    assert answer == {"done": False, "progress": {"next_index": 7}, "wait_seconds": 3, "blocks_read": 2}
+    assert progress_of(answer) == {"next_index": 7}
+    assert call_again({"next_index": 7}) == {"done": False, "progress": {"next_index": 7}}
+    assert done(outcome="moved") == {"done": True, "outcome": "moved"}
+    assert progress_of({"job_id": "j", "progress": None}) is None
+
+
+def test_an_execution_of_an_earlier_version_is_refused_with_a_clear_word() -> None:
+    with pytest.raises(IncompleteTransfer, match=r"started by an earlier version.*start a new job"):
+        progress_of({"job_id": "j", "range": {"first": 0, "stop": 8}, "next_index": 7})
 
 
 def test_throttled_requests_are_published_by_the_code_of_their_quota(capsys: pytest.CaptureFixture[str]) -> None:

@@ -17,8 +17,12 @@ from blockferry.requests.sync import SyncRequest
 from localcloud.states.validate import validate_definition
 from pydantic import BaseModel, ValidationError
 from tools.environment import repository_root
+from tools.machine_definitions import MACHINES as MACHINES_BY_NAME
+from tools.machine_definitions import rendered
+from tools.machine_parts import DONE, PROGRESS
 from tools.machine_rules import LAMBDA_SERVICE_ERRORS, LAMBDA_THROTTLED, RULES
 from tools.machines import PLACEHOLDERS, cloudformation_template, machine_files, machine_name, render, states
+from tools.render import write_machines
 
 # The model behind each machine's input. A machine that is not named here fails its tests.
 REQUESTS: dict[str, type[BaseModel]] = {
@@ -92,21 +96,17 @@ def test_no_example_or_schema_is_left_of_a_machine_that_is_gone(folder: str) -> 
     assert found == REQUESTS.keys()
 
 
-@pytest.mark.parametrize("name", ["sync", "fanout"])
-def test_the_transfers_are_one_graph_but_for_what_an_image_needs(name: str) -> None:
-    """State machines cannot share states, so the same states stand in each file; here they are kept the same."""
-    copying, other = (
-        json.loads((repository_root() / "statemachines" / f"{machine}.asl.json").read_text())["States"]
-        for machine in ("copy", name)
-    )
-    assert copying["Plan transfer"]["Arguments"]["Payload"].pop("operation") == "copy"
-    assert other["Plan transfer"]["Arguments"]["Payload"].pop("operation") == name
-    if name == "fanout":
-        for state in ("Image compressed?", "Unpack image", "Image unpacked?"):
-            del other[state]
-        assert other["Dry run?"].pop("Default") == "Image compressed?"
-        del copying["Dry run?"]["Default"]
-    assert other == copying
+@MACHINES
+def test_what_is_checked_in_is_what_is_rendered_from_the_parts(file: Path) -> None:
+    assert file.read_text() == rendered(MACHINES_BY_NAME[machine_name(file)]), "run scripts/render"
+
+
+def test_a_file_that_differs_from_its_parts_is_written_anew_and_no_other(tmp_path: Path) -> None:
+    assert {file.name for file in write_machines(tmp_path)} == {file.name for file in machine_files()}
+    assert write_machines(tmp_path) == []
+    (tmp_path / "copy.asl.json").write_text("{}")
+    assert write_machines(tmp_path) == [tmp_path / "copy.asl.json"]
+    assert (tmp_path / "copy.asl.json").read_text() == rendered(MACHINES_BY_NAME["copy"])
 
 
 def test_every_placeholder_is_a_function_of_this_repository() -> None:
@@ -196,7 +196,19 @@ def good() -> dict[str, Any]:
                 "ItemProcessor": {
                     "ProcessorConfig": {"Mode": "DISTRIBUTED", "ExecutionType": "STANDARD"},
                     "StartAt": "Move one range",
-                    "States": {"Move one range": task(End=True)},
+                    "States": {
+                        "Move one range": task(
+                            Arguments={"FunctionName": "${move_blocks_arn}", "Payload": {"progress": PROGRESS}},
+                            Next="Range done?",
+                        ),
+                        "Range done?": {
+                            "Type": "Choice",
+                            "Comment": "Why.",
+                            "Choices": [{"Comment": "Why.", "Condition": DONE, "Next": "Say how"}],
+                            "Default": "Move one range",
+                        },
+                        "Say how": {"Type": "Succeed", "Comment": "Why."},
+                    },
                 },
                 "End": True,
             },
@@ -206,6 +218,13 @@ def good() -> dict[str, Any]:
 
 def test_the_good_machine_breaks_no_rule() -> None:
     assert {name: found for name, rule in RULES.items() if (found := rule(good()))} == {}
+
+
+@pytest.mark.parametrize("between_calls", [{}, {"Type": "Map", "Output": {"progress": PROGRESS}}])
+def test_what_hands_the_progress_on_may_stand_between_two_calls(between_calls: dict[str, Any]) -> None:
+    definition = good()
+    between(**between_calls)(definition)
+    assert RULES["whoever_is_not_done_is_called_again"](definition) == []
 
 
 def test_the_walk_finds_states_inside_maps_and_branches() -> None:
@@ -226,9 +245,26 @@ def state(name: str, change: Mutation) -> Mutation:
     return lambda definition: change(definition["States"][name])
 
 
+def children(change: Mutation) -> Mutation:
+    """Change the states inside the Map: the rules must look there too."""
+    return state("Move all ranges", lambda m: change(m["ItemProcessor"]["States"]))
+
+
 def child(change: Mutation) -> Mutation:
-    """Change the state inside the Map: the rules must look there too."""
-    return state("Move all ranges", lambda m: change(m["ItemProcessor"]["States"]["Move one range"]))
+    return children(lambda states: change(states["Move one range"]))
+
+
+def question(change: Mutation) -> Mutation:
+    """Change the question whether the child is done."""
+    return children(lambda states: change(states["Range done?"]))
+
+
+def between(**more: Any) -> Mutation:
+    """Wait between two calls of the child."""
+    wait = {"Type": "Wait", "Comment": "Why.", "Seconds": 1, "Next": "Move one range", **more}
+    return children(
+        lambda states: (states.update({"Wait a bit": wait}), states["Range done?"].update(Default="Wait a bit"))
+    )
 
 
 def reader(change: Mutation) -> Mutation:
@@ -348,7 +384,7 @@ BROKEN: list[tuple[str, str, Mutation]] = [
     (
         "transition out of a Map",
         "every_transition_leads_somewhere",
-        child(lambda s: (s.pop("End"), s.update(Next="Nothing to do"))),
+        child(lambda s: s.update(Next="Nothing to do")),
     ),
     ("unreachable state", "every_transition_leads_somewhere", state("Plan the work", lambda s: s.pop("Catch"))),
     (
@@ -357,11 +393,42 @@ BROKEN: list[tuple[str, str, Mutation]] = [
         state("Anything to do?", lambda s: s.pop("Default")),
     ),
     ("next and end", "every_transition_leads_somewhere", state("Plan the work", lambda s: s.update(End=True))),
-    ("neither next nor end", "every_transition_leads_somewhere", child(lambda s: s.pop("End"))),
+    ("neither next nor end", "every_transition_leads_somewhere", child(lambda s: s.pop("Next"))),
     (
         "graph without end",
         "every_transition_leads_somewhere",
-        child(lambda s: (s.pop("End"), s.update(Next="Move one range"))),
+        children(lambda s: (s.pop("Say how"), s["Range done?"]["Choices"][0].update(Next="Move one range"))),
+    ),
+    (
+        "progress of another",
+        "whoever_is_not_done_is_called_again",
+        child(lambda s: s["Arguments"]["Payload"].update(progress="{% $states.input.state %}")),
+    ),
+    ("nobody asks", "whoever_is_not_done_is_called_again", child(lambda s: s.update(Next="Say how"))),
+    (
+        "asked something else",
+        "whoever_is_not_done_is_called_again",
+        question(lambda s: s["Choices"][0].update(Condition="{% $states.input.moved %}")),
+    ),
+    (
+        "asked two things",
+        "whoever_is_not_done_is_called_again",
+        question(lambda s: s["Choices"].append({"Condition": "{% $states.input.moved %}", "Next": "Say how"})),
+    ),
+    (
+        "called again although it is done",
+        "whoever_is_not_done_is_called_again",
+        question(lambda s: s["Choices"][0].update(Next="Move one range")),
+    ),
+    ("never called again", "whoever_is_not_done_is_called_again", question(lambda s: s.update(Default="Say how"))),
+    ("wait that forgets", "whoever_is_not_done_is_called_again", between(Output={"waited": True})),
+    ("wait that leads elsewhere", "whoever_is_not_done_is_called_again", between(Next="Say how")),
+    ("map that forgets", "whoever_is_not_done_is_called_again", between(Type="Map")),
+    ("task in between", "whoever_is_not_done_is_called_again", between(Type="Task")),
+    (
+        "question about a task without progress",
+        "whoever_is_not_done_is_called_again",
+        child(lambda s: s["Arguments"]["Payload"].pop("progress")),
     ),
     ("fail without cause", "every_failure_says_why", state("Refuse request", lambda s: s.pop("Cause"))),
     ("fail without error", "every_failure_says_why", state("Refuse request", lambda s: s.pop("Error"))),

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from blockferry.lambdas import call_again, done
 from localcloud.states.clock import SkippingClock
 from localcloud.states.errors import StateError
 from localcloud.states.limits import MAX_REDRIVABLE_EVENTS
@@ -54,15 +55,15 @@ class Functions:
                     "estimate": None,
                 }
             case "unpack_image_arn":
-                return {"done": True, "progress": None}
+                return call_again({}) if first else done()
             case "move_blocks_arn":
-                return {**event, "done": not first}
+                return call_again({}) if first else done(outcome="moved")
             case "complete_transfer_arn":
-                return {"missing_ranges": 1 if first else 0, "bucket": BUCKET, "missing_key": "missing.jsonl"}
+                return call_again({}, plan_key="missing.jsonl") if first else done()
             case "check_targets_arn":
-                return {"completed": not first, "wait_seconds": 1}
+                return call_again({}, wait_seconds=1) if first else done()
             case "inspect_snapshots_arn":
-                return {"done": not first, "progress": {}, "report": {"status": "SUCCEEDED"}}
+                return call_again({}) if first else done(report={"status": "SUCCEEDED"})
             case _:
                 return {"status": "SUCCEEDED"}
 

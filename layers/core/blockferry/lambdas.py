@@ -16,7 +16,7 @@ from blockferry.aws.ebs.refusals import throttled_by_quota
 from blockferry.aws.errors import translated
 from blockferry.aws.sessions import Aws
 from blockferry.core.counts import RequestCounts
-from blockferry.core.errors import BlockferryError
+from blockferry.core.errors import BlockferryError, IncompleteTransfer
 from blockferry.jobs.workspace import Workspace
 
 logger = Logger()
@@ -50,6 +50,32 @@ def resources(job_id: str) -> tuple[Aws, Workspace]:
     """
     aws = Aws(job_id=job_id)
     return aws, Workspace(bucket=os.environ["BLOCKFERRY_WORK_BUCKET"], s3=aws.s3(aws.own_region))
+
+
+def progress_of(event: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """What the function's own last call said with ``call_again``; ``None`` in the first call.
+
+    Raises ``IncompleteTransfer`` for an execution whose state machine is older than this idiom.
+    """
+    if "progress" not in event:
+        raise IncompleteTransfer(
+            "this execution was started by an earlier version, whose state machine calls its functions in another way: "
+            "start a new job"
+        )
+    progress: Mapping[str, Any] | None = event["progress"]
+    return progress
+
+
+def call_again(progress: Mapping[str, Any], *, wait_seconds: int | None = None, **facts: Any) -> dict[str, Any]:
+    """The answer of a function that is not done: the state machine calls it again with ``progress``, after
+    ``wait_seconds`` where it knows how long. ``facts`` are for the states between the two calls."""
+    waits = {} if wait_seconds is None else {"wait_seconds": wait_seconds}
+    return {"done": False, "progress": progress, **waits, **facts}
+
+
+def done(**facts: Any) -> dict[str, Any]:
+    """The answer of a function that has nothing left to do."""
+    return {"done": True, **facts}
 
 
 METRICS_NAMESPACE = "Blockferry"

@@ -1,0 +1,250 @@
+"""The state machine of each operation. ``scripts/render`` writes what comes out to statemachines/, where it is read.
+
+``MACHINES`` is all of them. One more that moves blocks is one more ``transfer``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from tools.machine_parts import (
+    CHILD_INPUT,
+    LONG_CALL_SECONDS,
+    PROGRESS,
+    SHORT_CALL_SECONDS,
+    Graph,
+    State,
+    call_until_done,
+    choice,
+    machine,
+    refuse,
+    report,
+    task,
+    wait,
+)
+
+EXECUTION = {
+    "job_id": "{% $states.context.Execution.Name %}",
+    "execution_arn": "{% $states.context.Execution.Id %}",
+    "started_at": "{% $states.context.Execution.StartTime %}",
+    "request": "{% $states.context.Execution.Input %}",
+}
+"""The execution itself, and what the operator started it with."""
+
+JOB = {"job_id": "{% $job.job_id %}"}
+"""The job that Plan transfer recorded."""
+
+MOVE = "Move block ranges"
+
+
+def transfer(operation: str, comment: str, *, unpacks: bool = False) -> State:
+    """A machine that moves the blocks of a source to its targets; ``unpacks``: the source may be a compressed image."""
+    return machine(
+        comment,
+        {
+            "Plan transfer": task(
+                "Refuses what cannot work before anything is started, starts the targets and writes the list of ranges "
+                "to S3.",
+                function="plan_transfer",
+                payload={"operation": operation, **EXECUTION},
+                seconds=LONG_CALL_SECONDS,
+                assign={"job": "{% $states.result.Payload %}"},
+                refused="The input cannot be used: nothing was started, and the message is for the operator.",
+                then="Dry run?",
+            ),
+            **refuse(),
+            "Dry run?": choice(
+                "A dry run ends before anything is written.",
+                condition="{% $job.dry_run %}",
+                because="Only the estimate was asked for.",
+                then="Report estimate",
+                otherwise="Image compressed?" if unpacks else MOVE,
+            ),
+            "Report estimate": report(
+                "Requests, bytes, time and cost of the job that was not started.", "{% $job.estimate %}"
+            ),
+            **(_unpacking() if unpacks else {}),
+            MOVE: _move_ranges(),
+            **call_until_done(
+                "Complete transfer",
+                "Lists the source again, holds it against the digests of all ranges, and gives EBS the count and the "
+                "checksum of every target that holds them all.",
+                function="complete_transfer",
+                payload=JOB,
+                seconds=LONG_CALL_SECONDS,
+                repeats=("TargetFailed",),
+                refused="A worker found out that the job cannot be done: its pending targets are deleted, and the "
+                "message is for the operator.",
+                question="Ranges missing?",
+                why="Targets that hold everything are completed by now, whatever happens to the others: what those "
+                "miss is moved once more, and only there.",
+                done="EBS was asked to seal every target.",
+                then="Check targets",
+                meanwhile=MOVE,
+            ),
+            **call_until_done(
+                "Check targets",
+                "EBS seals targets after it has answered; only EC2 knows when they are completed.",
+                function="check_targets",
+                payload=JOB,
+                seconds=SHORT_CALL_SECONDS,
+                question="All targets completed?",
+                why="A target that failed ends the job in Check targets, once no other is pending.",
+                done="EC2 calls every target completed.",
+                then="Write receipt",
+                meanwhile="Wait for targets",
+            ),
+            "Wait for targets": wait(
+                "Waits longer each time, up to five minutes, so that a long sealing does not fill the history.",
+                then="Check targets",
+            ),
+            "Write receipt": task(
+                "Confirms every target once more and stores what the job proved.",
+                function="write_receipt",
+                payload=JOB,
+                seconds=SHORT_CALL_SECONDS,
+                then=None,
+            ),
+        },
+    )
+
+
+def _unpacking() -> Graph:
+    return {
+        "Image compressed?": choice(
+            "A compressed image can be read from its beginning only: it is unpacked before its blocks go to many "
+            "workers, and its size is known only then.",
+            condition="{% $job.unpack %}",
+            because="The size of the volumes is not known yet, and nothing is started.",
+            then="Unpack image",
+            otherwise=MOVE,
+        ),
+        **call_until_done(
+            "Unpack image",
+            "Decompresses the image into pieces in the work bucket; stops in time and says where to go on.",
+            function="unpack_image",
+            payload=JOB,
+            seconds=LONG_CALL_SECONDS,
+            refused="The image is damaged, too large, or was replaced: nothing was started, and the message is for the "
+            "operator.",
+            question="Image unpacked?",
+            why="An image that takes longer than one invocation is unpacked in several.",
+            done="Its size is known now: plan the transfer with it.",
+            then="Plan transfer",
+        ),
+    }
+
+
+def _move_ranges() -> State:
+    """The map over a list of ranges, whose key and whose round of Complete transfer come with the state's input."""
+    child = {name: f"{{% {CHILD_INPUT}.{name} %}}" for name in ("job_id", "range")}
+    return {
+        "Type": "Map",
+        "Comment": "One child per range of a list: all blocks at first, later what single targets miss. The list is "
+        "read from S3, results go to S3, and no failure is tolerated: a redrive repeats only the ranges that are not "
+        "done. One target of many that fails is left to Complete transfer, which plans three rounds and then names it.",
+        "Label": "MoveBlockRanges",
+        "MaxConcurrency": "{% $job.max_concurrency %}",
+        "ToleratedFailureCount": 0,
+        "ItemReader": {
+            "Resource": "arn:aws:states:::s3:getObject",
+            "ReaderConfig": {"InputType": "JSONL"},
+            "Arguments": {"Bucket": "{% $job.bucket %}", "Key": "{% $states.input.plan_key %}"},
+        },
+        "ItemSelector": {**JOB, "range": "{% $states.context.Map.Item.Value %}"},
+        "ResultWriter": {
+            "Resource": "arn:aws:states:::s3:putObject",
+            "Arguments": {"Bucket": "{% $job.bucket %}", "Prefix": "{% $job.results_prefix %}"},
+        },
+        "ItemProcessor": {
+            "ProcessorConfig": {"Mode": "DISTRIBUTED", "ExecutionType": "STANDARD"},
+            "StartAt": "Move blocks",
+            "States": {
+                **call_until_done(
+                    "Move blocks",
+                    "Lists the range, moves its blocks and stores their digests; stops in time and says where to go "
+                    "on.",
+                    function="move_blocks",
+                    payload=child,
+                    seconds=LONG_CALL_SECONDS,
+                    repeats=("ChecksumMismatch",),
+                    question="Range done?",
+                    why="A range that takes longer than one invocation is moved in several.",
+                    done="Nothing of the range is left to this child, which says how it ended.",
+                    then="Report outcome",
+                ),
+                "Report outcome": report(
+                    "How the range ended: moved to every target that took it (one that failed is marked, and Complete "
+                    "transfer sees what it misses), left because no target takes it, or not moved because the job was "
+                    "refused. The digests are in S3, which keeps this small.",
+                    {"range": child["range"], "outcome": "{% $states.input.outcome %}"},
+                ),
+            },
+        },
+        "Output": {"progress": PROGRESS},
+        "Next": "Complete transfer",
+    }
+
+
+def inspection(comment: str) -> State:
+    """The machine that only reads and counts."""
+    return machine(
+        comment,
+        {
+            "Begin at the first block": {
+                "Type": "Pass",
+                "Comment": "Nothing is counted yet. The operator's input stays at hand as that of the execution.",
+                "Output": {"progress": None},
+                "Next": "Count blocks",
+            },
+            **call_until_done(
+                "Count blocks",
+                "Refuses what cannot be inspected, then lists windows of blocks as far as the time allows and says "
+                "where it stopped; at the end it stores the report.",
+                function="inspect_snapshots",
+                payload=EXECUTION,
+                seconds=LONG_CALL_SECONDS,
+                refused="The input cannot be used: nothing was started, and the message is for the operator.",
+                question="All blocks counted?",
+                why="A chain of large snapshots takes longer than one invocation.",
+                done="Nothing is left, and the report is stored.",
+                then="Report findings",
+            ),
+            **refuse(),
+            "Report findings": report("The report, as it is stored in the work bucket.", "{% $states.input.report %}"),
+        },
+    )
+
+
+RESUMED = "A failed execution goes on where it stopped when it is redriven."
+
+MACHINES: Mapping[str, State] = MappingProxyType(
+    {
+        "copy": transfer(
+            "copy",
+            "Copies an EBS snapshot to one or many regions, accounts and keys; each block is read once. " + RESUMED,
+        ),
+        "fanout": transfer(
+            "fanout",
+            "Brings a disk image in S3, or a snapshot, to many regions, accounts and keys; each block is read once. "
+            + RESUMED,
+            unpacks=True,
+        ),
+        "inspect": inspection(
+            "Inspects snapshots: what they hold, what changed between them, what deleting them frees, and what each "
+            "way to copy or keep them would cost. Makes nothing."
+        ),
+        "sync": transfer(
+            "sync",
+            "Brings what changed between two snapshots of a volume to copies of the earlier one, which gives copies of "
+            "the later one, in one or many regions and accounts. " + RESUMED,
+        ),
+    }
+)
+
+
+def rendered(definition: State) -> str:
+    """The text of a definition, as it lies in statemachines/."""
+    return json.dumps(definition, indent=2) + "\n"
