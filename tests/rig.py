@@ -1,6 +1,5 @@
-"""A copy in one process: the real steps against the EBS server of the local cloud and an S3 of moto.
-
-What the state machine does between the steps is a few lines here; everything else is the code that Lambda runs.
+"""A job in one process: the real state machines and handlers against the EBS server of the local cloud and an S3 of
+moto, whole, in part, or one call of a function at a time.
 """
 
 from __future__ import annotations
@@ -10,7 +9,9 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from functools import cached_property
 from types import SimpleNamespace
 from typing import Any
 
@@ -18,15 +19,14 @@ import boto3
 import pytest
 from blockferry.aws.sessions import Aws, Identity, new_session
 from blockferry.core.blocks import BLOCKS_PER_GIB, BlockRange
+from blockferry.core.retry import Clock
 from blockferry.jobs.workspace import Workspace
-from blockferry.transfer.check import check_targets
-from blockferry.transfer.complete import complete_transfer
-from blockferry.transfer.move import move_range
-from blockferry.transfer.plan import PlanInput, plan_transfer
-from blockferry.transfer.receipt import write_receipt
-from blockferry.transfer.unpack import unpack
+from blockferry.lambdas import Invocation
 from botocore.awsrequest import AWSResponse
+from deployment import Deployment, ExecutionFailed, step_of
 from localcloud.ebs.testing import RunningServer, running_server
+from localcloud.states.cancellation import Cancellation
+from localcloud.states.clock import SkippingClock
 from moto import mock_aws
 from moto.backend_index import backend_url_patterns
 from sent_requests import SentRequests
@@ -114,6 +114,8 @@ class Rig:
     workspace: Workspace
     jobs: int = 0
     seconds_left: float = 900.0
+    clock: Clock = field(default_factory=Clock)
+    operations: dict[str, str] = field(default_factory=dict)
 
     def client(self, service: str, region: str = HOME, account: str = ACCOUNT) -> Any:
         return session().client(service, **self.server.client_settings(account=account, region=region))
@@ -160,73 +162,106 @@ class Rig:
         """Requests that reached the server, by operation."""
         return dict(self.control("stats")["calls"])
 
+    # -- single calls of functions ---------------------------------------------------
+
+    def call(self, function: str, event: Mapping[str, Any], **more: Any) -> dict[str, Any]:
+        """One call of a function, by its folder, which raises what the package raises."""
+        return step_of(function)(event, replace(self.invocation(), **more))
+
+    def invocation(self) -> Invocation:
+        return Invocation(self.aws, self.workspace, time_left=lambda: self.seconds_left, clock=self.clock)
+
     def plan(self, request: Mapping[str, Any], *, operation: str = "copy", job_id: str | None = None) -> dict[str, Any]:
         """Plan transfer, and Unpack image where it asks for that."""
-        self.jobs += 1
-        job_id = job_id or f"job-{self.jobs}"
-        arn = f"arn:aws:states:{HOME}:{ACCOUNT}:execution:blockferry-{operation}:{job_id}"
-        event = PlanInput(operation, job_id, arn, "2026-01-01T00:00:00.000Z", request)
-        pointer = plan_transfer(event, aws=self.aws, workspace=self.workspace)
+        job_id = job_id or self._next_job()
+        self.operations[job_id] = operation
+        event = {
+            "operation": operation,
+            "job_id": job_id,
+            "execution_arn": f"arn:aws:states:{HOME}:{ACCOUNT}:execution:blockferry-{operation}:{job_id}",
+            "started_at": "2026-01-01T00:00:00.000Z",
+            "request": request,
+        }
+        pointer = self.call("plan_transfer", event)
         if pointer["unpack"] and not pointer["dry_run"]:
             self.unpack(job_id)
-            pointer = plan_transfer(event, aws=self.aws, workspace=self.workspace)
+            pointer = self.call("plan_transfer", event)
         return pointer
 
     def unpack(self, job_id: str) -> None:
         answer: dict[str, Any] = {"done": False, "progress": None}
         while not answer["done"]:
-            answer = unpack(
-                job_id=job_id,
-                progress=answer["progress"],
-                seconds_left=self.seconds_left,
-                aws=self.aws,
-                workspace=self.workspace,
-            )
+            answer = self.call("unpack_image", {"job_id": job_id, "progress": answer["progress"]})
 
     def ranges(self, job_id: str) -> list[BlockRange]:
         plan = self.workspace.read(job_id, "plan.jsonl")
         assert plan is not None
         return [BlockRange(**json.loads(line)) for line in plan.decode().splitlines()]
 
-    def move(self, job_id: str, within: BlockRange, **more: Any) -> dict[str, Any]:
-        """One invocation of the worker."""
-        arguments = {"next_index": None, "seconds_left": self.seconds_left, **more}
-        return move_range(job_id=job_id, within=within, aws=self.aws, workspace=self.workspace, **arguments)
-
-    def move_all(self, job_id: str) -> None:
-        """What the map does: every range, again while it is not done."""
-        for within in self.ranges(job_id):
-            answer = self.move(job_id, within)
-            while not answer["done"]:
-                answer = self.move(job_id, within, next_index=answer["next_index"])
-
-    def move_missing(self, job_id: str) -> None:
-        """What the second map does: the ranges that single targets miss."""
-        plan = self.workspace.read(job_id, "missing.jsonl")
-        assert plan is not None
-        for line in plan.decode().splitlines():
-            item = json.loads(line)
-            self.move(job_id, BlockRange(item["first"], item["stop"]), targets=tuple(item["targets"]))
+    def move(
+        self, job_id: str, within: BlockRange, *, next_index: int | None = None, seconds_left: float | None = None
+    ) -> dict[str, Any]:
+        """Move blocks, once. ``next_index`` is in the answer, too."""
+        left = self.seconds_left if seconds_left is None else seconds_left
+        answer = self.call(
+            "move_blocks",
+            {
+                "job_id": job_id,
+                "range": {"first": within.first, "stop": within.stop},
+                "progress": None if next_index is None else {"next_index": next_index},
+            },
+            time_left=lambda: left,
+        )
+        return {"next_index": within.stop, **answer, **answer.get("progress", {})}
 
     def complete(self, job_id: str, *, missing_moved: bool = False) -> dict[str, Any]:
-        return complete_transfer(job_id=job_id, missing_moved=missing_moved, aws=self.aws, workspace=self.workspace)
+        """Complete transfer, once. ``missing_ranges`` is in the answer, too."""
+        progress = {"missing_ranges": 1} if missing_moved else None
+        answer = self.call("complete_transfer", {"job_id": job_id, "progress": progress})
+        return {"missing_ranges": 0, **answer, **answer.get("progress", {})}
+
+    # -- the state machines ----------------------------------------------------------
+
+    @cached_property
+    def deployment(self) -> Deployment:
+        return Deployment(lambda _event: self.invocation(), s3=session().client("s3"), clock=_RigClock(self))
+
+    def close(self) -> None:
+        if "deployment" in vars(self):
+            self.deployment.__exit__()
+
+    def move_all(self, job_id: str) -> None:
+        """The map over the plan."""
+        self._rest(job_id, "plan.jsonl", begin="Move block ranges", until="Complete transfer")
+
+    def move_missing(self, job_id: str) -> None:
+        """The map over what single targets miss."""
+        self._rest(job_id, "missing.jsonl", begin="Move block ranges", until="Complete transfer")
 
     def finish(self, job_id: str) -> dict[str, Any]:
-        missing_moved = False
-        while self.complete(job_id, missing_moved=missing_moved)["missing_ranges"]:
-            self.move_missing(job_id)
-            missing_moved = True
-        while not check_targets(job_id=job_id, waited_seconds=None, aws=self.aws, workspace=self.workspace)[
-            "completed"
-        ]:
-            self.control("clock", {"advance": 1})
-        return write_receipt(job_id=job_id, aws=self.aws, workspace=self.workspace)
+        """What comes behind the map over the plan; returns the receipt."""
+        return self._rest(job_id, "plan.jsonl", begin="Complete transfer")
 
-    def run(self, operation: str, request: Mapping[str, Any]) -> dict[str, Any]:
-        """A whole job; returns its receipt."""
-        pointer = self.plan(request, operation=operation)
-        self.move_all(pointer["job_id"])
-        return self.finish(pointer["job_id"])
+    def _rest(self, job_id: str, name: str, *, begin: str, until: str | None = None) -> dict[str, Any]:
+        pointer = {
+            "job_id": job_id,
+            "bucket": self.workspace.bucket,
+            "plan_key": self.workspace.key(job_id, name),
+            "results_prefix": self.workspace.key(job_id, "results"),
+            "max_concurrency": 1,
+        }
+        with _as_raised():
+            return self.deployment.rest(self.operations[job_id], pointer, begin=begin, until=until)
+
+    def run(self, operation: str, request: Mapping[str, Any], *, job_id: str | None = None) -> dict[str, Any]:
+        """A whole execution; returns its output, or raises what a function raised for good."""
+        job_id = job_id or self._next_job()
+        with _as_raised():
+            return self.deployment.job(operation, request, job_id).run()
+
+    def _next_job(self) -> str:
+        self.jobs += 1
+        return f"job-{self.jobs}"
 
     def copy(self, request: Mapping[str, Any]) -> dict[str, Any]:
         return self.run("copy", request)
@@ -242,6 +277,29 @@ class Rig:
         """What a volume of the snapshot reads: index to SHA-256 (hex) of every block that is not all zeros."""
         assert self.facts(snapshot_id)["volume_size"] == size_gib
         return {index: digest for index, digest in self.held(snapshot_id).items() if digest != ZEROS}
+
+
+class _RigClock(SkippingClock):
+    """The clock of the state machines. When they wait, the clock of the EBS server goes on, too."""
+
+    def __init__(self, rig: Rig) -> None:
+        super().__init__(start=datetime(2026, 1, 1, tzinfo=UTC).timestamp())
+        self._rig = rig
+
+    def pause(self, seconds: float, cancellation: Cancellation) -> None:
+        super().pause(seconds, cancellation)
+        self._rig.control("clock", {"advance": seconds})
+
+
+@contextmanager
+def _as_raised() -> Iterator[None]:
+    """An execution that failed raises what its function did."""
+    try:
+        yield
+    except ExecutionFailed as failed:
+        if failed.failure is None:
+            raise
+        raise failed.failure from failed
 
 
 def put(client: Any, snapshot_id: str, blocks: Mapping[int, bytes]) -> None:
@@ -293,5 +351,9 @@ def running_rig(monkeypatch: pytest.MonkeyPatch, settings: Mapping[str, Any] | N
         monkeypatch.setattr("botocore.endpoint.time", SimpleNamespace(sleep=lambda _seconds: None))
         aws = RigAws(base=session())
         aws.s3(HOME).create_bucket(Bucket=BUCKET)
-        yield Rig(server, aws, Workspace(BUCKET, aws.s3(HOME)))
+        rig = Rig(server, aws, Workspace(BUCKET, aws.s3(HOME)))
+        try:
+            yield rig
+        finally:
+            rig.close()
         assert sent.refused == [], "requests that AWS would refuse"

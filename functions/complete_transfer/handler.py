@@ -5,23 +5,25 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from blockferry.lambdas import Context, call_again, done, progress_of, resources, seconds_left, traced
+from blockferry.lambdas import Invocation, call_again, done, lambda_handler, progress_of
 from blockferry.transfer.complete import complete_transfer
 
 
-@traced
-def handler(event: Mapping[str, Any], context: Context) -> dict[str, Any]:
-    aws, workspace = resources(event["job_id"])
+def step(event: Mapping[str, Any], invocation: Invocation) -> dict[str, Any]:
     # What it planned the last time was moved in the meantime.
     missing_moved = progress_of(event) is not None
     proved = complete_transfer(
         job_id=event["job_id"],
         missing_moved=missing_moved,
-        seconds_left=seconds_left(context),
-        aws=aws,
-        workspace=workspace,
+        seconds_left=invocation.seconds_left,
+        aws=invocation.aws,
+        workspace=invocation.workspace,
+        clock=invocation.clock,
     )
     facts = {name: proved[name] for name in ("blocks_written", "linear_checksum")}
     if proved["missing_ranges"]:
         return call_again({"missing_ranges": proved["missing_ranges"]}, plan_key=proved["missing_key"], **facts)
     return done(**facts)
+
+
+handler = lambda_handler(step)

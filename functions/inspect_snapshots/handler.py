@@ -5,27 +5,24 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from blockferry.core.counts import RequestCounts
 from blockferry.inspection.steps import inspect_snapshots
-from blockferry.lambdas import Context, call_again, done, progress_of, publish_counts, resources, seconds_left, traced
+from blockferry.lambdas import Invocation, call_again, done, lambda_handler, progress_of
 
 
-@traced
-def handler(event: Mapping[str, Any], context: Context) -> dict[str, Any]:
-    aws, workspace = resources(event["job_id"])
-    counts = RequestCounts()
-    try:
-        found = inspect_snapshots(
-            job_id=event["job_id"],
-            execution_arn=event["execution_arn"],
-            started_at=event["started_at"],
-            request=event["request"],
-            progress=progress_of(event),
-            seconds_left=seconds_left(context),
-            aws=aws,
-            workspace=workspace,
-            counts=counts,
-        )
-    finally:
-        publish_counts(counts)
+def step(event: Mapping[str, Any], invocation: Invocation) -> dict[str, Any]:
+    found = inspect_snapshots(
+        job_id=event["job_id"],
+        execution_arn=event["execution_arn"],
+        started_at=event["started_at"],
+        request=event["request"],
+        progress=progress_of(event),
+        seconds_left=invocation.seconds_left,
+        aws=invocation.aws,
+        workspace=invocation.workspace,
+        counts=invocation.counts,
+        clock=invocation.clock,
+    )
     return done(report=found["report"]) if found["done"] else call_again(found["progress"])
+
+
+handler = lambda_handler(step)

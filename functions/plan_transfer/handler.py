@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from blockferry.lambdas import Context, resources, traced
+from blockferry.lambdas import Invocation, lambda_handler
 from blockferry.transfer.plan import PlanInput, plan_transfer
 
 
-@traced
-def handler(event: Mapping[str, Any], _context: Context) -> dict[str, Any]:
-    aws, workspace = resources(event["job_id"])
+def step(event: Mapping[str, Any], invocation: Invocation) -> dict[str, Any]:
     return plan_transfer(
         PlanInput(
             operation=event["operation"],
@@ -20,6 +18,9 @@ def handler(event: Mapping[str, Any], _context: Context) -> dict[str, Any]:
             started_at=event["started_at"],
             request=event["request"],
         ),
-        aws=aws,
-        workspace=workspace,
+        aws=invocation.aws,
+        workspace=invocation.workspace,
     )
+
+
+handler = lambda_handler(step)

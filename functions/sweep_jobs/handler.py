@@ -7,16 +7,17 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
-from blockferry.lambdas import Context, resources, seconds_left, traced
+from blockferry.lambdas import Invocation, lambda_handler
 from blockferry.transfer.sweep import sweep_jobs
 
 
-@traced
-def handler(_event: Mapping[str, Any], context: Context) -> dict[str, Any]:
-    aws, workspace = resources("sweep-jobs")
+def step(_event: Mapping[str, Any], invocation: Invocation) -> dict[str, Any]:
     return sweep_jobs(
-        aws=aws,
-        workspace=workspace,
+        aws=invocation.aws,
+        workspace=invocation.workspace,
         resume_window=timedelta(hours=float(os.environ["BLOCKFERRY_RESUME_WINDOW_HOURS"])),
-        time_left=lambda: seconds_left(context),
+        time_left=invocation.time_left,
     )
+
+
+handler = lambda_handler(step)

@@ -5,19 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from blockferry.lambdas import Context, call_again, done, memory_gb, progress_of, resources, seconds_left, traced
+from blockferry.lambdas import Invocation, call_again, done, lambda_handler, progress_of
 from blockferry.transfer.unpack import unpack
 
 
-@traced
-def handler(event: Mapping[str, Any], context: Context) -> dict[str, Any]:
-    aws, workspace = resources(event["job_id"])
+def step(event: Mapping[str, Any], invocation: Invocation) -> dict[str, Any]:
     unpacked = unpack(
         job_id=event["job_id"],
         progress=progress_of(event),
-        seconds_left=seconds_left(context),
-        memory_gb=memory_gb(),
-        aws=aws,
-        workspace=workspace,
+        seconds_left=invocation.seconds_left,
+        memory_gb=invocation.memory_gb,
+        aws=invocation.aws,
+        workspace=invocation.workspace,
+        clock=invocation.clock,
     )
     return done(raw_bytes=unpacked["raw_bytes"]) if unpacked["done"] else call_again(unpacked["progress"])
+
+
+handler = lambda_handler(step)

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from blockferry.lambdas import Context, resources, traced
+from blockferry.lambdas import Invocation, lambda_handler
 from blockferry.transfer.receipt import write_receipt
 
 
-@traced
-def handler(event: Mapping[str, Any], _context: Context) -> dict[str, Any]:
-    aws, workspace = resources(event["job_id"])
-    return write_receipt(job_id=event["job_id"], aws=aws, workspace=workspace)
+def step(event: Mapping[str, Any], invocation: Invocation) -> dict[str, Any]:
+    return write_receipt(job_id=event["job_id"], aws=invocation.aws, workspace=invocation.workspace)
+
+
+handler = lambda_handler(step)

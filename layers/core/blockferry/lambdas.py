@@ -1,10 +1,11 @@
-"""What the handlers share: settings from the environment, one logger and tracer, an AWS identity per invocation."""
+"""What the handlers share: an invocation from the environment, one logger and tracer, how to call a function again."""
 
 from __future__ import annotations
 
 import json
 import os
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Protocol
 
@@ -17,6 +18,7 @@ from blockferry.aws.errors import translated
 from blockferry.aws.sessions import Aws
 from blockferry.core.counts import RequestCounts
 from blockferry.core.errors import BlockferryError, IncompleteTransfer
+from blockferry.core.retry import Clock
 from blockferry.jobs.workspace import Workspace
 
 logger = Logger()
@@ -32,17 +34,47 @@ class Context(Protocol):
     def get_remaining_time_in_millis(self) -> int: ...
 
 
-def seconds_left(context: Context) -> float:
-    return context.get_remaining_time_in_millis() / 1000
+Handler = Callable[[Mapping[str, Any], Context], dict[str, Any]]
 
 
-def memory_gb() -> float:
-    """The size of this function, by which its seconds are billed; Lambda sets the variable."""
-    return int(os.environ.get("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "0")) / 1024
+@dataclass(frozen=True)
+class Invocation:
+    """What one call of a function works with beside its event.
+
+    ``time_left`` gives the seconds that remain until Lambda ends it, ``memory_gb`` is the size by which its seconds are
+    billed (0 where nobody bills them). Requests to EBS are noted in ``counts``; time is that of ``clock``.
+    """
+
+    aws: Aws
+    workspace: Workspace
+    time_left: Callable[[], float]
+    memory_gb: float = 0.0
+    counts: RequestCounts = field(default_factory=RequestCounts)
+    clock: Clock = field(default_factory=Clock)
+
+    @property
+    def seconds_left(self) -> float:
+        return self.time_left()
+
+
+Step = Callable[[Mapping[str, Any], Invocation], dict[str, Any]]
+"""The work of a function: its event, and with what it works."""
+
+
+def of_environment(event: Mapping[str, Any], context: Context) -> Invocation:
+    """An invocation in Lambda: clients and the work bucket from the environment, time and size from Lambda."""
+    # The sweeper is the one that works for no single job.
+    aws, workspace = _resources(str(event.get("job_id") or "sweep-jobs"))
+    return Invocation(
+        aws,
+        workspace,
+        time_left=lambda: context.get_remaining_time_in_millis() / 1000,
+        memory_gb=int(os.environ.get("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "0")) / 1024,
+    )
 
 
 @lru_cache(maxsize=1)
-def resources(job_id: str) -> tuple[Aws, Workspace]:
+def _resources(job_id: str) -> tuple[Aws, Workspace]:
     """Clients for the invocations of one job. ``job_id`` names the sessions of assumed roles.
 
     Kept while the environment serves the same job: connections stay open between ranges, and memory does not grow
@@ -50,6 +82,22 @@ def resources(job_id: str) -> tuple[Aws, Workspace]:
     """
     aws = Aws(job_id=job_id)
     return aws, Workspace(bucket=os.environ["BLOCKFERRY_WORK_BUCKET"], s3=aws.s3(aws.own_region))
+
+
+def lambda_handler(
+    step: Step, invocation: Callable[[Mapping[str, Any], Context], Invocation] = of_environment
+) -> Handler:
+    """What Lambda calls: ``step`` with what ``invocation`` finds for it, traced, its requests published as metrics."""
+
+    @traced
+    def handler(event: Mapping[str, Any], context: Context) -> dict[str, Any]:
+        current = invocation(event, context)
+        try:
+            return step(event, current)
+        finally:
+            publish_counts(current.counts)
+
+    return handler
 
 
 def progress_of(event: Mapping[str, Any]) -> Mapping[str, Any] | None:
@@ -95,9 +143,6 @@ def publish_counts(counts: RequestCounts) -> None:
 def _publish(name: str, count: int, dimension: str, value: str) -> None:
     with single_metric(name=name, unit=MetricUnit.Count, value=count, namespace=METRICS_NAMESPACE) as metric:
         metric.add_dimension(name=dimension, value=value)
-
-
-Handler = Callable[[Mapping[str, Any], Context], dict[str, Any]]
 
 
 def _in_our_terms(work: Handler, event: Mapping[str, Any], context: Context) -> dict[str, Any]:

@@ -16,7 +16,11 @@ class Clock(Protocol):
         ...
 
     def pause(self, seconds: float, cancellation: Cancellation) -> None:
-        """A Wait state or a retry delay. Raises as soon as ``cancellation`` does."""
+        """A Wait state. Raises as soon as ``cancellation`` does."""
+        ...
+
+    def back_off(self, seconds: float, cancellation: Cancellation) -> None:
+        """The delay before a retry, which the same ends."""
         ...
 
     def after(self, seconds: float) -> float:
@@ -36,6 +40,9 @@ class SystemClock:
 
     def pause(self, seconds: float, cancellation: Cancellation) -> None:
         cancellation.wait(threading.Event(), until=time.monotonic() + seconds * self.wait_scale)
+
+    def back_off(self, seconds: float, cancellation: Cancellation) -> None:
+        self.pause(seconds, cancellation)
 
     def after(self, seconds: float) -> float:
         return time.monotonic() + seconds * self.timeout_scale
@@ -60,6 +67,10 @@ class SkippingClock:
         with self._lock:
             self._skipped += seconds
             self.pauses.append(seconds)
+
+    def back_off(self, seconds: float, cancellation: Cancellation) -> None:
+        # Not ``pause``, which a test may give an effect that only a Wait state has.
+        SkippingClock.pause(self, seconds, cancellation)
 
     def after(self, seconds: float) -> float:
         return time.monotonic() + seconds * self.timeout_scale

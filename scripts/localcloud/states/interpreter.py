@@ -160,7 +160,7 @@ class Interpreter:
                 delay = policy.delay_after(error.error)
                 if delay is None:
                     return self._caught(frame, visit, error)
-            self.services.clock.pause(delay, cancellation)
+            self.services.clock.back_off(delay, cancellation)
             retries += 1
             visit.set_retry_count(retries)
             # A retried map is a new Map Run, a retried Parallel runs all branches.

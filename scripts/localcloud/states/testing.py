@@ -11,14 +11,14 @@ import json
 import random
 import threading
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
-from typing import IO, Any
+from typing import IO, Any, Self
 
 from localcloud.states.cancellation import Cancellation
 from localcloud.states.clock import Clock, SkippingClock
 from localcloud.states.engine import Engine
 from localcloud.states.errors import StateError
 from localcloud.states.expressions import Evaluator
-from localcloud.states.model import Execution, Machine
+from localcloud.states.model import FAILED, Execution, Machine
 from localcloud.states.registry import Registry
 from localcloud.states.services import Caller, ObjectStore, Services, TaskCall, TaskInvoker
 from localcloud.states.threads import Threads
@@ -130,15 +130,15 @@ def make_services(
     )
 
 
-def make_machine(definition: Mapping[str, Any] | str, *, kind: str = "STANDARD") -> Machine:
+def make_machine(definition: Mapping[str, Any] | str, *, kind: str = "STANDARD", name: str = "test") -> Machine:
     """Raises ``ValueError`` if the definition would be refused."""
     text = definition if isinstance(definition, str) else json.dumps(definition)
     problems = errors_in(text, kind=kind)
     if problems:
         raise ValueError("; ".join(str(problem) for problem in problems))
     return Machine(
-        arn=f"arn:aws:states:{REGION}:{ACCOUNT}:stateMachine:test",
-        name="test",
+        arn=f"arn:aws:states:{REGION}:{ACCOUNT}:stateMachine:{name}",
+        name=name,
         definition=text,
         role_arn=f"arn:aws:iam::{ACCOUNT}:role/test",
         type=kind,
@@ -147,8 +147,52 @@ def make_machine(definition: Mapping[str, Any] | str, *, kind: str = "STANDARD")
     )
 
 
-class MachineRun:
-    """An engine with one machine, for tests that stop, redrive or look on. Use as a context manager."""
+class Machines:
+    """An engine for tests that run several machines, or stop, redrive and look on. Use as a context manager.
+
+    ``invoker`` does the tasks, ``objects`` is S3 to the maps, of whose children ``max_workers`` run at a time.
+    """
+
+    def __init__(
+        self,
+        *,
+        invoker: TaskInvoker,
+        objects: ObjectStore | None = None,
+        clock: Clock | None = None,
+        seed: int = 1,
+        max_workers: int = 64,
+    ) -> None:
+        self.statuses: list[str] = []
+        self.engine = Engine(
+            make_services(invoker=invoker, objects=objects, clock=clock, seed=seed, max_workers=max_workers),
+            on_status=lambda execution: self.statuses.append(execution.status),
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.engine.close()
+
+    def run(self, machine: Machine, value: Any = None, *, name: str | None = None) -> Execution:
+        """Start an execution and wait until it has ended."""
+        text = json.dumps({} if value is None else value)
+        return self.finish(self.engine.start(machine, name=name, text=text))
+
+    def finish(self, execution: Execution, *, seconds: float = 30.0) -> Execution:
+        """Wait until ``execution`` is closed and at rest."""
+        for event in (execution.closed, execution.unwound):
+            if event is not None and not event.wait(seconds):
+                raise TimeoutError(f"{execution.arn} is still {execution.status} after {seconds} s")
+        return execution
+
+    def redrive(self, execution: Execution) -> Execution:
+        self.engine.redrive(execution.arn, client_token=None)
+        return self.finish(execution)
+
+
+class MachineRun(Machines):
+    """An engine with one machine. Use as a context manager."""
 
     def __init__(
         self,
@@ -163,31 +207,20 @@ class MachineRun:
         self.tasks = TaskFunctions(tasks or {})
         self.objects = MemoryObjects({} if s3 is None else s3)
         self.machine = make_machine(definition, kind=kind)
-        self.statuses: list[str] = []
-        self.engine = Engine(
-            make_services(invoker=self.tasks, objects=self.objects, clock=clock, seed=seed),
-            on_status=lambda execution: self.statuses.append(execution.status),
-        )
-
-    def __enter__(self) -> MachineRun:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.engine.close()
+        super().__init__(invoker=self.tasks, objects=self.objects, clock=clock, seed=seed)
 
     def start(self, value: Any = None, *, name: str | None = None) -> Execution:
         return self.engine.start(self.machine, name=name, text=json.dumps({} if value is None else value))
 
-    def finish(self, execution: Execution, *, seconds: float = 30.0) -> Execution:
-        """Wait until ``execution`` is closed and at rest."""
-        for event in (execution.closed, execution.unwound):
-            if event is not None and not event.wait(seconds):
-                raise TimeoutError(f"{execution.arn} is still {execution.status} after {seconds} s")
-        return execution
 
-    def redrive(self, execution: Execution) -> Execution:
-        self.engine.redrive(execution.arn, client_token=None)
-        return self.finish(execution)
+def failed_at(execution: Execution) -> Execution:
+    """Where an execution that failed did so: itself, or the child of its map that failed, however deep."""
+    while execution.frame is not None and (map_run := execution.frame.map_run) is not None:
+        failed = [child for _, child in sorted(map_run.children.items()) if child.status == FAILED]
+        if not failed:
+            break
+        execution = failed[0]
+    return execution
 
 
 def run_machine(
