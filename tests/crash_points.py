@@ -1,8 +1,9 @@
 """A job as Step Functions runs it, with a fault at any one of its external calls.
 
-``Execution`` is the state machine of an operation: the order of its steps, and its Retry and Catch read from the file
-that is deployed. ``Scenario`` is a job with what it must come to. ``Proving`` runs jobs on one EBS server, each in a
-bucket of its own, and holds what a job leaves behind against what it must leave behind.
+``Execution`` is one of the state machine that is deployed, with the real handlers (see ``deployment``): what is tried
+again, caught, refused or gone on with by a redrive is what the engine finds in the file. ``Scenario`` is a job with
+what it must come to. ``Proving`` runs jobs on one EBS server, each in a bucket of its own, and holds what a job leaves
+behind against what it must leave behind.
 """
 
 from __future__ import annotations
@@ -16,30 +17,26 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from functools import cache, cached_property, partial
+from functools import cached_property, partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import zstandard
-from blockferry.aws.errors import translated
 from blockferry.aws.snapshots import CHECKSUM_TAG, HOLES_TAG, JOB_TAG
-from blockferry.core.blocks import BLOCK_SIZE, BlockRange
+from blockferry.core.blocks import BLOCK_SIZE
 from blockferry.core.retry import Clock
 from blockferry.jobs.workspace import Workspace
+from blockferry.lambdas import Invocation
 from blockferry.local.upload import upload_image
-from blockferry.transfer.check import check_targets
-from blockferry.transfer.complete import complete_transfer
-from blockferry.transfer.move import move_range
-from blockferry.transfer.plan import PlanInput, plan_transfer
-from blockferry.transfer.receipt import write_receipt
 from blockferry.transfer.sweep import sweep_jobs
-from blockferry.transfer.unpack import unpack
-from botocore.exceptions import BotoCoreError, ClientError
+from deployment import DeployedJob, Deployment, ExecutionFailed
 from fakes import ManualClock, content
+from localcloud.states.cancellation import Cancellation
+from localcloud.states.clock import SkippingClock
 from rig import ACCOUNT, HOME, RECOVERY, THIRD, Rig, hashes, put, running_rig, session
-from wire import Call, Died, TappedAws, Wire, tapped_http, untouched
+from wire import Call, TappedAws, Wire, tapped_http
 
 MACHINES = Path(__file__).resolve().parents[1] / "statemachines"
 
@@ -74,8 +71,9 @@ IMAGES = "images"
 
 TARGET_REGIONS = (RECOVERY, THIRD)
 
-SWEPT_AT = datetime(2026, 1, 10, tzinfo=UTC)
-"""Long after the jobs, which start on 2026-01-01."""
+STARTED_AT = datetime(2026, 1, 1, tzinfo=UTC)
+SWEPT_AT = datetime(2026, 2, 1, tzinfo=UTC)
+"""Long after the jobs, whose retries move the clock of the state machines on."""
 
 
 SEAL_SECONDS = 60.0
@@ -86,25 +84,6 @@ STALE_SECONDS = 15 * SEAL_SECONDS
 
 MOST_CHECKS = 20
 """Each is as long after the last one as sealing takes: a job that is not done by then is stuck."""
-
-
-class ExecutionFailed(Exception):
-    """The execution failed; ``refused`` when it ended in the Fail state of a caught error, which ends it for good."""
-
-    def __init__(self, step: str, error: str, cause: str, *, refused: bool) -> None:
-        super().__init__(f"{step} failed with {error}: {cause}")
-        self.step = step
-        self.error = error
-        self.cause = cause
-        self.refused = refused
-
-
-@cache
-def _states(operation: str) -> Mapping[str, Any]:
-    states: dict[str, Any] = dict(json.loads((MACHINES / f"{operation}.asl.json").read_text())["States"])
-    states |= states["Move block ranges"]["ItemProcessor"]["States"]
-    # The same state, in a round for what single targets miss.
-    return {**states, "Move missing blocks": states["Move blocks"]}
 
 
 @dataclass(frozen=True)
@@ -122,172 +101,65 @@ class Scenario:
 
 @dataclass
 class Execution:
-    """One execution of a state machine. ``run`` again after ``ExecutionFailed`` is its redrive."""
+    """One execution of a state machine. ``run`` again after ``ExecutionFailed`` is its redrive.
 
-    job_id: str
+    ``trace`` has every external call with the name of the state that made it. After the calls numbered in ``ends`` an
+    attempt of a step had nothing more to send. ``failed`` counts the attempts that raised.
+    """
+
+    job: DeployedJob
     scenario: Scenario
-    aws: TappedAws
     workspace: Workspace
-    clock: ManualClock
-    seal: Callable[[], None]
-    seconds_left: float = 900.0
-    after_attempt: Callable[[], None] = lambda: None
+    seconds_left: float
     trace: list[tuple[str, Call]] = field(default_factory=list)
     ends: set[int] = field(default_factory=set)
-    """Numbers of the calls after which an attempt of a step had nothing more to send."""
-    retries: Counter[str] = field(default_factory=Counter)
-    redrives: int = -1
-    _unpacking: bool = False
-    _progress: Mapping[str, Any] | None = None
-    _planned: bool = False
-    _moved: bool = False
-    _left: list[tuple[BlockRange, tuple[int, ...] | None]] = field(default_factory=list)
-    _missing_moved: bool = False
-    _completed: bool = False
+    failed: Counter[str] = field(default_factory=Counter)
 
     @property
-    def arn(self) -> str:
-        return f"arn:aws:states:{HOME}:{ACCOUNT}:execution:blockferry-{self.scenario.operation}:{self.job_id}"
+    def job_id(self) -> str:
+        return self.job.job_id
+
+    @property
+    def redrives(self) -> int:
+        return self.job.redrives
+
+    @property
+    def moved_missing(self) -> bool:
+        """Whether single targets missed blocks, which were moved for them."""
+        return any("targets" in attempt.event.get("range", {}) for attempt in self.job.attempts)
 
     def run(self) -> dict[str, Any]:
-        """Go on from the first step that is not done; returns the receipt. Raises ``ExecutionFailed``."""
-        self.redrives += 1
-        self._plan_all()
-        if not self._moved:
-            self._move_all("Move blocks")
-            self._moved = True
-        while not self._completed:
-            if self._left:
-                # A map that is done is behind the step that asked for it.
-                self._move_all("Move missing blocks")
-                self._missing_moved = True
-            answer = self._attempt("Complete transfer", self._complete)
-            self._completed = answer["missing_ranges"] == 0
-            if not self._completed:
-                self._left = self._items("missing.jsonl")
-        waited = None
-        for _ in range(MOST_CHECKS):
-            checked = self._attempt("Check targets", partial(self._check, waited))
-            if checked["completed"]:
-                return self._attempt("Write receipt", self._receipt)
-            waited = checked["wait_seconds"]
-            self.seal()
-        raise AssertionError(f"{self.job_id}: the targets are still pending after {MOST_CHECKS} checks")
-
-    def _plan_all(self) -> None:
-        """Plan, and unpack and plan again where the plan asks for that."""
-        while not self._planned:
-            if self._unpacking:
-                answer = self._attempt("Unpack image", self._unpack)
-                self._unpacking = not answer["done"]
-                self._progress = None if answer["done"] else answer["progress"]
-                continue
-            self._unpacking = self._attempt("Plan transfer", self._plan)["unpack"]
-            if not self._unpacking:
-                self._left = self._items("plan.jsonl")
-                self._planned = True
-
-    def _move_all(self, step: str) -> None:
-        """The map: a range that is done is not moved again by a redrive."""
-        while self._left:
-            (within, targets), start = self._left[0], None
-            while True:
-                answer = self._attempt(step, partial(self._move, within, targets, start))
-                if answer["done"]:
-                    break
-                start = answer["next_index"]
-            self._left.pop(0)
-
-    def _attempt(self, step: str, work: Callable[[], Any]) -> Any:
-        """One state: its function, called again as its Retry says."""
-        state = _states(self.scenario.operation)[step]
-        used: Counter[int] = Counter()
-        while True:
-            before = len(self.aws.wire.calls)
-            try:
-                return work()
-            except Died:
-                error, cause = "Runtime.ExitError", "the process died"
-            except (ClientError, BotoCoreError) as failure:
-                error, cause = type(translated(failure)).__name__, str(failure)
-            except Exception as failure:
-                error, cause = type(failure).__name__, str(failure)
-            finally:
-                self.trace += [(step, call) for call in self.aws.wire.calls[before:]]
-                self.ends.add(len(self.aws.wire.calls))
-                self.aws.wire.revive()
-                self.after_attempt()
-            number = next((n for n, r in enumerate(state["Retry"]) if error in r["ErrorEquals"]), None)
-            if number is None or used[number] >= state["Retry"][number]["MaxAttempts"]:
-                caught = any(error in c["ErrorEquals"] for c in state.get("Catch", ()))
-                raise ExecutionFailed(step, error, cause, refused=caught)
-            used[number] += 1
-            self.retries[step] += 1
-
-    def _plan(self) -> dict[str, Any]:
-        scenario = self.scenario
-        event = PlanInput(scenario.operation, self.job_id, self.arn, "2026-01-01T00:00:00.000Z", scenario.request)
-        return plan_transfer(event, aws=self.aws, workspace=self.workspace)
-
-    def _unpack(self) -> dict[str, Any]:
-        return unpack(
-            job_id=self.job_id,
-            progress=self._progress,
-            seconds_left=self.seconds_left,
-            aws=self.aws,
-            workspace=self.workspace,
-            clock=self.clock,
-        )
-
-    def _items(self, name: str) -> list[tuple[BlockRange, tuple[int, ...] | None]]:
-        """The ItemReader, which is Step Functions' own and no call of ours."""
-        calls = len(self.aws.wire.calls)
-        spoiler, self.aws.wire.spoiler = self.aws.wire.spoiler, untouched
-        plan = self.workspace.read(self.job_id, name)
-        self.aws.wire.spoiler = spoiler
-        del self.aws.wire.calls[calls:]
-        assert plan is not None
-        items = [json.loads(line) for line in plan.decode().splitlines()]
-        return [(BlockRange(i["first"], i["stop"]), tuple(i["targets"]) if "targets" in i else None) for i in items]
-
-    def _move(self, within: BlockRange, targets: tuple[int, ...] | None, next_index: int | None) -> dict[str, Any]:
-        return move_range(
-            job_id=self.job_id,
-            within=within,
-            next_index=next_index,
-            targets=targets,
-            seconds_left=self.seconds_left,
-            aws=self.aws,
-            workspace=self.workspace,
-            clock=self.clock,
-        )
-
-    def _complete(self) -> dict[str, object]:
-        return complete_transfer(
-            job_id=self.job_id,
-            missing_moved=self._missing_moved,
-            aws=self.aws,
-            workspace=self.workspace,
-            clock=self.clock,
-        )
-
-    def _check(self, waited: int | None) -> dict[str, Any]:
-        return check_targets(job_id=self.job_id, waited_seconds=waited, aws=self.aws, workspace=self.workspace)
-
-    def _receipt(self) -> dict[str, Any]:
-        return write_receipt(job_id=self.job_id, aws=self.aws, workspace=self.workspace)
+        """Go on from the first state that did not succeed; returns the receipt. Raises ``ExecutionFailed``."""
+        return self.job.run()
 
 
-class _FailedExecutions:
-    """DescribeExecution: every execution has failed nine days before the sweep."""
+class _LongAgo:
+    """DescribeExecution: every execution has come to the end that it has, nine days before the sweep."""
+
+    def __init__(self, deployment: Deployment) -> None:
+        self._deployment = deployment
 
     def describe_execution(self, *, executionArn: str) -> dict[str, Any]:
-        return {"status": "FAILED", "stopDate": SWEPT_AT - timedelta(days=9)}
+        return {"status": self._deployment.execution(executionArn).status, "stopDate": SWEPT_AT - timedelta(days=9)}
 
 
 class _LateAws(TappedAws):
+    deployment: Deployment
+
     def step_functions(self, region: str) -> Any:
-        return _FailedExecutions()
+        return _LongAgo(self.deployment)
+
+
+class _SealingClock(SkippingClock):
+    """The clock of the state machines: what their Wait states wait for is there when they are over."""
+
+    def __init__(self, seal: Callable[[], None]) -> None:
+        super().__init__(start=STARTED_AT.timestamp())
+        self._seal = seal
+
+    def pause(self, seconds: float, cancellation: Cancellation) -> None:
+        super().pause(seconds, cancellation)
+        self._seal()
 
 
 @dataclass
@@ -297,28 +169,50 @@ class Proving:
 
     rig: Rig
     wire: Wire
-    aws: TappedAws
+    aws: _LateAws
     clock: ManualClock
     points: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
     kept: dict[str, Mapping[int, str]] = field(default_factory=dict)
+    executions: dict[str, Execution] = field(default_factory=dict)
     _numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
 
-    def execution(self, scenario: Scenario, **more: Any) -> Execution:
+    @cached_property
+    def deployment(self) -> Deployment:
+        made = Deployment(self._surroundings, clock=_SealingClock(self.seal), around=self._around)
+        self.aws.deployment = made
+        return made
+
+    def _surroundings(self, event: Mapping[str, Any]) -> Invocation:
+        execution = self.executions[event["job_id"]]
+        return Invocation(self.aws, execution.workspace, time_left=lambda: execution.seconds_left, clock=self.clock)
+
+    @contextmanager
+    def _around(self, step: str, event: Mapping[str, Any]) -> Iterator[None]:
+        """One attempt: its calls are noted, and whatever comes after it is another process."""
+        execution, before = self.executions[event["job_id"]], len(self.wire.calls)
+        checks = sum(attempt.step == "Check targets" for attempt in execution.job.attempts)
+        assert checks < MOST_CHECKS, f"{execution.job_id}: the targets are still pending after {checks} checks"
+        try:
+            yield
+        except BaseException:
+            execution.failed[step] += 1
+            raise
+        finally:
+            execution.trace += [(step, call) for call in self.wire.calls[before:]]
+            execution.ends.add(len(self.wire.calls))
+            self.wire.revive()
+
+    def execution(self, scenario: Scenario, *, seconds_left: float = 900.0) -> Execution:
         """A new job."""
         job_id = f"job-{next(self._numbers)}"
         bucket = f"blockferry-work-{job_id}"
         self.wire.clear()
         self.aws.s3(HOME).create_bucket(Bucket=bucket)
         self.wire.clear()
-        return Execution(
-            job_id=job_id,
-            scenario=scenario,
-            aws=self.aws,
-            workspace=Workspace(bucket, self.aws.s3(HOME)),
-            clock=self.clock,
-            seal=self.seal,
-            **more,
-        )
+        job = self.deployment.job(scenario.operation, scenario.request, job_id)
+        made = Execution(job, scenario, Workspace(bucket, self.aws.s3(HOME)), seconds_left)
+        self.executions[job_id] = made
+        return made
 
     def tried(self, execution: Execution, outcome: str) -> None:
         self.points[execution.scenario.operation][outcome] += 1
@@ -576,4 +470,6 @@ def proving_ground(settings: Mapping[str, Any] | None = None) -> Iterator[Provin
         patch.setattr("blockferry.sources.image.CHUNK_BLOCKS", BLOCKS_PER_CHUNK)
         # botocore's own retries wait with time.sleep.
         patch.setattr("botocore.endpoint.time", SimpleNamespace(sleep=lambda _seconds: None))
-        yield Proving(rig, wire, _LateAws(base=session(), wire=wire, clock=clock), clock)
+        proving = Proving(rig, wire, _LateAws(base=session(), wire=wire, clock=clock), clock)
+        with proving.deployment:
+            yield proving

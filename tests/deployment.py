@@ -10,18 +10,20 @@ from __future__ import annotations
 import importlib.util
 import io
 import json
+import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import cache
 from typing import IO, Any
 
-from blockferry.lambdas import Invocation, Step, lambda_handler
+from blockferry.lambdas import Invocation, Step, lambda_handler, logger
 from localcloud.states.clock import Clock
 from localcloud.states.errors import StateError
 from localcloud.states.model import SUCCEEDED, Execution, Machine
 from localcloud.states.services import Caller
 from localcloud.states.testing import Machines, TaskFunctions, failed_at, make_machine
+from moto.s3.models import s3_backends
 from tools.environment import repository_root
 from tools.machine_parts import REFUSE
 from tools.machines import PLACEHOLDERS, machine_files, machine_name, render, states
@@ -112,20 +114,24 @@ def _step_names() -> Mapping[str, str]:
     }
 
 
-class S3Objects:
-    """S3 to a map: what boto3's client gives."""
-
-    def __init__(self, client: Any) -> None:
-        self._client = client
+class MotoObjects:
+    """S3 to a map: that of moto, without the way through a client and HTTP, which is no part of any test."""
 
     def open(self, caller: Caller, arguments: Mapping[str, Any]) -> IO[bytes]:
-        return io.BytesIO(self._client.get_object(**arguments)["Body"].read())
+        found = self._backend(arguments["Bucket"]).get_object(arguments["Bucket"], arguments["Key"])
+        if found is None:
+            raise FileNotFoundError(f"there is no {arguments['Key']} in {arguments['Bucket']}")
+        return io.BytesIO(found.value)
 
     def list(self, caller: Caller, arguments: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
         raise NotImplementedError("no machine lists objects")
 
     def put(self, caller: Caller, *, bucket: str, key: str, body: IO[bytes]) -> None:
-        self._client.put_object(Bucket=bucket, Key=key, Body=body.read())
+        self._backend(bucket).put_object(bucket, key, body.read())
+
+    def _backend(self, bucket: str) -> Any:
+        (backend,) = (account["aws"] for account in s3_backends.values() if bucket in account["aws"].buckets)
+        return backend
 
 
 class _Context:
@@ -152,7 +158,6 @@ class Deployment:
         self,
         surroundings: Surroundings,
         *,
-        s3: Any,
         clock: Clock,
         around: Around = lambda _step, _event: nullcontext(),
     ) -> None:
@@ -160,16 +165,23 @@ class Deployment:
         self._around = around
         self.attempts: dict[str, list[Attempt]] = {}
         tasks = {arn: self._task(arn) for arn in (render(f"${{{name}}}") for name in PLACEHOLDERS)}
-        self._machines = Machines(invoker=TaskFunctions(tasks), objects=S3Objects(s3), clock=clock, max_workers=1)
+        self._machines = Machines(invoker=TaskFunctions(tasks), objects=MotoObjects(), clock=clock, max_workers=1)
+
+        # What functions log is for operators: thousands of lines that no test reads.
+        logger.setLevel(logging.CRITICAL)
 
     def __enter__(self) -> Deployment:
         return self
 
     def __exit__(self, *_: object) -> None:
         self._machines.__exit__()
+        logger.setLevel(logging.INFO)
 
     def job(self, operation: str, request: Mapping[str, Any], job_id: str) -> DeployedJob:
         return DeployedJob(self, machine_of(operation), request, job_id, name=job_id)
+
+    def execution(self, arn: str) -> Execution:
+        return self._machines.engine.registry.execution(arn)
 
     def rest(
         self, operation: str, pointer: Mapping[str, Any], *, begin: str, until: str | None = None

@@ -71,3 +71,15 @@ class ManualClock(Clock):
     def _sleep(self, seconds: float) -> None:
         self.slept.append(seconds)
         self.now += seconds
+
+
+class TickingClock(ManualClock):
+    """Of which a second passes whenever somebody looks at it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.monotonic = self._look
+
+    def _look(self) -> float:
+        self.advance(1.0)
+        return self.now

@@ -8,7 +8,7 @@ import base64
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cached_property
@@ -23,12 +23,13 @@ from blockferry.core.retry import Clock
 from blockferry.jobs.workspace import Workspace
 from blockferry.lambdas import Invocation
 from botocore.awsrequest import AWSResponse
-from deployment import Deployment, ExecutionFailed, step_of
+from deployment import Around, Deployment, ExecutionFailed, step_of
 from localcloud.ebs.testing import RunningServer, running_server
 from localcloud.states.cancellation import Cancellation
 from localcloud.states.clock import SkippingClock
 from moto import mock_aws
 from moto.backend_index import backend_url_patterns
+from moto.s3.models import s3_backends
 from sent_requests import SentRequests
 
 HOME, RECOVERY, THIRD = "us-east-1", "eu-west-1", "ap-southeast-2"
@@ -116,6 +117,7 @@ class Rig:
     seconds_left: float = 900.0
     clock: Clock = field(default_factory=Clock)
     operations: dict[str, str] = field(default_factory=dict)
+    around: Around = lambda _step, _event: nullcontext()
 
     def client(self, service: str, region: str = HOME, account: str = ACCOUNT) -> Any:
         return session().client(service, **self.server.client_settings(account=account, region=region))
@@ -224,7 +226,11 @@ class Rig:
 
     @cached_property
     def deployment(self) -> Deployment:
-        return Deployment(lambda _event: self.invocation(), s3=session().client("s3"), clock=_RigClock(self))
+        return Deployment(
+            lambda _event: self.invocation(),
+            clock=_RigClock(self),
+            around=lambda step, event: self.around(step, event),
+        )
 
     def close(self) -> None:
         if "deployment" in vars(self):
@@ -343,6 +349,8 @@ def running_rig(monkeypatch: pytest.MonkeyPatch, settings: Mapping[str, Any] | N
         # These are all that moto serves here, and it tries the patterns of all services one by one.
         served = [pattern for pattern in backend_url_patterns if pattern[0] in ("s3", "kms", "sts")]
         monkeypatch.setattr("moto.backend_index.backend_url_patterns", served)
+        # For each request, moto would load the module with the addresses of S3 again.
+        monkeypatch.setattr("moto.s3.models.S3Backend.urls", s3_backends["123456789012"]["aws"].urls)
         # The share of a quota that this server does not have: it would only make the tests wait.
         monkeypatch.setattr("blockferry.transfer.complete.LISTS_PER_SECOND", 10_000.0)
         # Looks at a snapshot that is shown as pending follow each other at once.

@@ -403,9 +403,9 @@ def from_then_on(point: Call, spoil: Spoil) -> Spoiler:
 def outcome_of(execution: Execution) -> str:
     if execution.redrives:
         return "healed by redrive"
-    if any(step == "Move missing blocks" for step, _ in execution.trace):
+    if execution.moved_missing:
         return "healed by moving what one target missed"
-    return "healed by the step's retry" if execution.retries else "masked by the request's retry"
+    return "healed by the step's retry" if execution.failed else "masked by the request's retry"
 
 
 @pytest.mark.parametrize("scenario", CALLS)

@@ -9,20 +9,8 @@ from typing import Any
 import pytest
 from blockferry.inspection import count
 from deployment import ExecutionFailed
-from fakes import ManualClock, content
+from fakes import ManualClock, TickingClock, content
 from rig import BUCKET, RECOVERY, Rig, running_rig
-
-
-class TickingClock(ManualClock):
-    """Every look at it takes a second."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.monotonic = self._look
-
-    def _look(self) -> float:
-        self.advance(1.0)
-        return self.now
 
 
 @pytest.fixture

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from blockferry.core.blocks import BLOCK_SIZE, BLOCKS_PER_GIB
-from crash_points import Execution, ExecutionFailed, Proving, Scenario, proving_ground
+from crash_points import Execution, Proving, Scenario, proving_ground
+from deployment import ExecutionFailed
 from fakes import content
 from hypothesis import Phase, settings
 from hypothesis import strategies as st

@@ -22,7 +22,7 @@ from blockferry.sources import unpack
 from blockferry.sources.address import Image, examine
 from blockferry.sources.image import UnpackedImageSource
 from blockferry.sources.unpack import UnpackedInfo, drop_unpacked, unpack_image, unpacked
-from fakes import ManualClock
+from fakes import ManualClock, TickingClock
 from image_files import ALL, DISK, vhd_footer, xz_of_blocks
 from moto import mock_aws
 
@@ -64,20 +64,6 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Chunks and reads so small that little images have many of them."""
     monkeypatch.setattr(unpack, "CHUNK_BYTES", SMALL_CHUNK)
     monkeypatch.setattr(unpack, "PART_BYTES", 50_000)
-
-
-class TickingClock(ManualClock):
-    """A second passes whenever somebody looks: time is the number of pieces that were unpacked."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        look = self.monotonic
-
-        def tick() -> float:
-            self.advance(1.0)
-            return look()
-
-        self.monotonic = tick
 
 
 def upload(s3: Any, stream: bytes, *, codec: Any = "zstd") -> Image:
