@@ -7,21 +7,18 @@ from typing import Any, cast
 
 import pytest
 from blockferry.aws import snapshots
+from blockferry.aws.regions import refuse_unknown_regions
 from blockferry.aws.sessions import Identity
 from blockferry.core.errors import InvalidRequest, RequestRefused
 from blockferry.core.holes import HoleMeaning
 from blockferry.requests.parts import MAX_TAGS, Source, Target
 from blockferry.requests.sync import SyncTarget
+from blockferry.sources.readable import readable_snapshot, refuse_no_access, related, source_identity
 from blockferry.transfer.examine import (
     all_tags,
     full_target,
     job_snapshot,
-    readable_snapshot,
-    refuse_no_access,
-    refuse_unknown_regions,
-    related,
     snapshot_tags,
-    source_identity,
     target_identity,
     will_be_encrypted,
 )

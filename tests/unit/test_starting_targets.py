@@ -8,13 +8,14 @@ from typing import Any, cast
 
 import pytest
 from blockferry.aws.ebs.client import NewSnapshot, StartedSnapshot
+from blockferry.aws.errors import assuming
 from blockferry.aws.sessions import Identity
 from blockferry.core.counts import RequestCounts
 from blockferry.core.errors import EncryptionDiffers, IncompleteTransfer, InvalidRequest, RetryLater
 from blockferry.jobs.record import Job, JobTarget
 from blockferry.jobs.workspace import Workspace
 from blockferry.transfer.steps import recorded_job, refuse_swept
-from blockferry.transfer.targets import assuming, start_target
+from blockferry.transfer.targets import start_target
 from botocore.exceptions import ClientError, EndpointConnectionError
 from job_records import RECOVERY, THIRD, job, source, target
 from memory_ec2 import MemoryEc2, described, refusal

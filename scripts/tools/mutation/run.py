@@ -29,7 +29,9 @@ from tools.mutation.mutants import Mutant, mutants_of
 MODULES = (
     "aws/ebs/client.py",
     "aws/ebs/refusals.py",
+    "aws/errors.py",
     "aws/objects.py",
+    "aws/regions.py",
     "aws/sealing.py",
     "aws/snapshots.py",
     "core/blocks.py",
@@ -58,6 +60,7 @@ MODULES = (
     "sources/image.py",
     "sources/listing.py",
     "sources/meaning.py",
+    "sources/readable.py",
     "sources/snapshot.py",
     "sources/unpack.py",
     "targets/sink.py",

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TypeVar
+
 from botocore.exceptions import BotoCoreError, ClientError
 
-from blockferry.core.errors import BlockferryError, RequestRefused, RetryLater
+from blockferry.core.errors import BlockferryError, InvalidRequest, RequestRefused, RetryLater
+
+T = TypeVar("T")
 
 THROTTLES = frozenset(
     {
@@ -48,3 +53,20 @@ def translated(error: ClientError | BotoCoreError) -> BlockferryError:
         kind = RetryLater if code in _PASSING or status >= 500 else RequestRefused
         return kind(f"{error.operation_name}: {code}: {error.response['Error'].get('Message', '')}")
     return RetryLater(f"{type(error).__name__}: {error}")
+
+
+def assuming(call: Callable[[], T], what: str) -> T:
+    """Make the first call under an identity; a role that may not be assumed is a fault of the input."""
+    try:
+        return call()
+    except ClientError as error:
+        if error.operation_name == "AssumeRole":
+            passing = translated(error)
+            if isinstance(passing, RetryLater):
+                raise passing from error
+            raise InvalidRequest(
+                f"{what}: the role cannot be assumed ({error.response['Error']['Code']}: "
+                f"{error.response['Error'].get('Message', '')}); check role_arn, external_id, the role's trust policy "
+                "and trusted_role_arns of the deployment"
+            ) from error
+        raise

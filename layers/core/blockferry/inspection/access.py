@@ -13,7 +13,7 @@ from blockferry.aws.snapshots import SnapshotFacts, has_volume
 from blockferry.core.errors import InvalidRequest
 from blockferry.cost.choice import KeyManager
 from blockferry.inspection.count import Pair
-from blockferry.transfer import examine
+from blockferry.sources import readable
 
 if TYPE_CHECKING:
     from mypy_boto3_ec2 import EC2Client
@@ -28,7 +28,7 @@ def described(aws: Aws, identity: Identity, named: Sequence[tuple[str, str]]) ->
     for field, snapshot_id in named:
         if snapshot_id not in found:
             try:
-                found[snapshot_id] = examine.readable_snapshot(aws, identity, snapshot_id)
+                found[snapshot_id] = readable.readable_snapshot(aws, identity, snapshot_id)
             except InvalidRequest as error:
                 raise InvalidRequest(f"{field}: {error}") from error
     return found
@@ -37,9 +37,9 @@ def described(aws: Aws, identity: Identity, named: Sequence[tuple[str, str]]) ->
 def refuse_no_access(ebs: EbsDirect, snapshot_ids: Sequence[str], pairs: Sequence[Pair]) -> None:
     """Describing a snapshot and listing it are different permissions: ask for one page of every list."""
     for snapshot_id in snapshot_ids:
-        examine.refuse_no_access(ebs, snapshot_id)
+        readable.refuse_no_access(ebs, snapshot_id)
     for first, second in pairs:
-        if not examine.related(ebs, first, second):
+        if not readable.related(ebs, first, second):
             raise InvalidRequest(
                 f"{first} and {second} in {ebs.region} are not of one volume and lineage (UNRELATED_SNAPSHOTS), so EBS "
                 "cannot tell what changed between them. A copy with another key or in another account begins a "

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from blockferry import __version__
+from blockferry.aws.regions import refuse_unknown_regions
 from blockferry.aws.sessions import Aws, Identity
 from blockferry.aws.snapshots import SnapshotFacts
 from blockferry.core.blocks import BLOCK_SIZE, blocks_of_volume
@@ -27,7 +28,7 @@ from blockferry.inspection.report import report_page
 from blockferry.jobs.workspace import Workspace
 from blockferry.requests.inspect import InspectRequest
 from blockferry.requests.parts import Target, parse
-from blockferry.transfer import examine
+from blockferry.sources.readable import source_identity
 
 RESERVE_SECONDS = 60.0
 """Kept back from the invocation's time: one request may take its whole read timeout, then the report is written."""
@@ -153,11 +154,11 @@ def inspect_snapshots(
 def _inspection(request: Mapping[str, Any], execution_arn: str, *, aws: Aws) -> _Inspection:
     """Parse the request and look at every snapshot that it names. Raises ``InvalidRequest``."""
     parsed = parse(InspectRequest, request, what="inspect")
-    identity = examine.source_identity(parsed.source, aws)
+    identity = source_identity(parsed.source, aws)
     own = partition_of(aws.own_region)
     # A target may be in another partition, of which this one knows nothing: how to get there is what is asked.
     within = [(f"targets[{n}].region", t.region) for n, t in enumerate(parsed.targets) if partition_of(t.region) == own]
-    examine.refuse_unknown_regions(aws, [("source.region", identity.region), *within])
+    refuse_unknown_regions(aws, [("source.region", identity.region), *within])
     named = [(f"chain[{number}]", snapshot_id) for number, snapshot_id in enumerate(parsed.chain or ())]
     if parsed.base_snapshot_id is not None:
         named.insert(0, ("base_snapshot_id", parsed.base_snapshot_id))

@@ -26,9 +26,9 @@ from blockferry.formats.recognise import ImageFormat, looks_like, refusal
 from blockferry.local.holes import UploadHoles, decide
 from blockferry.requests.parts import MAX_DESCRIPTION, MAX_TAGS, check_tags
 from blockferry.sources.device import ImageSource
+from blockferry.sources.readable import refuse_no_access
 from blockferry.sources.snapshot import SnapshotSource
 from blockferry.targets.sink import SnapshotSink
-from blockferry.transfer.examine import refuse_no_access
 
 if TYPE_CHECKING:
     from mypy_boto3_ec2 import EC2Client

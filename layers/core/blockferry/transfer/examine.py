@@ -2,94 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-
-from botocore.exceptions import BotoCoreError, ClientError
+from collections.abc import Mapping
 
 from blockferry.aws import snapshots
-from blockferry.aws.ebs.client import EbsDirect
-from blockferry.aws.ebs.refusals import EbsError
 from blockferry.aws.sessions import Aws, Identity
 from blockferry.aws.snapshots import SnapshotFacts
-from blockferry.core.errors import InvalidRequest, RequestRefused
+from blockferry.core.errors import InvalidRequest
 from blockferry.core.holes import HoleMeaning
 from blockferry.jobs.record import JobSnapshot, JobTarget
-from blockferry.requests.parts import CONTROL_PREFIX, MAX_TAGS, Source, Target
+from blockferry.requests.parts import CONTROL_PREFIX, MAX_TAGS, Target
 from blockferry.requests.sync import SyncTarget
-from blockferry.transfer.targets import assuming
 
 TAGS_AT_THE_END = 2
 """Kept free for what is set when the target is completed: the checksum and the target's own id."""
 
 
-def source_identity(source: Source, aws: Aws) -> Identity:
-    """Where and as whom to read."""
-    return Identity(source.region or aws.own_region, source.role_arn, source.external_id)
-
-
 def target_identity(target: Target | SyncTarget) -> Identity:
     """Where and as whom to write."""
     return Identity(target.region, target.role_arn, target.external_id)
-
-
-def refuse_unknown_regions(aws: Aws, named: Iterable[tuple[str, str]]) -> None:
-    """Raise ``InvalidRequest`` for a region, given as (field of the input, name), that AWS does not know or that the
-    account has not enabled."""
-    try:
-        answer = aws.ec2(Identity(aws.own_region)).describe_regions(AllRegions=True)
-    except (ClientError, BotoCoreError) as error:
-        raise RequestRefused(f"DescribeRegions in {aws.own_region}: {error}") from error
-    known = {r["RegionName"]: r.get("OptInStatus", "opt-in-not-required") for r in answer["Regions"]}
-    for field, region in named:
-        if region not in known:
-            raise InvalidRequest(
-                f"{field}: region {region} is unknown to AWS (seen from {aws.own_region}); check its spelling. Regions "
-                "of another partition cannot be reached with a role"
-            )
-        if known[region] == "not-opted-in":
-            raise InvalidRequest(
-                f"{field}: region {region} is not enabled in this account; enable it or choose another one"
-            )
-
-
-def readable_snapshot(aws: Aws, identity: Identity, snapshot_id: str) -> SnapshotFacts:
-    """The facts of a completed snapshot that the direct APIs can read. Raises ``InvalidRequest`` for any other."""
-    (facts,) = snapshots.settled(
-        lambda: [
-            assuming(
-                lambda: snapshots.describe(aws.ec2(identity), snapshot_id, region=identity.region),
-                f"source in {identity.region}",
-            )
-        ]
-    )
-    snapshots.refuse_unreadable(facts, region=identity.region)
-    return facts
-
-
-def refuse_no_access(ebs: EbsDirect, snapshot_id: str) -> None:
-    """Describing a snapshot and reading it are different permissions: try one page before anything is started."""
-    try:
-        ebs.list_blocks(snapshot_id, window=1)
-    except RequestRefused as error:
-        raise InvalidRequest(
-            f"snapshot {snapshot_id} in {ebs.region} cannot be read through the EBS direct APIs: {error}. The reading "
-            "role needs ebs:ListSnapshotBlocks and ebs:GetSnapshotBlock on it and kms:Decrypt on its key; public "
-            "snapshots and those on Outposts are not supported by EBS"
-        ) from error
-
-
-def related(ebs: EbsDirect, first: str, second: str) -> bool:
-    """Whether EBS lists changes between the two. Raises ``InvalidRequest`` when it refuses for another reason."""
-    try:
-        ebs.list_changed_blocks(first, second, window=1)
-    except RequestRefused as error:
-        if isinstance(error.__cause__, EbsError) and error.__cause__.reason == "UNRELATED_SNAPSHOTS":
-            return False
-        raise InvalidRequest(
-            f"the changes from {first} to {second} in {ebs.region} cannot be listed: {error}. The reading role needs "
-            "ebs:ListChangedBlocks on both and kms:Decrypt on their key"
-        ) from error
-    return True
 
 
 def job_snapshot(facts: SnapshotFacts, identity: Identity, lineage: str | None) -> JobSnapshot:

@@ -12,6 +12,7 @@ from datetime import datetime
 
 from blockferry.aws import snapshots
 from blockferry.aws.ebs.client import EbsDirect
+from blockferry.aws.errors import assuming
 from blockferry.aws.sessions import Aws
 from blockferry.aws.snapshots import SnapshotFacts
 from blockferry.core.counts import RequestCounts
@@ -20,15 +21,8 @@ from blockferry.core.holes import HoleDecision
 from blockferry.jobs.record import BaseSnapshot, JobSnapshot, JobTarget
 from blockferry.requests.sync import SyncRequest, SyncTarget
 from blockferry.sources.meaning import on_parent
-from blockferry.transfer.examine import (
-    all_tags,
-    readable_snapshot,
-    refuse_no_access,
-    related,
-    snapshot_tags,
-    target_identity,
-)
-from blockferry.transfer.targets import assuming
+from blockferry.sources.readable import readable_snapshot, refuse_no_access, related
+from blockferry.transfer.examine import all_tags, snapshot_tags, target_identity
 
 MOST_CANDIDATES = 25
 """Earlier snapshots that are tried as base, newest first. Only copies whose source has no volume id of its own, such as

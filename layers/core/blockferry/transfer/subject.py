@@ -8,6 +8,7 @@ from typing import Any
 
 from blockferry.aws import snapshots
 from blockferry.aws.ebs.client import EbsDirect
+from blockferry.aws.regions import refuse_unknown_regions
 from blockferry.aws.sessions import Aws, Identity
 from blockferry.core.blocks import BLOCK_SIZE, BLOCKS_PER_GIB, MAX_VOLUME_GIB, blocks_of_volume
 from blockferry.core.counts import RequestCounts
@@ -21,17 +22,9 @@ from blockferry.requests.parts import Target, TransferOptions, parse
 from blockferry.requests.sync import SyncRequest, SyncTarget
 from blockferry.sources.address import examine
 from blockferry.sources.meaning import for_delta, for_image, for_snapshot
+from blockferry.sources.readable import readable_snapshot, refuse_no_access, source_identity
 from blockferry.sources.unpack import unpacked
-from blockferry.transfer.examine import (
-    full_target,
-    job_snapshot,
-    readable_snapshot,
-    refuse_no_access,
-    refuse_unknown_regions,
-    snapshot_tags,
-    source_identity,
-    will_be_encrypted,
-)
+from blockferry.transfer.examine import full_target, job_snapshot, snapshot_tags, will_be_encrypted
 from blockferry.transfer.parents import base_snapshot, parented_target, parents_of
 from blockferry.transfer.sources import image_blocks
 

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import TypeVar
 
 from botocore.exceptions import BotoCoreError, ClientError
 
 from blockferry.aws import snapshots
 from blockferry.aws.ebs.client import NewSnapshot
-from blockferry.aws.errors import translated
+from blockferry.aws.errors import assuming
 from blockferry.aws.sessions import Aws
 from blockferry.core.counts import RequestCounts
-from blockferry.core.errors import EncryptionDiffers, InvalidRequest, RetryLater
+from blockferry.core.errors import EncryptionDiffers
 from blockferry.core.retry import RetryPolicy
 from blockferry.jobs.record import Job, JobTarget
 from blockferry.requests.parts import taken_at_the_start
@@ -22,8 +20,6 @@ from blockferry.transfer.encryption import refuse_at_start
 
 START_POLICY = RetryPolicy(budget_seconds=30.0)
 """A region that does not answer must not use up the time in which the other targets are started."""
-
-T = TypeVar("T")
 
 
 def start_target(job: Job, number: int, *, aws: Aws, counts: RequestCounts) -> JobTarget:
@@ -57,23 +53,6 @@ def _without(error: EncryptionDiffers, snapshot_id: str, target: JobTarget, aws:
     except (ClientError, BotoCoreError) as failure:
         return EncryptionDiffers(f"{error}. It is empty and could not be deleted yet: {failure}")
     return error
-
-
-def assuming(call: Callable[[], T], what: str) -> T:
-    """Make the first call under an identity; a role that may not be assumed is a fault of the input."""
-    try:
-        return call()
-    except ClientError as error:
-        if error.operation_name == "AssumeRole":
-            passing = translated(error)
-            if isinstance(passing, RetryLater):
-                raise passing from error
-            raise InvalidRequest(
-                f"{what}: the role cannot be assumed ({error.response['Error']['Code']}: "
-                f"{error.response['Error'].get('Message', '')}); check role_arn, external_id, the role's trust policy "
-                "and trusted_role_arns of the deployment"
-            ) from error
-        raise
 
 
 def _client_token(execution_arn: str, number: int) -> str:
