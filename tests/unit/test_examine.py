@@ -11,7 +11,8 @@ from blockferry.aws.regions import refuse_unknown_regions
 from blockferry.aws.sessions import Identity
 from blockferry.core.errors import InvalidRequest, RequestRefused
 from blockferry.core.holes import HoleMeaning
-from blockferry.requests.parts import MAX_TAGS, Source, Target
+from blockferry.core.quotas import MAX_TAGS
+from blockferry.requests.parts import Source, Target
 from blockferry.requests.sync import SyncTarget
 from blockferry.sources.readable import readable_snapshot, refuse_no_access, related, source_identity
 from blockferry.transfer.examine import (

@@ -12,7 +12,8 @@ from blockferry.aws.sessions import Aws
 from blockferry.core.blocks import BLOCK_SIZE
 from blockferry.core.checksums import ZERO_BLOCK
 from blockferry.core.errors import IncompleteTransfer, InvalidRequest, RequestRefused, RetryLater
-from blockferry.inspection import count, steps
+from blockferry.core.reserves import INSPECT_SECONDS
+from blockferry.inspection import count
 from blockferry.inspection.steps import inspect_snapshots
 from fakes import ManualClock, content
 from rig import ACCOUNT, HOME, RECOVERY, Rig, put, running_rig
@@ -222,11 +223,11 @@ def test_counting_in_many_calls_gives_the_counts_of_one(rig: Rig, monkeypatch: p
     monkeypatch.setattr(count, "PAGES_PER_WINDOW", 1)
     monkeypatch.setattr(count, "READ_RANGE", 512)
     monkeypatch.setattr(count, "LISTS_PER_SECOND", 4.0)
-    monkeypatch.setattr(count, "READS_PER_SECOND", 100.0)
+    monkeypatch.setattr(count, "BLOCKS_PER_SECOND", 100.0)
     progress, calls, reached = None, 0, []
     while True:
         clock = ManualClock()
-        answer = step(rig, request, progress=progress, clock=clock, seconds_left=steps.RESERVE_SECONDS + 1.0)
+        answer = step(rig, request, progress=progress, clock=clock, seconds_left=INSPECT_SECONDS + 1.0)
         calls += 1
         if answer["done"]:
             break

@@ -18,6 +18,7 @@ from blockferry.aws.errors import translated
 from blockferry.aws.sessions import Aws
 from blockferry.core.counts import RequestCounts
 from blockferry.core.errors import BlockferryError, IncompleteTransfer
+from blockferry.core.quotas import ERROR_CHARACTERS
 from blockferry.core.retry import Clock
 from blockferry.jobs.workspace import Workspace
 
@@ -152,19 +153,14 @@ def _in_our_terms(work: Handler, event: Mapping[str, Any], context: Context) -> 
         raise translated(error) from error
 
 
-MOST_CHARACTERS = 20_000
-"""Of an error's text as JSON. A machine reads a cause as JSON, of which Step Functions has 32,768 characters at most
-(API reference, TaskFailedEventDetails) with the traceback in it; a hundred targets may each have something to tell."""
-
-
 def _readable(error: BlockferryError) -> BlockferryError:
     """The error with as much of its text as a state machine can read."""
     text = str(error)
-    if len(json.dumps(text)) <= MOST_CHARACTERS:
+    if len(json.dumps(text)) <= ERROR_CHARACTERS:
         return error
     told = "\n... (the function's log has all of it)"
     kept = len(text)
-    while len(json.dumps(text[:kept] + told)) > MOST_CHARACTERS:
+    while len(json.dumps(text[:kept] + told)) > ERROR_CHARACTERS:
         kept = kept * 9 // 10
     return type(error)(text[:kept] + told)
 

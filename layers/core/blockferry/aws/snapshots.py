@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from botocore.exceptions import BotoCoreError, ClientError
 
 from blockferry.core.errors import InvalidRequest
+from blockferry.core.quotas import FILTER_VALUES
 from blockferry.core.retry import Clock
 
 if TYPE_CHECKING:
@@ -33,9 +34,6 @@ HOLES_TAG = "blockferry:holes"
 LOOKS = 10
 LOOK_SECONDS = 2.0
 """How often, and after how long, EC2 is asked again about a snapshot that it calls pending."""
-
-FILTER_VALUES = 200
-"""Values that a filter of DescribeSnapshots takes at most (EC2 API reference, filters)."""
 
 
 @dataclass(frozen=True)

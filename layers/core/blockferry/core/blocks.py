@@ -9,13 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from blockferry.core.quotas import MAX_VOLUME_GIB
+
 BLOCK_SIZE = 524_288
 """Bytes of a block; the EBS direct APIs know no other size."""
 
 BLOCKS_PER_GIB = 2_048
-
-MAX_VOLUME_GIB = 65_536
-"""64 TiB, the largest volume that StartSnapshot takes."""
 
 MAX_RANGES = 10_000
 """No job is cut into more ranges: the map's children, the digest objects and the recount stay countable."""

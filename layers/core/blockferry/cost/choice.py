@@ -7,15 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from blockferry.aws.ebs.client import MAX_PAGE
 from blockferry.core.blocks import BLOCK_SIZE, blocks_per_range
+from blockferry.core.quotas import MAX_PAGE
 from blockferry.cost.prices import GIB, Bill
 from blockferry.inspection.count import Delta
 
 MONTHS = 12
-
-SNAPSHOT_QUOTA_PER_SECOND = 1_000
-"""GetSnapshotBlock and PutSnapshotBlock per snapshot (EBS user guide, quotas)."""
 
 WORKER_MIB_PER_SECOND, WORKER_GB = 60.0, 1.769
 """What one function moves, and its memory: one vCPU's worth (Lambda developer guide, memory)."""

@@ -11,9 +11,9 @@ from collections import Counter
 from collections.abc import Sequence
 
 from blockferry.core.blocks import BLOCK_SIZE
+from blockferry.core.quotas import BLOCKS_PER_SECOND
 from blockferry.cost.choice import (
     MONTHS,
-    SNAPSHOT_QUOTA_PER_SECOND,
     Choice,
     Destination,
     Subject,
@@ -72,7 +72,7 @@ def _direct(subject: Subject, destinations: Sequence[Destination]) -> Choice:
         name="direct",
         conditions=conditions,
         requests=requests,
-        seconds=math.ceil(blocks / SNAPSHOT_QUOTA_PER_SECOND),
+        seconds=math.ceil(blocks / BLOCKS_PER_SECOND),
         bill=bill,
         monthly=monthly,
     )

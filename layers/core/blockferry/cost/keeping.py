@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from blockferry.core.blocks import BLOCK_SIZE
+from blockferry.core.quotas import BLOCKS_PER_SECOND
 from blockferry.cost.choice import (
     MONTHS,
-    SNAPSHOT_QUOTA_PER_SECOND,
     Choice,
     Subject,
     add_run,
@@ -145,7 +145,7 @@ def _s3(subject: Subject, storage_class: str) -> Choice:
         name=f"s3_{storage_class.lower()}",
         conditions=conditions,
         requests=requests,
-        seconds=math.ceil(subject.blocks_read / SNAPSHOT_QUOTA_PER_SECOND),
+        seconds=math.ceil(subject.blocks_read / BLOCKS_PER_SECOND),
         bill=bill,
         monthly=monthly,
         restore=restore,

@@ -9,13 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from blockferry.core.blocks import BLOCK_SIZE
+from blockferry.core.quotas import COPIES_MIB_PER_SECOND, COPY_MAX_MINUTES, COPY_MIB_PER_SECOND, COPY_STEP_MINUTES
 from blockferry.cost.choice import MONTHS, Choice, Destination, Subject, gib
 from blockferry.cost.prices import Bill, Price, partition_of, prices
-
-COPY_MIB_PER_SECOND, COPIES_MIB_PER_SECOND = 500.0, 2_000.0
-"""Time-based copies: throughput of one, and of all between two regions (EBS user guide, time-based copies)."""
-
-COPY_STEP_MINUTES, COPY_MAX_MINUTES = 15, 48 * 60
 
 
 def _no_native(subject: Subject, target: Destination) -> str | None:

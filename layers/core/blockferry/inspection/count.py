@@ -13,22 +13,17 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
-from blockferry.aws.ebs.client import MAX_PAGE, Change, ChangedPage, EbsDirect, Page
+from blockferry.aws.ebs.client import Change, ChangedPage, EbsDirect, Page
 from blockferry.core.blocks import BlockRange
 from blockferry.core.checksums import ZERO_DIGEST
 from blockferry.core.errors import IncompleteTransfer, OutOfTime
 from blockferry.core.holes import HolePolicy
 from blockferry.core.mover import move
 from blockferry.core.pacing import Pace
+from blockferry.core.quotas import BLOCKS_PER_SECOND, LISTS_PER_SECOND, MAX_PAGE
 from blockferry.core.retry import Clock, Deadline
 from blockferry.sources.listing import walk
 from blockferry.sources.snapshot import SnapshotSource
-
-LISTS_PER_SECOND = 25.0
-"""Half of the quota of each list operation, which other jobs of the account share (EBS user guide, quotas)."""
-
-READS_PER_SECOND = 1_000.0
-"""GetSnapshotBlock per snapshot (EBS user guide, quotas)."""
 
 LIST_THREADS = 12
 """Two quotas of 25 lists a second at up to a quarter of a second each (Little's law)."""
@@ -312,7 +307,7 @@ def count_zeros(
 ) -> None:
     """Read on from ``zeros.next_index`` to the end of the volume, or as far as the deadline allows."""
     source = SnapshotSource(ebs, snapshot_id)
-    pace = Pace(READS_PER_SECOND, clock=clock)
+    pace = Pace(BLOCKS_PER_SECOND, clock=clock)
     while zeros.next_index < total_blocks and not deadline.passed():
         within = BlockRange(zeros.next_index, min(zeros.next_index + READ_RANGE, total_blocks))
         moved = move(within, source, [], holes=HolePolicy.PRESERVE, threads=READ_THREADS, deadline=deadline, pace=pace)

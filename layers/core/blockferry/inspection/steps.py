@@ -17,6 +17,7 @@ from blockferry.aws.snapshots import SnapshotFacts
 from blockferry.core.blocks import BLOCK_SIZE, blocks_of_volume
 from blockferry.core.counts import RequestCounts
 from blockferry.core.errors import IncompleteTransfer, InvalidRequest, OutOfTime, RetryLater
+from blockferry.core.reserves import INSPECT_SECONDS
 from blockferry.core.retry import Clock, Deadline
 from blockferry.cost.choice import Choice, Destination, Subject
 from blockferry.cost.choices import copying, recommended
@@ -29,9 +30,6 @@ from blockferry.jobs.workspace import Workspace
 from blockferry.requests.inspect import InspectRequest
 from blockferry.requests.parts import Target, parse
 from blockferry.sources.readable import source_identity
-
-RESERVE_SECONDS = 60.0
-"""Kept back from the invocation's time: one request may take its whole read timeout, then the report is written."""
 
 _ELSEWHERE = {
     "aws": ("eu-west-1", "us-west-2"),
@@ -96,7 +94,7 @@ def inspect_snapshots(
     ``RetryLater`` when a whole invocation was not enough for anything.
     """
     clock = clock or Clock()
-    deadline = Deadline(max(seconds_left - RESERVE_SECONDS, 1.0), clock=clock)
+    deadline = Deadline(max(seconds_left - INSPECT_SECONDS, 1.0), clock=clock)
     sent = counts or RequestCounts()
     what = _inspection(request, execution_arn, aws=aws)
     lists = what.lists

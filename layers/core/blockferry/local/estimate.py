@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from blockferry.aws.ebs.client import MAX_PAGE
 from blockferry.aws.sessions import Aws, Identity
 from blockferry.core.blocks import BLOCK_SIZE, BlockRange, blocks_of_volume, split
 from blockferry.core.checksums import ZERO_BLOCK
 from blockferry.core.counts import RequestCounts
 from blockferry.core.holes import HolePolicy
 from blockferry.core.ports import BlockSource
+from blockferry.core.quotas import MAX_PAGE
 from blockferry.cost.prices import request_cost, storage_a_month
 from blockferry.formats.recognise import ImageFormat
 from blockferry.local.upload import Prepared, prepare

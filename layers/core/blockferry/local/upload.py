@@ -21,10 +21,11 @@ from blockferry.core.counts import RequestCounts
 from blockferry.core.errors import EncryptionDiffers, IncompleteTransfer, InvalidRequest, TargetFailed
 from blockferry.core.holes import HoleMeaning, HolePolicy
 from blockferry.core.mover import move
+from blockferry.core.quotas import MAX_DESCRIPTION, MAX_TAGS
 from blockferry.core.retry import Clock, Deadline
 from blockferry.formats.recognise import ImageFormat, looks_like, refusal
 from blockferry.local.holes import UploadHoles, decide
-from blockferry.requests.parts import MAX_DESCRIPTION, MAX_TAGS, check_tags
+from blockferry.requests.parts import check_tags
 from blockferry.sources.device import ImageSource
 from blockferry.sources.readable import refuse_no_access
 from blockferry.sources.snapshot import SnapshotSource

@@ -7,7 +7,7 @@ from typing import Annotated, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from blockferry.core.blocks import MAX_VOLUME_GIB
+from blockferry.core.quotas import MAX_VOLUME_GIB
 from blockferry.formats.recognise import ImageCodec, ImageFormat
 from blockferry.requests.parts import (
     LINEAGE_FIELD,

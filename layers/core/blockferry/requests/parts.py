@@ -24,6 +24,7 @@ from pydantic import (
 
 from blockferry.core.errors import InvalidRequest
 from blockferry.core.holes import HolePolicy
+from blockferry.core.quotas import MAX_DESCRIPTION, MAX_TAG_KEY, MAX_TAG_VALUE, MAX_TAGS
 
 SNAPSHOT_ID = r"snap-[0-9a-f]{8,17}"
 REGION = r"[a-z]{2,4}(-[a-z]+)+-[0-9]+"
@@ -31,12 +32,6 @@ ROLE_ARN = r"arn:aws[a-z-]*:iam::[0-9]{12}:role/[\w+=,.@/-]{1,576}"
 EXTERNAL_ID = r"[a-zA-Z0-9_+=,.@:/-]{2,1224}"
 LINEAGE = r"[A-Za-z0-9._:/=+@-]{1,128}"
 KEY_ARN = r"arn:aws[a-z-]*:kms:[a-z0-9-]+:[0-9]{12}:key/[A-Za-z0-9-]+"
-
-MAX_DESCRIPTION = 255
-"""Characters of a snapshot's description."""
-
-MAX_TAGS = 50
-"""Tags that EC2 keeps on a snapshot."""
 
 CONTROL_PREFIX = "blockferry:"
 """Prefix of the tags by which jobs find their own snapshots; inputs may not use it."""
@@ -159,7 +154,9 @@ def check_tags(tags: Mapping[str, str]) -> None:
         if key.lower().startswith(("aws:", CONTROL_PREFIX)):
             raise ValueError(f"tags: {key!r} has a reserved prefix (aws: or {CONTROL_PREFIX})")
         if not key or not taken_at_the_start(key, value):
-            raise ValueError(f"tags: {key!r} is longer than EBS takes (127 for a key, 255 for a value)")
+            raise ValueError(
+                f"tags: {key!r} is longer than EBS takes ({MAX_TAG_KEY} for a key, {MAX_TAG_VALUE} for a value)"
+            )
     if len(tags) > MAX_TAGS:
         raise ValueError(f"tags: {len(tags)} tags, EC2 keeps at most {MAX_TAGS}")
 
@@ -167,7 +164,7 @@ def check_tags(tags: Mapping[str, str]) -> None:
 def taken_at_the_start(key: str, value: str) -> bool:
     """Whether StartSnapshot takes the tag. CreateTags takes one character more of each, so that snapshots can have tags
     that must be added to their copies later (botocore's ebs model; EC2 user guide, "Tag restrictions")."""
-    return len(key) <= 127 and len(value) <= 255
+    return len(key) <= MAX_TAG_KEY and len(value) <= MAX_TAG_VALUE
 
 
 class TransferOptions(Model):

@@ -7,9 +7,9 @@ from typing import Annotated, ClassVar, Self
 from pydantic import Field, Strict, model_validator
 
 from blockferry.core.holes import HolePolicy
+from blockferry.core.quotas import MAX_DESCRIPTION
 from blockferry.requests.parts import (
     LINEAGE_FIELD,
-    MAX_DESCRIPTION,
     Lineage,
     Model,
     Party,

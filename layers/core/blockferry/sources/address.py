@@ -12,8 +12,8 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from blockferry.aws.errors import translated
 from blockferry.aws.objects import status_of
-from blockferry.core.blocks import MAX_VOLUME_GIB
 from blockferry.core.errors import BlockferryError, InvalidRequest, RetryLater
+from blockferry.core.quotas import MAX_VOLUME_GIB
 from blockferry.formats.codecs import first_unpacked
 from blockferry.formats.recognise import (
     HEAD_BYTES,

@@ -19,6 +19,7 @@ from blockferry.aws.objects import ObjectReader, parts
 from blockferry.core.blocks import BLOCK_SIZE
 from blockferry.core.counts import RequestCounts
 from blockferry.core.errors import IncompleteTransfer, InvalidRequest, OutOfTime, RetryLater, SourceChanged
+from blockferry.core.reserves import UNPACK_SECONDS
 from blockferry.core.retry import Clock, Deadline, RetryPolicy
 from blockferry.formats.codecs import Unpacking
 from blockferry.formats.errors import DamagedImage
@@ -36,9 +37,6 @@ CHUNK_BYTES = CHUNK_BLOCKS * BLOCK_SIZE
 
 PART_BYTES = 16 * 1024 * 1024
 """Compressed bytes per request."""
-
-RESERVE_SECONDS = 60.0
-"""Kept back from the invocation's time: one request may take its whole read timeout, then chunks are stored."""
 
 WRITERS = 3
 """Chunks being compressed and stored while the next one is unpacked; each holds 32 MiB."""
@@ -120,7 +118,7 @@ def unpack_image(
     clock = clock or Clock()
     began = clock.monotonic()
     counts = RequestCounts()
-    deadline = Deadline(max(seconds_left - RESERVE_SECONDS, 1.0), clock=clock)
+    deadline = Deadline(max(seconds_left - UNPACK_SECONDS, 1.0), clock=clock)
     last = dict(progress or {"etag": image.etag})
     counts.requests.update(last.pop("requests", {}))
     gb_seconds = float(last.pop("gb_seconds", 0.0))

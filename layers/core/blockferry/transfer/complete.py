@@ -26,6 +26,8 @@ from blockferry.core.counts import RequestCounts
 from blockferry.core.errors import IncompleteTransfer, InvalidRequest, RequestRefused, RetryLater, TargetFailed
 from blockferry.core.holes import HolePolicy
 from blockferry.core.pacing import Pace
+from blockferry.core.quotas import LISTS_PER_SECOND
+from blockferry.core.reserves import COMPLETE_SECONDS
 from blockferry.core.retry import Clock, Deadline
 from blockferry.jobs.digests import Coverage, Stretch, joined
 from blockferry.jobs.record import Job, JobSnapshot, JobTarget, Proof
@@ -41,12 +43,6 @@ AHEAD = 16
 
 MOST_ROUNDS = 3
 """How often missing ranges are moved before the job fails; each redrive has as many again."""
-
-RESERVE_SECONDS = 300.0
-"""Kept back from the invocation's time: one target may take its whole retry budgets, then the states are stored."""
-
-LISTS_PER_SECOND = 25.0
-"""Half of the account's quota for list requests, which other jobs share."""
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -91,7 +87,7 @@ def complete_transfer(
         coverage,
         proof,
         given_up=given_up,
-        until=Deadline(seconds_left - (clock.monotonic() - began) - RESERVE_SECONDS, clock=clock),
+        until=Deadline(seconds_left - (clock.monotonic() - began) - COMPLETE_SECONDS, clock=clock),
         aws=aws,
         workspace=workspace,
         clock=clock,

@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from blockferry.aws.ebs.client import MAX_PAGE, EbsDirect
+from blockferry.aws.ebs.client import EbsDirect
 from blockferry.aws.sessions import Aws, Identity
 from blockferry.cli.render import choice_line
 from blockferry.core.blocks import BLOCK_SIZE, split
 from blockferry.core.counts import RequestCounts
 from blockferry.core.holes import HoleDecision, HolePolicy
 from blockferry.core.pacing import Pace
+from blockferry.core.quotas import DRY_RUN_LISTS_PER_SECOND, MAX_PAGE
 from blockferry.core.retry import Clock
 from blockferry.cost.prices import request_cost, storage_a_month
 from blockferry.jobs.record import Job, JobImage, JobSnapshot
@@ -23,9 +24,6 @@ from blockferry.transfer.receipt import choices, source_facts, transferred
 from blockferry.transfer.sources import image_blocks, list_again
 
 UNPACKED_FIRST = "unknown until the image is unpacked"
-
-LISTS_PER_SECOND = 40.0
-"""Of the account's 50: a dry run asks one list at a time, and only for as long as it takes."""
 
 
 def estimate(job: Job, possible: Sequence[HolePolicy], *, aws: Aws) -> dict[str, Any]:
@@ -143,7 +141,7 @@ def _counted(job: Job, aws: Aws) -> _Counted:
         return _Counted(full, full, 0, "FullSnapshotSizeInBytes")
     counts = RequestCounts()
     clock = Clock()
-    pace = Pace(LISTS_PER_SECOND, clock=clock)
+    pace = Pace(DRY_RUN_LISTS_PER_SECOND, clock=clock)
 
     def ebs_for(identity: Identity) -> EbsDirect:
         return aws.ebs(identity, counts=counts)

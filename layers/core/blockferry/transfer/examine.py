@@ -9,8 +9,9 @@ from blockferry.aws.sessions import Aws, Identity
 from blockferry.aws.snapshots import SnapshotFacts
 from blockferry.core.errors import InvalidRequest
 from blockferry.core.holes import HoleMeaning
+from blockferry.core.quotas import MAX_TAGS
 from blockferry.jobs.record import JobSnapshot, JobTarget
-from blockferry.requests.parts import CONTROL_PREFIX, MAX_TAGS, Target
+from blockferry.requests.parts import CONTROL_PREFIX, Target
 from blockferry.requests.sync import SyncTarget
 
 TAGS_AT_THE_END = 2

@@ -14,6 +14,7 @@ from blockferry.core.errors import ParentDiffers, RetryLater, SourceChanged
 from blockferry.core.holes import HolePolicy
 from blockferry.core.mover import move
 from blockferry.core.pacing import Pace
+from blockferry.core.reserves import MOVE_SECONDS
 from blockferry.core.retry import Clock, Deadline
 from blockferry.jobs.digests import Stretch
 from blockferry.jobs.record import Job, JobImage, JobTarget
@@ -21,10 +22,6 @@ from blockferry.jobs.workspace import Workspace
 from blockferry.targets.sink import SnapshotSink
 from blockferry.transfer.sources import block_source, parents_beside_base
 from blockferry.transfer.steps import recorded_job
-
-RESERVE_SECONDS = 60.0
-"""Kept back from the invocation's time: one request may take its whole read timeout (30 s), then the digests are
-stored."""
 
 MOVED, LEFT, REFUSED = "moved", "left", "refused"
 """How a range ends: its blocks are in every target that took them; no target takes them, so Complete transfer has to
@@ -63,7 +60,7 @@ def move_range(
     """
     clock = clock or Clock()
     began = clock.monotonic()
-    deadline = Deadline(max(seconds_left - RESERVE_SECONDS, 1.0), clock=clock)
+    deadline = Deadline(max(seconds_left - MOVE_SECONDS, 1.0), clock=clock)
     job = recorded_job(workspace, job_id)
     rest = within.after(within.first if next_index is None else next_index)
     if rest is None:

@@ -20,6 +20,8 @@ from blockferry.core.blocks import blocks_per_range, split
 from blockferry.core.counts import RequestCounts
 from blockferry.core.errors import EncryptionDiffers, InvalidRequest, RequestRefused, RetryLater
 from blockferry.core.holes import HolePolicy
+from blockferry.core.quotas import BLOCKS_PER_SECOND
+from blockferry.core.reserves import START_SECONDS
 from blockferry.core.retry import Clock, Deadline
 from blockferry.jobs.record import Job, JobTarget
 from blockferry.jobs.workspace import Workspace
@@ -31,15 +33,8 @@ from blockferry.transfer.targets import start_target
 from blockferry.transfer.turns import in_turn
 from blockferry.transfer.workers import plan_workers
 
-SNAPSHOT_QUOTA_PER_SECOND = 1_000
-"""GetSnapshotBlock and PutSnapshotBlock per snapshot, everywhere, not adjustable; per account it is the same in
-most regions (EBS user guide, quotas)."""
-
 REQUEST_SECONDS = 0.03
 """Answer time of a block request inside a region, for Little's law."""
-
-START_SECONDS = 300.0
-"""For so long targets are started in regions of which another target could not be reached."""
 
 MIN_THREADS, MAX_THREADS = 4, 32
 """A worker has at most one vCPU; more than 32 threads gain nothing at 30 ms and cost memory."""
@@ -165,7 +160,7 @@ def _share(workers: int, targets: tuple[JobTarget, ...]) -> float:
     for target in targets:
         place = (target.region, target.role_arn)
         per_account[place] = per_account.get(place, 0) + 1
-    return SNAPSHOT_QUOTA_PER_SECOND / workers / max(per_account.values())
+    return BLOCKS_PER_SECOND / workers / max(per_account.values())
 
 
 def _threads(blocks_per_second: float, targets: int) -> int:

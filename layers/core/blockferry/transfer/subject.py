@@ -10,10 +10,11 @@ from blockferry.aws import snapshots
 from blockferry.aws.ebs.client import EbsDirect
 from blockferry.aws.regions import refuse_unknown_regions
 from blockferry.aws.sessions import Aws, Identity
-from blockferry.core.blocks import BLOCK_SIZE, BLOCKS_PER_GIB, MAX_VOLUME_GIB, blocks_of_volume
+from blockferry.core.blocks import BLOCK_SIZE, BLOCKS_PER_GIB, blocks_of_volume
 from blockferry.core.counts import RequestCounts
 from blockferry.core.errors import InvalidRequest
 from blockferry.core.holes import HoleDecision, HolePolicy
+from blockferry.core.quotas import MAX_TAG_VALUE, MAX_VOLUME_GIB
 from blockferry.jobs.record import JobImage, JobSnapshot, JobTarget
 from blockferry.jobs.workspace import Workspace
 from blockferry.requests.copy import CopyRequest
@@ -27,8 +28,6 @@ from blockferry.sources.unpack import unpacked
 from blockferry.transfer.examine import full_target, job_snapshot, snapshot_tags, will_be_encrypted
 from blockferry.transfer.parents import base_snapshot, parented_target, parents_of
 from blockferry.transfer.sources import image_blocks
-
-LONGEST_TAG_VALUE = 255
 
 Request = CopyRequest | SyncRequest | FanoutRequest
 
@@ -176,7 +175,7 @@ def _image(
     )
     own = {
         snapshots.JOB_TAG: job_id,
-        snapshots.IMAGE_TAG: uri[:LONGEST_TAG_VALUE],
+        snapshots.IMAGE_TAG: uri[:MAX_TAG_VALUE],
         snapshots.HOLES_TAG: holes.left.value,
     }
     targets = tuple(
@@ -186,7 +185,7 @@ def _image(
             own_tags=own,
             size_gib=size_gib,
             source_tags={},
-            source_description=uri[:LONGEST_TAG_VALUE],
+            source_description=uri[:MAX_TAG_VALUE],
         )
         for target, will_be in zip(request.targets, encrypted, strict=True)
     )

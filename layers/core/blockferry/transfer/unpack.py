@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from blockferry.aws.sessions import Aws
-from blockferry.core.blocks import MAX_VOLUME_GIB
 from blockferry.core.errors import IncompleteTransfer
+from blockferry.core.quotas import MAX_VOLUME_GIB
 from blockferry.core.retry import Clock
 from blockferry.jobs.record import JobImage
 from blockferry.jobs.workspace import Workspace

@@ -18,11 +18,8 @@ from blockferry.core.blocks import BLOCK_SIZE
 from blockferry.core.checksums import decode, digest_of, encode
 from blockferry.core.counts import RequestCounts
 from blockferry.core.errors import BlockferryError, ChecksumMismatch, OutOfTime, RequestRefused, RetryLater
+from blockferry.core.quotas import MAX_PAGE, MIN_PAGE, START_TIMEOUT_MINUTES
 from blockferry.core.retry import Attempts, Clock, Deadline, RetryPolicy
-
-MIN_PAGE = 100
-MAX_PAGE = 10_000
-"""MaxResults of the list operations. It is a window of scanned indices, not a number of results."""
 
 T = TypeVar("T")
 
@@ -70,7 +67,7 @@ class NewSnapshot:
     encrypted: bool | None = None
     kms_key_arn: str | None = None
     parent_snapshot_id: str | None = None
-    timeout_minutes: int = 4_320
+    timeout_minutes: int = START_TIMEOUT_MINUTES
 
 
 @dataclass(frozen=True, slots=True)

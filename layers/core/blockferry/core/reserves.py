@@ -1,0 +1,20 @@
+"""Seconds of an invocation's time that a step keeps back for its end, so that what it did is stored before it is cut
+off. The step stops when so much of its time is left, and is called again."""
+
+from __future__ import annotations
+
+MOVE_SECONDS = 60.0
+"""Reserve of Move blocks: one request may take its whole read timeout (30 s), then the digests are stored."""
+
+UNPACK_SECONDS = 60.0
+"""Reserve of Unpack image: one request may take its whole read timeout, then chunks are stored."""
+
+INSPECT_SECONDS = 60.0
+"""Reserve of Inspect snapshots: one request may take its whole read timeout, then the report is written."""
+
+COMPLETE_SECONDS = 300.0
+"""Reserve of Complete transfer: one target may take its whole retry budgets, then the states are stored."""
+
+START_SECONDS = 300.0
+"""Time, and not a rest of it, in which Plan transfer starts targets in Regions where another target could not be
+reached: it leaves most of an invocation (900 s) to those that can be."""
