@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
+from blockferry.core.delta import Delta
 from blockferry.cost.choice import Choice, Destination, Subject
 from blockferry.cost.choices import copying, recommended
 from blockferry.cost.keeping import CLASSES, cheapest_keep, keeping
 from blockferry.cost.prices import prices
-from blockferry.inspection.count import Delta
 
 OWNER, OTHER = "111122223333", "444455556666"
 GIB = 2048

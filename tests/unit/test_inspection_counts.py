@@ -8,18 +8,18 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import islice, pairwise
 from typing import Any, cast
-from unittest.mock import patch
 
 import pytest
 from blockferry.aws.ebs.client import Change, ChangedPage, EbsDirect, Page
 from blockferry.aws.snapshots import SnapshotFacts
 from blockferry.core.blocks import BLOCK_SIZE, BlockRange
 from blockferry.core.checksums import ZERO_DIGEST
+from blockferry.core.delta import Delta
 from blockferry.core.errors import IncompleteTransfer, OutOfTime
 from blockferry.core.retry import Deadline
-from blockferry.inspection import count
 from blockferry.inspection.chain import chain_report, in_order, predecessors_estimate
-from blockferry.inspection.count import Counts, Delta, DeltaBits, ListReader, Lists, Window, count_lists
+from blockferry.inspection.count import Counts, DeltaBits, ListReader, Lists, Window, count_lists
+from blockferry.inspection.tuning import Tuning
 from fakes import ManualClock
 from hypothesis import given
 from hypothesis import strategies as st
@@ -82,22 +82,18 @@ def counted(
         pairs=tuple(pairs if pairs is not None else pairwise(held)),
         chain=chain,
         blocks=dict.fromkeys(held, VOLUME),
+        tuning=Tuning(lists_per_second=1e9, page=window, pages_per_window=1),
     )
     source = ebs or ListedEbs(held)
     counts = Counts()
-    with (
-        patch.object(count, "LISTS_PER_SECOND", 1e9),
-        patch.object(count, "MAX_PAGE", window),
-        patch.object(count, "PAGES_PER_WINDOW", 1),
-    ):
-        for _ in range(10_000):
-            clock = ManualClock()
-            source.fail_after = None if stop_after is None else source.asked + stop_after
-            reader = ListReader(cast(EbsDirect, source), blocks=lists.blocks, clock=clock)
-            count_lists(lists, counts, reader, deadline=Deadline(None, clock=clock))
-            counts = Counts.from_json(json.loads(json.dumps(counts.to_json())))
-            if counts.next_index == lists.total_blocks:
-                return counts
+    for _ in range(10_000):
+        clock = ManualClock()
+        source.fail_after = None if stop_after is None else source.asked + stop_after
+        reader = ListReader(cast(EbsDirect, source), lists, clock=clock)
+        count_lists(lists, counts, reader, deadline=Deadline(None, clock=clock))
+        counts = Counts.from_json(json.loads(json.dumps(counts.to_json())))
+        if counts.next_index == lists.total_blocks:
+            return counts
     raise AssertionError("counting does not end")
 
 
@@ -291,11 +287,11 @@ def test_a_list_is_not_asked_behind_the_end_of_a_smaller_volume() -> None:
             asked.append((snapshot_id, more["start"]))
             return super().list_blocks(snapshot_id, **more)
 
-    lists = Lists(("snap-a", "snap-b"), (("snap-a", "snap-b"),), (), {"snap-a": 8, "snap-b": VOLUME})
+    short = Tuning(page=8, pages_per_window=1)
+    lists = Lists(("snap-a", "snap-b"), (("snap-a", "snap-b"),), (), {"snap-a": 8, "snap-b": VOLUME}, short)
     counts, clock = Counts(), ManualClock()
-    with patch.object(count, "MAX_PAGE", 8), patch.object(count, "PAGES_PER_WINDOW", 1):
-        reader = ListReader(cast(EbsDirect, Watched(held)), blocks=lists.blocks, clock=clock)
-        count_lists(lists, counts, reader, deadline=Deadline(None, clock=clock))
+    reader = ListReader(cast(EbsDirect, Watched(held)), lists, clock=clock)
+    count_lists(lists, counts, reader, deadline=Deadline(None, clock=clock))
     assert counts.allocated == {"snap-a": 1, "snap-b": 2}
     assert [start for name, start in asked if name == "snap-a"] == [0]
     assert [start for name, start in asked if name == "snap-b"][-1] > 8
@@ -318,7 +314,7 @@ def test_a_window_grows_where_little_is_allocated_and_shrinks_where_it_is_full()
     for _ in range(40):
         length = lists.next_window(length, fullest=0)
     # Three bitmaps at most for each of three lists of five windows.
-    assert length * 3 * 3 * 5 / 8 <= count.MAX_BITMAP_BYTES < length * 3 * 3 * 5 / 8 + 10
+    assert length * 3 * 3 * 5 / 8 <= lists.tuning.bitmap_bytes < length * 3 * 3 * 5 / 8 + 10
 
 
 def test_a_sparse_volume_of_64_tib_takes_few_requests() -> None:
@@ -328,7 +324,7 @@ def test_a_sparse_volume_of_64_tib_takes_few_requests() -> None:
     count_lists(
         lists,
         counts,
-        ListReader(cast(EbsDirect, ebs), blocks=lists.blocks, clock=clock),
+        ListReader(cast(EbsDirect, ebs), lists, clock=clock),
         deadline=Deadline(None, clock=clock),
     )
     assert (counts.allocated, counts.next_index) == ({"snap-a": 269}, 134_217_728)
@@ -338,7 +334,8 @@ def test_a_sparse_volume_of_64_tib_takes_few_requests() -> None:
 def test_each_list_operation_keeps_to_its_own_half_of_the_quota() -> None:
     held: dict[str, Snapshot] = {"snap-a": {}, "snap-b": {}}
     clock = ManualClock()
-    reader = ListReader(cast(EbsDirect, ListedEbs(held)), blocks=dict.fromkeys(held, VOLUME), clock=clock)
+    lists = Lists(tuple(held), (), (), dict.fromkeys(held, VOLUME))
+    reader = ListReader(cast(EbsDirect, ListedEbs(held)), lists, clock=clock)
     ask: list[Callable[[], object]] = [
         lambda: reader.allocated("snap-a", BlockRange(0, VOLUME)),
         lambda: reader.changed(("snap-a", "snap-b"), BlockRange(0, VOLUME)),

@@ -13,13 +13,15 @@ from blockferry.core.blocks import BLOCK_SIZE
 from blockferry.core.checksums import ZERO_BLOCK
 from blockferry.core.errors import IncompleteTransfer, InvalidRequest, RequestRefused, RetryLater
 from blockferry.core.reserves import INSPECT_SECONDS
-from blockferry.inspection import count
+from blockferry.inspection.count import ListReader
 from blockferry.inspection.steps import inspect_snapshots
+from blockferry.inspection.tuning import Tuning
 from fakes import ManualClock, content
 from rig import ACCOUNT, HOME, RECOVERY, Rig, put, running_rig
 
 OTHER = "444455556666"
 UNEVEN_PAGES = {"empty_page_every": 2, "trailing_empty_page": True}
+UNPACED = Tuning(lists_per_second=10_000.0)
 DENIED = {"action": "error", "status": 403, "code": "AccessDeniedException"}
 
 
@@ -27,14 +29,12 @@ DENIED = {"action": "error", "status": 403, "code": "AccessDeniedException"}
 def rig(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Rig]:
     settings: Mapping[str, Any] = {"volume_snapshot_seconds": 0.0, **request.param}
     with running_rig(monkeypatch, settings) as made:
-        monkeypatch.setattr(count, "LISTS_PER_SECOND", 10_000.0)
         yield made
 
 
 @pytest.fixture
 def even(monkeypatch: pytest.MonkeyPatch) -> Iterator[Rig]:
     with running_rig(monkeypatch, {"volume_snapshot_seconds": 0.0}) as made:
-        monkeypatch.setattr(count, "LISTS_PER_SECOND", 10_000.0)
         yield made
 
 
@@ -73,7 +73,7 @@ class Disk:
 
 
 def step(rig: Rig, request: Mapping[str, Any], *, job_id: str = "look", **more: Any) -> dict[str, Any]:
-    arguments: dict[str, Any] = {"progress": None, "seconds_left": 900.0, **more}
+    arguments: dict[str, Any] = {"progress": None, "seconds_left": 900.0, "tuning": UNPACED, **more}
     return inspect_snapshots(
         job_id=job_id,
         execution_arn=f"arn:aws:states:{HOME}:{ACCOUNT}:execution:blockferry-inspect:{job_id}",
@@ -204,7 +204,7 @@ def test_a_volume_that_grew_is_counted_to_its_new_end(rig: Rig) -> None:
     assert [row["frees_blocks"] for row in found["chain"]["snapshots"]] == [1, 3]
 
 
-def test_counting_in_many_calls_gives_the_counts_of_one(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_counting_in_many_calls_gives_the_counts_of_one(rig: Rig) -> None:
     disk = Disk(rig)
     disk.write({n: content(n % 5) for n in range(0, 2048, 40)})
     names = [disk.snapshot()]
@@ -219,15 +219,11 @@ def test_counting_in_many_calls_gives_the_counts_of_one(rig: Rig, monkeypatch: p
         "options": {"count_zeros": True},
     }
     whole = step(rig, request)["report"]
-    monkeypatch.setattr(count, "MAX_PAGE", 100)
-    monkeypatch.setattr(count, "PAGES_PER_WINDOW", 1)
-    monkeypatch.setattr(count, "READ_RANGE", 512)
-    monkeypatch.setattr(count, "LISTS_PER_SECOND", 4.0)
-    monkeypatch.setattr(count, "BLOCKS_PER_SECOND", 100.0)
+    slow = Tuning(page=100, pages_per_window=1, read_range=512, lists_per_second=4.0, reads_per_second=100.0)
     progress, calls, reached = None, 0, []
     while True:
         clock = ManualClock()
-        answer = step(rig, request, progress=progress, clock=clock, seconds_left=INSPECT_SECONDS + 1.0)
+        answer = step(rig, request, progress=progress, clock=clock, seconds_left=INSPECT_SECONDS + 1.0, tuning=slow)
         calls += 1
         if answer["done"]:
             break
@@ -383,14 +379,14 @@ def test_a_snapshot_that_lists_nothing_although_ec2_reports_bytes_fails(
     even: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     snapshot = even.snapshot({1: content(1)})
-    monkeypatch.setattr(count.ListReader, "allocated", lambda *_: 0)
+    monkeypatch.setattr(ListReader, "allocated", lambda *_: 0)
     with pytest.raises(IncompleteTransfer, match=f"{snapshot} lists no block, but EC2 says"):
         step(even, {"snapshot_id": snapshot})
 
 
 def test_a_full_size_that_differs_from_the_list_is_told(even: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     snapshot = even.snapshot({1: content(1)})
-    monkeypatch.setattr(count.ListReader, "allocated", lambda *_: 0b101)
+    monkeypatch.setattr(ListReader, "allocated", lambda *_: 0b101)
     found = report(even, snapshot_id=snapshot)
     assert found["allocated_blocks"] == 2
     assert any(f"full size of {BLOCK_SIZE} bytes, the list has {2 * BLOCK_SIZE}" in note for note in found["notes"])
@@ -398,7 +394,7 @@ def test_a_full_size_that_differs_from_the_list_is_told(even: Rig, monkeypatch: 
 
 def test_reading_fewer_blocks_than_were_listed_fails(even: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     snapshot = even.snapshot({1: content(1)})
-    monkeypatch.setattr(count.ListReader, "allocated", lambda *_: 0b101)
+    monkeypatch.setattr(ListReader, "allocated", lambda *_: 0b101)
     with pytest.raises(IncompleteTransfer, match=r"1 blocks of .* were read, but 2 were listed"):
         step(even, {"snapshot_id": snapshot, "options": {"count_zeros": True}})
 

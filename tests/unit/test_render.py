@@ -13,8 +13,8 @@ from blockferry.cli.operate import JobState
 from blockferry.cli.render import receipt_table, usd
 from blockferry.cli.render_inspection import inspection_report
 from blockferry.core.blocks import BLOCK_SIZE
-from blockferry.inspection import count
 from blockferry.inspection.steps import inspect_snapshots
+from blockferry.inspection.tuning import Tuning
 from fakes import content
 from rig import ACCOUNT, BUCKET, HOME, RECOVERY, Rig, put, running_rig
 
@@ -25,7 +25,6 @@ AFTER = {0: content(1), 1: content(9), 2: content(0), 3: content(4)}
 @pytest.fixture
 def rig(monkeypatch: pytest.MonkeyPatch) -> Iterator[Rig]:
     with running_rig(monkeypatch) as made:
-        monkeypatch.setattr(count, "LISTS_PER_SECOND", 10_000.0)
         yield made
 
 
@@ -148,6 +147,7 @@ def inspected(rig: Rig, **request: Any) -> dict[str, Any]:
         seconds_left=900.0,
         aws=rig.aws,
         workspace=rig.workspace,
+        tuning=Tuning(lists_per_second=10_000.0),
     )
     assert answer["done"]
     report: dict[str, Any] = answer["report"]

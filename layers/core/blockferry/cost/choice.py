@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from blockferry.core.blocks import BLOCK_SIZE, blocks_per_range
+from blockferry.core.delta import Delta
 from blockferry.core.quotas import MAX_PAGE
 from blockferry.cost.prices import GIB, Bill
-from blockferry.inspection.count import Delta
 
 MONTHS = 12
 
@@ -46,7 +46,7 @@ class Subject:
 
     @property
     def blocks_read(self) -> int:
-        return self.allocated_blocks if self.delta is None else self.delta.added + self.delta.overwritten
+        return self.allocated_blocks if self.delta is None else self.delta.read
 
     @property
     def blocks_written(self) -> int:

@@ -7,9 +7,10 @@ from typing import Any
 
 from blockferry.aws.snapshots import SnapshotFacts
 from blockferry.core.blocks import BLOCK_SIZE
+from blockferry.core.delta import Delta
 from blockferry.cost.choice import gib
 from blockferry.cost.prices import Bill
-from blockferry.inspection.count import Counts, Delta
+from blockferry.inspection.count import Counts
 
 MAX_LEFT_OUT = 100
 """Snapshots that the report names beside the chain; their number is always told."""

@@ -15,50 +15,20 @@ from typing import Any
 
 from blockferry.aws.ebs.client import Change, ChangedPage, EbsDirect, Page
 from blockferry.core.blocks import BlockRange
-from blockferry.core.checksums import ZERO_DIGEST
+from blockferry.core.delta import Delta
 from blockferry.core.errors import IncompleteTransfer, OutOfTime
-from blockferry.core.holes import HolePolicy
-from blockferry.core.mover import move
 from blockferry.core.pacing import Pace
-from blockferry.core.quotas import BLOCKS_PER_SECOND, LISTS_PER_SECOND, MAX_PAGE
 from blockferry.core.retry import Clock, Deadline
+from blockferry.inspection.tuning import Tuning
 from blockferry.sources.listing import walk
-from blockferry.sources.snapshot import SnapshotSource
-
-LIST_THREADS = 12
-"""Two quotas of 25 lists a second at up to a quarter of a second each (Little's law)."""
-
-READ_THREADS = 16
-
-PAGES_PER_WINDOW = 16
-"""Pages of all lists of a window together: what is under way when time is up is done within seconds."""
-
-MAX_BITMAP_BYTES = 64 * 2**20
-"""Memory for the bitmaps of all windows under way."""
-
-READ_RANGE = 4_096
-"""Blocks that are read in one go: bounds the digests in memory."""
 
 Pair = tuple[str, str]
-
-
-@dataclass(frozen=True)
-class Delta:
-    """How many blocks are only in the second of two snapshots, differ between them, are only in the first."""
-
-    added: int = 0
-    overwritten: int = 0
-    removed: int = 0
-
-    @property
-    def blocks(self) -> int:
-        """All of them: what has to be written on top of the first to get the second, removed ones as zeros."""
-        return self.added + self.overwritten + self.removed
+"""The ids of two snapshots, of which the first is the one that changes are counted from."""
 
 
 @dataclass(frozen=True)
 class DeltaBits:
-    """The same of a window, as bitmaps."""
+    """Blocks of one window that are only in the second of two snapshots, differ, are only in the first, as bitmaps."""
 
     added: int = 0
     overwritten: int = 0
@@ -66,9 +36,11 @@ class DeltaBits:
 
     @property
     def any(self) -> int:
+        """The blocks that differ in any of the three ways."""
         return self.added | self.overwritten | self.removed
 
     def added_to(self, delta: Delta) -> Delta:
+        """The delta with this window's blocks counted in."""
         return Delta(
             delta.added + self.added.bit_count(),
             delta.overwritten + self.overwritten.bit_count(),
@@ -78,7 +50,7 @@ class DeltaBits:
 
 @dataclass(frozen=True)
 class Lists:
-    """What is to be counted. ``blocks`` is the number of block indices of each snapshot's volume.
+    """What is to be counted, and how. ``blocks`` is the number of block indices of each snapshot's volume.
 
     ``chain`` is in order of time; its neighbours are among ``pairs``, its members among ``snapshots``.
     """
@@ -87,24 +59,27 @@ class Lists:
     pairs: tuple[Pair, ...]
     chain: tuple[str, ...]
     blocks: Mapping[str, int]
+    tuning: Tuning = field(default_factory=Tuning)
 
     @property
     def total_blocks(self) -> int:
+        """Block indices of the largest volume."""
         return max(self.blocks.values())
 
     @property
     def lists(self) -> int:
+        """How many lists are asked for over each window."""
         return len(self.snapshots) + len(self.pairs)
 
     @property
     def window(self) -> int:
         """Indices of a window where every block is allocated."""
-        return MAX_PAGE * max(1, PAGES_PER_WINDOW // self.lists)
+        return self.tuning.page * max(1, self.tuning.pages_per_window // self.lists)
 
     @property
     def ahead(self) -> int:
         """Windows under way besides the one that is waited for: enough to keep every thread busy."""
-        return -(-LIST_THREADS // self.lists)
+        return -(-self.tuning.list_threads // self.lists)
 
     def next_window(self, length: int, fullest: int) -> int:
         """The length of the next window after one of ``length`` in whose fullest list there were so many blocks.
@@ -113,7 +88,7 @@ class Lists:
         the same ones again and again.
         """
         if 2 * fullest < self.window:
-            longest = MAX_BITMAP_BYTES * 8 // (3 * self.lists * (self.ahead + 1))
+            longest = self.tuning.bitmap_bytes * 8 // (3 * self.lists * (self.ahead + 1))
             return max(self.window, min(2 * length, longest))
         return max(self.window, length // 2) if fullest > self.window else length
 
@@ -128,6 +103,7 @@ class Counts:
     frees: dict[str, int] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
+        """The counts as a function returns them; pairs are joined with two dots."""
         return {
             "next_index": self.next_index,
             "allocated": self.allocated,
@@ -137,6 +113,7 @@ class Counts:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Counts:
+        """The counts that ``to_json`` gave."""
         changed: dict[Pair, Delta] = {}
         for name, numbers in data["changed"].items():
             first, _, second = name.partition("..")
@@ -169,6 +146,8 @@ class Window:
         return max((each.bit_count() for each in bits), default=0)
 
     def refuse_contradictions(self, within: BlockRange) -> None:
+        """Raise ``IncompleteTransfer``, naming the first block, where a list of changes does not fit the lists of
+        blocks."""
         for (first, second), bits in self.changed.items():
             in_first, in_second = self.allocated.get(first), self.allocated.get(second)
             wrong = 0
@@ -207,11 +186,11 @@ def freed(chain: tuple[str, ...], window: Window) -> dict[str, int]:
 class ListReader:
     """Lists of one region and identity as bitmaps, each operation at its share of its quota; any thread may ask."""
 
-    def __init__(self, ebs: EbsDirect, *, blocks: Mapping[str, int], clock: Clock) -> None:
+    def __init__(self, ebs: EbsDirect, lists: Lists, *, clock: Clock) -> None:
         self._ebs = ebs
-        self._blocks = blocks
-        self._of_snapshots = Pace(LISTS_PER_SECOND, clock=clock)
-        self._of_changes = Pace(LISTS_PER_SECOND, clock=clock)
+        self._blocks = lists.blocks
+        self._of_snapshots = Pace(lists.tuning.lists_per_second, clock=clock)
+        self._of_changes = Pace(lists.tuning.lists_per_second, clock=clock)
 
     def allocated(self, snapshot_id: str, within: BlockRange) -> int:
         """The allocated blocks of a snapshot."""
@@ -244,8 +223,11 @@ class ListReader:
 
 
 def count_lists(lists: Lists, counts: Counts, reader: ListReader, *, deadline: Deadline) -> None:
-    """Count on from ``counts.next_index`` to the end of the volume, or as far as the deadline allows."""
-    pool = ThreadPoolExecutor(max_workers=LIST_THREADS, thread_name_prefix="list")
+    """Count on from ``counts.next_index`` to the end of the volume, or as far as the deadline allows.
+
+    Raises what a list raises, and ``IncompleteTransfer`` when lists contradict each other.
+    """
+    pool = ThreadPoolExecutor(max_workers=lists.tuning.list_threads, thread_name_prefix="list")
     under_way: deque[_Listed] = deque()
     first, length = counts.next_index, lists.window
     try:
@@ -277,6 +259,7 @@ class _Listed:
 
     @classmethod
     def start(cls, lists: Lists, within: BlockRange, reader: ListReader, pool: ThreadPoolExecutor) -> _Listed:
+        """Ask for every list of the window at once."""
         return cls(
             within,
             {name: pool.submit(reader.allocated, name, within) for name in lists.snapshots},
@@ -284,45 +267,22 @@ class _Listed:
         )
 
     def result(self) -> Window:
+        """The bitmaps of all lists, waited for. Raises what any of them raises."""
         return Window(
             {name: future.result() for name, future in self.allocated.items()},
             {pair: future.result() for pair, future in self.changed.items()},
         )
 
 
-@dataclass
-class Zeros:
-    """Blocks of zeros among those read below ``next_index``."""
-
-    next_index: int = 0
-    blocks_read: int = 0
-    zero_blocks: int = 0
-
-    def to_json(self) -> dict[str, int]:
-        return {"next_index": self.next_index, "blocks_read": self.blocks_read, "zero_blocks": self.zero_blocks}
-
-
-def count_zeros(
-    snapshot_id: str, total_blocks: int, zeros: Zeros, ebs: EbsDirect, *, deadline: Deadline, clock: Clock
-) -> None:
-    """Read on from ``zeros.next_index`` to the end of the volume, or as far as the deadline allows."""
-    source = SnapshotSource(ebs, snapshot_id)
-    pace = Pace(BLOCKS_PER_SECOND, clock=clock)
-    while zeros.next_index < total_blocks and not deadline.passed():
-        within = BlockRange(zeros.next_index, min(zeros.next_index + READ_RANGE, total_blocks))
-        moved = move(within, source, [], holes=HolePolicy.PRESERVE, threads=READ_THREADS, deadline=deadline, pace=pace)
-        zeros.blocks_read += len(moved.digests)
-        zeros.zero_blocks += sum(digest == ZERO_DIGEST for _, digest in moved.digests)
-        zeros.next_index = moved.next_index
-
-
 def _kind(change: Change) -> int:
+    """The position of the change's bitmap in ``DeltaBits``."""
     if change.first_token is None:
         return 0
     return 2 if change.second_token is None else 1
 
 
 def _bits(indices: Iterable[int], within: BlockRange) -> int:
+    """The bitmap of indices; bit 0 is the first of ``within``."""
     bits = bytearray(-(-len(within) // 8))
     for index in indices:
         place = index - within.first

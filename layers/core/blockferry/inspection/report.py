@@ -1,141 +1,145 @@
-"""The report of an inspection as a page for people (Markdown)."""
+"""The report of an inspection: what was counted, what each way to copy or keep it costs, and what to take."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
-_GIB = 2**30
+from blockferry import __version__
+from blockferry.aws.sessions import Aws
+from blockferry.aws.snapshots import SnapshotFacts
+from blockferry.core.blocks import BLOCK_SIZE
+from blockferry.core.delta import Delta
+from blockferry.core.errors import IncompleteTransfer
+from blockferry.cost.choice import Choice, Subject
+from blockferry.cost.choices import copying, recommended
+from blockferry.cost.keeping import cheapest_keep, keeping
+from blockferry.cost.prices import basis, request_cost
+from blockferry.inspection import access, chain
+from blockferry.inspection.count import Counts
+from blockferry.inspection.destinations import destinations_of
+from blockferry.inspection.inspected import Inspected
+from blockferry.inspection.progress import Progress
+from blockferry.inspection.zeros import Zeros
+from blockferry.jobs.workspace import Workspace
 
 
-def report_page(report: Mapping[str, Any]) -> str:
-    """The whole page."""
-    source = report["source"]
-    lines = [
-        f"# inspect {report['job_id']}: {report['status']}",
-        "",
-        f"Snapshot {source['snapshot_id']} in {source['region']}: volume {source['volume_id']} of "
-        f"{source['volume_size_gib']} GiB, {_size(report['allocated_blocks'], report['allocated_bytes'])} allocated"
-        + (f", {report['zero_blocks']} of them all zeros." if report["zero_blocks"] is not None else "."),
-        "",
-        *_delta(report),
-        *_copying(report),
-        *_keeping(report),
-        *_chain(report),
-        *([*(f"- {note}" for note in report["notes"]), ""] if report["notes"] else []),
-        f"The inspection took {report['duration_seconds']} s and "
-        + (", ".join(f"{count} {name}" for name, count in report["inspection"]["requests"].items()) or "no requests")
-        + f", ${_usd(report['inspection']['cost_usd']['total'])}. Choices: {report['prices']}.",
-        "",
-    ]
-    return "\n".join(lines)
+def report_of(
+    what: Inspected, found: Progress, *, aws: Aws, workspace: Workspace, job_id: str, duration: float
+) -> dict[str, Any]:
+    """The report as it is stored, from everything that was counted; ``duration`` is in seconds.
 
-
-def _delta(report: Mapping[str, Any]) -> list[str]:
-    delta = report["delta"]
-    if delta is None:
-        return []
-    return [
-        f"Since {report['base']['snapshot_id']}: {delta['added_blocks']} blocks added, {delta['overwritten_blocks']} "
-        f"overwritten, {delta['removed_blocks']} removed; {_gib(delta['bytes_to_write'])} to write.",
-        "",
-    ]
-
-
-def _copying(report: Mapping[str, Any]) -> list[str]:
-    advice = report["recommendation"]
-    lines = ["## Copying it", "", f"**{advice['choice'] or 'no choice'}**: {advice['reason']}.", "", *_HEAD]
-    lines += [_row(choice) for choice in report["choices"] if _copies(choice)]
-    return [*lines, "", *_remarks(report, copies=True)]
-
-
-def _keeping(report: Mapping[str, Any]) -> list[str]:
-    cheapest = report["cheapest_keep"]
-    freed = cheapest["deleting_frees_year_usd"]
-    lines = [
-        "## Keeping it for less",
-        "",
-        f"**{cheapest['choice']}**: ${_usd(cheapest['year_usd'])} over 12 months with one restore. As it is: at most "
-        f"${_usd(cheapest['standard_year_usd'])}"
-        + (f"; deleting it saves ${_usd(freed)}." if freed is not None else "."),
-        "",
-        *(f"- {caveat}" for caveat in cheapest["caveats"]),
-        "",
-        *_HEAD,
-    ]
-    lines += [_row(choice) for choice in report["choices"] if not _copies(choice)]
-    return [*lines, "", *_remarks(report, copies=False)]
-
-
-def _chain(report: Mapping[str, Any]) -> list[str]:
-    chain = report["chain"]
-    if chain is None:
-        return []
-    lines = [
-        "## Chain",
-        "",
-        f"{len(chain['snapshots'])} snapshots of {chain['volume_id']} store "
-        f"{_size(chain['stored_blocks'], chain['stored_bytes'])}, ${_usd(chain['stored_usd_month'])} a month.",
-        "",
-        "| snapshot | started | allocated | added | overwritten | removed | deleting it frees | $ a month | C12 |",
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
-    for row in chain["snapshots"]:
-        delta = row["delta"] or {"added_blocks": "", "overwritten_blocks": "", "removed_blocks": ""}
-        c12 = "" if row["c12_blocks"] is None else row["c12_blocks"]
-        lines.append(
-            f"| {row['snapshot_id']} | {row['start_time']} | {row['allocated_blocks']} | {delta['added_blocks']} | "
-            f"{delta['overwritten_blocks']} | {delta['removed_blocks']} | {row['frees_blocks']} | "
-            f"{_usd(row['frees_usd_month'])} | {c12} |"
-        )
-    lines += ["", *(f"- {note}" for note in chain["notes"])]
-    if chain["other_snapshots"]:
-        lines.append(f"- left out: {', '.join(chain['other_snapshots'])}")
-    return [*lines, ""]
-
-
-_HEAD = (
-    "| choice | possible | time | $ once | $ a month | $ to restore | least days | $ over 12 months |",
-    "|---|---|---|---|---|---|---|---|",
-)
-
-_COPYING = frozenset({"direct", "copy_snapshot", "time_based_copy"})
-
-
-def _copies(choice: Mapping[str, Any]) -> bool:
-    return choice["name"] in _COPYING
-
-
-def _row(choice: Mapping[str, Any]) -> str:
-    if not choice["possible"]:
-        return f"| {choice['name']} | no | | | | | | |"
-    seconds = "not promised" if choice["seconds"] is None else f"{choice['seconds']} s"
-    possible = "on conditions" if choice["conditions"] else "yes"
-    once, monthly, restore, year = (
-        _usd(choice[name]) for name in ("one_time_usd", "monthly_usd", "restore_usd", "year_usd")
+    Raises ``IncompleteTransfer`` when the figures contradict each other or what EC2 says.
+    """
+    counted, zeros = found.counts, found.zeros if what.request.options.count_zeros else None
+    source, region = what.source, what.region
+    allocated = counted.allocated[source.snapshot_id]
+    _refuse_lost(source, allocated, zeros)
+    delta = None if what.delta_of is None else counted.changed[what.delta_of]
+    destinations, notes = destinations_of(what)
+    notes += _notes(what, allocated, delta)
+    subject = Subject(
+        snapshot_id=source.snapshot_id,
+        region=region,
+        home_region=aws.own_region,
+        owner_id=source.owner_id,
+        total_blocks=what.total_blocks,
+        allocated_blocks=allocated,
+        encrypted=source.encrypted,
+        kms_key_id=source.kms_key_id,
+        key_manager=access.key_manager(aws, what.identity, source),
+        base_snapshot_id=None if what.base is None else what.base.snapshot_id,
+        delta=delta,
     )
-    days = choice["minimum_days"]
-    return f"| {choice['name']} | {possible} | {seconds} | {once} | {monthly} | {restore} | {days} | {year} |"
+    direct, native, timed = copying(subject, destinations)
+    kept = keeping(subject)
+    choices: tuple[Choice, ...] = (direct, native, timed, *kept)
+    moved = {} if zeros is None else {(region, aws.own_region): zeros.blocks_read * BLOCK_SIZE}
+    written = subject.blocks_written * len(destinations)
+    return {
+        "job_id": job_id,
+        "operation": "inspect",
+        "status": "SUCCEEDED",
+        "source": _facts_json(source, region),
+        "base": None if what.base is None else _facts_json(what.base, region),
+        "targets": [],
+        "allocated_blocks": allocated,
+        "allocated_bytes": allocated * BLOCK_SIZE,
+        "zero_blocks": None if zeros is None else zeros.zero_blocks,
+        "nonzero_blocks": None if zeros is None else allocated - zeros.zero_blocks,
+        "changed_blocks": None if delta is None else delta.read,
+        "removed_blocks": None if delta is None else delta.removed,
+        "delta": None if delta is None else chain.delta_json(delta),
+        "requests": {
+            **subject.lists,
+            "GetSnapshotBlock": subject.blocks_read,
+            "PutSnapshotBlock": written,
+        },
+        "bytes_read": subject.blocks_read * BLOCK_SIZE,
+        "bytes_written": written * BLOCK_SIZE,
+        "seconds_at_quota": direct.seconds,
+        "choices": [choice.to_json() for choice in choices],
+        "prices": basis(bill for choice in choices for bill in (choice.bill, choice.monthly, choice.restore)),
+        "recommendation": recommended(direct, native, timed),
+        "cheapest_keep": cheapest_keep(kept, subject, frees_blocks=counted.frees.get(source.snapshot_id)),
+        "chain": _chain(what, counted, aws),
+        "notes": notes,
+        "inspection": {
+            "requests": dict(sorted(found.requests.items())),
+            "cost_usd": request_cost(found.requests, region=region, transfer=moved),
+        },
+        "duration_seconds": round(duration, 3),
+        "tool_version": __version__,
+        "receipt_uri": workspace.uri(job_id, "receipt.json"),
+        "report_uri": workspace.uri(job_id, "report.md"),
+    }
 
 
-def _remarks(report: Mapping[str, Any], *, copies: bool) -> list[str]:
-    """Reasons, conditions and notes, each once with the choices that it is about."""
-    about: dict[str, list[str]] = {}
-    for choice in report["choices"]:
-        if _copies(choice) == copies:
-            texts = [choice["why_not"]] if choice["why_not"] else [*choice["conditions"], *choice["notes"]]
-            for text in texts:
-                about.setdefault(text, []).append(choice["name"])
-    return [*(f"- {', '.join(names)}: {text}" for text, names in about.items()), ""] if about else []
+def _refuse_lost(source: SnapshotFacts, allocated: int, zeros: Zeros | None) -> None:
+    """Raise ``IncompleteTransfer`` when blocks are missing in a list, or in what was read."""
+    if allocated == 0 and source.full_size_bytes:
+        raise IncompleteTransfer(
+            f"{source.snapshot_id} lists no block, but EC2 says that it holds {source.full_size_bytes} bytes; a report "
+            "of nothing is refused"
+        )
+    if zeros is not None and zeros.blocks_read != allocated:
+        raise IncompleteTransfer(
+            f"{zeros.blocks_read} blocks of {source.snapshot_id} were read, but {allocated} were listed before; a "
+            "completed snapshot does not change, so no count can be trusted"
+        )
 
 
-def _usd(amount: float) -> str:
-    return f"{amount:.6f}"
+def _notes(what: Inspected, allocated: int, delta: Delta | None) -> list[str]:
+    notes = []
+    full = what.source.full_size_bytes
+    if full is not None and full != allocated * BLOCK_SIZE:
+        notes.append(
+            f"EC2 reports a full size of {full} bytes, the list has {allocated * BLOCK_SIZE}; the list is what counts"
+        )
+    if what.base is not None and what.base.start_time > what.source.start_time:
+        notes.append(f"the base {what.base.snapshot_id} is newer than {what.source.snapshot_id}: the delta leads back")
+    if delta is not None and delta.blocks == 0:
+        notes.append("nothing changed between the two snapshots")
+    return notes
 
 
-def _size(blocks: int, size: int) -> str:
-    return f"{blocks} blocks ({_gib(size)})"
+def _chain(what: Inspected, counted: Counts, aws: Aws) -> dict[str, Any] | None:
+    if not what.chain:
+        return None
+    others = access.left_out(
+        aws.ec2(what.identity), what.chain[0].volume_id, [facts.snapshot_id for facts in what.chain]
+    )
+    return chain.chain_report(what.chain, counted, region=what.region, others=others)
 
 
-def _gib(size: int) -> str:
-    return f"{size / _GIB:.3f} GiB"
+def _facts_json(facts: SnapshotFacts, region: str) -> dict[str, Any]:
+    return {
+        "snapshot_id": facts.snapshot_id,
+        "region": region,
+        "owner_id": facts.owner_id,
+        "volume_id": facts.volume_id,
+        "volume_size_gib": facts.size_gib,
+        "start_time": facts.start_time.isoformat(),
+        "encrypted": facts.encrypted,
+        "tier": facts.tier,
+        "full_snapshot_size_bytes": facts.full_size_bytes,
+    }
