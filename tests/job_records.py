@@ -18,7 +18,7 @@ PROOF = Proof(
     blocks_written=13,
     parent_blocks=17,
     linear_checksum="c",
-    requests={"PutSnapshotBlock": 13, "GetSnapshotBlock": 11},
+    requests={f"PutSnapshotBlock {RECOVERY}": 13, f"GetSnapshotBlock {HOME}": 11},
     retries={"b": 2, "a": 1},
     worker_gb_seconds=1_000.0,
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 from memory_ec2 import refusal
@@ -15,7 +16,8 @@ PAGE = 2
 class MemoryS3:
     """PutObject, GetObject, ListObjectsV2, DeleteObject and DeleteObjects. Keys in ``stuck`` cannot be deleted."""
 
-    def __init__(self) -> None:
+    def __init__(self, region: str = "us-east-1") -> None:
+        self.meta = SimpleNamespace(region_name=region)
         self.objects: dict[str, bytes] = {}
         self.types: dict[str, str] = {}
         self.stuck: set[str] = set()

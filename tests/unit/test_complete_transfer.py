@@ -60,7 +60,7 @@ class Cloud:
         if identity.region == HOME:
             assert clock is self.clock
             self.clock.advance(self.takes)
-            counts.sent("ListSnapshotBlocks")
+            counts.sent("ListSnapshotBlocks", HOME)
             counts.retried("ListSnapshotBlocks", "Throttled")
             return self.home
 
@@ -157,7 +157,7 @@ def test_a_transfer_that_is_whole_is_sealed_everywhere_and_proved() -> None:
         "blocks_written": 3,
         "parent_blocks": 9,
         "linear_checksum": checksum,
-        "requests": {"a": 1, "b": 5, "ListSnapshotBlocks": 2},
+        "requests": {"a": 1, "b": 5, f"ListSnapshotBlocks {HOME}": 2},
         "retries": {"r": 3, "ListSnapshotBlocks Throttled": 2},
         "worker_gb_seconds": 3.0,
     }

@@ -5,7 +5,11 @@ from __future__ import annotations
 from datetime import date
 
 import pytest
-from blockferry.cost.prices import GIB, Bill, basis, partition_of, prices, request_cost
+from blockferry.core.blocks import BLOCKS_PER_GIB
+from blockferry.core.counts import at
+from blockferry.cost.bill import GIB, Bill, basis, storage_a_month
+from blockferry.cost.prices import Price, PriceList, partition_of, prices
+from blockferry.cost.work import Work, cost_of, expected_gb_seconds
 
 ROWS = prices().rows
 
@@ -61,52 +65,127 @@ def test_an_item_that_does_not_exist_has_no_price() -> None:
         prices().find("Unobtainium", "us-east-1")
 
 
+HERE, THERE, FAR = "us-east-1", "us-east-2", "eu-west-1"
+
+
 def test_a_full_copy_of_a_gib_inside_a_region_costs_what_it_does_by_hand() -> None:
-    cost = request_cost({"GetSnapshotBlock": 2048, "PutSnapshotBlock": 2048, "StartSnapshot": 1})
-    assert cost == {
+    requests = {at("GetSnapshotBlock", HERE): 2048, at("PutSnapshotBlock", HERE): 2048, at("StartSnapshot", HERE): 1}
+    assert cost_of(Work(requests=requests, home=HERE)) == {
         "GetSnapshotBlock": 0.006144,
         "PutSnapshotBlock": 0.012288,
+        "DataTransfer": 0.0,
         "total": 0.018432,
-        "basis": "prices of us-east-1, 2026-08-01; included: EBS requests; not included: S3 requests (STANDARD), data "
-        "transfer between regions, Lambda compute, Step Functions, KMS, logs, storage",
+        "basis": "prices of us-east-1, 2026-08-01; included: EBS requests, data transfer between regions; not "
+        "included: S3 requests (STANDARD), Lambda compute, Step Functions, KMS, logs, storage",
     }
 
 
 def test_a_receipt_may_include_s3_requests_data_transfer_and_lambda_and_says_so() -> None:
-    cost = request_cost(
-        {"ListChangedBlocks": 1000, "GetObject": 10_000, "PutObject": 2_000},
-        transfer={
-            ("us-east-1", "us-east-2"): 3 * GIB,
-            ("us-east-1", "eu-west-1"): GIB,
-            ("us-east-1", "us-east-1"): GIB,
-        },
-        lambda_gb_seconds=30_000,
+    cost = cost_of(
+        Work(
+            requests={
+                at("ListChangedBlocks", HERE): 1000,
+                at("GetObject", HERE): 10_000,
+                at("PutObject", HERE): 2_000,
+                at("PutSnapshotBlock", THERE): 3 * BLOCKS_PER_GIB,
+                at("PutSnapshotBlock", FAR): BLOCKS_PER_GIB,
+            },
+            home=HERE,
+            object_bytes={HERE: GIB},
+            gb_seconds=30_000,
+        )
     )
     assert cost.pop("basis") == (
-        "prices of us-east-1, 2026-08-01; included: EBS requests, S3 requests (STANDARD), data transfer between "
-        "regions, Lambda compute; not included: Step Functions, KMS, logs, storage"
+        "prices of us-east-1, 2026-08-01 (those of us-east-1 stand in for unknown ones of eu-west-1, us-east-2); "
+        "included: EBS requests, S3 requests (STANDARD), data transfer between regions, Lambda compute; not included: "
+        "Step Functions, KMS, logs, storage"
     )
     assert cost == {
         "ListChangedBlocks": 0.0006,
         "GetObject": 0.004,
         "PutObject": 0.01,
+        "PutSnapshotBlock": 0.049152,
         "DataTransfer": 0.05,
         "Lambda": 0.400002,
-        "total": 0.464602,
+        "total": 0.513754,
     }
 
 
+def test_what_goes_from_region_to_region_is_what_workers_read_and_write_and_what_they_fetch_from_buckets() -> None:
+    requests = {
+        at("GetSnapshotBlock", THERE): 2,
+        at("GetSnapshotBlock", HERE): 4,
+        at("PutSnapshotBlock", HERE): 8,
+        at("PutSnapshotBlock", FAR): 16,
+        at("ListSnapshotBlocks", FAR): 32,
+        "PutSnapshotBlock": 64,
+    }
+    work = Work(requests=requests, home=HERE, object_bytes={THERE: 5, FAR: 7, HERE: 9})
+    assert work.ways == {
+        (THERE, HERE): 2 * 524_288 + 5,
+        (HERE, FAR): 16 * 524_288,
+        (FAR, HERE): 7,
+    }
+
+
+def test_requests_are_billed_in_the_region_that_they_are_sent_to() -> None:
+    def price(item: str, region: str, usd: float) -> Price:
+        return Price(item=item, usd=usd, unit="", region=region, as_of="2026-08-01", source="")
+
+    dear = PriceList(
+        (
+            price("GetSnapshotBlock", HERE, 1.0),
+            price("GetSnapshotBlock", THERE, 10.0),
+            price("PutSnapshotBlock", HERE, 100.0),
+            price("PutSnapshotBlock", THERE, 1_000.0),
+            price("PutSnapshotBlock", FAR, 10_000.0),
+            price("DataTransfer", HERE, 0.0),
+            price("DataTransfer", THERE, 0.0),
+            price("LambdaGbSecond", HERE, 0.5),
+            price("LambdaGbSecond", THERE, 0.25),
+        ),
+        HERE,
+    )
+    requests = {
+        at("GetSnapshotBlock", THERE): 2,
+        at("PutSnapshotBlock", THERE): 3,
+        at("PutSnapshotBlock", FAR): 4,
+        "PutSnapshotBlock": 5,
+    }
+    cost = cost_of(Work(requests=requests, home=HERE, gb_seconds=8), dear)
+    assert (cost["GetSnapshotBlock"], cost["PutSnapshotBlock"], cost["Lambda"]) == (20, 3_000 + 40_000 + 500, 4)
+    assert cost["total"] == 43_524
+
+
+def test_a_machine_of_the_operators_pays_no_lambda_and_its_transfer_is_not_known() -> None:
+    cost = cost_of(Work(requests={at("PutSnapshotBlock", FAR): 1_000_000}, home=None, gb_seconds=1.0))
+    assert cost.keys() == {"PutSnapshotBlock", "total", "basis"}
+    assert "not included: S3 requests (STANDARD), data transfer between regions, Lambda compute" in str(cost["basis"])
+
+
 def test_transfer_that_stays_inside_a_region_is_free_and_still_named() -> None:
-    cost = request_cost({}, transfer={("eu-west-1", "eu-west-1"): 10 * GIB})
+    cost = cost_of(Work(requests={}, home=FAR, object_bytes={FAR: 10 * GIB}))
     assert (cost["DataTransfer"], cost["total"]) == (0, 0)
 
 
 def test_a_region_without_prices_takes_those_of_another_one_and_says_so() -> None:
-    cost = request_cost({"GetSnapshotBlock": 1_000_000}, region="eu-west-1", transfer={("sa-east-1", "eu-west-1"): GIB})
+    requests = {at("GetSnapshotBlock", FAR): 1_000_000}
+    cost = cost_of(Work(requests=requests, home=FAR, object_bytes={"sa-east-1": GIB}))
     assert (cost["GetSnapshotBlock"], cost["DataTransfer"]) == (3.0, 0.138)
     assert str(cost["basis"]).startswith(
         "prices of sa-east-1, us-east-1, 2026-08-01 (those of us-east-1 stand in for unknown ones of eu-west-1);"
     )
+
+
+def test_workers_that_have_not_run_are_expected_to_move_60_mib_a_second() -> None:
+    # A GiB takes 17 seconds of 1.769 GB.
+    read = {at("GetSnapshotBlock", HERE): 1024, at("ListSnapshotBlocks", HERE): 10**6}
+    assert expected_gb_seconds(read | {at("PutSnapshotBlock", FAR): 2048}) == pytest.approx(17.0667 * 1.769, rel=1e-4)
+    assert expected_gb_seconds({at("GetSnapshotBlock", HERE): 2048}) == pytest.approx(17.0667 * 1.769, rel=1e-4)
+
+
+def test_a_gib_kept_in_two_regions_costs_ten_cents_a_month() -> None:
+    assert storage_a_month([HERE, FAR], BLOCKS_PER_GIB) == 0.1
 
 
 @pytest.mark.parametrize(

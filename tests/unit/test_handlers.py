@@ -101,7 +101,7 @@ def test_an_execution_of_an_earlier_version_is_refused_with_a_clear_word() -> No
 
 def test_throttled_requests_are_published_by_the_code_of_their_quota(capsys: pytest.CaptureFixture[str]) -> None:
     counts = RequestCounts()
-    counts.sent("PutSnapshotBlock")
+    counts.sent("PutSnapshotBlock", "eu-west-1")
     counts.retried("PutSnapshotBlock", "RequestThrottledException")
     counts.retried("PutSnapshotBlock", "RequestThrottledException")
     counts.retried("GetSnapshotBlock", "ThrottlingException")

@@ -218,10 +218,13 @@ def test_the_operator_is_asked_where_nobody_knows_and_sees_what_each_answer_cost
     assert f"- {choice_line({**choices['preserve'], 'chosen': False})}; right if nobody relies" in text
     assert f"- {choice_line(choices['zero_fill'])}; right in any case" in text
     assert (choices["preserve"]["blocks_written"], choices["zero_fill"]["blocks_written"]) == (3, 2048)
-    # 1 GiB in eu-west-1: $0.05 a month; 2,048 writes, 3 reads, 4 lists, and the transfer at $0.02 a GiB.
+    # 1 GiB in eu-west-1: $0.05 a month; 2,048 writes, 3 reads, 4 lists, the transfer at $0.02 a GiB, and 17 seconds of
+    # a function of 1.769 GB.
     assert choices["zero_fill"]["usd_a_month"] == pytest.approx(0.05)
     assert choices["preserve"]["usd_a_month"] == pytest.approx(0.05 * 3 / 2048, abs=1e-6)
-    assert choices["zero_fill"]["usd_once"] == pytest.approx(2048 * 0.000006 + 3 * 0.000003 + 0.02, abs=1e-5)
+    assert choices["zero_fill"]["usd_once"] == pytest.approx(
+        2048 * 0.000006 + 3 * 0.000003 + 0.02 + 1024 / 60 * 1.769 * 0.0000133334, abs=1e-5
+    )
     assert choices["preserve"]["usd_once"] == estimate["cost_usd"]["total"]
     assert {name: choice["possible"] for name, choice in choices.items()} == {
         "preserve": True,

@@ -425,7 +425,7 @@ def test_every_choice_has_the_same_members() -> None:
     }
     for choice in choices(what).values():
         assert members <= choice.to_json().keys()
-        assert choice.to_json().keys() - members <= {"fastest", "cheapest", "bands"}
+        assert choice.to_json().keys() - members <= {"fastest", "cheapest", "bands", "cost_usd"}
 
 
 def test_a_price_of_the_region_itself_wins() -> None:

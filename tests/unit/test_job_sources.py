@@ -100,7 +100,7 @@ def test_an_image_is_read_as_it_is_or_as_it_was_unpacked() -> None:
         asked.append(request)
         raise SystemExit
 
-    s3 = SimpleNamespace(get_object=get_object)
+    s3 = SimpleNamespace(get_object=get_object, meta=SimpleNamespace(region_name=HOME))
     raw = read_by(job(image(uri="s3://bucket/folder/disk.img", etag="tag", raw_bytes=BLOCK_SIZE + 1)), s3=s3)
     assert isinstance(raw, S3ImageSource)
     refs = list(raw.blocks(BlockRange(0, 9)))

@@ -107,7 +107,7 @@ DENIED = RequestRefused("PutSnapshotBlock: no")
 def test_a_range_is_written_to_every_target_and_put_on_record() -> None:
     cloud = copy(threads=3)
     counts = RequestCounts()
-    counts.sent("PutSnapshotBlock")
+    counts.sent("PutSnapshotBlock", RECOVERY)
     counts.retried("PutSnapshotBlock", "ThrottlingException")
     cloud.clock.advance(5)
     answer = cloud.move(counts=counts, memory_gb=2.0)
@@ -117,7 +117,7 @@ def test_a_range_is_written_to_every_target_and_put_on_record() -> None:
     (stretch,) = cloud.stretches()
     assert (stretch.first, stretch.stop, stretch.targets) == (0, 10, (0, 1))
     assert [index for index, _ in stretch.digests] == ALL
-    assert (stretch.requests, stretch.retries) == (counts.requests, counts.retries)
+    assert (stretch.requests, stretch.retries) == ({f"PutSnapshotBlock {RECOVERY}": 1}, counts.retries)
     assert (stretch.parent_blocks, cloud.connections) == (0, {3})
     assert all(each is counts for each in cloud.counts)
     # A minute of the invocation's time is kept back.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -24,6 +25,8 @@ def refused(code: str, status: int) -> ClientError:
 
 class Objects:
     """One object; errors come first, each once."""
+
+    meta = SimpleNamespace(region_name="eu-west-1")
 
     def __init__(self, *errors: Exception) -> None:
         self.errors = list(errors)
@@ -79,6 +82,7 @@ def test_a_body_that_breaks_off_is_read_again_and_counted_by_what_urllib3_calls_
     counts = RequestCounts()
     assert reader(Objects(ProtocolError("broken")), counts=counts).whole("b", "k") == DATA
     assert counts.requests == {"GetObject": 2}
+    assert counts.placed == {"GetObject eu-west-1": 2}
     assert counts.retries == {"GetObject ProtocolError": 1}
 
 

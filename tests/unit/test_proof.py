@@ -120,7 +120,7 @@ def test_the_proof_adds_up_what_all_ranges_took_and_counts_what_the_source_holds
     for key in list(rig.workspace.stretch_keys(job_id)):
         stretch = rig.workspace.stretch(key)
         took = dataclasses.replace(
-            stretch, requests={"Asked": 1}, retries={"Asked Slow": 2}, parent_blocks=3, gb_seconds=0.2501
+            stretch, requests={"Asked there": 1}, retries={"Asked Slow": 2}, parent_blocks=3, gb_seconds=0.2501
         )
         rig.workspace.save_stretch(job_id, took)
     rig.complete(job_id)
@@ -130,7 +130,7 @@ def test_the_proof_adds_up_what_all_ranges_took_and_counts_what_the_source_holds
     for index, data in sorted(blocks.items()):
         linear.add(index, digest_of(data))
     # 32 ranges, each listed once more: more than are looked at ahead.
-    assert proof.requests == {"Asked": 32, "ListSnapshotBlocks": 32}
+    assert proof.requests == {"Asked there": 32, f"ListSnapshotBlocks {HOME}": 32}
     assert proof.retries == {"Asked Slow": 64}
     assert (proof.parent_blocks, proof.worker_gb_seconds) == (96, 8.003)
     assert (proof.allocated_blocks, proof.changed_blocks, proof.removed_blocks) == (5, 5, 0)

@@ -13,13 +13,14 @@ from blockferry.aws.sessions import Identity
 from blockferry.aws.snapshots import HOLES_TAG
 from blockferry.cli.render import holes_line
 from blockferry.core.blocks import BLOCK_SIZE
+from blockferry.core.counts import by_operation
 from blockferry.core.errors import IncompleteTransfer, RetryLater, TargetFailed
 from blockferry.core.holes import HoleMeaning, HolePolicy
-from blockferry.cost.prices import request_cost
+from blockferry.cost.work import Work, cost_of
 from blockferry.jobs.record import BaseSnapshot, Job, JobWarning
 from blockferry.jobs.workspace import Workspace
 from blockferry.transfer.check import check_targets
-from blockferry.transfer.receipt import report, source_facts, transferred, write_receipt
+from blockferry.transfer.receipt import object_bytes, report, source_facts, write_receipt
 from botocore.exceptions import EndpointConnectionError
 from job_records import HOME, PROOF, RECOVERY, THIRD, image, job, source, target
 from memory_ec2 import MemoryEc2, described, refusal
@@ -88,7 +89,6 @@ def test_every_figure_of_the_receipt_is_that_of_the_record_the_proof_or_ec2() ->
     workspace = recorded(of)
     receipt = written(of, completed(), workspace=workspace)
     requests = {"CompleteSnapshot": 2, "GetSnapshotBlock": 11, "PutSnapshotBlock": 13, "StartSnapshot": 2}
-    way = 13 * BLOCK_SIZE
     both = {"blocks_written": 13, "zero_blocks": 3, "linear_checksum": "c", "state": "completed", "volume_size_gib": 3}
     assert receipt == {
         "job_id": "job-1",
@@ -153,12 +153,7 @@ def test_every_figure_of_the_receipt_is_that_of_the_record_the_proof_or_ec2() ->
         "duration_seconds": 62.346,
         "requests": requests,
         "retries": {"a": 1, "b": 2},
-        "cost_usd": request_cost(
-            requests,
-            region=HOME,
-            transfer={(HOME, RECOVERY): way, (HOME, THIRD): way},
-            lambda_gb_seconds=1_000.0,
-        ),
+        "cost_usd": cost_of(Work(requests=PROOF.requests, home=HOME, gb_seconds=1_000.0)),
         "warnings": [{"code": "w", "message": "look"}],
         "tool_version": __version__,
         "receipt_uri": "s3://work/jobs/job-1/receipt.json",
@@ -175,7 +170,11 @@ def test_every_figure_of_the_receipt_is_that_of_the_record_the_proof_or_ec2() ->
 def test_a_receipt_of_an_image_counts_its_unpacking_and_drops_what_was_unpacked() -> None:
     of = job(
         image(
-            region=THIRD, codec="gzip", unpack_requests={"GetObject": 5, "PutSnapshotBlock": 1}, unpack_gb_seconds=500.0
+            region=THIRD,
+            codec="gzip",
+            size_bytes=3 * 2**30,
+            unpack_requests={f"GetObject {THIRD}": 5, f"PutObject {HOME}": 2},
+            unpack_gb_seconds=500.0,
         ),
         target(),
         holes=HolePolicy.SKIP_ZERO,
@@ -184,10 +183,12 @@ def test_a_receipt_of_an_image_counts_its_unpacking_and_drops_what_was_unpacked(
     for name in ("image.json", "image/0", "image/1", "digests/1"):
         workspace.write("job-1", name, b"x")
     receipt = written(of, {RECOVERY: MemoryEc2(described("snap-1"))}, workspace=workspace)
-    requests = {**PROOF.requests, "GetObject": 5, "PutSnapshotBlock": 14, "StartSnapshot": 1, "CompleteSnapshot": 1}
-    assert receipt["requests"] == requests
-    ways = {(THIRD, HOME): 11 * BLOCK_SIZE, (HOME, RECOVERY): 13 * BLOCK_SIZE}
-    assert receipt["cost_usd"] == request_cost(requests, region=THIRD, transfer=ways, lambda_gb_seconds=1_500.0)
+    requests = {**PROOF.requests, f"GetObject {THIRD}": 5, f"PutObject {HOME}": 2}
+    assert receipt["requests"] == {**by_operation(requests), "StartSnapshot": 1, "CompleteSnapshot": 1}
+    whole = Work(requests=requests, home=HOME, object_bytes={THIRD: 3 * 2**30}, gb_seconds=1_500.0)
+    assert receipt["cost_usd"] == cost_of(whole)
+    # 3 GiB from the bucket's region, 13 blocks to the target's.
+    assert receipt["cost_usd"]["DataTransfer"] == round(3 * 0.098 + 13 / 2048 * 0.02, 6)
     assert receipt["lineage"] is None
     assert [made["zero_blocks"] for made in receipt["targets"]] == [0]
     assert receipt["source"] == {
@@ -195,7 +196,7 @@ def test_a_receipt_of_an_image_counts_its_unpacking_and_drops_what_was_unpacked(
         "region": THIRD,
         "etag": "e",
         "codec": "gzip",
-        "object_bytes": 1,
+        "object_bytes": 3 * 2**30,
         "image_bytes": 2,
     }
     assert {key for key in cast(MemoryS3, workspace.s3).objects if "image" in key} == set()
@@ -213,15 +214,10 @@ def test_a_full_copy_has_no_base() -> None:
     assert receipt["lineage"]["base_snapshot_id"] is None
 
 
-def test_bytes_go_from_the_source_to_the_workers_and_on_to_each_target() -> None:
-    targets = [target(region=region) for region in (HOME, RECOVERY, THIRD, RECOVERY)]
-    near = job(source(), *targets)
-    assert transferred(near, read=5, written=3) == {
-        (HOME, RECOVERY): 6 * BLOCK_SIZE,
-        (HOME, THIRD): 3 * BLOCK_SIZE,
-    }
-    far = job(source(region=THIRD), target(region=THIRD))
-    assert transferred(far, read=5, written=3) == {(THIRD, HOME): 5 * BLOCK_SIZE, (HOME, THIRD): 3 * BLOCK_SIZE}
+def test_a_raw_image_leaves_its_bucket_block_by_block_and_a_compressed_one_once() -> None:
+    assert object_bytes(image(region=THIRD, size_bytes=5), 4 * BLOCK_SIZE) == {THIRD: 4 * BLOCK_SIZE}
+    assert object_bytes(image(region=THIRD, codec="xz", size_bytes=5), 4 * BLOCK_SIZE) == {THIRD: 5}
+    assert object_bytes(source(), BLOCK_SIZE) == {}
 
 
 def test_the_report_is_the_receipt_for_people() -> None:

@@ -4,6 +4,7 @@ import gzip
 import io
 import threading
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any, cast
 
 import boto3
@@ -69,6 +70,8 @@ class OneObject:
 
     ``before(n)`` runs before the n-th GET (1, 2, ...) and may raise; ``cut(n)`` bytes are missing from its body.
     """
+
+    meta = SimpleNamespace(region_name="us-east-1")
 
     def __init__(
         self,

@@ -86,7 +86,7 @@ class ObjectReader:
         """Raises ``ClientError`` for what does not pass."""
         attempts = Attempts(self._policy, clock=self._clock, deadline=self._deadline)
         while True:
-            self._counts.sent("GetObject")
+            self._counts.sent("GetObject", self._s3.meta.region_name)
             try:
                 return send()
             except ClientError as failure:

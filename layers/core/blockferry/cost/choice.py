@@ -7,22 +7,22 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from blockferry.core.blocks import BLOCK_SIZE, blocks_per_range
+from blockferry.core.blocks import blocks_per_range
 from blockferry.core.delta import Delta
-from blockferry.core.quotas import MAX_PAGE
-from blockferry.cost.prices import GIB, Bill
+from blockferry.cost.bill import Bill
+from blockferry.cost.estimate import Reading, reading_snapshot
 
 MONTHS = 12
-
-WORKER_MIB_PER_SECOND, WORKER_GB = 60.0, 1.769
-"""What one function moves, and its memory: one vCPU's worth (Lambda developer guide, memory)."""
+"""Months of keeping that ways are compared over."""
 
 BLOCKS_PER_RANGE = 4_096
+"""Block indices of a range, as a job has them that does not ask for others."""
 
 TRANSITIONS_PER_RANGE = 4
-"""Start and end of the child, the task and its choice."""
+"""State transitions of a range: start and end of the child, the task and its choice."""
 
 KeyManager = Literal["AWS", "CUSTOMER"]
+"""Who manages a key, as KMS calls them (DescribeKey)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,26 +46,40 @@ class Subject:
 
     @property
     def blocks_read(self) -> int:
+        """Blocks that a job asks for."""
         return self.allocated_blocks if self.delta is None else self.delta.read
 
     @property
     def blocks_written(self) -> int:
-        """To each target: what only the base holds is written as zeros."""
+        """Blocks that a job writes to each target: what only the base holds is written as zeros."""
         return self.allocated_blocks if self.delta is None else self.delta.blocks
 
     @property
-    def ranges(self) -> int:
-        return math.ceil(self.total_blocks / blocks_per_range(self.total_blocks, BLOCKS_PER_RANGE))
+    def blocks_per_range(self) -> int:
+        """Block indices of each range but the last."""
+        return blocks_per_range(self.total_blocks, BLOCKS_PER_RANGE)
 
     @property
-    def lists(self) -> dict[str, int]:
-        """List requests of a job: each range once by its worker and once for the proof, and the plan's first look."""
-        length = min(blocks_per_range(self.total_blocks, BLOCKS_PER_RANGE), MAX_PAGE)
-        pages = 2 * math.ceil(self.total_blocks / length) + 1
-        if self.delta is None:
-            return {"ListSnapshotBlocks": pages}
-        # The proof holds the changed blocks against the snapshot's own list.
-        return {"ListSnapshotBlocks": pages // 2 + 1, "ListChangedBlocks": pages}
+    def ranges(self) -> int:
+        """Ranges that a job is cut into."""
+        return math.ceil(self.total_blocks / self.blocks_per_range)
+
+    @property
+    def reading(self) -> Reading:
+        """What reading it takes."""
+        return Reading(
+            allocated=self.allocated_blocks,
+            read=self.blocks_read,
+            removed=0 if self.delta is None else self.delta.removed,
+            basis="the inspection",
+            requests=reading_snapshot(
+                self.region,
+                read=self.blocks_read,
+                total_blocks=self.total_blocks,
+                blocks_per_range=self.blocks_per_range,
+                changes=self.delta is not None,
+            ),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,6 +114,7 @@ class Choice:
 
     @property
     def possible(self) -> bool:
+        """Whether nothing forbids it; ``conditions`` may have to hold all the same."""
         return self.why_not is None
 
     @property
@@ -109,9 +124,12 @@ class Choice:
 
     @property
     def unverified(self) -> list[str]:
+        """The items of its bills whose price no price list at hand confirms."""
         return sorted({item for bill in (self.bill, self.monthly, self.restore) for item in bill.unverified})
 
     def to_json(self) -> dict[str, Any]:
+        """The choice as reports carry it."""
+
         def usd(amount: float) -> float | None:
             return round(amount, 6) if self.possible else None
 
@@ -135,13 +153,7 @@ class Choice:
         }
 
 
-def gib(blocks: int) -> float:
-    return blocks * BLOCK_SIZE / GIB
-
-
-def add_run(bill: Bill, subject: Subject, blocks_moved: int) -> None:
-    """Lambda and Step Functions of a job of this software."""
-    seconds = blocks_moved * BLOCK_SIZE / 2**20 / WORKER_MIB_PER_SECOND
-    bill.add("LambdaGbSecond", subject.home_region, seconds * WORKER_GB)
+def add_machine(bill: Bill, subject: Subject) -> None:
+    """Put on the bill what the state machine of a job costs: its transitions, and the calls of its functions."""
     bill.add("LambdaRequest", subject.home_region, subject.ranges)
     bill.add("StateTransition", subject.home_region, subject.ranges * TRANSITIONS_PER_RANGE)

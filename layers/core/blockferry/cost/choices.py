@@ -6,22 +6,23 @@ cannot do it, or where it costs more than this software, with the reason and the
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Sequence
 
-from blockferry.core.blocks import BLOCK_SIZE
-from blockferry.core.quotas import BLOCKS_PER_SECOND
+from blockferry.core.counts import by_operation
+from blockferry.core.holes import HolePolicy
+from blockferry.cost.bill import Bill, gib
 from blockferry.cost.choice import (
     MONTHS,
     Choice,
     Destination,
     Subject,
-    add_run,
-    gib,
+    add_machine,
 )
+from blockferry.cost.estimate import Outline
 from blockferry.cost.native import copy_snapshot, time_based_copy
-from blockferry.cost.prices import Bill, partition_of
+from blockferry.cost.prices import partition_of
+from blockferry.cost.work import charge, cost_of
 
 
 def copying(subject: Subject, destinations: Sequence[Destination]) -> tuple[Choice, Choice, Choice]:
@@ -43,21 +44,13 @@ def _direct(subject: Subject, destinations: Sequence[Destination]) -> Choice:
             f"role of {here} can be assumed; archive to S3, carry the objects over with credentials of the other "
             "partition, and restore there",
         )
-    requests = {
-        **subject.lists,
-        "GetSnapshotBlock": subject.blocks_read,
-        "PutSnapshotBlock": subject.blocks_written * len(destinations),
-    }
+    outline = direct_outline(subject, destinations)
+    work = outline.work(HolePolicy.PRESERVE)
     bill, monthly = Bill(), Bill()
-    for operation, count in requests.items():
-        if operation != "PutSnapshotBlock":
-            bill.add(operation, subject.region, count)
-    bill.transfer(subject.region, subject.home_region, subject.blocks_read * BLOCK_SIZE)
+    charge(work, bill)
+    add_machine(bill, subject)
     for target in destinations:
-        bill.add("PutSnapshotBlock", target.region, subject.blocks_written)
-        bill.transfer(subject.home_region, target.region, subject.blocks_written * BLOCK_SIZE)
         monthly.add("SnapshotStorage", target.region, gib(subject.blocks_written))
-    add_run(bill, subject, subject.blocks_written * len(destinations))
     conditions = []
     if subject.delta is not None:
         conditions.append(
@@ -66,15 +59,25 @@ def _direct(subject: Subject, destinations: Sequence[Destination]) -> Choice:
         )
     if subject.encrypted:
         conditions.append("the reading role needs kms:Decrypt on the snapshot's key")
-    shared = max(Counter((d.region, d.account) for d in destinations).values())
-    blocks = max(subject.blocks_read, subject.blocks_written * shared)
     return Choice(
         name="direct",
         conditions=conditions,
-        requests=requests,
-        seconds=math.ceil(blocks / BLOCKS_PER_SECOND),
+        requests=by_operation(work.requests),
+        seconds=outline.seconds(HolePolicy.PRESERVE),
         bill=bill,
         monthly=monthly,
+        more={"cost_usd": cost_of(work)},
+    )
+
+
+def direct_outline(subject: Subject, destinations: Sequence[Destination]) -> Outline:
+    """The job of this software that would make the copies."""
+    return Outline(
+        reading=subject.reading,
+        targets=tuple(target.region for target in destinations),
+        home=subject.home_region,
+        total_blocks=subject.total_blocks,
+        sharing=max(Counter((target.region, target.account) for target in destinations).values()),
     )
 
 

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from blockferry.core.blocks import BLOCK_SIZE
+from blockferry.core.counts import by_operation
 from blockferry.core.quotas import BLOCKS_PER_SECOND
+from blockferry.cost.bill import Bill, gib
 from blockferry.cost.choice import (
     MONTHS,
     Choice,
     Subject,
-    add_run,
-    gib,
+    add_machine,
 )
-from blockferry.cost.prices import Bill, prices
+from blockferry.cost.estimate import writing
+from blockferry.cost.prices import prices
+from blockferry.cost.work import Work, charge, expected_gb_seconds
 
 CLASSES = (
     "STANDARD",
@@ -26,10 +29,13 @@ CLASSES = (
     "GLACIER",
     "DEEP_ARCHIVE",
 )
+"""Storage classes of S3 that an archive may be kept in."""
 
 BLOCKS_PER_OBJECT = 64
+"""Blocks of one object of an archive."""
 
 NOT_YET = "archives in S3 are planned: this version prices them, and cannot make them"
+"""The condition that every archive has for now."""
 
 _WAITS = {
     "GLACIER": "objects have to be restored first, in 3 to 5 hours; the restored copies cost extra while they exist",
@@ -109,16 +115,13 @@ def _s3(subject: Subject, storage_class: str) -> Choice:
     place, item = subject.home_region, f"S3.{storage_class}"
     objects = math.ceil(subject.blocks_written / BLOCKS_PER_OBJECT)
     described = subject.ranges + 1
-    requests = {**subject.lists, "GetSnapshotBlock": subject.blocks_read, "PutObject": objects + described}
+    sent = Counter(subject.reading.requests)
     bill, monthly, restore = Bill(), Bill(), Bill()
-    for operation, count in requests.items():
-        if operation != "PutObject":
-            bill.add(operation, subject.region, count)
+    charge(Work(requests=sent, home=place, gb_seconds=expected_gb_seconds(sent)), bill)
+    add_machine(bill, subject)
     bill.add(f"{item}.put", place, objects)
     # The index of each range and the manifest stay in a class that is always readable.
     bill.add("S3.STANDARD.put", place, described)
-    bill.transfer(subject.region, place, subject.blocks_read * BLOCK_SIZE)
-    add_run(bill, subject, subject.blocks_read)
     _store(monthly, item, place, gib(subject.blocks_read), objects)
 
     # A delta is restored on top of everything that it builds on.
@@ -127,9 +130,9 @@ def _s3(subject: Subject, storage_class: str) -> Choice:
     restore.add(f"{item}.restore", place, stored)
     restore.add(f"{item}.get", place, stored)
     restore.add("S3.STANDARD.get", place, described)
-    restore.add("PutSnapshotBlock", subject.region, subject.allocated_blocks)
-    restore.transfer(place, subject.region, subject.allocated_blocks * BLOCK_SIZE)
-    add_run(restore, subject, subject.allocated_blocks)
+    written = writing([subject.region], subject.allocated_blocks)
+    charge(Work(requests=written, home=place, gb_seconds=expected_gb_seconds(written)), restore)
+    add_machine(restore, subject)
 
     conditions = [NOT_YET]
     if subject.delta is not None:
@@ -144,7 +147,7 @@ def _s3(subject: Subject, storage_class: str) -> Choice:
     return Choice(
         name=f"s3_{storage_class.lower()}",
         conditions=conditions,
-        requests=requests,
+        requests={**by_operation(sent), "PutObject": objects + described},
         seconds=math.ceil(subject.blocks_read / BLOCKS_PER_SECOND),
         bill=bill,
         monthly=monthly,

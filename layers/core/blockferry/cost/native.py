@@ -10,8 +10,9 @@ from typing import Any
 
 from blockferry.core.blocks import BLOCK_SIZE
 from blockferry.core.quotas import COPIES_MIB_PER_SECOND, COPY_MAX_MINUTES, COPY_MIB_PER_SECOND, COPY_STEP_MINUTES
-from blockferry.cost.choice import MONTHS, Choice, Destination, Subject, gib
-from blockferry.cost.prices import Bill, Price, partition_of, prices
+from blockferry.cost.bill import Bill, gib
+from blockferry.cost.choice import MONTHS, Choice, Destination, Subject
+from blockferry.cost.prices import Price, partition_of, prices
 
 
 def _no_native(subject: Subject, target: Destination) -> str | None:
@@ -72,7 +73,7 @@ class _Native:
 
 
 def _native(subject: Subject, target: Destination) -> _Native:
-    """EBS user guide, "Incremental snapshot copying"."""
+    """How much CopySnapshot copies (EBS user guide, "Incremental snapshot copying")."""
     full = subject.allocated_blocks
     if _at_home(subject, target):
         if _changes_key(subject, target):
@@ -98,6 +99,7 @@ def _full_usd(subject: Subject, target: Destination) -> float:
 
 
 def copy_snapshot(subject: Subject, destinations: Sequence[Destination]) -> Choice:
+    """CopySnapshot without a promised time."""
     obstacle = _first_obstacle(subject, destinations)
     if obstacle is not None:
         return Choice(name="copy_snapshot", why_not=obstacle)
@@ -119,6 +121,7 @@ def copy_snapshot(subject: Subject, destinations: Sequence[Destination]) -> Choi
 
 
 def time_based_copy(subject: Subject, destinations: Sequence[Destination]) -> Choice:
+    """CopySnapshot within a duration that is asked for and paid."""
     obstacle = _first_obstacle(subject, destinations)
     if obstacle is not None:
         return Choice(name="time_based_copy", why_not=obstacle)
@@ -168,6 +171,7 @@ class _Band:
     bill: Bill
 
     def to_json(self) -> dict[str, Any]:
+        """The band as reports carry it; without a feasible duration it has no bill."""
         return {
             "minutes_from": self.price.minutes_from,
             "minutes": self.minutes,

@@ -8,8 +8,7 @@ from typing import Any
 from blockferry.aws.snapshots import SnapshotFacts
 from blockferry.core.blocks import BLOCK_SIZE
 from blockferry.core.delta import Delta
-from blockferry.cost.choice import gib
-from blockferry.cost.prices import Bill
+from blockferry.cost.bill import Bill, gib
 from blockferry.inspection.count import Counts
 
 MAX_LEFT_OUT = 100

@@ -13,7 +13,7 @@ from blockferry.inspection.zeros import Zeros
 
 @dataclass
 class Progress:
-    """Everything counted so far, and the ``requests`` that it took, by operation."""
+    """Everything counted so far, and the ``requests`` that it took, by operation and region."""
 
     counts: Counts = field(default_factory=Counts)
     zeros: Zeros = field(default_factory=Zeros)

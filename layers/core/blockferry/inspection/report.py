@@ -8,12 +8,15 @@ from blockferry import __version__
 from blockferry.aws.sessions import Aws
 from blockferry.aws.snapshots import SnapshotFacts
 from blockferry.core.blocks import BLOCK_SIZE
+from blockferry.core.counts import by_operation
 from blockferry.core.delta import Delta
 from blockferry.core.errors import IncompleteTransfer
+from blockferry.core.holes import HolePolicy
+from blockferry.cost.bill import basis
 from blockferry.cost.choice import Choice, Subject
-from blockferry.cost.choices import copying, recommended
+from blockferry.cost.choices import copying, direct_outline, recommended
 from blockferry.cost.keeping import cheapest_keep, keeping
-from blockferry.cost.prices import basis, request_cost
+from blockferry.cost.work import Work, cost_of
 from blockferry.inspection import access, chain
 from blockferry.inspection.count import Counts
 from blockferry.inspection.destinations import destinations_of
@@ -53,7 +56,6 @@ def report_of(
     direct, native, timed = copying(subject, destinations)
     kept = keeping(subject)
     choices: tuple[Choice, ...] = (direct, native, timed, *kept)
-    moved = {} if zeros is None else {(region, aws.own_region): zeros.blocks_read * BLOCK_SIZE}
     written = subject.blocks_written * len(destinations)
     return {
         "job_id": job_id,
@@ -69,11 +71,7 @@ def report_of(
         "changed_blocks": None if delta is None else delta.read,
         "removed_blocks": None if delta is None else delta.removed,
         "delta": None if delta is None else chain.delta_json(delta),
-        "requests": {
-            **subject.lists,
-            "GetSnapshotBlock": subject.blocks_read,
-            "PutSnapshotBlock": written,
-        },
+        "requests": dict(by_operation(direct_outline(subject, destinations).work(HolePolicy.PRESERVE).requests)),
         "bytes_read": subject.blocks_read * BLOCK_SIZE,
         "bytes_written": written * BLOCK_SIZE,
         "seconds_at_quota": direct.seconds,
@@ -84,8 +82,8 @@ def report_of(
         "chain": _chain(what, counted, aws),
         "notes": notes,
         "inspection": {
-            "requests": dict(sorted(found.requests.items())),
-            "cost_usd": request_cost(found.requests, region=region, transfer=moved),
+            "requests": dict(sorted(by_operation(found.requests).items())),
+            "cost_usd": cost_of(Work(requests=found.requests, home=aws.own_region)),
         },
         "duration_seconds": round(duration, 3),
         "tool_version": __version__,

@@ -75,7 +75,7 @@ def inspect_snapshots(
                 tuning=tuning,
             )
             done = found.zeros.next_index >= what.total_blocks
-    found.requests.update(sent.requests)
+    found.requests.update(sent.placed)
     if not done:
         if found.reached == begun:
             raise RetryLater(

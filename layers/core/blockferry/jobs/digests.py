@@ -3,7 +3,7 @@
 Layout: one line of JSON (UTF-8, ends with ``\\n``), then 36 bytes per block in ascending order: the block index as
 an unsigned 32-bit big-endian number (64 TiB have 2^27 blocks) and the raw SHA-256 of the block. The line holds
 ``format``, ``first``, ``stop`` (the stretch), ``targets`` (positions of the targets that hold it), ``blocks`` (records
-that follow), and what it took: ``requests``, ``retries``, ``parent_blocks`` and ``gb_seconds``.
+that follow), and what it took: ``requests`` by operation and region, ``retries``, ``parent_blocks`` and ``gb_seconds``.
 """
 
 from __future__ import annotations

@@ -165,8 +165,8 @@ class Proof(_Record):
 
     ``allocated_blocks`` are those that the source holds, ``changed_blocks`` those of them that were written,
     ``removed_blocks`` those written as zeros because only the base holds them; ``blocks_read`` were asked for.
-    ``requests`` counts what the workers that finished and the recount sent, by operation; ``retries`` what of it was
-    sent again, by operation and error code; ``parent_blocks`` the blocks that were compared with parents.
+    ``requests`` counts what the workers that finished and the recount sent, by operation and region; ``retries`` what
+    was sent again, by operation and error code; ``parent_blocks`` the blocks that were compared with parents.
     """
 
     allocated_blocks: int

@@ -7,13 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from blockferry.aws.sessions import Aws, Identity
-from blockferry.core.blocks import BLOCK_SIZE, BlockRange, blocks_of_volume, split
+from blockferry.core.blocks import BlockRange, blocks_of_volume, split
 from blockferry.core.checksums import ZERO_BLOCK
-from blockferry.core.counts import RequestCounts
+from blockferry.core.counts import RequestCounts, at
 from blockferry.core.holes import HolePolicy
 from blockferry.core.ports import BlockSource
 from blockferry.core.quotas import MAX_PAGE
-from blockferry.cost.prices import request_cost, storage_a_month
+from blockferry.cost.bill import storage_a_month
+from blockferry.cost.estimate import writing
+from blockferry.cost.work import Work, cost_of
 from blockferry.formats.recognise import ImageFormat
 from blockferry.local.upload import Prepared, prepare
 from blockferry.sources.device import ImageSource
@@ -55,17 +57,18 @@ def estimate_upload(
         possible = policy is None or policy in found.holes.decision.possible
         choice: dict[str, Any] = {"holes": policy and policy.value, "possible": possible, "chosen": policy is holes}
         written = counted[name]
-        requests = {"PutSnapshotBlock": written}
+        requests = writing([region], written)
         if found.parent is not None:
             lists = blocks_of_volume(found.parent.size_gib) // MAX_PAGE + 1
-            requests |= {"GetSnapshotBlock": counted["parent"], "ListSnapshotBlocks": lists}
+            requests[at("GetSnapshotBlock", region)] += counted["parent"]
+            requests[at("ListSnapshotBlocks", region)] += lists
         choices.append(
             choice
             | {
                 "blocks_written": written,
                 "blocks_written_from": "the image" if found.parent is None else "the image and its parent: at most",
-                "usd_once": request_cost(requests, region=region)["total"],
-                "usd_a_month": storage_a_month([region], written * BLOCK_SIZE),
+                "usd_once": cost_of(Work(requests=requests, home=None))["total"],
+                "usd_a_month": storage_a_month([region], written),
             }
         )
     return {

@@ -120,7 +120,7 @@ def unpack_image(
     counts = RequestCounts()
     deadline = Deadline(max(seconds_left - UNPACK_SECONDS, 1.0), clock=clock)
     last = dict(progress or {"etag": image.etag})
-    counts.requests.update(last.pop("requests", {}))
+    counts.placed.update(last.pop("requests", {}))
     gb_seconds = float(last.pop("gb_seconds", 0.0))
     before = _Progress(**last | {"stream": tuple(last.get("stream", ()))})
     if before.etag != image.etag:
@@ -169,7 +169,7 @@ def unpack_image(
         except (DamagedImage, SourceChanged) as error:
             raise InvalidRequest(f"{error}; no snapshot was started") from error
     after = chunks.progress()
-    requests = dict(counts.requests)
+    requests = dict(counts.placed)
     gb_seconds = round(gb_seconds + (clock.monotonic() - began) * memory_gb, 3)
     if done:
         if unpacking.raw_offset == 0:
@@ -293,7 +293,7 @@ class _Chunks:
 
     def _write(self, number: int, raw: bytearray) -> None:
         packed = zstandard.ZstdCompressor(level=1, write_checksum=True, write_content_size=True).compress(raw)
-        self._counts.sent("PutObject")
+        self._counts.sent("PutObject", self._workspace.s3.meta.region_name)
         self._workspace.write(self._job_id, chunk_name(number), packed, content_type="application/zstd")
 
     def _await_oldest(self) -> None:

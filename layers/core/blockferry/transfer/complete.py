@@ -262,7 +262,7 @@ def _prove(
             f"{job.source.snapshot_id} lists no block, but EC2 says that it holds {job.source.full_size_bytes} bytes; "
             "an empty copy is refused"
         )
-    requests.update(counts.requests)
+    requests.update(counts.placed)
     retries.update(counts.retries)
     return Proof(
         allocated_blocks=allocated,

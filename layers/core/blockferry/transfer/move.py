@@ -129,7 +129,7 @@ def move_range(
                 moved.next_index,
                 written,
                 moved.digests,
-                counts.requests,
+                counts.placed,
                 counts.retries,
                 parent_blocks,
                 round((clock.monotonic() - began) * memory_gb, 3),

@@ -13,8 +13,9 @@ from blockferry.aws.sessions import Aws
 from blockferry.aws.snapshots import SnapshotFacts
 from blockferry.cli.render import holes_line, source_line
 from blockferry.core.blocks import BLOCK_SIZE
+from blockferry.core.counts import by_operation
 from blockferry.core.errors import BlockferryError, IncompleteTransfer, RetryLater, TargetFailed
-from blockferry.cost.prices import request_cost
+from blockferry.cost.work import Work, cost_of
 from blockferry.jobs.record import Job, JobImage, JobSnapshot, JobTarget, Proof
 from blockferry.jobs.workspace import Workspace
 from blockferry.sources.unpack import drop_unpacked
@@ -64,13 +65,15 @@ def write_receipt(*, job_id: str, aws: Aws, workspace: Workspace, now: datetime 
         **choices(job),
         "linear_checksum": proof.linear_checksum,
         "duration_seconds": round((ended - datetime.fromisoformat(job.started_at)).total_seconds(), 3),
-        "requests": dict(sorted(requests.items())),
+        "requests": dict(sorted(by_operation(requests).items())),
         "retries": dict(sorted(proof.retries.items())),
-        "cost_usd": request_cost(
-            requests,
-            region=job.source.region,
-            transfer=transferred(job, read=proof.blocks_read, written=proof.blocks_written),
-            lambda_gb_seconds=gb_seconds,
+        "cost_usd": cost_of(
+            Work(
+                requests=requests,
+                home=job.execution_arn.split(":")[3],
+                object_bytes=object_bytes(job.source, proof.blocks_read * BLOCK_SIZE),
+                gb_seconds=gb_seconds,
+            )
         ),
         "warnings": [warning.model_dump() for warning in job.warnings],
         "tool_version": __version__,
@@ -132,17 +135,11 @@ def _lineage(job: Job) -> dict[str, Any] | None:
     }
 
 
-def transferred(job: Job, *, read: int, written: int) -> dict[tuple[str, str], int]:
-    """Bytes that go from region to region for so many blocks read, and written to each target.
-
-    A worker runs in the region of the state machine: it reads there and sends on from there.
-    """
-    home = job.execution_arn.split(":")[3]
-    moved: dict[tuple[str, str], int] = {(job.source.region, home): read * BLOCK_SIZE}
-    for target in job.targets:
-        way = (home, target.region)
-        moved[way] = moved.get(way, 0) + written * BLOCK_SIZE
-    return {way: count for way, count in moved.items() if way[0] != way[1]}
+def object_bytes(source: JobSnapshot | JobImage, raw_bytes: int) -> dict[str, int]:
+    """Bytes read from the bucket of an image, by its region: ``raw_bytes`` of a raw one, else the object's, once."""
+    if not isinstance(source, JobImage):
+        return {}
+    return {source.region: raw_bytes if source.codec == "raw" else source.size_bytes}
 
 
 def _all_confirmed(job: Job, proof: Proof, aws: Aws) -> list[dict[str, Any]]:

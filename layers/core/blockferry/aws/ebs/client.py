@@ -269,7 +269,7 @@ class EbsDirect:
         attempts = Attempts(self._policy, clock=self._clock, deadline=self._deadline)
         signed_again = 0
         while True:
-            self.counts.sent(operation)
+            self.counts.sent(operation, self.region)
             try:
                 answer = send()
                 if answer.status < 300:
