@@ -20,7 +20,7 @@ def step(event: Mapping[str, Any], invocation: Invocation) -> dict[str, Any]:
         workspace=invocation.workspace,
         clock=invocation.clock,
     )
-    facts = {name: proved[name] for name in ("blocks_written", "linear_checksum")}
+    facts: dict[str, Any] = {name: proved[name] for name in ("blocks_written", "linear_checksum")}
     if proved["missing_ranges"]:
         return call_again({"missing_ranges": proved["missing_ranges"]}, plan_key=proved["missing_key"], **facts)
     return done(**facts)

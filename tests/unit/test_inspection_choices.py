@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from blockferry.core.delta import Delta
 from blockferry.cost.choice import Choice, Destination, Subject
-from blockferry.cost.choices import copying, recommended
+from blockferry.cost.copying import copying, recommended
 from blockferry.cost.keeping import CLASSES, cheapest_keep, keeping
 from blockferry.cost.prices import prices
 

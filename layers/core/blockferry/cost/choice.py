@@ -1,4 +1,4 @@
-"""What is to be copied or kept, where to, and one way to do it with its price. No AWS in here."""
+"""The terms in which ways to copy and keep a snapshot are compared: subject, destination, choice. No AWS in here."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ KeyManager = Literal["AWS", "CUSTOMER"]
 
 @dataclass(frozen=True, kw_only=True)
 class Subject:
-    """What is to be copied or kept: a snapshot, or with ``delta`` its difference to ``base_snapshot_id``.
+    """A snapshot that is to be copied or kept, or with ``delta`` its difference to ``base_snapshot_id``.
 
     ``home_region`` is where workers run; ``key_manager`` is ``None`` when it could not be found out.
     """
@@ -66,7 +66,7 @@ class Subject:
 
     @property
     def reading(self) -> Reading:
-        """What reading it takes."""
+        """The requests that read the subject once, with the counts that they come from."""
         return Reading(
             allocated=self.allocated_blocks,
             read=self.blocks_read,
@@ -84,7 +84,7 @@ class Subject:
 
 @dataclass(frozen=True, kw_only=True)
 class Destination:
-    """Where a copy would go. ``account`` is its owner, ``name`` the field of the input that it comes from."""
+    """The place of a copy. ``account`` is the copy's owner, ``name`` the field of the input that asks for it."""
 
     name: str
     region: str
@@ -95,7 +95,7 @@ class Destination:
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
-    """One way to copy or keep it. Without ``possible`` the figures are ``None``.
+    """One way to copy or keep a subject. Without ``possible`` the figures are ``None``.
 
     ``seconds`` is ``None`` where nobody promises a time; ``requests`` is set where this software makes them.
     """
@@ -114,12 +114,12 @@ class Choice:
 
     @property
     def possible(self) -> bool:
-        """Whether nothing forbids it; ``conditions`` may have to hold all the same."""
+        """Whether nothing forbids this way; ``conditions`` may have to hold all the same."""
         return self.why_not is None
 
     @property
     def year_usd(self) -> float:
-        """Made once, kept for twelve months, restored once."""
+        """Dollars over twelve months: made once, kept so long, restored once."""
         return round(self.bill.usd + MONTHS * self.monthly.usd + self.restore.usd, 6)
 
     @property

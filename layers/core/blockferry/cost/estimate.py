@@ -1,4 +1,4 @@
-"""What a job would take: requests, bytes, time at the quotas and dollars, from counts of blocks and from places.
+"""The estimate of a job: requests, bytes, time at the quotas and dollars, from counts of blocks and from places.
 
 Nothing in here knows of what kind a source is: a source tells what reading it takes (``Reading``), and the regions
 of the targets tell the rest.
@@ -25,7 +25,7 @@ NOT_KNOWN = "unknown until the image is unpacked"
 
 @dataclass(frozen=True, kw_only=True)
 class Reading:
-    """What reading a source takes.
+    """The reading of a source once.
 
     ``allocated`` blocks are in it; ``read`` of them are asked for, and ``removed`` are only in its base. ``basis`` is
     where the counts come from, in words. ``requests`` is by operation and region, ``object_bytes`` by region of the
@@ -65,7 +65,7 @@ class Outline:
         return math.ceil(max(self.reading.read, self.written(policy)) * self.sharing / BLOCKS_PER_SECOND)
 
     def work(self, policy: HolePolicy) -> Work:
-        """Everything that the job would send."""
+        """The requests that the job would send, and what its workers would take."""
         requests = Counter(self.reading.requests) + writing(self.targets, self.written(policy))
         return Work(
             requests=requests,

@@ -51,7 +51,7 @@ def keeping(subject: Subject) -> tuple[Choice, ...]:
 
 
 def cheapest_keep(choices: Sequence[Choice], subject: Subject, *, frees_blocks: int | None) -> dict[str, Any]:
-    """The cheapest way to keep it for twelve months and restore it once, beside the price of leaving it as it is.
+    """The cheapest way to keep a subject for twelve months and restore it once, beside the price of leaving it alone.
 
     ``frees_blocks`` is what deleting the snapshot frees, where a chain told it.
     """

@@ -32,7 +32,7 @@ _ITEMS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Work:
-    """What a job sent, or would send.
+    """The work of a job: what it sent, or would send.
 
     ``requests`` is by operation and region (``core.counts.at``); ``home`` is the region of the workers, ``None`` for a
     machine of the operator's; ``object_bytes`` are read from buckets, by region; ``gb_seconds`` is the memory of the
@@ -62,7 +62,7 @@ class Work:
 
 
 def expected_gb_seconds(requests: Mapping[str, int]) -> float:
-    """What workers would take for the blocks of requests that are not sent yet, in GB times seconds."""
+    """The GB-seconds that workers would take for the blocks of requests that are not sent yet."""
     total = by_operation(requests)
     blocks = max(total["GetSnapshotBlock"], total["PutSnapshotBlock"])
     return blocks * BLOCK_SIZE / 2**20 / WORKER_MIB_PER_SECOND * WORKER_GB

@@ -1,4 +1,4 @@
-"""Whether everything that an inspection names is there and can be read: found out before anything is counted."""
+"""Looks at everything that an inspection names, before anything is counted: is it there, and can it be read?"""
 
 from __future__ import annotations
 
@@ -35,7 +35,8 @@ def described(aws: Aws, identity: Identity, named: Sequence[tuple[str, str]]) ->
 
 
 def refuse_no_access(ebs: EbsDirect, snapshot_ids: Sequence[str], pairs: Sequence[Pair]) -> None:
-    """Describing a snapshot and listing it are different permissions: ask for one page of every list."""
+    """Raise ``InvalidRequest`` for a list that cannot be asked for: describing a snapshot and listing it are different
+    permissions."""
     for snapshot_id in snapshot_ids:
         readable.refuse_no_access(ebs, snapshot_id)
     for first, second in pairs:
@@ -48,7 +49,7 @@ def refuse_no_access(ebs: EbsDirect, snapshot_ids: Sequence[str], pairs: Sequenc
 
 
 def key_manager(aws: Aws, identity: Identity, facts: SnapshotFacts) -> KeyManager | None:
-    """Who manages the snapshot's key; ``None`` without a key, or when it cannot be looked up."""
+    """The manager of the snapshot's key; ``None`` without a key, or when it cannot be looked up."""
     if not facts.encrypted or facts.kms_key_id is None:
         return None
     try:

@@ -50,7 +50,7 @@ class DeltaBits:
 
 @dataclass(frozen=True)
 class Lists:
-    """What is to be counted, and how. ``blocks`` is the number of block indices of each snapshot's volume.
+    """The lists that are counted together. ``blocks`` is the number of block indices of each snapshot's volume.
 
     ``chain`` is in order of time; its neighbours are among ``pairs``, its members among ``snapshots``.
     """
@@ -95,7 +95,8 @@ class Lists:
 
 @dataclass
 class Counts:
-    """Everything counted below ``next_index``."""
+    """The counts of all blocks below ``next_index``: allocated ones by snapshot, changed ones by pair, and how many are
+    freed when a member of the chain is deleted."""
 
     next_index: int = 0
     allocated: dict[str, int] = field(default_factory=dict)
@@ -121,7 +122,7 @@ class Counts:
         return cls(int(data["next_index"]), dict(data["allocated"]), changed, dict(data["frees"]))
 
     def add(self, lists: Lists, within: BlockRange, window: Window) -> None:
-        """Take a window's blocks. Raises ``IncompleteTransfer`` when its lists contradict each other."""
+        """Count the blocks of a window. Raises ``IncompleteTransfer`` when its lists contradict each other."""
         window.refuse_contradictions(within)
         for name, bits in window.allocated.items():
             self.allocated[name] = self.allocated.get(name, 0) + bits.bit_count()

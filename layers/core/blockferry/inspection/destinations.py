@@ -1,4 +1,4 @@
-"""Where the copies would go that an inspection prices."""
+"""The places of the copies that an inspection prices."""
 
 from __future__ import annotations
 

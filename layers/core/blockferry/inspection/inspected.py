@@ -1,4 +1,4 @@
-"""What an inspection is about: its request, and the facts of each snapshot that it names."""
+"""The subject of an inspection: its request, and the facts of each snapshot that it names."""
 
 from __future__ import annotations
 

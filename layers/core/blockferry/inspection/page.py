@@ -9,7 +9,7 @@ _GIB = 2**30
 
 
 def report_page(report: Mapping[str, Any]) -> str:
-    """The whole page."""
+    """The page: what was counted, the ways to copy, the ways to keep, the chain, notes."""
     source = report["source"]
     lines = [
         f"# inspect {report['job_id']}: {report['status']}",

@@ -1,4 +1,4 @@
-"""How far an inspection has come: what one call of its function hands to the next."""
+"""The progress of an inspection, which one call of its function hands to the next."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from blockferry.inspection.zeros import Zeros
 
 @dataclass
 class Progress:
-    """Everything counted so far, and the ``requests`` that it took, by operation and region."""
+    """The counts so far, and the ``requests`` that it took, by operation and region."""
 
     counts: Counts = field(default_factory=Counts)
     zeros: Zeros = field(default_factory=Zeros)

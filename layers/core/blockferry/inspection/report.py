@@ -1,4 +1,4 @@
-"""The report of an inspection: what was counted, what each way to copy or keep it costs, and what to take."""
+"""The report of an inspection: counts, the price of each way to copy or keep the snapshot, and a recommendation."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from blockferry.core.errors import IncompleteTransfer
 from blockferry.core.holes import HolePolicy
 from blockferry.cost.bill import basis
 from blockferry.cost.choice import Choice, Subject
-from blockferry.cost.choices import copying, direct_outline, recommended
+from blockferry.cost.copying import copying, direct_outline, recommended
 from blockferry.cost.keeping import cheapest_keep, keeping
 from blockferry.cost.work import Work, cost_of
 from blockferry.inspection import access, chain
