@@ -48,6 +48,7 @@ DEFAULT_ACCOUNT_ID = "111122223333"
 PARTS = (
     "localcloud.whole_answers",
     "localcloud.base_fixes",
+    "localcloud.conditional_writes",
     "localcloud.iam.plugin",  # before the parts that act under roles
     "localcloud.compute.plugin",
     "localcloud.states.plugin",

@@ -6,9 +6,9 @@ A rule is an object; the config file has a list of them, a request one or a list
      "resource": "jobs/",                           text that the path has in it; for services that have everything
                                                     in the body (``states``, ``ec2``, ``kms``...), that body
      "nth": 3 | "every": 5 | "probability": 0.1, "seed": 7, "times": 1, "after": 0,   see ``localcloud.faults``
-     "action": "error" | "throttle" | "access_denied" | "latency" | "close_before" | "close_after" | "short_body"
-               | "flip_request" | "flip_response",
-     "status": 500, "code": "InternalError", "message": "..",   of error, throttle and access_denied
+     "action": "error" | "throttle" | "access_denied" | "conflict" | "latency" | "close_before" | "close_after"
+               | "short_body" | "flip_request" | "flip_response",
+     "status": 500, "code": "InternalError", "message": "..",   of error, throttle, access_denied and conflict
      "latency_ms": 200, "bit": 12}
 
 Services have the names they are signed for (``s3``, ``states``, ``monitoring``, ``kms``, ``sts``...) or botocore's;
@@ -17,6 +17,8 @@ operations have the names of the API reference. Members left out fit everything.
 error: refused with ``status`` and ``code`` (the service's own for a failure of its own, if not given), in the service's
 protocol. throttle: the service's own refusal of too much: 503 SlowDown of S3, 503 RequestLimitExceeded of EC2, 429
 TooManyRequestsException of Lambda, Throttling or ThrottlingException. access_denied: as where no policy allows it.
+conflict: strikes and counts only writes that say ``If-Match`` or ``If-None-Match``; they are refused as S3 refuses one
+that another write comes across, 409 ConditionalRequestConflict, and nothing is written.
 latency: ``latency_ms`` before the work; other requests go on. close_before: the connection is reset before any work.
 close_after: the work is done, the connection is reset instead of an answer (a timeout after success). short_body:
 the full length is announced, half of the body sent. flip_request, flip_response: one bit of the body changes on its
@@ -49,6 +51,7 @@ Action = Literal[
     "error",
     "throttle",
     "access_denied",
+    "conflict",
     "latency",
     "close_before",
     "close_after",
@@ -56,8 +59,9 @@ Action = Literal[
     "flip_request",
     "flip_response",
 ]
-REFUSALS = ("error", "throttle", "access_denied", "close_before")
+REFUSALS = ("error", "throttle", "access_denied", "conflict", "close_before")
 SPOILED_ANSWERS = ("flip_response", "short_body", "close_after")
+_CONDITIONS = frozenset({"if-match", "if-none-match"})
 SPOILED = "localcloud.spoiled"
 """In the scope of a request whose answer is not as the service gave it."""
 _OWN_PATHS = ("/_",)
@@ -95,12 +99,14 @@ class Call:
     wire_path: str
     content_type: str
     body: bytes
+    is_conditional_write: bool = False
 
     def is_meant_by(self, rule: ServiceRule) -> bool:
         return (
             rule.service in ("*", self.service)
             and rule.operation in ("*", self.operation.name)
             and rule.region in (None, self.region)
+            and (rule.action != "conflict" or self.is_conditional_write)
             and (rule.resource is None or self._names(rule.resource))
             and (rule.account is None or rule.account == self.account())
         )
@@ -152,6 +158,7 @@ class Calls:
             wire_path=wire_path,
             content_type=headers.get("content-type", "application/x-amz-json-1.1"),
             body=body,
+            is_conditional_write=method not in ("GET", "HEAD") and not _CONDITIONS.isdisjoint(headers),
         )
 
 
@@ -266,6 +273,9 @@ def _refused(call: Call, rule: ServiceRule, operations: Operations) -> Response:
         case "access_denied":
             status, code = denial(call.service, call.operation)
             message = f"Access denied to {name}."
+        case "conflict":
+            status, code = 409, "ConditionalRequestConflict"
+            message = "The conditional request cannot succeed due to a conflicting operation against this resource."
         case _:
             status, code = failure(call.service)
             message = f"Fault injected into {name}."
