@@ -68,7 +68,7 @@ class Session:
             service,
             endpoint_url=health["ebs_endpoint_url" if own_door else "endpoint_url"],
             region_name=REGION,
-            config=Config(retries={"total_max_attempts": 1}),
+            config=Config(retries={"total_max_attempts": 1}, signature_version="s3v4" if service == "s3" else None),
             **self.keys,
         )
 

@@ -94,6 +94,40 @@ def test_a_machine_starts_children_only_where_its_role_may_start_executions(serv
     assert ended()["status"] == "SUCCEEDED"
 
 
+def test_a_machine_reads_a_bucket_that_is_closed_to_all_but_its_role(server: RunningServer) -> None:
+    states, s3 = server.client("stepfunctions"), server.client("s3")
+    name, bucket = f"machine-{next(NUMBERS)}", f"items-{next(NUMBERS)}"
+    machine = f"arn:aws:states:{REGION}:{HOME}:stateMachine:{name}"
+    objects = statement("s3:GetObject", f"arn:aws:s3:::{bucket}/*")
+    trusts = trust({"Service": "states.amazonaws.com"})
+    arn = role(server, statement("states:StartExecution", machine), objects, trusts=trusts)
+    s3.create_bucket(Bucket=bucket)
+    s3.put_object(Bucket=bucket, Key="items.json", Body=b"[1, 2, 3]")
+    definition = json.loads(json.dumps(MACHINE))
+    del definition["States"]["Map"]["Items"]
+    definition["States"]["Map"]["ItemReader"] = {
+        "Resource": "arn:aws:states:::s3:getObject",
+        "ReaderConfig": {"InputType": "JSON"},
+        "Arguments": {"Bucket": bucket, "Key": "items.json"},
+    }
+    states.create_state_machine(name=name, definition=json.dumps(definition), roleArn=arn)
+
+    def ended(allowed: str) -> dict[str, Any]:
+        closed = {
+            **statement("s3:*", [f"arn:aws:s3:::{bucket}", f"arn:aws:s3:::{bucket}/*"]),
+            **{"Effect": "Deny", "Principal": "*"},
+            "Condition": {"ArnNotEquals": {"aws:PrincipalArn": allowed}},
+        }
+        s3.put_bucket_policy(Bucket=bucket, Policy=document(closed))
+        execution = states.start_execution(stateMachineArn=machine)["executionArn"]
+        wait_until(lambda: states.describe_execution(executionArn=execution)["status"] != "RUNNING", "it ends")
+        found: dict[str, Any] = states.describe_execution(executionArn=execution)
+        return found
+
+    assert ended(arn)["status"] == "SUCCEEDED"
+    assert ended(role(server))["error"] == "States.ItemReaderFailed"
+
+
 def test_a_schedule_calls_its_target_only_where_its_role_may(server: RunningServer) -> None:
     queue = server.client("sqs").create_queue(QueueName="reached")["QueueUrl"]
     arn = f"arn:aws:sqs:{REGION}:{HOME}:reached"

@@ -7,14 +7,15 @@ about itself, and keys of other accounts.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from localcloud.host import Host
+from localcloud.iam.buckets import Buckets
+from localcloud.iam.evaluation import EVALUATOR
 from localcloud.iam.record import Record
 
-EVALUATOR = "core.iam_evaluator"
 _KEY_ARN = re.compile(r"arn:aws[a-z-]*:kms:([a-z0-9-]+):([0-9]{12}):key/.+")
 _ACCOUNT = re.compile(r"[0-9]{12}")
 
@@ -34,13 +35,15 @@ class Decision:
 class Authorizer:
     """Safe between threads, as far as the base's stores are."""
 
-    def __init__(self, host: Host, record: Record) -> None:
+    def __init__(self, host: Host, record: Record, buckets: Buckets) -> None:
         self._record = record
+        self.buckets = buckets
         self._default_account = host.default_account_id
         self._scope = host.lookup("core.responses", "request_scope")
         self._session_account = host.lookup("core.responses", "_account_from_sts_session")
         self._user_account = host.lookup(EVALUATOR, "find_iam_access_key_account")
         self._resolve_credential = host.lookup(EVALUATOR, "resolve_credential")
+        self._is_root: Callable[[str], bool] = host.lookup(EVALUATOR, "is_root_access_key")
         self._resolve_principal = host.lookup(EVALUATOR, "resolve_principal")
         self._credential_error = host.lookup(EVALUATOR, "CredentialResolutionError")
         self._auth_error = host.lookup(EVALUATOR, "AuthError")
@@ -50,6 +53,7 @@ class Authorizer:
         self._resource_policy = host.lookup(EVALUATOR, "_resource_policy")
         self._key = host.lookup("services.kms", "_resolve_key")
         self._denial = host.lookup("core.iam_actions", "identity_denial_message")
+        self._denial_by_resource = host.lookup("core.iam_actions", "_resource_policy_denial")
 
     def account_of(self, access_key: str) -> str:
         if _ACCOUNT.fullmatch(access_key):
@@ -82,29 +86,52 @@ class Authorizer:
             principal = self._resolve_principal(access_key, account, credential)
             if isinstance(principal, self._auth_error):
                 return Decision(allowed=False, principal="", reason=principal.message, error=principal.code)
+            asked = self._asked(principal, action, resource, region, context)
             if principal.policies is None:
-                return Decision(allowed=True, principal=principal.arn)
-            asked = self._context(
-                principal_arn=principal.arn,
-                principal_type=principal.type,
-                principal_account=principal.account,
-                action=action,
-                resource_arn=resource,
-                region=region,
-                service_context={name.lower(): value for name, value in (context or {}).items()},
-                principal_keys=principal.keys,
-            )
-            asked.service_context.setdefault("aws:tagkeys", None)
-            result = self._evaluate(asked, principal.policies, *principal.limits)
-        result = self._by_resource(result, asked, principal.limits)
+                result = self.buckets.of_root(asked)
+            else:
+                result = self._evaluate(asked, principal.policies, *principal.limits)
+        if principal.policies is not None:
+            result = self._by_resource(result, asked, principal.limits)
         allowed = result.decision == "Allow"
         self._record.add(principal=principal.arn, action=action, resource=resource, allowed=allowed)
         if allowed:
             return Decision(allowed=True, principal=principal.arn)
         explicit = result.decision == "Deny"
-        return Decision(
-            allowed=False, principal=principal.arn, reason=self._denial(action, principal.arn, resource, explicit)
+        reason = (
+            self._denial_by_resource(action.partition(":")[0], action, principal.arn, resource)
+            if explicit and result.resource_policy_arn
+            else self._denial(action, principal.arn, resource, explicit)
         )
+        return Decision(allowed=False, principal=principal.arn, reason=reason)
+
+    def buckets_refusal(
+        self, access_key: str, action: str, resource: str, region: str, context: ConditionKeys | None
+    ) -> Any:
+        """The base's result for a request to S3 that its own look at the policies lets pass; ``None``: it may pass."""
+        if not self._is_root(access_key) and not self.buckets.is_about_policy(action):
+            return None
+        principal = self._resolve_principal(access_key, self.account_of(access_key))
+        asked = self._asked(principal, action, resource, region, context)
+        result = self.buckets.by_owner(asked)
+        if result is None and principal.policies is None:
+            with self.buckets.asked(action):
+                result = self.buckets.of_root(asked)
+        return None if result is None or result.decision == "Allow" else result
+
+    def _asked(self, principal: Any, action: str, resource: str, region: str, context: ConditionKeys | None) -> Any:
+        asked = self._context(
+            principal_arn=principal.arn,
+            principal_type=principal.type,
+            principal_account=principal.account,
+            action=action,
+            resource_arn=resource,
+            region=region,
+            service_context={name.lower(): value for name, value in (context or {}).items()},
+            principal_keys=principal.keys,
+        )
+        asked.service_context.setdefault("aws:tagkeys", None)
+        return asked
 
     def _by_resource(self, result: Any, asked: Any, limits: Any) -> Any:
         """The decision with the resource's own policy, which is looked up where the resource is."""

@@ -1,9 +1,10 @@
 """Enforced IAM: corrections of the base's own enforcement, roles' sessions, and the EBS server's questions.
 
 The base decides every request it serves itself (its ``AUTH`` mode, which ``base_environment`` switches on).
-What is changed here: two condition keys, service principals in trust policies, what S3 tells those who may
-not list; and requests about snapshots are only authenticated here, since the EBS server decides them: it
-alone knows snapshots' tags. An account's root (a 12-digit access key) may do everything in its account.
+What is changed: how policies are evaluated (``evaluation``), the policies of buckets (``buckets``), what S3 tells those
+who may not list; and requests about snapshots are only authenticated here, since the EBS server decides them: it
+alone knows snapshots' tags. An account's root (a 12-digit access key) may do everything in its account that the
+policy of a bucket does not deny.
 """
 
 from __future__ import annotations
@@ -18,14 +19,14 @@ from urllib.parse import urlsplit
 
 from localcloud.ebs.ec2 import ACTIONS
 from localcloud.host import ControlError, ControlRequest, Handler, Host, Response
-from localcloud.iam import lambda_actions
-from localcloud.iam.authorizer import EVALUATOR, Authorizer
+from localcloud.iam import buckets, evaluation, lambda_actions
+from localcloud.iam.authorizer import Authorizer
+from localcloud.iam.evaluation import EVALUATOR
 from localcloud.iam.record import Record
 from localcloud.iam.roles import RoleSessions
 from localcloud.iam.targets import Targets
 
 ACTION_NAMES = "core.iam_actions"
-_ASSUMED = re.compile(r"arn:(aws[a-z-]*):sts::([0-9]{12}):assumed-role/([^/]+)/.+")
 _BASE_DECIDES = frozenset({"DescribeVolumes", "DeleteVolume", "DescribeTags"})
 _TAGGING = frozenset({"ec2:CreateTags", "ec2:DeleteTags"})
 _ELSEWHERE = "decided-by-the-ebs-server"
@@ -50,14 +51,13 @@ def install(host: Host) -> None:
         host.control["authorize"] = lambda _: {"allowed": True, "principal": "", "reason": "", "error": ""}
         return
     record = Record()
-    authorizer = Authorizer(host, record)
+    evaluation.install(host)
+    authorizer = Authorizer(host, record, buckets.install(host))
     roles = RoleSessions(host, authorizer)
     host.roles = roles
-    _repair_conditions(host)
-    _repair_trust(host)
     _name_resources(host)
     lambda_actions.install(host)
-    _decide_requests(host, record)
+    _decide_requests(host, authorizer, record)
     host.handlers["s3"] = _hide_missing_objects(host, host.handlers["s3"], authorizer)
     host.handlers["iam"] = _forget_decisions(host, host.handlers["iam"])
     targets = Targets(host, roles)
@@ -65,37 +65,6 @@ def install(host: Host) -> None:
     host.target_refusal = targets.refusal
     host.control["authorize"] = _authorize(authorizer)
     host.control["iam"] = _Control(record)
-
-
-def _repair_conditions(host: Host) -> None:
-    """``aws:PrincipalArn`` of a session is its role's ARN; and everything here is on this machine's loopback,
-    which nobody listens to: it counts as secure transport, so that policies that demand TLS can be kept."""
-    base: Callable[[str, Any], Any] = host.lookup(EVALUATOR, "_resolve_condition_key")
-    roles = host.lookup("services.iam", "_roles")
-
-    def resolve(key: str, asked: Any) -> Any:
-        name = key.lower()
-        if name == "aws:securetransport":
-            return "true"
-        if name == "aws:principalarn" and (session := _ASSUMED.fullmatch(asked.principal_arn)):
-            partition, account, role_name = session.groups()
-            role = roles.get_scoped(account, None, role_name) or {}
-            return role.get("Arn") or f"arn:{partition}:iam::{account}:role/{role_name}"
-        return base(key, asked)
-
-    host.replace(EVALUATOR, "_resolve_condition_key", resolve)
-
-
-def _repair_trust(host: Host) -> None:
-    """The base lets an account's root pass as every service; only our service sessions are services."""
-    base: Callable[[Any, str], bool] = host.lookup(EVALUATOR, "_principal_matches")
-
-    def matches(principal: Any, caller_arn: str) -> bool:
-        if isinstance(principal, Mapping):
-            principal = {kind: names for kind, names in principal.items() if kind != "Service"}
-        return base(principal, caller_arn)
-
-    host.replace(EVALUATOR, "_principal_matches", matches)
 
 
 def _name_resources(host: Host) -> None:
@@ -116,7 +85,7 @@ def _name_resources(host: Host) -> None:
     host.replace(ACTION_NAMES, "access_denied_response", refusal)
 
 
-def _decide_requests(host: Host, record: Record) -> None:
+def _decide_requests(host: Host, authorizer: Authorizer, record: Record) -> None:
     enforce = host.lookup(EVALUATOR, "enforce")
     authenticate: Callable[[str, str], Any] = host.lookup(EVALUATOR, "check_credentials")
     resource_of: Callable[..., str] = host.lookup(ACTION_NAMES, "extract_resource_arn")
@@ -145,9 +114,13 @@ def _decide_requests(host: Host, record: Record) -> None:
     ) -> Any:
         if service == "ebs" or action in elsewhere or (action in _TAGGING and resource_arn == _ELSEWHERE):
             return authenticate(access_key, service)
-        refusal = enforce(
-            access_key, action, service, region, resource_arn=resource_arn, service_context=service_context
-        )
+        with authorizer.buckets.asked(action):
+            refusal = enforce(
+                access_key, action, service, region, resource_arn=resource_arn, service_context=service_context
+            )
+        if service == "s3" and access_key and not isinstance(refusal, auth_error):
+            # The base asks no policy about an account's root.
+            refusal = authorizer.buckets_refusal(access_key, action, resource_arn, region, service_context) or refusal
         if not isinstance(refusal, auth_error):
             caller = identity_of(access_key)
             principal = caller["userArn"] if caller else ""

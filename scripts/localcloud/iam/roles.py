@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from localcloud.host import Host, RoleRefused, SessionKeys
-from localcloud.iam.authorizer import EVALUATOR, Authorizer, Decision
+from localcloud.iam.authorizer import Authorizer, Decision
+from localcloud.iam.evaluation import EVALUATOR
 
 _ROLE_ARN = re.compile(r"arn:aws[a-z-]*:iam::([0-9]{12}):role/(?:.*/)?([^/:]+)")
 SESSION_SECONDS = 12 * 3600.0

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from localcloud.host import Host, Response, RoleRefused
-from localcloud.iam.authorizer import EVALUATOR
+from localcloud.iam.evaluation import EVALUATOR
 from localcloud.iam.roles import RoleSessions
 
 SCHEDULER = "services.scheduler"

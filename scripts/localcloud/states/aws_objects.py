@@ -12,6 +12,7 @@ from localcloud.states.aws_clients import AwsClients
 from localcloud.states.services import Caller
 
 _BUFFER_BYTES: Final = 1024 * 1024
+_REGION: Final = "x-amz-bucket-region"
 
 
 class AwsObjects:
@@ -48,12 +49,17 @@ class AwsObjects:
         return _called(self._clients.get("s3", caller), operation, **arguments)
 
     def _check_region(self, caller: Caller, bucket: str) -> None:
-        """Datasets and results need a bucket of the machine's own Region."""
+        """Datasets and results need a bucket of the machine's own Region, which S3 tells whoever asks."""
         try:
-            answer = self._clients.of_account("s3", caller).get_bucket_location(Bucket=bucket)
-        except (botocore.exceptions.ClientError, botocore.exceptions.BotoCoreError) as error:
+            answer = self._clients.of_account("s3", caller).head_bucket(Bucket=bucket)
+        except botocore.exceptions.ClientError as error:
+            # The policy of the bucket may keep even the account's root out.
+            answer = error.response
+            if _REGION not in answer["ResponseMetadata"].get("HTTPHeaders", {}):
+                raise OSError(_reason(error, {"Bucket": bucket})) from error
+        except botocore.exceptions.BotoCoreError as error:
             raise OSError(_reason(error, {"Bucket": bucket})) from error
-        region = answer.get("LocationConstraint") or "us-east-1"
+        region = answer["ResponseMetadata"]["HTTPHeaders"][_REGION]
         if region != caller.region:
             raise OSError(f"The bucket {bucket} is in {region}, the state machine in {caller.region}.")
 
