@@ -7,7 +7,8 @@ import re
 from typing import Any
 
 import pytest
-from localcloud.iam.bucket_policies import MOST_BYTES, OPERATORS, PolicyRefused, checked_policy
+from localcloud.iam.bucket_policies import MOST_BYTES, PolicyRefused, checked_policy
+from localcloud.iam.operators import OPERATORS
 from ministack.core import iam_evaluator
 
 HOME = "111122223333"

@@ -142,6 +142,114 @@ def test_starting_with_tags_needs_the_right_to_tag(server: RunningServer, own_do
         ebs.start_snapshot(VolumeSize=1, Tags=[{"Key": "job", "Value": "7"}])
 
 
+PROVED = "blockferry:proved-snapshot-id"
+
+
+def tagged(server: RunningServer, **tags: str) -> str:
+    """A new snapshot with these tags; ``proved`` stands for ``PROVED``."""
+    named = [{"Key": {"proved": PROVED}.get(key, key), "Value": value} for key, value in tags.items()]
+    return str(server.client("ebs").start_snapshot(VolumeSize=1, **({"Tags": named} if named else {}))["SnapshotId"])
+
+
+@pytest.mark.parametrize("kind", ["aws", "ec2"])
+@pytest.mark.parametrize(
+    ("operator", "expected", "deleted"),
+    [
+        ("StringEquals", "snap-1", {"snap-1"}),
+        ("StringNotEquals", "snap-1", {"snap-2", None}),
+        ("StringLike", "snap-?", {"snap-1", "snap-2"}),
+        ("StringNotLike", "*-1", {"snap-2", None}),
+        ("StringEqualsIfExists", "snap-1", {"snap-1", None}),
+        ("Null", "true", {None}),
+        ("Null", "false", {"snap-1", "snap-2"}),
+    ],
+)
+def test_the_snapshots_own_tags_decide_what_may_be_deleted(
+    server: RunningServer, kind: str, operator: str, expected: str, deleted: set[str | None]
+) -> None:
+    condition = {operator: {f"{kind}:ResourceTag/{PROVED}": expected}}
+    ec2 = Session(server, role(server, statement("ec2:DeleteSnapshot", SNAPSHOTS, Condition=condition))).client("ec2")
+    snapshots = {value: tagged(server, **({"proved": value} if value else {})) for value in ("snap-1", "snap-2", None)}
+    gone = set()
+    for value, snapshot_id in snapshots.items():
+        with contextlib.suppress(ClientError):
+            ec2.delete_snapshot(SnapshotId=snapshot_id)
+            gone.add(value)
+    assert gone == deleted
+    left = server.client("ec2").describe_snapshots(OwnerIds=["self"])["Snapshots"]
+    assert {each["SnapshotId"] for each in left} & set(snapshots.values()) == {
+        snapshot_id for value, snapshot_id in snapshots.items() if value not in deleted
+    }
+
+
+def test_a_deny_by_tag_counts_from_the_tag_on(server: RunningServer) -> None:
+    proved = {"Null": {f"aws:ResourceTag/{PROVED}": "false"}}
+    deny = {**statement("ec2:DeleteSnapshot", SNAPSHOTS, Condition=proved), "Effect": "Deny"}
+    ec2 = Session(server, role(server, statement("ec2:*"), deny)).client("ec2")
+    kept, removed = tagged(server), tagged(server, proved="snap-1")
+    ec2.create_tags(Resources=[kept], Tags=[{"Key": PROVED, "Value": ""}])
+    with refused("UnauthorizedOperation", "ec2:DeleteSnapshot", kept):
+        ec2.delete_snapshot(SnapshotId=kept)
+    ec2.delete_tags(Resources=[removed], Tags=[{"Key": PROVED}])
+    ec2.delete_snapshot(SnapshotId=removed)
+
+
+def test_who_may_tag_and_with_what_is_decided_by_both_sides_tags(server: RunningServer) -> None:
+    unproved = {"Null": {f"aws:ResourceTag/{PROVED}": "true"}}
+    only_note = {"ForAllValues:StringEquals": {"aws:TagKeys": ["note", PROVED]}}
+    rights = statement(["ec2:CreateTags", "ec2:DeleteTags"], SNAPSHOTS, Condition={**unproved, **only_note})
+    ec2 = Session(server, role(server, rights)).client("ec2")
+    mine, proved = tagged(server, job="7"), tagged(server, proved="snap-1")
+    ec2.create_tags(Resources=[mine], Tags=[{"Key": "note", "Value": "x"}])
+    with refused("UnauthorizedOperation", "ec2:CreateTags", mine):
+        ec2.create_tags(Resources=[mine], Tags=[{"Key": "note", "Value": "x"}, {"Key": "job", "Value": "8"}])
+    with refused("UnauthorizedOperation", "ec2:DeleteTags", mine):
+        ec2.delete_tags(Resources=[mine], Tags=[{"Key": "job"}])
+    for tagging in (ec2.create_tags, ec2.delete_tags):
+        with refused("UnauthorizedOperation", proved):
+            tagging(Resources=[mine, proved], Tags=[{"Key": PROVED, "Value": "snap-1"}])
+    tags = {snapshot_id: tags_of(server, snapshot_id) for snapshot_id in (mine, proved)}
+    assert tags == {mine: {"job": "7", "note": "x"}, proved: {PROVED: "snap-1"}}
+
+
+def tags_of(server: RunningServer, snapshot_id: str) -> dict[str, str]:
+    described = server.client("ec2").describe_snapshots(SnapshotIds=[snapshot_id])["Snapshots"][0]
+    return {tag["Key"]: tag["Value"] for tag in described.get("Tags", [])}
+
+
+@both_doors
+def test_a_snapshot_is_started_only_with_tags_that_the_policy_names(server: RunningServer, own_door: bool) -> None:
+    named = {"ForAllValues:StringEquals": {"aws:TagKeys": [PROVED]}, "Null": {"aws:TagKeys": "false"}}
+    arn = role(server, statement("ebs:StartSnapshot", SNAPSHOTS, Condition=named), statement("ec2:CreateTags"))
+    ebs = Session(server, arn).client("ebs", own_door=own_door)
+    ebs.start_snapshot(VolumeSize=1, Tags=[{"Key": PROVED, "Value": "snap-1"}])
+    for tags in ({}, {"Tags": [{"Key": PROVED, "Value": "snap-1"}, {"Key": "job", "Value": "7"}]}):
+        with refused("AccessDeniedException", "ebs:StartSnapshot"):
+            ebs.start_snapshot(VolumeSize=1, **tags)
+
+
+@both_doors
+def test_blocks_of_a_proved_snapshot_are_read_and_no_others(server: RunningServer, own_door: bool) -> None:
+    proved = {"StringLike": {f"aws:ResourceTag/{PROVED}": "snap-*"}}
+    ebs = Session(server, role(server, statement("ebs:*", SNAPSHOTS, Condition=proved))).client(
+        "ebs", own_door=own_door
+    )
+    source = snapshot(server, Tags=[{"Key": PROVED, "Value": "snap-1"}])
+    assert read(ebs, source) == BLOCK
+    server.client("ec2").create_tags(Resources=[source], Tags=[{"Key": PROVED, "Value": "none"}])
+    with refused("AccessDeniedException", "ebs:ListSnapshotBlocks"):
+        read(ebs, source)
+
+
+def test_a_policy_with_a_condition_that_nobody_knows_is_refused(server: RunningServer) -> None:
+    for condition in ({"StringIs": {"aws:PrincipalArn": "x"}}, ["x"]):
+        deny = {**statement("ec2:*", Condition=condition), "Effect": "Deny"}
+        with refused("MalformedPolicyDocument", "Syntax errors in policy"):
+            role(server, deny)
+        with refused("MalformedPolicyDocument", "Syntax errors in policy"):
+            server.client("iam").create_policy(PolicyName="unknown", PolicyDocument=document(statement("*"), deny))
+
+
 def test_a_snapshot_that_is_not_shared_stays_closed_whatever_the_policy_says(server: RunningServer) -> None:
     foreign = snapshot(server, account=OTHER)
     ebs = Session(server, role(server, statement("*"))).client("ebs")

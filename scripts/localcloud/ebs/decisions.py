@@ -36,13 +36,13 @@ class Decision:
 
 
 ALLOWED = Decision(True)
+Context = tuple[tuple[str, str | tuple[str, ...]], ...]
+"""Condition keys, in the spelling of the policies, with their value or values."""
 
 
 class Decisions(Protocol):
-    def decide(
-        self, caller: Caller, action: str, resource: str, *, region: str, context: tuple[tuple[str, str], ...] = ()
-    ) -> Decision:
-        """``context``: condition keys and their values."""
+    def decide(self, caller: Caller, action: str, resource: str, *, region: str, context: Context = ()) -> Decision:
+        """Whether ``caller`` may do ``action`` on ``resource``."""
 
     def forget(self) -> None:
         """Ask anew from now on."""
@@ -51,9 +51,7 @@ class Decisions(Protocol):
 class Everything:
     """Everybody may do everything, as far as policies go."""
 
-    def decide(
-        self, caller: Caller, action: str, resource: str, *, region: str, context: tuple[tuple[str, str], ...] = ()
-    ) -> Decision:
+    def decide(self, caller: Caller, action: str, resource: str, *, region: str, context: Context = ()) -> Decision:
         return ALLOWED
 
     def forget(self) -> None:
@@ -70,9 +68,7 @@ class MainServerDecisions:
         self._known: dict[Any, tuple[float, Decision]] = {}
         self._asking = threading.Lock()
 
-    def decide(
-        self, caller: Caller, action: str, resource: str, *, region: str, context: tuple[tuple[str, str], ...] = ()
-    ) -> Decision:
+    def decide(self, caller: Caller, action: str, resource: str, *, region: str, context: Context = ()) -> Decision:
         if not caller.access_key or _ACCOUNT.fullmatch(caller.access_key):
             return ALLOWED
         asked = (caller, action, resource, region, context)
@@ -94,7 +90,9 @@ class MainServerDecisions:
     def forget(self) -> None:
         self._known = {}
 
-    def _ask(self, caller: Caller, action: str, resource: str, region: str, context: Mapping[str, str]) -> Decision:
+    def _ask(
+        self, caller: Caller, action: str, resource: str, region: str, context: Mapping[str, str | tuple[str, ...]]
+    ) -> Decision:
         question = {
             "access_key": caller.access_key,
             "session_token": caller.session_token,

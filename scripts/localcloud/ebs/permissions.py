@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from localcloud.ebs import ec2_query
-from localcloud.ebs.decisions import Decisions
+from localcloud.ebs.decisions import Context, Decisions
 from localcloud.ebs.errors import ApiError, EbsError, Ec2Error, key_access_denied
 from localcloud.ebs.kms import partition_of
 from localcloud.ebs.messages import Request
@@ -35,14 +35,12 @@ _MAKES_SNAPSHOTS = frozenset({"CopySnapshot", "CreateSnapshot", "CreateSnapshots
 _WRITES = frozenset({"ebs:PutSnapshotBlock", "ebs:CompleteSnapshot"})
 _READS = frozenset({"GetSnapshotBlock", "ListSnapshotBlocks", "ListChangedBlocks"})
 
-Keys = tuple[tuple[str, str], ...]
-
 
 @dataclass(frozen=True, slots=True)
 class _Need:
     action: str
     resource: str
-    context: Keys = ()
+    context: Context = ()
 
 
 class Permissions:
@@ -152,9 +150,12 @@ class Permissions:
     def _on_snapshot(self, action: str, snapshot_id: str, region: str) -> _Need:
         with self._registry.lock:
             snapshot = self._registry.snapshot(snapshot_id, region)
-            tags: Keys = ()
+            tags: Context = ()
             if snapshot is not None and not (action in _WRITES and self._tags_spread(snapshot)):
-                tags = tuple((f"aws:ResourceTag/{key}", value) for key, value in snapshot.tags.items())
+                kinds = ("aws", "ec2") if action.startswith("ec2:") else ("aws",)
+                tags = tuple(
+                    (f"{kind}:ResourceTag/{key}", value) for kind in kinds for key, value in snapshot.tags.items()
+                )
         return _Need(action, _snapshot_arn(region, snapshot_id), tags)
 
     def _tags_spread(self, snapshot: Snapshot) -> bool:
@@ -172,7 +173,7 @@ class Permissions:
         if key_arn is not None:
             self._check_key(request, "kms:Decrypt", key_arn)
 
-    def _check_key(self, request: Request, action: str, key_arn: str, more: Keys = ()) -> None:
+    def _check_key(self, request: Request, action: str, key_arn: str, more: Context = ()) -> None:
         via = f"ec2.{request.region}.amazonaws.com"
         need = _Need(action, key_arn, (("kms:ViaService", via), ("kms:CallerAccount", request.account), *more))
         decision = self._decide(request, need)
@@ -189,8 +190,9 @@ def _snapshot_arn(region: str, snapshot_id: str) -> str:
     return f"arn:{partition_of(region)}:ec2:{region}::snapshot/{snapshot_id}"
 
 
-def _request_tags(tags: Mapping[str, str]) -> Keys:
-    return tuple((f"aws:RequestTag/{key}", value) for key, value in tags.items())
+def _request_tags(tags: Mapping[str, str]) -> Context:
+    keys: Context = (("aws:TagKeys", tuple(tags)),) if tags else ()
+    return keys + tuple((f"aws:RequestTag/{key}", value) for key, value in tags.items())
 
 
 def _specified_tags(params: ec2_query.Params) -> dict[str, str]:

@@ -12,15 +12,14 @@ humanmade/S3-Uploads issue 239); the code for a policy that is too large is unkn
 from __future__ import annotations
 
 import fnmatch
-import ipaddress
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from localcloud.iam.evaluation import listed
+from localcloud.iam.operators import OPERATORS, operand_check
 
 _ACTIONS = json.loads(Path(__file__).with_name("s3_actions.json").read_text())
 OF_BUCKETS: frozenset[str] = frozenset(_ACTIONS["bucket"])
@@ -32,7 +31,6 @@ _POLICY_MEMBERS = frozenset({"Version", "Id", "Statement"})
 _MEMBERS = frozenset(
     {"Sid", "Effect", "Principal", "NotPrincipal", "Action", "NotAction", "Resource", "NotResource", "Condition"}
 )
-_OPERATOR = re.compile(r"(?:(ForAllValues|ForAnyValue):)?([A-Za-z]+?)(IfExists)?")
 _ROOT = re.compile(r"arn:aws[a-z-]*:iam::[0-9]{12}:root|[0-9]{12}")
 _ENTITY = re.compile(r"arn:aws[a-z-]*:iam::([0-9]{12}):(role|user)/(?:[\w+=,.@/-]+/)?[\w+=,.@-]+")
 _SESSION = re.compile(r"arn:(aws[a-z-]*):sts::([0-9]{12}):assumed-role/([\w+=,.@-]+)/[\w+=,.@-]+")
@@ -45,47 +43,6 @@ Exists = Callable[[str, str, str], bool]
 class PolicyRefused(ValueError):
     """A bucket policy is malformed, or says what the local cloud does not evaluate."""
 
-
-def _number(value: str) -> None:
-    float(value)
-
-
-def _date(value: str) -> None:
-    if not re.fullmatch(r"[0-9]+", value):
-        datetime.fromisoformat(value.replace("Z", "+00:00"))
-
-
-def _bool(value: str) -> None:
-    if value.lower() not in ("true", "false"):
-        raise ValueError
-
-
-def _address(value: str) -> None:
-    ipaddress.ip_network(value, strict=False)
-
-
-def _arn(value: str) -> None:
-    if value != "*" and len(value.split(":", 5)) < 6:
-        raise ValueError
-
-
-def _text(value: str) -> None:
-    pass
-
-
-_COMPARISONS = ("Equals", "NotEquals", "LessThan", "LessThanEquals", "GreaterThan", "GreaterThanEquals")
-_TEXTS = ("Equals", "NotEquals", "EqualsIgnoreCase", "NotEqualsIgnoreCase", "Like", "NotLike")
-OPERATORS: Mapping[str, Callable[[str], None]] = {
-    **{f"String{name}": _text for name in _TEXTS},
-    **{f"Arn{name}": _arn for name in ("Equals", "NotEquals", "Like", "NotLike")},
-    **{f"Numeric{name}": _number for name in _COMPARISONS},
-    **{f"Date{name}": _date for name in _COMPARISONS},
-    "Bool": _bool,
-    "IpAddress": _address,
-    "NotIpAddress": _address,
-    "Null": _bool,
-}
-"""Condition operators with what raises ``ValueError`` for a value that they cannot compare with."""
 
 _KEYS_OF_EVERY_REQUEST = frozenset(
     {
@@ -272,9 +229,8 @@ def _check_conditions(conditions: Any, possible: frozenset[str], exact: Iterable
     if not isinstance(conditions, dict):
         raise PolicyRefused("Invalid policy syntax.")
     for operator, keys in conditions.items():
-        parts = _OPERATOR.fullmatch(operator)
-        takes = OPERATORS.get(parts[2]) if parts is not None else None
-        if parts is None or takes is None or (parts[2] == "Null" and (parts[1] or parts[3])):
+        takes = operand_check(operator)
+        if takes is None:
             raise PolicyRefused(f"Invalid Condition type : {operator}; the local cloud knows {', '.join(OPERATORS)}")
         if not isinstance(keys, dict) or not keys:
             raise PolicyRefused("Invalid policy syntax.")

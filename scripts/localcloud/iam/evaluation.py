@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from localcloud.host import Host
+from localcloud.iam.operators import operand_check
 
 EVALUATOR = "core.iam_evaluator"
 _SESSION = re.compile(r"arn:(aws[a-z-]*):sts::([0-9]{12}):assumed-role/([^/]+)/.+")
@@ -31,6 +32,7 @@ def install(host: Host) -> None:
     _tell_condition_keys(host, role_arn)
     _match_principals(host, role_arn)
     _except_principals(host, role_arn)
+    _refuse_unknown_operators(host)
 
 
 def role_arns(host: Host) -> RoleArn:
@@ -164,3 +166,25 @@ def _except_principals(host: Host, role_arn: RoleArn) -> None:
         return base({"Statement": kept}, asked, *arguments, **named)
 
     host.replace(EVALUATOR, "evaluate_resource_policy", evaluate)
+
+
+def _refuse_unknown_operators(host: Host) -> None:
+    """A role's or user's policy is refused for a condition that the base would take as never met, in a Deny as well."""
+    base: Callable[[Any], str | None] = host.lookup(EVALUATOR, "validate_policy_document")
+
+    def problem(document: Any) -> str | None:
+        found = base(document)
+        if found is not None:
+            return found
+        policy = json.loads(document) if isinstance(document, str) else document
+        statements = policy["Statement"]
+        for statement in [statements] if isinstance(statements, Mapping) else statements:
+            conditions = statement.get("Condition", {})
+            if not isinstance(conditions, Mapping):
+                return "Syntax errors in policy."
+            for operator in conditions:
+                if operand_check(operator) is None:
+                    return f"Syntax errors in policy: {operator} is no condition operator"
+        return None
+
+    host.replace(EVALUATOR, "validate_policy_document", problem)
