@@ -65,6 +65,7 @@ _KEYS_OF_ACTIONS: Mapping[str, frozenset[str]] = {
             *("s3:x-amz-acl", "s3:x-amz-copy-source", "s3:x-amz-grant-full-control", "s3:x-amz-grant-read"),
             *("s3:x-amz-grant-read-acp", "s3:x-amz-grant-write", "s3:x-amz-grant-write-acp"),
             *("s3:x-amz-metadata-directive", "s3:x-amz-server-side-encryption", "s3:x-amz-storage-class"),
+            "s3:x-amz-server-side-encryption-aws-kms-key-id",
         ),
         _WRITING,
     ),

@@ -25,6 +25,7 @@ ARN = "arn:aws:s3:::"
 _OF_POLICY = frozenset({"s3:GetBucketPolicy", "s3:PutBucketPolicy", "s3:DeleteBucketPolicy"})
 _HEADERS_OF_WRITES = ("x-amz-copy-source", "x-amz-metadata-directive", "x-amz-storage-class")
 _CONDITIONAL = ("if-match", "if-none-match")
+_ENCRYPTION_KEY = "x-amz-server-side-encryption-aws-kms-key-id"
 _KEY = "k"
 """Stands for an object's key where the base would take it apart at its slashes."""
 
@@ -149,6 +150,15 @@ def _tell_context(host: Host, buckets: Buckets) -> None:
     account: Callable[[], str] = host.lookup("core.responses", "get_account_id")
     region: Callable[[], str] = host.lookup("core.responses", "get_region")
     parts: Callable[[str, Mapping[str, str]], tuple[str, str]] = host.lookup(S3, "_parse_bucket_key")
+    uploads = host.lookup(S3, "_multipart_uploads")
+
+    def encryption_key(query: Query, headers: Mapping[str, str]) -> str | None:
+        """The key that a write asks for; parts and completion ask for that of their upload."""
+        upload_id = query.get("uploadId")
+        if not upload_id:
+            return headers.get(_ENCRYPTION_KEY)
+        upload = uploads.get(upload_id[-1] if isinstance(upload_id, list) else upload_id) or {}
+        return upload["preserved_headers"].get(_ENCRYPTION_KEY) if upload.get("requested_sse") else None
 
     def context(
         action: str, query: Query | None, path: str = "", headers: Mapping[str, str] | None = None
@@ -157,6 +167,9 @@ def _tell_context(host: Host, buckets: Buckets) -> None:
         owner = buckets.owner(f"{ARN}{bucket}")
         with scope(owner or account(), region()):
             found = base(action, query, path, headers)
+            asked_key = encryption_key(query or {}, headers or {}) if action == "s3:PutObject" else None
+        if asked_key:
+            found[f"s3:{_ENCRYPTION_KEY}"] = asked_key
         if owner is not None:
             found |= {"aws:ResourceAccount": owner, "s3:ResourceAccount": owner}
         if action == "s3:PutObject" and key:
