@@ -56,7 +56,7 @@ def first_unpacked(begin: bytes, codec: PackedCodec, *, name: str) -> bytes:
     unpacked = b""
     try:
         for piece in Unpacking(iter((begin,)), codec, name=name):
-            unpacked += piece[:HEAD_BYTES]
+            unpacked += piece
             if len(unpacked) >= HEAD_BYTES:
                 break
     except DamagedImage:

@@ -17,20 +17,17 @@ _CUT_OFF = "the stream ends in the middle of what it began"
 def gzip_member(source: Input) -> Iterator[bytes]:
     """The next member."""
     member = zlib.decompressobj(wbits=31)
-    data, piece = b"", b""
     while not member.eof:
-        # A full piece may leave more behind in zlib itself, also when it has used all of its input.
-        if not data and len(piece) < MAX_PIECE:
-            data = source.some(_INPUT)
-            if not data:
-                raise source.damaged(_CUT_OFF, at=source.offset)
+        data = member.unconsumed_tail or source.some(_INPUT)
         try:
             piece = member.decompress(data, MAX_PIECE)
         except zlib.error as error:
             raise source.damaged(str(error), at=source.offset - len(data)) from error
-        data = member.unconsumed_tail
         if piece:
             yield piece
+        elif not data:
+            # Only now: zlib may hold many pieces more when it has used all of its input.
+            raise source.damaged(_CUT_OFF, at=source.offset)
     source.back(len(member.unused_data))
 
 

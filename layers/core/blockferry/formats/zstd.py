@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import zstandard
 
@@ -12,8 +13,8 @@ from blockferry.formats.stream import MAX_PIECE, MAX_WINDOW, Input
 
 MAGIC = bytes.fromhex("28b52ffd")
 
-_RAW, _RLE, _RESERVED = 0, 1, 3
-"""Block types that are not compressed blocks."""
+_RLE, _RESERVED = 1, 3
+"""Types of blocks: one byte that is repeated, and none that there is."""
 
 
 def zstd_frame(source: Input) -> Iterator[bytes]:
@@ -21,8 +22,7 @@ def zstd_frame(source: Input) -> Iterator[bytes]:
     magic_at = source.offset
     magic = source.take(4)
     if magic == MAGIC:
-        decompressor = zstandard.ZstdDecompressor(max_window_size=MAX_WINDOW)
-        yield from _frame(source, decompressor.decompressobj())
+        yield from _frame(source, zstandard.ZstdDecompressor().decompressobj())
     elif is_skippable(magic):
         left = int.from_bytes(source.take(4), "little")
         while left:
@@ -34,9 +34,10 @@ def zstd_frame(source: Input) -> Iterator[bytes]:
 
 def _frame(source: Input, decompressor: zstandard.ZstdDecompressionObj) -> Iterator[bytes]:
     frame_at = source.offset - len(MAGIC)
-    header, window, checksummed = _header(source, frame_at)
-    _decompress(source, decompressor, MAGIC + header, at=frame_at)
-    largest = min(window, MAX_PIECE)
+    header = _header(source, frame_at)
+    _decompress(source, decompressor, MAGIC + header.fields, at=frame_at)
+    largest = min(header.window, MAX_PIECE)
+    held = 0
     last = False
     while not last:
         block_at = source.offset
@@ -46,26 +47,36 @@ def _frame(source: Input, decompressor: zstandard.ZstdDecompressionObj) -> Itera
         if kind == _RESERVED or size > largest:
             raise source.damaged(f"a block has type {kind} and {size} bytes", at=block_at)
         block = head + source.take(1 if kind == _RLE else size)
-        yield _decompress(source, decompressor, block, at=block_at)
+        piece = _decompress(source, decompressor, block, at=block_at)
+        held += len(piece)
+        yield piece
     end_at = source.offset
-    if checksummed:
+    if header.checksummed:
         # Checked by the library as soon as it has it.
         yield _decompress(source, decompressor, source.take(4), at=end_at)
-    if not decompressor.eof or decompressor.unused_data:
+    if not decompressor.eof:
         raise source.damaged("the frame does not end with its last block", at=end_at)
+    # The library does not look at it where the last block is empty.
+    if header.content not in (None, held):
+        raise source.damaged(f"the frame holds {held} bytes and says {header.content}", at=frame_at)
 
 
-def _header(source: Input, frame_at: int) -> tuple[bytes, int, bool]:
-    """Bytes of the frame header, the window's size in bytes, and whether a checksum follows the blocks."""
+class _Header(NamedTuple):
+    fields: bytes
+    """As they are in the stream."""
+    window: int
+    """Bytes, as is the content."""
+    content: int | None
+    """``None`` if the frame does not tell."""
+    checksummed: bool
+
+
+def _header(source: Input, frame_at: int) -> _Header:
     head = source.take(1)
     descriptor = head[0]
     single_segment = bool(descriptor & 0x20)
-    window = 0
     if not single_segment:
-        field = source.take(1)
-        head += field
-        base = 1 << (10 + (field[0] >> 3))
-        window = base + (base >> 3) * (field[0] & 7)
+        head += source.take(1)
     dictionary = source.take((0, 1, 2, 4)[descriptor & 3])
     if any(dictionary):
         raise InvalidRequest(
@@ -73,15 +84,20 @@ def _header(source: Input, frame_at: int) -> tuple[bytes, int, bool]:
             f"{int.from_bytes(dictionary, 'little')}, which is not in it: compress the image without a dictionary"
         )
     size_field = source.take((int(single_segment), 2, 4, 8)[descriptor >> 6])
+    # Only the two-byte form counts from 256 on.
+    size = int.from_bytes(size_field, "little") + (256 if len(size_field) == 2 else 0)
     if single_segment:
-        # The window is the content; only the two-byte form counts from 256 on.
-        window = int.from_bytes(size_field, "little") + (256 if len(size_field) == 2 else 0)
+        window = size
+    else:
+        base = 1 << (10 + (head[1] >> 3))
+        window = base + (base >> 3) * (head[1] & 7)
     if window > MAX_WINDOW:
         raise InvalidRequest(
             f"image {source.name}: unpacking its frame at byte {frame_at} takes a window of {window} bytes, more "
             f"than {MAX_WINDOW}: compress the image with zstd --long=27, or without --long and --ultra"
         )
-    return head + dictionary + size_field, window, bool(descriptor & 0x04)
+    content = size if size_field else None
+    return _Header(head + dictionary + size_field, window, content, bool(descriptor & 0x04))
 
 
 def _decompress(source: Input, decompressor: zstandard.ZstdDecompressionObj, data: bytes, *, at: int) -> bytes:
