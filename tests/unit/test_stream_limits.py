@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bz2
 import gzip
+import lzma
 import random
 import zlib
 from collections.abc import Callable, Iterator
@@ -13,6 +14,7 @@ import zstandard
 from blockferry.core.errors import InvalidRequest
 from blockferry.formats.codecs import Unpacking, first_unpacked
 from blockferry.formats.errors import DamagedImage
+from image_files import xz_of_blocks
 
 NAME = "s3://images/disk"
 ZSTD_MAGIC = bytes.fromhex("28b52ffd")
@@ -236,3 +238,116 @@ def test_behind_the_first_bytes_nothing_is_unpacked(length: int) -> None:
     assert first_unpacked(zstandard.compress(disk) + behind, "zstd", name=NAME) == disk[:512]
     with pytest.raises(InvalidRequest, match="needs dictionary 7"):
         first_unpacked(zstandard.compress(disk[:511]) + behind, "zstd", name=NAME)
+
+
+# -- streams of xz -----------------------------------------------------------------------------------------------------
+
+
+def index_of(stream: bytes) -> int:
+    """Where the index of the last stream of xz begins."""
+    return len(stream) - 12 - (int.from_bytes(stream[-8:-4], "little") + 1) * 4
+
+
+def with_index(stream: bytes, index: bytes) -> bytes:
+    """The stream with another index, without its checksum, and the footer that goes with it."""
+    index += zlib.crc32(index).to_bytes(4, "little")
+    fields = (len(index) // 4 - 1).to_bytes(4, "little") + stream[6:8]
+    return stream[: index_of(stream)] + index + zlib.crc32(fields).to_bytes(4, "little") + fields + b"YZ"
+
+
+def controls(stream: bytes) -> list[int]:
+    """The first bytes of the chunks of a stream of one block."""
+    found, at = [], 12 + (stream[12] + 1) * 4
+    while stream[at]:
+        control = stream[at]
+        found.append(control)
+        sizes = at + (3 if control >= 0x80 else 1)
+        at = sizes + 2 + (control >= 0xC0) + int.from_bytes(stream[sizes : sizes + 2], "big") + 1
+    return found
+
+
+@pytest.mark.parametrize("length", [1, 3, 1 << 20])
+def test_chunks_of_every_kind_come_back(length: int) -> None:
+    dice = random.Random(13)
+    letters = bytes(dice.choices(range(64), k=120_000))
+    noise = dice.randbytes(200_000)
+    kinds = set()
+    for disk in (letters, noise + letters, letters + noise + letters, noise + b"disk " * 5_000):
+        stream = lzma.compress(disk, preset=1)
+        kinds.update(controls(stream))
+        assert unpacked(stream, "xz", length=length) == disk
+    # Stored with and without a new dictionary; packed without, and with new properties, both of 64 KiB at most.
+    assert kinds >= {0x01, 0x02, 0x80, 0xC0}
+
+
+@pytest.mark.parametrize("control", [0x03, 0x7F])
+def test_a_chunk_of_no_kind_is_told_by_where_it_begins(control: int) -> None:
+    stream = lzma.compress(DATA)
+    at = 12 + (stream[12] + 1) * 4
+    with pytest.raises(DamagedImage, match=f"at byte {at} of its xz stream: a chunk begins with {control};"):
+        unpacked(stream[:at] + bytes([control]) + stream[at + 1 :], "xz")
+
+
+def test_what_is_no_stream_of_xz_is_told_by_where_it_begins() -> None:
+    stream = lzma.compress(DATA)
+    for other in (b"\xfd7zXZ\1" + stream[6:], gzip.compress(DATA), b"X" * 12):
+        with pytest.raises(DamagedImage, match=f"at byte {len(stream)} of its xz stream: no stream begins with"):
+            unpacked(stream + other, "xz")
+
+
+@pytest.mark.parametrize("zeros", [1, 2, 3, 5, 7])
+def test_padding_between_streams_of_xz_is_whole_words(zeros: int) -> None:
+    first, second = lzma.compress(DATA), lzma.compress(b"more")
+    assert unpacked(first + bytes(8) + second, "xz") == DATA + b"more"
+    with pytest.raises(DamagedImage, match=f"at byte {len(first) + zeros} of its xz stream: no stream begins here"):
+        unpacked(first + bytes(zeros) + second, "xz")
+
+
+def test_zeros_in_front_are_no_padding() -> None:
+    for codec, packed in (*PACKED.items(), ("xz", lzma.compress(DATA))):
+        with pytest.raises(DamagedImage, match=f"at byte 0 of its {codec} stream"):
+            unpacked(bytes(8) + packed, codec)
+
+
+@pytest.mark.parametrize("size", [127, 128, 129, 16_383, 16_384, 16_512])
+def test_lengths_in_an_index_take_as_many_bytes_as_they_need(size: int) -> None:
+    disk = random.Random(size).randbytes(size)
+    for pieces_of_it in ([disk], [disk, disk[:128]]):
+        assert unpacked(xz_of_blocks(pieces_of_it), "xz") == b"".join(pieces_of_it)
+
+
+def test_a_number_of_an_index_has_nine_bytes_at_most() -> None:
+    stream = lzma.compress(DATA)
+    for endless in (b"\x81" + b"\x80" * 8 + b"\0", b"\x81" + b"\x80" * 20):
+        index = b"\0" + endless
+        with pytest.raises(DamagedImage, match=rf"at byte {index_of(stream)} .* a number of the index has no end"):
+            unpacked(with_index(stream, index + bytes(-len(index) % 4)), "xz")
+    records = stream[index_of(stream) + 2 : -16].rstrip(b"\0")
+    nine = b"\0\x81" + b"\x80" * 7 + b"\0" + records
+    assert unpacked(with_index(stream, nine + bytes(-len(nine) % 4)), "xz") == DATA
+
+
+def test_padding_of_an_index_is_zeros() -> None:
+    lengths = set()
+    for size in (10, 200, 20_000, 3_000_000):
+        stream = lzma.compress(bytes(size))
+        index = stream[index_of(stream) : -16]
+        padding = len(index) - len(index.rstrip(b"\0"))
+        lengths.add(padding)
+        assert unpacked(with_index(stream, index), "xz") == bytes(size)
+        for place in range(1, padding + 1):
+            altered = index[: len(index) - place] + b"\x01" + index[len(index) - place + 1 :]
+            with pytest.raises(DamagedImage, match=rf"at byte {index_of(stream)} .*does not fit its checksum"):
+                unpacked(with_index(stream, altered), "xz")
+    assert max(lengths) > 1
+
+
+def test_a_long_index_gives_moments_to_look_at_the_clock() -> None:
+    filters = [{"id": lzma.FILTER_LZMA2, "preset": 0, "dict_size": 4096}]
+    alone = lzma.compress(b"x", check=lzma.CHECK_NONE, filters=filters)
+    record = alone[index_of(alone) + 2 : -16].rstrip(b"\0")
+    count = 4_097
+    index = b"\0" + bytes([count & 0x7F | 0x80, count >> 7]) + record * count
+    blocks = alone[12 : index_of(alone)] * count
+    stream = with_index(alone[:12] + blocks + alone[index_of(alone) :], index + bytes(-len(index) % 4))
+    assert pieces(stream, "xz") == [b"x"] * count + [b""] * 2

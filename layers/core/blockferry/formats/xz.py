@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import lzma
+import struct
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -35,11 +36,11 @@ def unpack_xz(source: Input, start: RestartPoint) -> Pieces:
     while stream is not None or not source.at_end():
         if stream is None:
             if not first:
-                padding_at = source.offset
                 yield from source.skip_zeros()
                 if source.at_end():
                     return
-                if (source.offset - padding_at) % 4:
+                # Streams and what is between them are whole words.
+                if source.offset % 4:
                     raise source.damaged("no stream begins here", at=source.offset)
             first = False
             stream = _Stream.begun(source, raw_offset)
@@ -84,7 +85,7 @@ class _Stream:
         check = header[7]
         if header != _header(check):
             raise source.damaged("the header of the stream does not fit its checksum", at=at)
-        if check not in _CHECK_BYTES or not lzma.is_check_supported(check):
+        if not lzma.is_check_supported(check):
             raise InvalidRequest(
                 f"image {source.name}: its stream at byte {at} is checked in a way that is not known ({check}): "
                 "compress the image with xz --check=crc64"
@@ -100,26 +101,35 @@ class _Stream:
         header = bytes([header_size // 4 - 1]) + source.take(header_size - 1)
         yield from self._unpacked(decoder, _header(self.check) + header, at=block_at)
         data_at = source.offset
-        control = 1
-        while control:
+        while True:
             chunk_at = source.offset
             chunk = source.take(1)
             control = chunk[0]
             if 3 <= control < 0x80:
                 raise source.damaged(f"a chunk begins with {control}", at=chunk_at)
             if control:
-                # Sizes are stored less one; from 0xc0 on the properties precede the data.
-                chunk += source.take(2 if control < 3 else 5 if control >= 0xC0 else 4)
-                chunk += source.take(int.from_bytes(chunk[1:3] if control < 3 else chunk[3:5], "big") + 1)
+                if control >= 0x80:
+                    # What a compressed chunk unpacks to.
+                    chunk += source.take(2)
+                size_field = source.take(2)
+                chunk += size_field
+                if control >= 0xC0:
+                    # Properties.
+                    chunk += source.take(1)
+                # Sizes are stored less one.
+                chunk += source.take(int.from_bytes(size_field, "big") + 1)
             for piece in self._unpacked(decoder, chunk, at=chunk_at):
                 raw += len(piece)
                 yield piece
+            if not control:
+                break
         size = source.offset - data_at
         end_at = source.offset
         end = source.take(-size % 4 + _CHECK_BYTES[self.check])
         unpadded = header_size + size + _CHECK_BYTES[self.check]
-        rest = b"".join(self._unpacked(decoder, end + _end(self.check, unpadded, raw), at=end_at))
-        if rest or not decoder.eof or decoder.unused_data:
+        # It yields nothing more, or the index, which is made from what came before, does not fit.
+        yield from self._unpacked(decoder, end + _end(self.check, unpadded, raw), at=end_at)
+        if not decoder.eof:
             raise source.damaged("the block does not end with its last chunk", at=end_at)
         self.walked += 1
         self.records.update(_record(unpadded, raw))
@@ -226,4 +236,4 @@ def _number(value: int) -> bytes:
 
 
 def _record(unpadded: int, raw: int) -> bytes:
-    return unpadded.to_bytes(8, "big") + raw.to_bytes(8, "big")
+    return struct.pack(">QQ", unpadded, raw)
