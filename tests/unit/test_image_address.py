@@ -7,8 +7,10 @@ import io
 from typing import Any
 
 import pytest
-from blockferry.core.errors import InvalidRequest
-from blockferry.sources.address import codec_by_name, examine
+from blockferry.core.errors import InvalidRequest, RetryLater
+from blockferry.sources.address import Image, codec_by_name, examine, refuse_other_format
+from botocore.exceptions import ClientError, ReadTimeoutError
+from image_files import ALL
 
 TIB = 2**40
 
@@ -95,3 +97,81 @@ def test_an_archived_image_is_refused_before_it_is_read(storage_class: str) -> N
 def test_only_who_insists_has_an_image_believed_to_be_raw() -> None:
     assert look(OneImage(5_000)).believed_raw is False
     assert look(OneImage(5_000), image_format="raw").believed_raw is True
+
+
+@pytest.mark.parametrize("status", [301, 307])
+def test_a_bucket_in_another_region_is_told_with_where_to_name_it(status: int) -> None:
+    class Elsewhere(OneImage):
+        def head_object(self, **_: Any) -> dict[str, Any]:
+            raise ClientError({"Error": {"Code": str(status)}, "ResponseMetadata": {"HTTPStatusCode": status}}, "Head")
+
+    with pytest.raises(InvalidRequest, match=r"image s3://images/disk\.img: the bucket is not in us-east-1.*source"):
+        look(Elsewhere(1))
+
+
+@pytest.mark.parametrize(("key", "begin"), [("disk.img", b""), ("disk.gz", gzip.compress(bytes(9_000), mtime=0))])
+def test_all_that_is_looked_at_belongs_to_one_version_of_an_image(key: str, begin: bytes) -> None:
+    class Replaced(OneImage):
+        """Somebody uploads another one after the first answer."""
+
+        def get_object(self, *, IfMatch: str | None = None, **more: Any) -> dict[str, Any]:
+            if IfMatch in (None, '"two"'):
+                return super().get_object(**more)
+            answer = {"Error": {"Code": "PreconditionFailed"}, "ResponseMetadata": {"HTTPStatusCode": 412}}
+            raise ClientError(answer, "GetObject")
+
+    with pytest.raises(InvalidRequest, match=f"image s3://images/{key} was replaced while it was looked at"):
+        look(Replaced(5_000, begin), key)
+
+
+def test_an_image_whose_bytes_do_not_arrive_is_left_to_a_later_attempt() -> None:
+    class Broken(io.BytesIO):
+        def read(self, *_: Any) -> bytes:
+            raise ReadTimeoutError(endpoint_url="s3")
+
+    class Slow(OneImage):
+        def get_object(self, **_: Any) -> dict[str, Any]:
+            return {"Body": Broken()}
+
+    with pytest.raises(RetryLater, match=r"image s3://images/disk\.img in us-east-1: .*s3"):
+        look(Slow(5_000))
+
+
+QCOW2 = ALL["qcow2"].body
+
+
+@pytest.mark.parametrize(
+    ("key", "body", "told"),
+    [
+        (
+            "vm/disk.img",
+            QCOW2,
+            "is a qcow2 image, not a raw disk; nothing was started: convert .* disk.img disk.img.raw`",
+        ),
+        ("/", QCOW2, "is a qcow2 image, .* -O raw IMAGE IMAGE.raw`"),
+        (
+            "vm/disk.qcow2.gz",
+            gzip.compress(QCOW2, mtime=0),
+            "unpacks to a qcow2 image, .*nothing was started: convert .* raw disk.qcow2 disk.qcow2.raw`",
+        ),
+        (
+            "vm/disk.gz.gz",
+            gzip.compress(gzip.compress(bytes(600)), mtime=0),
+            "unpacks to something compressed with gzip, .*nothing was started: decompress it with `gzip -dc disk.gz >",
+        ),
+        (
+            "vm/disk",
+            gzip.compress(bytes(600)),
+            'is compressed with gzip, .*nothing was started: have it unpacked .*codec: "gzip" .*gzip -dc disk >',
+        ),
+    ],
+)
+def test_what_is_no_raw_disk_is_refused_with_a_command_for_that_file(key: str, body: bytes, told: str) -> None:
+    with pytest.raises(InvalidRequest, match=f"^image s3://images/{key} {told}"):
+        look(OneImage(len(body), body), key)
+
+
+def test_an_image_is_not_believed_to_be_raw_unless_somebody_says_so() -> None:
+    image = Image("images", "disk", '"one"', 5_000, "raw", "STANDARD")
+    with pytest.raises(InvalidRequest, match="is a qcow2 image"):
+        refuse_other_format(image, QCOW2)

@@ -266,7 +266,7 @@ def controls(stream: bytes) -> list[int]:
     return found
 
 
-@pytest.mark.parametrize("length", [1, 3, 1 << 20])
+@pytest.mark.parametrize("length", [1_000, 1 << 20])
 def test_chunks_of_every_kind_come_back(length: int) -> None:
     dice = random.Random(13)
     letters = bytes(dice.choices(range(64), k=120_000))

@@ -210,7 +210,7 @@ def _unreadable(address: Address, error: ClientError, region: str) -> Blockferry
 
 
 def _refuse_archived(address: Address, head: Mapping[str, Any], storage_class: str) -> None:
-    restore = str(head.get("Restore") or "")
+    restore = str(head.get("Restore"))
     archive = head.get("ArchiveStatus") or (storage_class if storage_class in _ARCHIVED else None)
     if archive is None or 'ongoing-request="false"' in restore:
         return
