@@ -5,6 +5,7 @@ import gzip
 import json
 import lzma
 import random
+import threading
 from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import pairwise
@@ -22,10 +23,11 @@ from blockferry.jobs.workspace import Workspace
 from blockferry.sources import unpack
 from blockferry.sources.address import Image, examine
 from blockferry.sources.image import UnpackedImageSource
-from blockferry.sources.unpack import UnpackedInfo, drop_unpacked, unpack_image, unpacked
+from blockferry.sources.unpack import UnpackedInfo, drop_unpacked, expand, unpack_image, unpacked
 from fakes import ManualClock, TickingClock
 from image_files import ALL, DISK, vhd_footer, xz_of_blocks
 from moto import mock_aws
+from pydantic import ValidationError
 
 REGION = "us-east-1"
 IMAGES = "images"
@@ -406,3 +408,155 @@ def test_what_is_said_to_be_a_raw_disk_is_unpacked_whatever_it_looks_like(
     raw = ALL["qcow2"].body + DISK + vhd_footer(2)
     assert step(s3, workspace, image_of(s3, frames([raw], "xz"), "xz", believed_raw=True))["done"]
     assert image_in(workspace) == raw
+
+
+# -- what a step leaves ------------------------------------------------------------------------------------------------
+
+
+def test_a_chunk_has_32_mib_of_the_disk(s3: Any, workspace: Workspace) -> None:
+    step(s3, workspace, upload(s3, frames([bytes(65 * BLOCK_SIZE)], "zstd")))
+    sizes = {name: zstandard.frame_content_size(data) for name, data in stored(workspace).items() if "zst" in name}
+    assert sizes == {"image/00000000.zst": 32 << 20, "image/00000001.zst": 512 << 10}
+    head = s3.head_object(Bucket="work", Key="jobs/job/image/00000001.zst")
+    assert head["ContentType"] == "application/zstd"
+
+
+@pytest.mark.parametrize("lengths", [[0.4] * 20, [1.0] * 8, [2.3, 0.1, 0.1, 1.6, 0.5, 1.2, 0.7, 1.1]])
+def test_a_step_goes_on_from_the_last_frame_that_lies_in_what_is_stored(
+    s3: Any, workspace: Workspace, small: None, lengths: list[float]
+) -> None:
+    pieces = [random.Random(n).randbytes(int(length * SMALL_CHUNK)) for n, length in enumerate(lengths)]
+    image = upload(s3, frames(pieces, "zstd"))
+    begins = [0]
+    for piece in pieces:
+        begins.append(begins[-1] + len(piece))
+    progress, seen = None, set()
+    for looks in (29, 40, 30, 35, 28, 45, 31, 60):
+        result = step(s3, workspace, image, progress, work_seconds=looks, clock=TickingClock())
+        progress = json.loads(json.dumps(result["progress"]))
+        if result["done"]:
+            break
+        held = progress["chunks"] * SMALL_CHUNK - 512
+        assert progress["raw_offset"] == max([begin for begin in begins if begin <= held], default=0)
+        seen.add(progress["raw_offset"])
+    assert len(seen) > 1
+    while not result["done"]:
+        result = step(s3, workspace, image, result["progress"])
+    assert image_in(workspace) == b"".join(pieces)
+
+
+def test_what_all_steps_took_is_added_up(s3: Any, workspace: Workspace, small: None) -> None:
+    image = upload(s3, frames(pieces_of_disk(30), "zstd"))
+    progress, seconds, requests, steps = None, 0.0, 0, 0
+    while True:
+        clock = TickingClock()
+        began = clock.now + 1.0
+        result = step(s3, workspace, image, progress, work_seconds=40, clock=clock, memory_gb=0.0625)
+        before, progress = (progress or {}).get("requests", {}), result["progress"]
+        steps += 1
+        # The first look at the clock is when it begins, the last one when it ends.
+        seconds = round(seconds + (clock.now - began) * 0.0625, 3)
+        assert progress["gb_seconds"] == seconds
+        assert sum(progress["requests"].values()) > sum(before.values())
+        requests = progress["requests"]
+        if result["done"]:
+            break
+    info = unpacked(workspace, "job")
+    assert info is not None
+    assert (info.gb_seconds, info.requests, steps > 2) == (seconds, requests, True)
+    assert requests["PutObject us-east-1"] >= info.chunks
+
+
+def test_a_step_of_unknown_memory_and_a_progress_without_figures_count_nothing(
+    s3: Any, workspace: Workspace, small: None
+) -> None:
+    image = upload(s3, frames([bytes(2 * SMALL_CHUNK)], "zstd"))
+    told = {"etag": image.etag, "chunks": 1, "compressed_offset": 0, "raw_offset": 0}
+    result = step(s3, workspace, image, told, clock=TickingClock())
+    assert result["progress"]["gb_seconds"] == 0.0
+    assert result["progress"]["requests"] == {"GetObject us-east-1": 1, "PutObject us-east-1": 1}
+
+
+def test_a_step_takes_the_time_of_the_machine_unless_it_is_given_another(s3: Any, workspace: Workspace) -> None:
+    image = upload(s3, frames([b"disk"], "zstd"))
+    result = unpack_image(
+        job_id="job", image=image, s3=s3, workspace=workspace, seconds_left=600.0, progress=None, max_bytes=4
+    )
+    assert result["done"]
+    assert image_in(workspace) == b"disk"
+
+
+def test_the_policy_of_a_step_bounds_its_attempts(s3: Any, workspace: Workspace) -> None:
+    image = upload(s3, frames([b"disk"], "zstd"))
+    with pytest.raises(RetryLater, match="after 3 attempts"):
+        step(Refusing(s3, 0), workspace, image, policy=RetryPolicy(max_attempts=3))
+
+
+def record(workspace: Workspace, image: Image, **other: Any) -> None:
+    known = {"raw_bytes": 4, "chunks": 1, "etag": image.etag, "codec": image.codec}
+    workspace.write("job", "image.json", json.dumps(known | other).encode())
+
+
+def test_a_record_without_figures_is_read_and_one_with_something_unknown_is_not(s3: Any, workspace: Workspace) -> None:
+    image = upload(s3, frames([b"disk"], "zstd"))
+    record(workspace, image)
+    info = unpacked(workspace, "job")
+    assert info is not None
+    assert (info.requests, info.gb_seconds) == ({}, 0.0)
+    with pytest.raises(ValidationError):
+        info.chunks = 2  # type: ignore[misc]
+    record(workspace, image, since="a later version")
+    with pytest.raises(IncompleteTransfer, match="damaged"):
+        unpacked(workspace, "job")
+
+
+def test_a_record_stays_while_the_same_image_is_unpacked_again(s3: Any, workspace: Workspace, small: None) -> None:
+    image = upload(s3, frames([bytes(9 * SMALL_CHUNK)] * 2, "zstd"))
+    step(s3, workspace, image)
+    before = stored(workspace)
+    assert not step(s3, workspace, image, work_seconds=20, clock=TickingClock())["done"]
+    assert stored(workspace) == before
+
+
+@pytest.mark.parametrize("other", [{"codec": "gzip"}, {"etag": '"other"'}])
+def test_the_record_of_another_image_goes_when_unpacking_begins_and_never_later(
+    s3: Any, workspace: Workspace, small: None, other: dict[str, str]
+) -> None:
+    pieces = [bytes(4 * SMALL_CHUNK), b"end"] * 3
+    image = upload(s3, frames(pieces, "zstd"))
+    record(workspace, image, **other)
+    first = step(s3, workspace, image, work_seconds=20, clock=TickingClock())
+    assert not first["done"]
+    assert first["progress"]["chunks"] > 0
+    assert unpacked(workspace, "job") is None
+    # An invocation that was thought to be gone writes its record after all: what is stored now stays.
+    record(workspace, image, **other)
+    step(s3, workspace, image, first["progress"])
+    assert image_in(workspace) == b"".join(pieces)
+
+
+def test_damage_is_told_before_what_could_not_be_stored_and_nobody_writes_on(
+    s3: Any, workspace: Workspace, small: None
+) -> None:
+    stream = frames([bytes(2 * SMALL_CHUNK), b"damaged"], "zstd")[:-1]
+    image = upload(s3, stream)
+    s3.delete_bucket(Bucket="work")
+    nowhere = Workspace("work", s3)
+    with pytest.raises(InvalidRequest, match="is damaged at byte") as told:
+        # Unpacking went on behind the first chunk, so nothing is looked for before.
+        step(s3, nowhere, image, {"etag": image.etag, "chunks": 1, "compressed_offset": 0, "raw_offset": 0})
+    # Their pool is still there, as the error knows where it was raised.
+    assert told.tb is not None
+    assert [thread.name for thread in threading.enumerate() if thread.name.startswith("unpack")] == []
+
+
+def test_a_stored_chunk_that_says_another_size_is_not_unpacked() -> None:
+    """A damaged size could ask for any amount of memory."""
+    good = zstandard.compress(b"x" * 300)
+    header = zstandard.MAGIC_NUMBER.to_bytes(4, "little") + b"\xe0"
+    with pytest.raises(IncompleteTransfer, match=rf"chunk is damaged: it holds {1 << 40} bytes instead of 300"):
+        expand(header + (1 << 40).to_bytes(8, "little") + good[7:], 300, name="chunk")
+    for blocks in (b"\x01\0\0", (299 << 3 | 1).to_bytes(3, "little") + b"x" * 299):
+        with pytest.raises(IncompleteTransfer, match="chunk is damaged"):
+            expand(header + (300).to_bytes(8, "little") + blocks, 300, name="chunk")
+    assert expand(good, 300, name="chunk") == b"x" * 300

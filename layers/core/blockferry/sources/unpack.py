@@ -162,7 +162,6 @@ def unpack_image(
             else:
                 refuse_other_format(image, ends.head, ends.tail)
                 chunks.finish()
-                chunks.passed(unpacking.restart)
                 done = True
         except OutOfTime as error:
             late = error
@@ -218,8 +217,6 @@ def expand(stored: bytes, length: int, *, name: str) -> bytes:
         raw = zstandard.ZstdDecompressor().decompress(stored, allow_extra_data=False)
     except zstandard.ZstdError as error:
         raise IncompleteTransfer(f"{name} is damaged: {error}; start a new job") from error
-    if len(raw) != length:
-        raise IncompleteTransfer(f"{name} is damaged: it holds {len(raw)} bytes instead of {length}; start a new job")
     return raw
 
 
@@ -256,15 +253,13 @@ class _Chunks:
                 while self._storing:
                     self._await_oldest()
         finally:
-            self._pool.shutdown(cancel_futures=True)
+            self._pool.shutdown()
 
     def add(self, piece: bytes) -> None:
         """Take the next bytes of the image."""
-        if self._skip:
-            skipped = min(self._skip, len(piece))
-            self._skip -= skipped
-            piece = piece[skipped:]
-        self._buffer += piece
+        skipped = min(self._skip, len(piece))
+        self._skip -= skipped
+        self._buffer += piece[skipped:]
         while len(self._buffer) >= CHUNK_BYTES:
             self._store(self._buffer[:CHUNK_BYTES])
             del self._buffer[:CHUNK_BYTES]
@@ -274,7 +269,6 @@ class _Chunks:
         if self._ahead and _serves_from(self._ahead[-1]) == _serves_from(point):
             self._ahead.pop()
         self._ahead.append(point)
-        self._settle()
 
     def finish(self) -> None:
         """Store what is left as the last chunk."""
@@ -292,7 +286,7 @@ class _Chunks:
         self._storing.append(self._pool.submit(self._write, number, raw))
 
     def _write(self, number: int, raw: bytearray) -> None:
-        packed = zstandard.ZstdCompressor(level=1, write_checksum=True, write_content_size=True).compress(raw)
+        packed = zstandard.ZstdCompressor(level=1, write_checksum=True).compress(raw)
         self._counts.sent("PutObject", self._workspace.s3.meta.region_name)
         self._workspace.write(self._job_id, chunk_name(number), packed, content_type="application/zstd")
 
@@ -300,9 +294,6 @@ class _Chunks:
         self._storing[0].result()
         self._storing.popleft()
         self._stored += 1
-        self._settle()
-
-    def _settle(self) -> None:
         while self._ahead and _serves_from(self._ahead[0]) <= self._stored:
             self._restart = self._ahead.popleft()
 
