@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
@@ -20,6 +21,7 @@ from blockferry.core.retry import Deadline
 from blockferry.inspection.chain import chain_report, in_order, predecessors_estimate
 from blockferry.inspection.count import Counts, DeltaBits, ListReader, Lists, Window, count_lists
 from blockferry.inspection.tuning import Tuning
+from blockferry.inspection.zeros import Zeros, count_zeros
 from fakes import ManualClock
 from hypothesis import given
 from hypothesis import strategies as st
@@ -257,6 +259,7 @@ def test_lists_that_fit_each_other_are_taken() -> None:
         (window(b=0b1111), 102),  # removed, but in the second
         (window(removed=0), 102),  # only in the first, but not changed
         (window(added=0), 100),  # only in the second, but not changed
+        (window(a=0b1111, removed=0), 100),  # the first of several
     ],
 )
 def test_lists_that_contradict_each_other_fail_and_name_the_block(wrong: Window, index: int) -> None:
@@ -268,6 +271,60 @@ def test_a_delta_is_also_held_against_the_one_list_that_there_is() -> None:
     alone = Window({"b": 0b1010}, {("a", "b"): DeltaBits(added=1)})
     with pytest.raises(IncompleteTransfer, match="block 0"):
         alone.refuse_contradictions(BlockRange(0, 4))
+    alone = Window({"a": 0b1010}, {("a", "b"): DeltaBits(removed=0b100)})
+    with pytest.raises(IncompleteTransfer, match="block 2"):
+        alone.refuse_contradictions(BlockRange(0, 4))
+    Window({"a": 0b1010}, {("a", "b"): DeltaBits(removed=0b10)}).refuse_contradictions(BlockRange(0, 4))
+
+
+def test_lists_that_contradict_each_other_end_the_count() -> None:
+    class Forgetful(ListedEbs):
+        def list_changed_blocks(self, first: str, second: str, **more: Any) -> ChangedPage:
+            return ChangedPage((), None)
+
+    held = named([{1: 1}, {1: 1, 5: 1}])
+    with pytest.raises(IncompleteTransfer, match="contradicts itself about block 5:"):
+        counted(held, ebs=Forgetful(held))
+
+
+def test_the_fullest_list_of_a_window_is_one_of_blocks_or_of_changes() -> None:
+    assert Window({"a": 0b1, "b": 0b111}, {}).fullest == 3
+    assert Window({"a": 0b1}, {("a", "b"): DeltaBits(0b1, 0b10, 0b1100)}).fullest == 4
+    assert Window({}, {}).fullest == 0
+
+
+def test_nothing_changes_behind_the_end_of_both_volumes_and_nothing_is_asked_there() -> None:
+    held: dict[str, Snapshot] = {"snap-a": {1: 1}, "snap-b": {}}
+    ebs = ListedEbs(held)
+    lists = Lists(("snap-a",), (("snap-a", "snap-b"),), (), {"snap-a": 8, "snap-b": 8})
+    reader = ListReader(cast(EbsDirect, ebs), lists, clock=ManualClock())
+    assert reader.changed(("snap-a", "snap-b"), BlockRange(8, 16)) == DeltaBits(0, 0, 0)
+    assert ebs.asked == 0
+    assert reader.changed(("snap-a", "snap-b"), BlockRange(0, 16)) == DeltaBits(0, 0, 0b10)
+
+
+def test_nothing_is_asked_when_time_is_up() -> None:
+    held: dict[str, Snapshot] = {"snap-a": {1: 1}}
+    ebs, counts, clock = ListedEbs(held), Counts(), ManualClock()
+    lists = Lists(("snap-a",), (), (), {"snap-a": VOLUME})
+    deadline = Deadline(1.0, clock=clock)
+    clock.advance(2.0)
+    count_lists(lists, counts, ListReader(cast(EbsDirect, ebs), lists, clock=clock), deadline=deadline)
+    assert (ebs.asked, counts) == (0, Counts())
+
+
+def test_counting_zeros_ends_where_the_volume_ends() -> None:
+    zeros, clock = Zeros(), ManualClock()
+    count_zeros(
+        "snap-a",
+        10,
+        zeros,
+        cast(EbsDirect, ListedEbs({"snap-a": {}})),
+        deadline=Deadline(None, clock=clock),
+        clock=clock,
+        tuning=Tuning(),
+    )
+    assert zeros == Zeros(next_index=10, blocks_read=0, zero_blocks=0)
 
 
 def test_a_single_delta_needs_no_list_of_its_base() -> None:
@@ -310,6 +367,10 @@ def test_a_window_grows_where_little_is_allocated_and_shrinks_where_it_is_full()
     assert lists.next_window(50_000, fullest=100) == 100_000
     assert lists.next_window(100_000, fullest=30_000) == 100_000
     assert lists.next_window(100_000, fullest=60_000) == 50_000
+    assert lists.next_window(200_000, fullest=60_000) == 100_000
+    assert lists.next_window(100_000, fullest=50_000) == 100_000
+    assert lists.next_window(50_000, fullest=25_000) == 50_000
+    assert lists.next_window(50_000, fullest=24_999) == 100_000
     length = 50_000
     for _ in range(40):
         length = lists.next_window(length, fullest=0)
@@ -340,12 +401,15 @@ def test_each_list_operation_keeps_to_its_own_half_of_the_quota() -> None:
         lambda: reader.allocated("snap-a", BlockRange(0, VOLUME)),
         lambda: reader.changed(("snap-a", "snap-b"), BlockRange(0, VOLUME)),
     ]
-    began = clock.monotonic()
-    for _ in range(100):
-        for call in ask:
-            call()
     # 100 of each at 25 a second; side by side, not one after the other.
-    assert clock.monotonic() - began == pytest.approx(99 / 25, abs=0.05)
+    for calls in (ask[:1], ask[1:], ask):
+        clock.advance(10.0)
+        began = clock.monotonic()
+        for _ in range(100):
+            for call in calls:
+                call()
+        # What was left over when nobody asked may be caught up on.
+        assert clock.monotonic() - began == pytest.approx(99 / 25 - 1.0, abs=0.05)
 
 
 def test_an_error_of_a_list_ends_the_count_with_that_error() -> None:
@@ -353,8 +417,11 @@ def test_an_error_of_a_list_ends_the_count_with_that_error() -> None:
         def list_blocks(self, snapshot_id: str, **more: Any) -> Page:
             raise IncompleteTransfer(f"{snapshot_id} is broken")
 
-    with pytest.raises(IncompleteTransfer, match="snap-00000000 is broken"):
+    with pytest.raises(IncompleteTransfer, match="snap-00000000 is broken") as told:
         counted(named([{}, {}]), ebs=Broken(named([{}, {}])))
+    # Their pool is still there, as the error knows where it was raised.
+    assert told.tb is not None
+    assert [thread.name for thread in threading.enumerate() if thread.name.startswith("list")] == []
 
 
 def test_the_digest_that_zeros_are_known_by_is_that_of_a_block_of_zeros() -> None:

@@ -245,7 +245,7 @@ def count_lists(lists: Lists, counts: Counts, reader: ListReader, *, deadline: D
             length = lists.next_window(length, window.fullest)
     except OutOfTime:
         # Nothing of an unfinished window has been counted.
-        return
+        pass
     finally:
         pool.shutdown(cancel_futures=True)
 
