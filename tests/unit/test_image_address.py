@@ -109,7 +109,11 @@ def test_a_bucket_in_another_region_is_told_with_where_to_name_it(status: int) -
         look(Elsewhere(1))
 
 
-@pytest.mark.parametrize(("key", "begin"), [("disk.img", b""), ("disk.gz", gzip.compress(bytes(9_000), mtime=0))])
+@pytest.mark.parametrize(
+    ("key", "begin"),
+    [("disk.img", b""), ("disk.gz", gzip.compress(bytes(9_000), mtime=0))],
+    ids=["raw", "packed"],
+)
 def test_all_that_is_looked_at_belongs_to_one_version_of_an_image(key: str, begin: bytes) -> None:
     class Replaced(OneImage):
         """Somebody uploads another one after the first answer."""
@@ -165,6 +169,7 @@ QCOW2 = ALL["qcow2"].body
             'is compressed with gzip, .*nothing was started: have it unpacked .*codec: "gzip" .*gzip -dc disk >',
         ),
     ],
+    ids=["raw", "without a name", "packed", "packed twice", "packed under another name"],
 )
 def test_what_is_no_raw_disk_is_refused_with_a_command_for_that_file(key: str, body: bytes, told: str) -> None:
     with pytest.raises(InvalidRequest, match=f"^image s3://images/{key} {told}"):
