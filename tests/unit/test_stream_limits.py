@@ -14,6 +14,7 @@ import zstandard
 from blockferry.core.errors import InvalidRequest
 from blockferry.formats.codecs import Unpacking, first_unpacked
 from blockferry.formats.errors import DamagedImage
+from blockferry.formats.stream import RestartPoint
 from image_files import xz_of_blocks
 
 NAME = "s3://images/disk"
@@ -351,3 +352,10 @@ def test_a_long_index_gives_moments_to_look_at_the_clock() -> None:
     blocks = alone[12 : index_of(alone)] * count
     stream = with_index(alone[:12] + blocks + alone[index_of(alone) :], index + bytes(-len(index) % 4))
     assert pieces(stream, "xz") == [b"x"] * count + [b""] * 2
+
+
+def test_at_the_end_of_a_stream_unpacking_can_begin_with_what_follows_it() -> None:
+    for codec, packed in (*PACKED.items(), ("xz", lzma.compress(DATA))):
+        run = Unpacking(parts(packed), codec, name=NAME)  # type: ignore[arg-type]
+        assert b"".join(run) == DATA
+        assert run.restart == RestartPoint(len(packed), len(DATA))

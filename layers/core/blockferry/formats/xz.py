@@ -198,7 +198,8 @@ class _Index:
 
     def finish(self) -> None:
         """Padding and checksum."""
-        padding = self._take(-(self._source.offset - self._at) % 4)
+        # An index begins at a whole word, as all blocks do.
+        padding = self._take(-self._source.offset % 4)
         expected = self._checksum.to_bytes(4, "little")
         if any(padding) or self._source.take(4) != expected:
             raise self._source.damaged("the index does not fit its checksum", at=self._at)
