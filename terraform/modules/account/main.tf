@@ -52,7 +52,7 @@ data "aws_iam_policy_document" "operator" {
     actions = ["s3:GetObject"]
     resources = flatten([
       for arn in local.work_buckets :
-      ["${arn}/jobs/*/receipt.json", "${arn}/jobs/*/report.*", "${arn}/jobs/*/targets.json"]
+      ["${arn}/jobs/*/receipt.json", "${arn}/jobs/*/report.*", "${arn}/jobs/*/proved/targets.json"]
     ])
   }
 

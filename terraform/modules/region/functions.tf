@@ -39,7 +39,11 @@ locals {
       description     = "Deletes pending targets and plans of jobs that were not resumed in time"
       memory_mb       = 512
       timeout_seconds = 300
-      environment     = { BLOCKFERRY_RESUME_WINDOW_HOURS = tostring(var.resume_window_hours) }
+      environment = {
+        BLOCKFERRY_RESUME_WINDOW_HOURS = tostring(var.resume_window_hours)
+        # How the ARN of every execution of this deployment begins: whose records the sweeper may believe.
+        BLOCKFERRY_EXECUTIONS = "arn:${local.partition}:states:${local.region}:${local.account}:execution:${var.name_prefix}-"
+      }
     }
   }
 }

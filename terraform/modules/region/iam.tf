@@ -7,7 +7,13 @@ locals {
   # Snapshot ARNs have no account. The region is a wildcard because a job names the regions of its source and
   # targets itself, and one function reads the one and writes the other.
   snapshot_arns = ["arn:${local.partition}:ec2:*::snapshot/*"]
-  job_objects   = ["${local.work_bucket_arn}/jobs/*"]
+
+  # A job's objects are jobs/<operation>/<name>/..., below one prefix for each function that writes them.
+  job_objects = ["${local.work_bucket_arn}/jobs/*"]
+  job_folders = "${local.work_bucket_arn}/jobs/*/*"
+
+  execution_tag = "blockferry:execution"
+  proof_tag     = "blockferry:proved-snapshot-id"
 
   # What making an encrypted snapshot takes (EBS user guide, permissions for the direct APIs).
   snapshot_key_actions = [
@@ -32,8 +38,11 @@ locals {
   # - read:     on every snapshot, that of another account's share too
   # - start:    creates snapshots, always with the job's tag
   # - own:      on snapshots that carry a job's tag, so only on what a job made
+  # - delete:   on snapshots of jobs that do not carry the proof
   # - tag:      on snapshots, without a condition: StartSnapshot checks it before the tag is there
-  # - objects:  on job records in this region's work bucket
+  # - objects:  reads what jobs have in this region's work bucket
+  # - writes:   what it writes there, by name within the folder of a job
+  # - deletes:  what it deletes there
   # - list:     on the keys of job records
   # - machines: on executions of this deployment's machines in this region
   # - keys:     on the keys of encrypted snapshots, through EBS only
@@ -47,21 +56,26 @@ locals {
       read    = ["ebs:ListChangedBlocks", "ebs:ListSnapshotBlocks"]
       images  = true
       start   = ["ebs:StartSnapshot"]
-      own     = ["ec2:DeleteSnapshot"]
+      delete  = ["ec2:DeleteSnapshot"]
       tag     = ["ec2:CreateTags"]
-      objects = ["s3:GetObject", "s3:PutObject"]
+      objects = ["s3:GetObject"]
+      writes  = ["plan/*"]
       list    = ["s3:ListBucket"]
       keys    = local.snapshot_key_actions
     }
     unpack_image = {
       images  = true
-      objects = ["s3:GetObject", "s3:PutObject"]
+      objects = ["s3:GetObject"]
+      writes  = ["image/*"]
+      deletes = ["image/*"]
       list    = ["s3:ListBucket"]
     }
     inspect_snapshots = {
       any       = ["ec2:DescribeRegions", "ec2:DescribeSnapshots"]
       read      = ["ebs:GetSnapshotBlock", "ebs:ListChangedBlocks", "ebs:ListSnapshotBlocks"]
-      objects   = ["s3:PutObject"]
+      objects   = ["s3:GetObject"]
+      writes    = ["receipt.json", "report.md"]
+      list      = ["s3:ListBucket"]
       key_facts = ["kms:DescribeKey"]
       keys      = ["kms:Decrypt"]
     }
@@ -69,7 +83,8 @@ locals {
       read    = ["ebs:GetSnapshotBlock", "ebs:ListChangedBlocks", "ebs:ListSnapshotBlocks"]
       images  = true
       own     = ["ebs:PutSnapshotBlock"]
-      objects = ["s3:GetObject", "s3:PutObject"]
+      objects = ["s3:GetObject"]
+      writes  = ["moved/*"]
       list    = ["s3:ListBucket"]
       keys    = local.snapshot_key_actions
     }
@@ -78,8 +93,11 @@ locals {
       read    = ["ebs:ListChangedBlocks", "ebs:ListSnapshotBlocks"]
       start   = ["ebs:StartSnapshot"]
       tag     = ["ec2:CreateTags"]
-      own     = ["ebs:CompleteSnapshot", "ec2:DeleteSnapshot"]
-      objects = ["s3:DeleteObject", "s3:GetObject", "s3:PutObject"]
+      own     = ["ebs:CompleteSnapshot"]
+      delete  = ["ec2:DeleteSnapshot"]
+      objects = ["s3:GetObject"]
+      writes  = ["proved/*"]
+      deletes = ["moved/failed/*"]
       list    = ["s3:ListBucket"]
       keys    = local.snapshot_key_actions
     }
@@ -90,13 +108,17 @@ locals {
     }
     write_receipt = {
       any     = ["ec2:DescribeSnapshots"]
-      objects = ["s3:DeleteObject", "s3:GetObject", "s3:PutObject"]
+      objects = ["s3:GetObject"]
+      writes  = ["receipt.json", "report.md"]
+      deletes = ["image/*"]
       list    = ["s3:ListBucket"]
     }
     sweep_jobs = {
       any      = ["ec2:DescribeSnapshots"]
-      own      = ["ec2:DeleteSnapshot"]
-      objects  = ["s3:DeleteObject", "s3:GetObject", "s3:PutObject"]
+      delete   = ["ec2:DeleteSnapshot"]
+      objects  = ["s3:GetObject"]
+      writes   = ["swept.json"]
+      deletes  = ["*"]
       list     = ["s3:ListBucket"]
       machines = ["states:DescribeExecution"]
     }
@@ -131,14 +153,18 @@ data "aws_iam_policy_document" "function" {
     for_each = try([each.value.start], [])
 
     content {
-      sid       = "StartSnapshotsWithTheJobsTag"
+      sid       = "StartSnapshotsWithTheJobsTags"
       actions   = statement.value
       resources = local.snapshot_arns
 
-      condition {
-        test     = "Null"
-        variable = "aws:RequestTag/${local.job_tag}"
-        values   = ["false"]
+      dynamic "condition" {
+        for_each = [local.job_tag, local.execution_tag]
+
+        content {
+          test     = "Null"
+          variable = "aws:RequestTag/${condition.value}"
+          values   = ["false"]
+        }
       }
     }
   }
@@ -170,12 +196,55 @@ data "aws_iam_policy_document" "function" {
   }
 
   dynamic "statement" {
+    for_each = try([each.value.delete], [])
+
+    content {
+      sid       = "DeleteWhatIsNotProved"
+      actions   = statement.value
+      resources = local.snapshot_arns
+
+      condition {
+        test     = "Null"
+        variable = "aws:ResourceTag/${local.execution_tag}"
+        values   = ["false"]
+      }
+
+      # Whatever a record says: a copy that a job has proved is never deleted.
+      condition {
+        test     = "Null"
+        variable = "aws:ResourceTag/${local.proof_tag}"
+        values   = ["true"]
+      }
+    }
+  }
+
+  dynamic "statement" {
     for_each = try([each.value.objects], [])
 
     content {
-      sid       = "UseJobRecords"
+      sid       = "ReadJobRecords"
       actions   = statement.value
       resources = local.job_objects
+    }
+  }
+
+  dynamic "statement" {
+    for_each = try([each.value.writes], [])
+
+    content {
+      sid       = "WriteItsOwnRecords"
+      actions   = ["s3:PutObject"]
+      resources = [for name in statement.value : "${local.job_folders}/${name}"]
+    }
+  }
+
+  dynamic "statement" {
+    for_each = try([each.value.deletes], [])
+
+    content {
+      sid       = "DeleteRecords"
+      actions   = ["s3:DeleteObject"]
+      resources = [for name in statement.value : "${local.job_folders}/${name}"]
     }
   }
 

@@ -23,7 +23,7 @@ module "machine" {
 
   work = {
     bucket_arn = local.work_bucket_arn
-    prefix     = "jobs/"
+    prefix     = "jobs/${each.key}/"
   }
 
   log_level             = var.observability.state_machine_log_level

@@ -109,6 +109,14 @@ resource "aws_s3_bucket_lifecycle_configuration" "archive" {
   depends_on = [aws_s3_bucket_versioning.archive]
 }
 
+locals {
+  # Composed, not read from the roles: the bucket is there before them.
+  writer_roles = concat(
+    [for name in keys(local.functions) : "${var.name_prefix}-${replace(name, "_", "-")}-${local.region}"],
+    [for name in values(local.machine_names) : "${name}-machine-${local.region}"],
+  )
+}
+
 data "aws_iam_policy_document" "bucket" {
   for_each = local.bucket_names
 
@@ -127,6 +135,30 @@ data "aws_iam_policy_document" "bucket" {
       test     = "Bool"
       variable = "aws:SecureTransport"
       values   = ["false"]
+    }
+  }
+
+  # Records of jobs decide what is deleted and what is proved: nobody but the deployment writes them, an
+  # administrator neither. Each role's own policy says below which prefix. Expiry needs no permission.
+  dynamic "statement" {
+    for_each = each.key == "work" ? ["writers"] : []
+
+    content {
+      sid       = "OnlyTheDeploymentWrites"
+      effect    = "Deny"
+      actions   = ["s3:DeleteObject", "s3:DeleteObjectVersion", "s3:PutObject", "s3:PutObjectTagging", "s3:ReplicateObject"]
+      resources = ["arn:${local.partition}:s3:::${each.value}/*"]
+
+      principals {
+        type        = "*"
+        identifiers = ["*"]
+      }
+
+      condition {
+        test     = "ArnNotEquals"
+        variable = "aws:PrincipalArn"
+        values   = [for name in local.writer_roles : "arn:${local.partition}:iam::${local.account}:role/${name}"]
+      }
     }
   }
 }

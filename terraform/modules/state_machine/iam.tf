@@ -59,14 +59,22 @@ data "aws_iam_policy_document" "this" {
   }
 
   statement {
-    sid = "ReadPlansAndWriteMapResults"
+    sid     = "ReadPlans"
+    actions = ["s3:GetObject"]
+    # The whole plan of a job, and what single targets still miss.
+    resources = [for folder in ["plan", "proved"] : "${var.work.bucket_arn}/${var.work.prefix}*/${folder}/*"]
+  }
+
+  statement {
+    # Step Functions reads results again that it has written in parts.
+    sid = "WriteMapResults"
     actions = [
       "s3:AbortMultipartUpload",
       "s3:GetObject",
       "s3:ListMultipartUploadParts",
       "s3:PutObject",
     ]
-    resources = ["${var.work.bucket_arn}/${var.work.prefix}*"]
+    resources = ["${var.work.bucket_arn}/${var.work.prefix}*/results/*"]
   }
 
   statement {

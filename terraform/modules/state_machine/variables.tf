@@ -34,10 +34,10 @@ variable "function_arns" {
 }
 
 variable "work" {
-  description = "Where the machine reads plans and writes the results of its map runs: bucket ARN and key prefix."
+  description = "Where the machine reads plans and writes the results of its map runs: bucket ARN, and the key prefix of its jobs."
   type = object({
     bucket_arn = string
-    prefix     = optional(string, "jobs/")
+    prefix     = string
   })
 }
 

@@ -6,7 +6,10 @@ data "aws_partition" "current" {}
 
 locals {
   partition = data.aws_partition.current.partition
-  job_tag   = "blockferry:job-id"
+
+  job_tag       = "blockferry:job-id"
+  execution_tag = "blockferry:execution"
+  proof_tag     = "blockferry:proved-snapshot-id"
 
   # Snapshot ARNs have no account.
   source_snapshots = [for region in try(sort(var.source_side.regions), []) : "arn:${local.partition}:ec2:${region}::snapshot/*"]
@@ -108,14 +111,18 @@ data "aws_iam_policy_document" "this" {
     for_each = var.target_side == null ? [] : ["target"]
 
     content {
-      sid       = "StartSnapshotsWithTheJobsTag"
+      sid       = "StartSnapshotsWithTheJobsTags"
       actions   = ["ebs:StartSnapshot"]
       resources = local.target_snapshots
 
-      condition {
-        test     = "Null"
-        variable = "aws:RequestTag/${local.job_tag}"
-        values   = ["false"]
+      dynamic "condition" {
+        for_each = [local.job_tag, local.execution_tag]
+
+        content {
+          test     = "Null"
+          variable = "aws:RequestTag/${condition.value}"
+          values   = ["false"]
+        }
       }
     }
   }
@@ -136,13 +143,36 @@ data "aws_iam_policy_document" "this" {
 
     content {
       sid       = "ChangeSnapshotsOfJobs"
-      actions   = ["ebs:CompleteSnapshot", "ebs:PutSnapshotBlock", "ec2:DeleteSnapshot"]
+      actions   = ["ebs:CompleteSnapshot", "ebs:PutSnapshotBlock"]
       resources = local.target_snapshots
 
       condition {
         test     = "Null"
         variable = "aws:ResourceTag/${local.job_tag}"
         values   = ["false"]
+      }
+    }
+  }
+
+  dynamic "statement" {
+    for_each = var.target_side == null ? [] : ["target"]
+
+    content {
+      sid       = "DeleteWhatIsNotProved"
+      actions   = ["ec2:DeleteSnapshot"]
+      resources = local.target_snapshots
+
+      condition {
+        test     = "Null"
+        variable = "aws:ResourceTag/${local.execution_tag}"
+        values   = ["false"]
+      }
+
+      # Whatever the other account's records say: a copy that a job has proved is never deleted.
+      condition {
+        test     = "Null"
+        variable = "aws:ResourceTag/${local.proof_tag}"
+        values   = ["true"]
       }
     }
   }

@@ -54,7 +54,7 @@ run "an_operator_starts_and_redrives_jobs_and_reads_receipts_only" {
   assert {
     condition = alltrue(flatten([
       for statement in jsondecode(aws_iam_policy.operator.policy).Statement : [
-        for arn in flatten([statement.Resource]) : anytrue([for name in ["receipt.json", "report.", "targets.json"] : strcontains(arn, "/jobs/*/${name}")])
+        for arn in flatten([statement.Resource]) : anytrue([for name in ["receipt.json", "report.", "proved/targets.json"] : strcontains(arn, "/jobs/*/${name}")])
       ] if statement.Action == "s3:GetObject"
     ]))
     error_message = "The operator must see how jobs ended only."

@@ -65,17 +65,28 @@ run "grants_are_narrow" {
       for name, document in data.aws_iam_policy_document.function : [
         for statement in jsondecode(document.json).Statement :
         try(statement.Condition, {}) == { Null = { "aws:ResourceTag/blockferry:job-id" = "false" } }
-        if length(setintersection(flatten([statement.Action]), ["ebs:PutSnapshotBlock", "ebs:CompleteSnapshot", "ec2:DeleteSnapshot"])) > 0
+        if length(setintersection(flatten([statement.Action]), ["ebs:PutSnapshotBlock", "ebs:CompleteSnapshot"])) > 0
       ]
     ]))
     error_message = "Changing a snapshot must ask for the job's tag."
   }
 
   assert {
+    condition = alltrue(flatten([
+      for name, document in data.aws_iam_policy_document.function : [
+        for statement in jsondecode(document.json).Statement :
+        try(statement.Condition, {}) == { Null = { "aws:ResourceTag/blockferry:execution" = "false", "aws:ResourceTag/blockferry:proved-snapshot-id" = "true" } }
+        if contains(flatten([statement.Action]), "ec2:DeleteSnapshot")
+      ]
+    ]))
+    error_message = "Deleting a snapshot must ask for the tag of its execution, and for none of a proof."
+  }
+
+  assert {
     condition = one([
       for statement in jsondecode(data.aws_iam_policy_document.function["plan_transfer"].json).Statement : statement.Condition if statement.Action == "ebs:StartSnapshot"
-    ]) == { Null = { "aws:RequestTag/blockferry:job-id" = "false" } }
-    error_message = "A snapshot must be started with the job's tag."
+    ]) == { Null = { "aws:RequestTag/blockferry:job-id" = "false", "aws:RequestTag/blockferry:execution" = "false" } }
+    error_message = "A snapshot must be started with the tags of its job and execution."
   }
 
   assert {
@@ -83,10 +94,43 @@ run "grants_are_narrow" {
       for name, document in data.aws_iam_policy_document.function : [
         for statement in jsondecode(document.json).Statement :
         statement.Resource == "arn:aws:s3:::blockferry-work-111122223333-us-east-1/jobs/*"
-        if length(setintersection(flatten([statement.Action]), ["s3:GetObject", "s3:PutObject", "s3:DeleteObject"])) > 0 && statement.Sid != "ReadImages"
+        if contains(flatten([statement.Action]), "s3:GetObject") && statement.Sid != "ReadImages"
       ]
     ]))
     error_message = "Objects must be those of jobs."
+  }
+
+  assert {
+    condition = jsonencode({
+      for name, document in data.aws_iam_policy_document.function : name => {
+        for statement in jsondecode(document.json).Statement :
+        statement.Action => sort([for arn in flatten([statement.Resource]) : trimprefix(arn, "arn:aws:s3:::blockferry-work-111122223333-us-east-1/jobs/*/*/")])
+        if contains(["WriteItsOwnRecords", "DeleteRecords"], statement.Sid)
+      }
+      }) == jsonencode({
+      check_targets     = {}
+      complete_transfer = { "s3:PutObject" = ["proved/*"], "s3:DeleteObject" = ["moved/failed/*"] }
+      inspect_snapshots = { "s3:PutObject" = ["receipt.json", "report.md"] }
+      move_blocks       = { "s3:PutObject" = ["moved/*"] }
+      plan_transfer     = { "s3:PutObject" = ["plan/*"] }
+      sweep_jobs        = { "s3:PutObject" = ["swept.json"], "s3:DeleteObject" = ["*"] }
+      unpack_image      = { "s3:PutObject" = ["image/*"], "s3:DeleteObject" = ["image/*"] }
+      write_receipt     = { "s3:PutObject" = ["receipt.json", "report.md"], "s3:DeleteObject" = ["image/*"] }
+    })
+    error_message = "Each function must write below its own prefix only."
+  }
+
+  assert {
+    condition = jsonencode([
+      for statement in jsondecode(data.aws_iam_policy_document.bucket["work"].json).Statement :
+      [statement.Effect, sort(statement.Action), statement.Resource, length(statement.Condition.ArnNotEquals["aws:PrincipalArn"])] if statement.Sid == "OnlyTheDeploymentWrites"
+    ]) == jsonencode([["Deny", ["s3:DeleteObject", "s3:DeleteObjectVersion", "s3:PutObject", "s3:PutObjectTagging", "s3:ReplicateObject"], "arn:aws:s3:::blockferry-work-111122223333-us-east-1/*", 12]])
+    error_message = "Nobody but the eight functions and four machines may write records of jobs."
+  }
+
+  assert {
+    condition     = !strcontains(data.aws_iam_policy_document.bucket["archive"].json, "OnlyTheDeploymentWrites")
+    error_message = "Archives are nobody's records."
   }
 
   assert {
@@ -166,7 +210,7 @@ run "grants_are_narrow" {
   assert {
     condition = alltrue([
       for kind, document in data.aws_iam_policy_document.bucket :
-      one(jsondecode(document.json).Statement).Effect == "Deny" && one(jsondecode(document.json).Statement).Condition == { Bool = { "aws:SecureTransport" = "false" } }
+      one([for s in jsondecode(document.json).Statement : s.Condition if s.Sid == "OnlyOverTls" && s.Effect == "Deny"]) == { Bool = { "aws:SecureTransport" = "false" } }
     ])
     error_message = "Both buckets must deny requests without TLS."
   }

@@ -25,7 +25,7 @@ variables {
   role_name       = "blockferry-copy-machine-us-east-1"
   definition_file = "tests/definition.asl.json"
   function_arns   = { check_targets = "arn:aws:lambda:us-east-1:111122223333:function:blockferry-check-targets" }
-  work            = { bucket_arn = "arn:aws:s3:::blockferry-work-111122223333-us-east-1" }
+  work            = { bucket_arn = "arn:aws:s3:::blockferry-work-111122223333-us-east-1", prefix = "jobs/copy/" }
 }
 
 run "the_role_reaches_its_own_machine_functions_and_job_records_only" {
@@ -58,8 +58,8 @@ run "the_role_reaches_its_own_machine_functions_and_job_records_only" {
   assert {
     condition = one([
       for statement in jsondecode(aws_iam_role_policy.this.policy).Statement : statement.Resource if try(contains(statement.Action, "s3:PutObject"), false)
-    ]) == "arn:aws:s3:::blockferry-work-111122223333-us-east-1/jobs/*"
-    error_message = "The role must stay below jobs/ of the work bucket."
+    ]) == "arn:aws:s3:::blockferry-work-111122223333-us-east-1/jobs/copy/*/results/*"
+    error_message = "The role must write results of its own jobs only."
   }
 
   assert {

@@ -7,7 +7,7 @@ variables {
   role_name       = "blockferry-copy-machine-us-east-1"
   definition_file = "tests/definition.asl.json"
   function_arns   = { check_targets = "arn:aws:lambda:us-east-1:111122223333:function:blockferry-check-targets" }
-  work            = { bucket_arn = "arn:aws:s3:::blockferry-work-111122223333-us-east-1" }
+  work            = { bucket_arn = "arn:aws:s3:::blockferry-work-111122223333-us-east-1", prefix = "jobs/copy/" }
 }
 
 run "a_machine_is_traced_logged_and_watched_by_default" {

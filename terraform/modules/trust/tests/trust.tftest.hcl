@@ -81,9 +81,16 @@ run "a_target_side_changes_only_snapshots_of_jobs_and_reads_no_block" {
 
   assert {
     condition = one([
-      for statement in jsondecode(aws_iam_role_policy.this.policy).Statement : statement.Condition if try(contains(statement.Action, "ec2:DeleteSnapshot"), false)
+      for statement in jsondecode(aws_iam_role_policy.this.policy).Statement : statement.Condition if try(contains(statement.Action, "ebs:CompleteSnapshot"), false)
     ]) == { Null = { "aws:ResourceTag/blockferry:job-id" = "false" } }
     error_message = "The target side must change snapshots of jobs only."
+  }
+
+  assert {
+    condition = one([
+      for statement in jsondecode(aws_iam_role_policy.this.policy).Statement : statement.Condition if statement.Action == "ec2:DeleteSnapshot"
+    ]) == { Null = { "aws:ResourceTag/blockferry:execution" = "false", "aws:ResourceTag/blockferry:proved-snapshot-id" = "true" } }
+    error_message = "The target side must delete what a job has started and not proved, and nothing else."
   }
 }
 
