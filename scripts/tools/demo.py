@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from blockferry.aws.sessions import Aws
-from blockferry.cli.main import progress_line
 from blockferry.cli.operate import JobState, Operator
 from blockferry.cli.render import receipt_table
+from blockferry.cli.watch import progress_line
 from blockferry.core.errors import BlockferryError
 from blockferry.local.upload import upload_image
 from localcloud import lifecycle as cloud

@@ -77,7 +77,8 @@ class FakeOperator:
 @pytest.fixture
 def operator(monkeypatch: pytest.MonkeyPatch) -> FakeOperator:
     made = FakeOperator()
-    monkeypatch.setattr(cli, "_operator", lambda _options: made)
+    monkeypatch.setenv("AWS_REGION", "us-east-1")
+    monkeypatch.setattr("blockferry.cli.console.Operator.of", lambda **_: made)
     return made
 
 
@@ -247,8 +248,8 @@ def test_the_region_is_that_of_the_environment(
 
     without_region(monkeypatch, tmp_path)
     monkeypatch.setenv(variable, "eu-west-2")
-    monkeypatch.setattr(cli.Operator, "of", used)
-    monkeypatch.setattr(cli, "upload_image", used)
+    monkeypatch.setattr("blockferry.cli.console.Operator.of", used)
+    monkeypatch.setattr("blockferry.cli.upload.upload_image", used)
     assert cli.main(command) == 2
     assert asked == ["eu-west-2"]
 

@@ -35,7 +35,8 @@ class Started:
 @pytest.fixture
 def started(monkeypatch: pytest.MonkeyPatch) -> Started:
     made = Started()
-    monkeypatch.setattr(cli, "_operator", lambda _options: made)
+    monkeypatch.setenv("AWS_REGION", "us-east-1")
+    monkeypatch.setattr("blockferry.cli.console.Operator.of", lambda **_: made)
     return made
 
 

@@ -10,11 +10,14 @@ import pytest
 import zstandard
 from blockferry.cli import main as cli
 from blockferry.cli.operate import JobState
-from blockferry.cli.render import receipt_table, usd
+from blockferry.cli.render import receipt_table
 from blockferry.cli.render_inspection import inspection_report
 from blockferry.core.blocks import BLOCK_SIZE
 from blockferry.inspection.steps import inspect_snapshots
 from blockferry.inspection.tuning import Tuning
+from blockferry.jobs.call import JobCall
+from blockferry.jobs.execution import Execution
+from blockferry.transfer.sentences import usd
 from fakes import content
 from rig import ACCOUNT, BUCKET, HOME, RECOVERY, Rig, put, running_rig
 
@@ -139,14 +142,11 @@ def test_dollars_are_never_written_with_an_exponent(amount: float, text: str) ->
 
 def inspected(rig: Rig, **request: Any) -> dict[str, Any]:
     answer = inspect_snapshots(
-        job_id="look",
-        execution_arn=f"arn:aws:states:{HOME}:{ACCOUNT}:execution:blockferry-inspect:look",
+        JobCall(aws=rig.aws, folder=rig.workspace.folder("inspect", "look")),
+        Execution(f"arn:aws:states:{HOME}:{ACCOUNT}:execution:blockferry-inspect:look"),
         started_at="2026-01-01T00:00:00.000Z",
         request=request,
         progress=None,
-        seconds_left=900.0,
-        aws=rig.aws,
-        workspace=rig.workspace,
         tuning=Tuning(lists_per_second=10_000.0),
     )
     assert answer["done"]
@@ -240,7 +240,8 @@ def test_a_finished_inspection_is_printed_as_report_or_as_json(
         def find(self, *_: Any) -> JobState:
             return done
 
-    monkeypatch.setattr(cli, "_operator", lambda _options: Finished())
+    monkeypatch.setenv("AWS_REGION", "us-east-1")
+    monkeypatch.setattr("blockferry.cli.console.Operator.of", lambda **_: Finished())
     assert cli.main(["status", "look"]) == 0
     assert capsys.readouterr().out == inspection_report(report) + "\n"
     assert cli.main(["status", "look", "--json"]) == 0

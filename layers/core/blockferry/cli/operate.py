@@ -11,15 +11,14 @@ import boto3
 from botocore.exceptions import ClientError
 
 from blockferry.core.errors import InvalidRequest
+from blockferry.jobs.folder import TARGETS
 from blockferry.jobs.workspace import Workspace
+from blockferry.operations import OPERATIONS
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
     from mypy_boto3_stepfunctions import SFNClient
     from mypy_boto3_stepfunctions.type_defs import DescribeExecutionOutputTypeDef
-
-OPERATIONS = ("copy", "sync", "fanout", "inspect")
-"""Operations that have a state machine."""
 
 
 @dataclass(frozen=True)
@@ -174,11 +173,12 @@ class Operator:
             output=None if output is None else json.loads(output),
         )
 
-    def targets(self, job_id: str) -> list[dict[str, Any]]:
+    def targets(self, arn: str) -> list[dict[str, Any]]:
         """What the last Complete transfer left of each target: ``region``, ``snapshot_id``, ``completed``,
         ``missing_ranges``, ``error``; empty when the job did not get that far."""
         workspace = Workspace(f"{self.prefix}-work-{self.account}-{self.region}", self.s3)
-        body = workspace.read(job_id, "targets.json")
+        *_, machine, job_id = arn.split(":")
+        body = workspace.folder(machine.removeprefix(f"{self.prefix}-"), job_id).read(TARGETS)
         return [] if body is None else list(json.loads(body))
 
     def resume(self, arn: str) -> None:

@@ -5,42 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from blockferry.transfer.sentences import choice_line, holes_line, source_line, usd
+
 _MIB = 2**20
-
-
-def source_line(receipt: Mapping[str, Any]) -> str:
-    """What was read, in one line."""
-    source = receipt["source"]
-    if "image_uri" in source:
-        return f"image {source['image_uri']} ({_image_size(source)})"
-    if source.get("base_snapshot_id"):
-        return f"changes from {source['base_snapshot_id']} to {source['snapshot_id']} in {source['region']}"
-    return f"{source['snapshot_id']} in {source['region']}"
-
-
-def holes_line(receipt: Mapping[str, Any]) -> str:
-    """What was done about holes and zeros, and why, in one line."""
-    taken = {
-        "none": "the source has none",
-        "noise": "taken for what nobody wrote",
-        "zeros": "taken for zeros that somebody wrote",
-        "unknown": "what they stand for is not known",
-    }[receipt["holes_taken_for"]]
-    by = "as the request says" if receipt["holes_decided_by"] == "request" else "by default"
-    return f"{receipt['holes']}, {by}; {taken}: {receipt['holes_reason']}"
-
-
-def choice_line(choice: Mapping[str, Any]) -> str:
-    """What one policy for holes would write and cost, in one line."""
-    name = choice["holes"] or "no --holes"
-    if not choice["possible"]:
-        return f"{name}: not possible here"
-    if choice["blocks_written"] is None:
-        return f"{name}: {choice['blocks_written_from']}"
-    most = "at most " if choice["blocks_written_from"].endswith("at most") else ""
-    text = f"{name}: {most}{choice['blocks_written']} blocks, {usd(choice['usd_once'])} once"
-    text += f" and {usd(choice['usd_a_month'])} a month to keep"
-    return text + (" (chosen)" if choice["chosen"] else "")
 
 
 def upload_table(estimate: Mapping[str, Any]) -> str:
@@ -113,20 +80,8 @@ def counts(of: Mapping[str, int]) -> str:
     return ", ".join(_items(of))
 
 
-def usd(amount: float) -> str:
-    """Dollars: to the cent from one on, and below that as far as the price of a single request goes."""
-    return f"${amount:,.2f}" if amount >= 1 or amount == 0 else f"${amount:.6f}"
-
-
 def _items(of: Mapping[str, int]) -> Iterable[str]:
     return (f"{name} {count}" for name, count in of.items() if count)
-
-
-def _image_size(source: Mapping[str, Any]) -> str:
-    if source["codec"] == "raw":
-        return f"raw, {source['image_bytes']} bytes"
-    unpacked = f"{source['image_bytes']} bytes unpacked" if source["image_bytes"] else "not unpacked yet"
-    return f"{source['codec']}, {source['object_bytes']} bytes, {unpacked}"
 
 
 def _target(target: Mapping[str, Any]) -> str:

@@ -6,7 +6,8 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from blockferry.cli.render import aligned, counts, usd
+from blockferry.cli.render import aligned, counts
+from blockferry.transfer.sentences import usd
 
 _GIB = 2**30
 _WIDTH = 120

@@ -1,0 +1,16 @@
+"""The command ``blockferry status``: how a job is doing."""
+
+from __future__ import annotations
+
+import argparse
+
+from blockferry.cli.console import Command, operator_of
+from blockferry.cli.watch import add_job, report
+
+
+def _run(options: argparse.Namespace) -> int:
+    operator = operator_of(options)
+    return report(options, operator, operator.find(options.job_id, options.operation))
+
+
+COMMAND = Command(name="status", summary="show a job; exit status 3 while it is running", add_options=add_job, run=_run)

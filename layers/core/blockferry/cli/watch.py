@@ -1,0 +1,78 @@
+"""A job as it goes on: its progress, its outcome, and what to do about it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from typing import Any
+
+from blockferry.cli.console import FAILED, RUNNING, command_for, say
+from blockferry.cli.operate import JobState, Operator
+from blockferry.cli.render import receipt_table, target_line
+from blockferry.cli.render_inspection import inspection_report
+from blockferry.operations import OPERATIONS
+
+
+def add_job(command: argparse.ArgumentParser) -> None:
+    """The options that name a job."""
+    command.add_argument("job_id", metavar="JOB", help="job id, as printed when the job was started")
+    command.add_argument("--operation", choices=tuple(OPERATIONS), help="of the job, where several have one of this id")
+
+
+def follow(options: argparse.Namespace, operator: Operator, arn: str) -> int:
+    """Show progress until the job has ended, and report it."""
+    shown = ""
+
+    def progress(state: JobState) -> None:
+        nonlocal shown
+        line = progress_line(state)
+        if line != shown:
+            shown = line
+            say(line)
+
+    return report(options, operator, operator.wait(arn, sleep=time.sleep, on_progress=progress))
+
+
+def progress_line(state: JobState) -> str:
+    """One line of progress: status, and ranges done of all."""
+    text = f"{state.job_id}: {state.status}"
+    if state.ranges.get("total"):
+        text += f", {state.ranges['succeeded']} of {state.ranges['total']} ranges moved"
+        if state.ranges.get("failed"):
+            text += f", {state.ranges['failed']} failed"
+    return text
+
+
+def report(options: argparse.Namespace, operator: Operator, state: JobState) -> int:
+    """Print what became of a job, or how far it is; returns the exit status."""
+    succeeded = state.status == "SUCCEEDED"
+    targets = [] if succeeded or state.running or state.refused else operator.targets(state.arn)
+    if options.json:
+        result = state.output if succeeded else {**vars(state), "operation": state.operation, "targets": targets}
+        print(json.dumps(result, indent=1, default=dict))
+    elif succeeded:
+        print(_outcome(state.output))
+    else:
+        print("\n".join([progress_line(state), *map(target_line, targets)]))
+    if succeeded:
+        return 0
+    if state.running:
+        return RUNNING
+    say(f"{state.error or state.status}: {reason_of(state) or 'Step Functions gives no cause'}")
+    if not state.refused:
+        say(f"what is finished stays finished; go on with: {command_for('resume', state.job_id, options)}")
+    return FAILED
+
+
+def reason_of(state: JobState) -> str | None:
+    """The cause without what Lambda puts around the message of a function: its stack trace, as one line of JSON."""
+    try:
+        told = json.loads(state.cause or "")
+    except ValueError:
+        return state.cause
+    return str(told["errorMessage"]) if isinstance(told, dict) and "errorMessage" in told else state.cause
+
+
+def _outcome(output: Any) -> str:
+    return inspection_report(output) if output["operation"] == "inspect" else receipt_table(output)
