@@ -24,14 +24,16 @@ from typing import Any
 
 import pytest
 import zstandard
+from blockferry.aws.call import Call as AwsCall
 from blockferry.aws.snapshots import CHECKSUM_TAG, HOLES_TAG, JOB_TAG
 from blockferry.core.blocks import BLOCK_SIZE
 from blockferry.core.retry import Clock
+from blockferry.jobs.folder import JOB, RECEIPT, STARTED, SWEPT, JobFolder
 from blockferry.jobs.workspace import Workspace
 from blockferry.lambdas import Invocation
 from blockferry.local.upload import upload_image
 from blockferry.transfer.sweep import sweep_jobs
-from deployment import DeployedJob, Deployment, ExecutionFailed
+from deployment import EXECUTIONS, DeployedJob, Deployment, ExecutionFailed
 from fakes import ManualClock, content
 from localcloud.states.cancellation import Cancellation
 from localcloud.states.clock import SkippingClock
@@ -120,6 +122,10 @@ class Execution:
         return self.job.job_id
 
     @property
+    def folder(self) -> JobFolder:
+        return self.workspace.folder(self.scenario.operation, self.job_id)
+
+    @property
     def redrives(self) -> int:
         return self.job.redrives
 
@@ -140,7 +146,8 @@ class _LongAgo:
         self._deployment = deployment
 
     def describe_execution(self, *, executionArn: str) -> dict[str, Any]:
-        return {"status": self._deployment.execution(executionArn).status, "stopDate": SWEPT_AT - timedelta(days=9)}
+        found = self._deployment.execution(executionArn)
+        return {"status": found.status, "stopDate": SWEPT_AT - timedelta(days=9), "input": found.input}
 
 
 class _LateAws(TappedAws):
@@ -184,7 +191,12 @@ class Proving:
 
     def _surroundings(self, event: Mapping[str, Any]) -> Invocation:
         execution = self.executions[event["job_id"]]
-        return Invocation(self.aws, execution.workspace, time_left=lambda: execution.seconds_left, clock=self.clock)
+        return Invocation(
+            aws=self.aws,
+            workspace=execution.workspace,
+            time_left=lambda: execution.seconds_left,
+            clock=self.clock,
+        )
 
     @contextmanager
     def _around(self, step: str, event: Mapping[str, Any]) -> Iterator[None]:
@@ -351,7 +363,7 @@ class Proving:
     def objects(self, execution: Execution) -> set[str]:
         """Names of what the job has in its bucket."""
         listed = self.aws.s3(HOME).list_objects_v2(Bucket=execution.workspace.bucket)
-        prefix = execution.workspace.key(execution.job_id, "")
+        prefix = execution.folder.prefix
         return {item["Key"].removeprefix(prefix) for item in listed.get("Contents", ())}
 
     def redriven(self, execution: Execution, *, times: int = 3) -> tuple[dict[str, Any] | None, ExecutionFailed | None]:
@@ -382,7 +394,7 @@ class Proving:
         assert receipt["status"] == "SUCCEEDED", where
         assert {name: receipt[name] for name in scenario.receipt} == scenario.receipt, where
         assert receipt["requests"].get("GetSnapshotBlock", 0) >= scenario.reads, where
-        stored = execution.workspace.read(execution.job_id, "receipt.json")
+        stored = execution.folder.read(RECEIPT)
         assert stored is not None, where
         assert json.loads(stored) == receipt, where
         assert not {name for name in self.objects(execution) if name.startswith("image")}, where
@@ -396,16 +408,16 @@ class Proving:
         self.sweep(execution)
         assert self.started(execution.job_id) == {}, where
         assert self.strangers() == set(), where
-        assert self.objects(execution) <= {"job.json"}, where
+        assert self.objects(execution) <= {JOB, STARTED, SWEPT}, where
         self._kept_are_untouched(where)
 
     def sweep(self, execution: Execution) -> dict[str, Any]:
         """One run of the sweeper over the job's bucket, long after the job."""
         return sweep_jobs(
-            aws=self.aws,
-            workspace=execution.workspace,
+            AwsCall(aws=self.aws, clock=self.clock),
+            execution.workspace,
+            executions=EXECUTIONS,
             resume_window=timedelta(hours=72),
-            time_left=lambda: 300.0,
             now=SWEPT_AT,
         )
 

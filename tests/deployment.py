@@ -28,6 +28,9 @@ from tools.environment import repository_root
 from tools.machine_parts import REFUSE
 from tools.machines import PLACEHOLDERS, machine_files, machine_name, render, states
 
+EXECUTIONS = "arn:aws:states:us-east-1:111122223333:execution:blockferry-"
+"""How the ARN of every execution begins, up to the name of the operation."""
+
 
 @dataclass(frozen=True)
 class Attempt:
@@ -80,6 +83,9 @@ def machine_of(operation: str) -> Machine:
     return make_machine(_text(operation), name=f"blockferry-{operation}")
 
 
+_ASSIGNED = {"job": "{% $states.input %}", "record": "{% $states.input.record %}"}
+
+
 @cache
 def rest_of(operation: str, begin: str, until: str | None) -> Machine:
     """The machine from one of its states on, with the job in the input, up to another one that is left out."""
@@ -93,7 +99,7 @@ def rest_of(operation: str, begin: str, until: str | None) -> Machine:
         if name not in wanted:
             wanted[name] = all_states[name]
             waiting += _ways_out(all_states[name])
-    go_on = {"Type": "Pass", "Assign": {"job": "{% $states.input %}"}, "Next": begin}
+    go_on = {"Type": "Pass", "Assign": _ASSIGNED, "Next": begin}
     definition |= {"StartAt": "Go on", "States": {"Go on": go_on, **wanted}}
     return make_machine(definition, name=f"rest-of-{operation}")
 

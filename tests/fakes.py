@@ -56,6 +56,9 @@ class MemorySink:
             self.blocks[block.index] = block.data
             self.writes.append(block.index)
 
+    def finish(self, next_index: int) -> int:
+        return next_index
+
 
 class ManualClock(Clock):
     """Time that passes only when somebody sleeps or ``advance`` is called; jitter always takes its upper bound."""

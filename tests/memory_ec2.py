@@ -7,7 +7,9 @@ from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from blockferry.aws.snapshots import EXECUTION_TAG
 from botocore.exceptions import ClientError
+from job_records import EXECUTION
 
 MOST_VALUES = 200
 """Values of one filter; EC2 refuses more."""
@@ -19,14 +21,15 @@ def refusal(code: str, operation: str, *, message: str = "refused", status: int 
 
 
 def described(snapshot_id: str, *, state: str = "completed", tags: Mapping[str, str] | None = None, **more: Any) -> Any:
-    """A snapshot as DescribeSnapshots shows it."""
+    """A snapshot as DescribeSnapshots shows it; without ``tags`` it has that of the job's execution."""
+    tags = {EXECUTION_TAG: EXECUTION.mark} if tags is None else tags
     return {
         "SnapshotId": snapshot_id,
         "State": state,
         "VolumeSize": 1,
         "StartTime": datetime(2026, 1, 1, tzinfo=UTC),
         "OwnerId": "111122223333",
-        "Tags": [{"Key": key, "Value": value} for key, value in (tags or {}).items()],
+        "Tags": [{"Key": key, "Value": value} for key, value in tags.items()],
         **more,
     }
 

@@ -23,7 +23,11 @@ class MemoryS3:
         self.stuck: set[str] = set()
         self.errors: dict[str, Exception] = {}
 
-    def put_object(self, *, Bucket: str, Key: str, Body: bytes, ContentType: str, ChecksumAlgorithm: str) -> None:
+    def put_object(
+        self, *, Bucket: str, Key: str, Body: bytes, ContentType: str, ChecksumAlgorithm: str, IfNoneMatch: str = ""
+    ) -> None:
+        if IfNoneMatch and Key in self.objects:
+            raise refusal("PreconditionFailed", "PutObject", status=412)
         assert ChecksumAlgorithm in ("CRC32", "CRC32C", "SHA1", "SHA256", "CRC64NVME")
         self.objects[Key], self.types[Key] = Body, ContentType
 
@@ -33,6 +37,10 @@ class MemoryS3:
         if Key not in self.objects:
             raise refusal("NoSuchKey", "GetObject", status=404)
         return {"Body": io.BytesIO(self.objects[Key])}
+
+    def list_objects_v2(self, *, Bucket: str, Prefix: str, MaxKeys: int) -> Any:
+        keys = sorted(key for key in self.objects if key.startswith(Prefix))[:MaxKeys]
+        return {"Contents": [{"Key": key} for key in keys]} if keys else {}
 
     def get_paginator(self, operation: str) -> MemoryS3:
         assert operation == "list_objects_v2"

@@ -20,8 +20,11 @@ import pytest
 from blockferry.aws.sessions import Aws, Identity, new_session
 from blockferry.core.blocks import BLOCKS_PER_GIB, BlockRange
 from blockferry.core.retry import Clock
+from blockferry.jobs.folder import JOB, MISSING, RANGES, STARTED, STARTED_LATE, JobFolder
+from blockferry.jobs.record import Proof
 from blockferry.jobs.workspace import Workspace
 from blockferry.lambdas import Invocation
+from blockferry.transfer.job import Job, recorded_job, save_job, save_started
 from botocore.awsrequest import AWSResponse
 from deployment import Around, Deployment, ExecutionFailed, step_of
 from localcloud.ebs.testing import RunningServer, running_server
@@ -117,6 +120,8 @@ class Rig:
     seconds_left: float = 900.0
     clock: Clock = field(default_factory=Clock)
     operations: dict[str, str] = field(default_factory=dict)
+    proofs: dict[str, str] = field(default_factory=dict)
+    requests: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     around: Around = lambda _step, _event: nullcontext()
 
     def client(self, service: str, region: str = HOME, account: str = ACCOUNT) -> Any:
@@ -171,12 +176,59 @@ class Rig:
         return step_of(function)(event, replace(self.invocation(), **more))
 
     def invocation(self) -> Invocation:
-        return Invocation(self.aws, self.workspace, time_left=lambda: self.seconds_left, clock=self.clock)
+        return Invocation(aws=self.aws, workspace=self.workspace, time_left=lambda: self.seconds_left, clock=self.clock)
+
+    # -- records ---------------------------------------------------------------------
+
+    def folder(self, job_id: str) -> JobFolder:
+        """What a job has in the work bucket."""
+        return self.workspace.folder(self.operations.get(job_id, "copy"), job_id)
+
+    def folders(self) -> list[JobFolder]:
+        """The folders of all jobs that have left anything."""
+        return list(self.workspace.folders())
+
+    def record(self, job_id: str) -> str:
+        """The SHA-256 of the record as it is, by which the next step goes."""
+        folder = self.folder(job_id)
+        job = folder.read(JOB) or b""
+        late = [(body, _record(job, body)) for name in self._started_late(folder) if (body := folder.read(name))]
+        known = [(body, record) for body, record in late if folder.read(f"{STARTED_LATE}{record}.json") == body]
+        # Targets that are started stay so: the last record is that of the most.
+        newest = max(known, key=lambda each: each[0].count(b"snapshot_id"), default=None)
+        return _record(job, folder.read(STARTED) or b"") if newest is None else newest[1]
+
+    def _started_late(self, folder: JobFolder) -> list[str]:
+        found = folder.s3.list_objects_v2(Bucket=folder.bucket, Prefix=folder.key(STARTED_LATE))
+        return [item["Key"].removeprefix(folder.prefix) for item in found.get("Contents", [])]
+
+    def job(self, job_id: str) -> Job:
+        """The record as the next step reads it."""
+        return recorded_job(self.invocation().of(self.named(job_id)), self.record(job_id))
+
+    def save_job(self, job: Job) -> None:
+        """Put another record in the place of a job's."""
+        folder = self.folder(job.job_id)
+        save_job(folder, job)
+        save_started(folder, job, late=bool(self._started_late(folder)))
+
+    def proof(self, job_id: str) -> Proof | None:
+        """What Complete transfer has proved last, if anything."""
+        digest = self.proofs.get(job_id)
+        return None if digest is None else self.folder(job_id).proof(digest)
+
+    def named(self, job_id: str) -> dict[str, str]:
+        """The part of an event that says which job it is for."""
+        return {"operation": self.operations.get(job_id, "copy"), "job_id": job_id}
+
+    def event(self, job_id: str) -> dict[str, str]:
+        """What every step behind Plan transfer gets."""
+        return {**self.named(job_id), "record": self.record(job_id)}
 
     def plan(self, request: Mapping[str, Any], *, operation: str = "copy", job_id: str | None = None) -> dict[str, Any]:
         """Plan transfer, and Unpack image where it asks for that."""
         job_id = job_id or self._next_job()
-        self.operations[job_id] = operation
+        self.operations[job_id], self.requests[job_id] = operation, request
         event = {
             "operation": operation,
             "job_id": job_id,
@@ -193,10 +245,10 @@ class Rig:
     def unpack(self, job_id: str) -> None:
         answer: dict[str, Any] = {"done": False, "progress": None}
         while not answer["done"]:
-            answer = self.call("unpack_image", {"job_id": job_id, "progress": answer["progress"]})
+            answer = self.call("unpack_image", {**self.event(job_id), "progress": answer["progress"]})
 
     def ranges(self, job_id: str) -> list[BlockRange]:
-        plan = self.workspace.read(job_id, "plan.jsonl")
+        plan = self.folder(job_id).read(RANGES)
         assert plan is not None
         return [BlockRange(**json.loads(line)) for line in plan.decode().splitlines()]
 
@@ -208,7 +260,7 @@ class Rig:
         answer = self.call(
             "move_blocks",
             {
-                "job_id": job_id,
+                **self.event(job_id),
                 "range": {"first": within.first, "stop": within.stop},
                 "progress": None if next_index is None else {"next_index": next_index},
             },
@@ -219,7 +271,8 @@ class Rig:
     def complete(self, job_id: str, *, missing_moved: bool = False) -> dict[str, Any]:
         """Complete transfer, once. ``missing_ranges`` is in the answer, too."""
         progress = {"missing_ranges": 1} if missing_moved else None
-        answer = self.call("complete_transfer", {"job_id": job_id, "progress": progress})
+        answer = self.call("complete_transfer", {**self.event(job_id), "progress": progress})
+        self.proofs[job_id] = answer["proof"]
         return {"missing_ranges": 0, **answer, **answer.get("progress", {})}
 
     # -- the state machines ----------------------------------------------------------
@@ -238,23 +291,25 @@ class Rig:
 
     def move_all(self, job_id: str) -> None:
         """The map over the plan."""
-        self._rest(job_id, "plan.jsonl", begin="Move block ranges", until="Complete transfer")
+        self._rest(job_id, RANGES, begin="Move block ranges", until="Complete transfer")
 
     def move_missing(self, job_id: str) -> None:
         """The map over what single targets miss."""
-        self._rest(job_id, "missing.jsonl", begin="Move block ranges", until="Complete transfer")
+        self._rest(job_id, MISSING, begin="Move block ranges", until="Complete transfer")
 
     def finish(self, job_id: str) -> dict[str, Any]:
         """What comes behind the map over the plan; returns the receipt."""
-        return self._rest(job_id, "plan.jsonl", begin="Complete transfer")
+        return self._rest(job_id, RANGES, begin="Complete transfer")
 
     def _rest(self, job_id: str, name: str, *, begin: str, until: str | None = None) -> dict[str, Any]:
+        folder = self.folder(job_id)
         pointer = {
             "job_id": job_id,
-            "bucket": self.workspace.bucket,
-            "plan_key": self.workspace.key(job_id, name),
-            "results_prefix": self.workspace.key(job_id, "results"),
+            "bucket": folder.bucket,
+            "plan_key": folder.key(name),
+            "results_prefix": folder.key("results"),
             "max_concurrency": 1,
+            "record": self.record(job_id),
         }
         with _as_raised():
             return self.deployment.rest(self.operations[job_id], pointer, begin=begin, until=until)
@@ -262,6 +317,7 @@ class Rig:
     def run(self, operation: str, request: Mapping[str, Any], *, job_id: str | None = None) -> dict[str, Any]:
         """A whole execution; returns its output, or raises what a function raised for good."""
         job_id = job_id or self._next_job()
+        self.operations[job_id] = operation
         with _as_raised():
             return self.deployment.job(operation, request, job_id).run()
 
@@ -283,6 +339,10 @@ class Rig:
         """What a volume of the snapshot reads: index to SHA-256 (hex) of every block that is not all zeros."""
         assert self.facts(snapshot_id)["volume_size"] == size_gib
         return {index: digest for index, digest in self.held(snapshot_id).items() if digest != ZEROS}
+
+
+def _record(job: bytes, started: bytes) -> str:
+    return hashlib.sha256(b"".join(hashlib.sha256(part).digest() for part in (job, started))).hexdigest()
 
 
 class _RigClock(SkippingClock):

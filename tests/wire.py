@@ -321,5 +321,7 @@ def _subject(request: AWSPreparedRequest) -> str:
     if path == "/" and body:
         text = body.decode() if isinstance(body, bytes | bytearray) else str(body)
         named = parse_qs(text)
-        return " ".join(v[0] for k, v in sorted(named.items()) if k.startswith(("SnapshotId", "ResourceId")))
+        return " ".join(
+            v[0] for k, v in sorted(named.items()) if k.startswith(("SnapshotId", "ResourceId", "Filter.1.Value"))
+        )
     return path

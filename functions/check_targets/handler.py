@@ -11,12 +11,8 @@ from blockferry.transfer.check import check_targets
 
 def step(event: Mapping[str, Any], invocation: Invocation) -> dict[str, Any]:
     progress = progress_of(event)
-    found = check_targets(
-        job_id=event["job_id"],
-        waited_seconds=None if progress is None else progress["waited_seconds"],
-        aws=invocation.aws,
-        workspace=invocation.workspace,
-    )
+    waited = None if progress is None else progress["waited_seconds"]
+    found = check_targets(invocation.of(event), event["record"], waited)
     if found["completed"]:
         return done(states=found["states"])
     wait_seconds = found["wait_seconds"]

@@ -12,15 +12,9 @@ from blockferry.transfer.complete import complete_transfer
 def step(event: Mapping[str, Any], invocation: Invocation) -> dict[str, Any]:
     # What it planned the last time was moved in the meantime.
     missing_moved = progress_of(event) is not None
-    proved = complete_transfer(
-        job_id=event["job_id"],
-        missing_moved=missing_moved,
-        seconds_left=invocation.seconds_left,
-        aws=invocation.aws,
-        workspace=invocation.workspace,
-        clock=invocation.clock,
-    )
-    facts: dict[str, Any] = {name: proved[name] for name in ("blocks_written", "linear_checksum")}
+    proved = complete_transfer(invocation.of(event), event["record"], missing_moved=missing_moved)
+    names = ("blocks_written", "linear_checksum", "record", "proof")
+    facts: dict[str, Any] = {name: proved[name] for name in names}
     if proved["missing_ranges"]:
         return call_again({"missing_ranges": proved["missing_ranges"]}, plan_key=proved["missing_key"], **facts)
     return done(**facts)

@@ -6,21 +6,17 @@ from collections.abc import Mapping
 from typing import Any
 
 from blockferry.inspection.steps import inspect_snapshots
+from blockferry.jobs.execution import Execution
 from blockferry.lambdas import Invocation, call_again, done, lambda_handler, progress_of
 
 
 def step(event: Mapping[str, Any], invocation: Invocation) -> dict[str, Any]:
     found = inspect_snapshots(
-        job_id=event["job_id"],
-        execution_arn=event["execution_arn"],
+        invocation.of(event),
+        Execution(event["execution_arn"]),
         started_at=event["started_at"],
         request=event["request"],
         progress=progress_of(event),
-        seconds_left=invocation.seconds_left,
-        aws=invocation.aws,
-        workspace=invocation.workspace,
-        counts=invocation.counts,
-        clock=invocation.clock,
     )
     return done(report=found["report"]) if found["done"] else call_again(found["progress"])
 

@@ -13,16 +13,11 @@ from blockferry.transfer.move import move_range
 def step(event: Mapping[str, Any], invocation: Invocation) -> dict[str, Any]:
     progress = progress_of(event)
     moved = move_range(
-        job_id=event["job_id"],
+        invocation.of(event),
+        event["record"],
         within=BlockRange(event["range"]["first"], event["range"]["stop"]),
         next_index=None if progress is None else progress["next_index"],
         targets=tuple(event["range"]["targets"]) if "targets" in event["range"] else None,
-        seconds_left=invocation.seconds_left,
-        memory_gb=invocation.memory_gb,
-        aws=invocation.aws,
-        workspace=invocation.workspace,
-        counts=invocation.counts,
-        clock=invocation.clock,
     )
     facts = {name: moved[name] for name in ("blocks_read", "blocks_written")}
     if moved["done"]:

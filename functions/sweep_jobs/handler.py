@@ -12,12 +12,9 @@ from blockferry.transfer.sweep import sweep_jobs
 
 
 def step(_event: Mapping[str, Any], invocation: Invocation) -> dict[str, Any]:
-    return sweep_jobs(
-        aws=invocation.aws,
-        workspace=invocation.workspace,
-        resume_window=timedelta(hours=float(os.environ["BLOCKFERRY_RESUME_WINDOW_HOURS"])),
-        time_left=invocation.time_left,
-    )
+    window = timedelta(hours=float(os.environ["BLOCKFERRY_RESUME_WINDOW_HOURS"]))
+    executions = os.environ["BLOCKFERRY_EXECUTIONS"]
+    return sweep_jobs(invocation, invocation.workspace, executions=executions, resume_window=window)
 
 
 handler = lambda_handler(step)

@@ -10,15 +10,7 @@ from blockferry.transfer.unpack import unpack
 
 
 def step(event: Mapping[str, Any], invocation: Invocation) -> dict[str, Any]:
-    unpacked = unpack(
-        job_id=event["job_id"],
-        progress=progress_of(event),
-        seconds_left=invocation.seconds_left,
-        memory_gb=invocation.memory_gb,
-        aws=invocation.aws,
-        workspace=invocation.workspace,
-        clock=invocation.clock,
-    )
+    unpacked = unpack(invocation.of(event), event["record"], progress_of(event))
     return done(raw_bytes=unpacked["raw_bytes"]) if unpacked["done"] else call_again(unpacked["progress"])
 
 

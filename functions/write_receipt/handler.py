@@ -10,7 +10,7 @@ from blockferry.transfer.receipt import write_receipt
 
 
 def step(event: Mapping[str, Any], invocation: Invocation) -> dict[str, Any]:
-    return write_receipt(job_id=event["job_id"], aws=invocation.aws, workspace=invocation.workspace)
+    return write_receipt(invocation.of(event), event["record"], event["proof"])
 
 
 handler = lambda_handler(step)

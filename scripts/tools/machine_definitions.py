@@ -1,6 +1,6 @@
 """The state machine of each operation. ``scripts/render`` writes what comes out to statemachines/, where it is read.
 
-``MACHINES`` is all of them. One more that moves blocks is one more ``transfer``.
+``MACHINES`` is all of them, one for each of ``blockferry.operations``.
 """
 
 from __future__ import annotations
@@ -8,6 +8,8 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from types import MappingProxyType
+
+from blockferry.operations import OPERATIONS, Operation
 
 from tools.machine_parts import (
     CHILD_INPUT,
@@ -33,14 +35,23 @@ EXECUTION = {
 }
 """The execution itself, and what the operator started it with."""
 
-JOB = {"job_id": "{% $job.job_id %}"}
-"""The job that Plan transfer recorded."""
+RECORD = "{% $states.result.Payload.record %}"
+
+CHILD_NAMES = ("operation", "job_id", "record", "range")
+"""What a child of the map gets."""
+
+
+def the_job(operation: str) -> dict[str, str]:
+    """The job that Plan transfer recorded, and the SHA-256 of its record."""
+    return {"operation": operation, "job_id": "{% $job.job_id %}", "record": "{% $record %}"}
+
 
 MOVE = "Move block ranges"
 
 
 def transfer(operation: str, comment: str, *, unpacks: bool = False) -> State:
     """A machine that moves the blocks of a source to its targets; ``unpacks``: the source may be a compressed image."""
+    job = the_job(operation)
     return machine(
         comment,
         {
@@ -50,7 +61,7 @@ def transfer(operation: str, comment: str, *, unpacks: bool = False) -> State:
                 function="plan_transfer",
                 payload={"operation": operation, **EXECUTION},
                 seconds=LONG_CALL_SECONDS,
-                assign={"job": "{% $states.result.Payload %}"},
+                assign={"job": "{% $states.result.Payload %}", "record": RECORD},
                 refused="The input cannot be used: nothing was started, and the message is for the operator.",
                 then="Dry run?",
             ),
@@ -65,14 +76,15 @@ def transfer(operation: str, comment: str, *, unpacks: bool = False) -> State:
             "Report estimate": report(
                 "Requests, bytes, time and cost of the job that was not started.", "{% $job.estimate %}"
             ),
-            **(_unpacking() if unpacks else {}),
-            MOVE: _move_ranges(),
+            **(_unpacking(job) if unpacks else {}),
+            MOVE: _move_ranges(job),
             **call_until_done(
                 "Complete transfer",
                 "Lists the source again, holds it against the digests of all ranges, and gives EBS the count and the "
                 "checksum of every target that holds them all.",
                 function="complete_transfer",
-                payload=JOB,
+                payload=job,
+                assign={"record": RECORD, "proof": "{% $states.result.Payload.proof %}"},
                 seconds=LONG_CALL_SECONDS,
                 repeats=("TargetFailed",),
                 refused="A worker found out that the job cannot be done: its pending targets are deleted, and the "
@@ -88,7 +100,7 @@ def transfer(operation: str, comment: str, *, unpacks: bool = False) -> State:
                 "Check targets",
                 "EBS seals targets after it has answered; only EC2 knows when they are completed.",
                 function="check_targets",
-                payload=JOB,
+                payload=job,
                 seconds=SHORT_CALL_SECONDS,
                 question="All targets completed?",
                 why="A target that failed ends the job in Check targets, once no other is pending.",
@@ -103,7 +115,7 @@ def transfer(operation: str, comment: str, *, unpacks: bool = False) -> State:
             "Write receipt": task(
                 "Confirms every target once more and stores what the job proved.",
                 function="write_receipt",
-                payload=JOB,
+                payload={**job, "proof": "{% $proof %}"},
                 seconds=SHORT_CALL_SECONDS,
                 then=None,
             ),
@@ -111,7 +123,7 @@ def transfer(operation: str, comment: str, *, unpacks: bool = False) -> State:
     )
 
 
-def _unpacking() -> Graph:
+def _unpacking(job: Mapping[str, str]) -> Graph:
     return {
         "Image compressed?": choice(
             "A compressed image can be read from its beginning only: it is unpacked before its blocks go to many "
@@ -125,7 +137,7 @@ def _unpacking() -> Graph:
             "Unpack image",
             "Decompresses the image into pieces in the work bucket; stops in time and says where to go on.",
             function="unpack_image",
-            payload=JOB,
+            payload=job,
             seconds=LONG_CALL_SECONDS,
             refused="The image is damaged, too large, or was replaced: nothing was started, and the message is for the "
             "operator.",
@@ -137,9 +149,9 @@ def _unpacking() -> Graph:
     }
 
 
-def _move_ranges() -> State:
+def _move_ranges(job: Mapping[str, str]) -> State:
     """The map over a list of ranges, whose key and whose round of Complete transfer come with the state's input."""
-    child = {name: f"{{% {CHILD_INPUT}.{name} %}}" for name in ("job_id", "range")}
+    child = {name: f"{{% {CHILD_INPUT}.{name} %}}" for name in CHILD_NAMES}
     return {
         "Type": "Map",
         "Comment": "One child per range of a list: all blocks at first, later what single targets miss. The list is "
@@ -153,7 +165,7 @@ def _move_ranges() -> State:
             "ReaderConfig": {"InputType": "JSONL"},
             "Arguments": {"Bucket": "{% $job.bucket %}", "Key": "{% $states.input.plan_key %}"},
         },
-        "ItemSelector": {**JOB, "range": "{% $states.context.Map.Item.Value %}"},
+        "ItemSelector": {**job, "range": "{% $states.context.Map.Item.Value %}"},
         "ResultWriter": {
             "Resource": "arn:aws:states:::s3:putObject",
             "Arguments": {"Bucket": "{% $job.bucket %}", "Prefix": "{% $job.results_prefix %}"},
@@ -204,7 +216,7 @@ def inspection(comment: str) -> State:
                 "Refuses what cannot be inspected, then lists windows of blocks as far as the time allows and says "
                 "where it stopped; at the end it stores the report.",
                 function="inspect_snapshots",
-                payload=EXECUTION,
+                payload={"operation": "inspect", **EXECUTION},
                 seconds=LONG_CALL_SECONDS,
                 refused="The input cannot be used: nothing was started, and the message is for the operator.",
                 question="All blocks counted?",
@@ -218,31 +230,13 @@ def inspection(comment: str) -> State:
     )
 
 
-RESUMED = "A failed execution goes on where it stopped when it is redriven."
+def _machine(operation: Operation) -> State:
+    if operation.pairing is None:
+        return inspection(operation.description)
+    return transfer(operation.name, operation.description, unpacks="unpack_image" in operation.functions)
 
-MACHINES: Mapping[str, State] = MappingProxyType(
-    {
-        "copy": transfer(
-            "copy",
-            "Copies an EBS snapshot to one or many regions, accounts and keys; each block is read once. " + RESUMED,
-        ),
-        "fanout": transfer(
-            "fanout",
-            "Brings a disk image in S3, or a snapshot, to many regions, accounts and keys; each block is read once. "
-            + RESUMED,
-            unpacks=True,
-        ),
-        "inspect": inspection(
-            "Inspects snapshots: what they hold, what changed between them, what deleting them frees, and what each "
-            "way to copy or keep them would cost. Makes nothing."
-        ),
-        "sync": transfer(
-            "sync",
-            "Brings what changed between two snapshots of a volume to copies of the earlier one, which gives copies of "
-            "the later one, in one or many regions and accounts. " + RESUMED,
-        ),
-    }
-)
+
+MACHINES: Mapping[str, State] = MappingProxyType({name: _machine(operation) for name, operation in OPERATIONS.items()})
 
 
 def rendered(definition: State) -> str:

@@ -8,23 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+from blockferry.operations import OPERATIONS
+
 from tools.environment import repository_root
 
 Definition = Mapping[str, Any]
 
 # All that Terraform fills into a definition: ARNs, nothing else. (The local cloud and the linters fill
 # in the same names.)
-PLACEHOLDERS = frozenset(
-    {
-        "plan_transfer_arn",
-        "unpack_image_arn",
-        "move_blocks_arn",
-        "complete_transfer_arn",
-        "check_targets_arn",
-        "write_receipt_arn",
-        "inspect_snapshots_arn",
-    }
-)
+PLACEHOLDERS = frozenset(f"{name}_arn" for operation in OPERATIONS.values() for name in operation.functions)
 
 
 def machine_files(root: Path | None = None) -> list[Path]:

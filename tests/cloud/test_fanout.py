@@ -46,7 +46,7 @@ def test_an_image_goes_to_five_regions(
     assert [cloud.facts(target["snapshot_id"])["region"] for target in receipt["targets"]] == list(REGIONS)
     assert receipt["changed_blocks"] == len(expected) == 49
     left = cloud.client("s3").list_objects_v2(
-        Bucket=cloud.info.buckets[cloud.home]["work"], Prefix=f"jobs/{receipt['job_id']}/image"
+        Bucket=cloud.info.buckets[cloud.home]["work"], Prefix=f"jobs/fanout/{receipt['job_id']}/image"
     )
     assert left["KeyCount"] == 0
 
@@ -66,7 +66,7 @@ def test_a_snapshot_goes_to_five_targets_from_one_read_and_one_region_that_fails
     arn = cloud.start({"snapshot_id": source, "targets": TARGETS, "options": OPTIONS}, operation="fanout")
     failed = cloud.ended(arn)
     assert failed.status == "FAILED"
-    states = {target["region"]: target for target in cloud.operator.targets(failed.job_id)}
+    states = {target["region"]: target for target in cloud.operator.targets(failed.arn)}
     assert [region for region, target in states.items() if target["completed"]] == [
         region for region in REGIONS if region != "us-west-2"
     ]

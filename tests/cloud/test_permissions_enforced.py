@@ -26,6 +26,8 @@ CONDITIONAL = {
     ("plan_transfer", "ec2:DeleteSnapshot"): "targets that cannot be used only",
     ("complete_transfer", "ebs:StartSnapshot"): "targets that could not be started when the job was planned only",
     ("complete_transfer", "ec2:DeleteSnapshot"): "jobs that a worker has refused only",
+    ("inspect_snapshots", "s3:GetObject"): "reports that a call before has stored only",
+    ("unpack_image", "s3:DeleteObject"): "images that were replaced only",
     ("sweep_jobs", ""): "jobs that were left behind only; a sweep that finds none lists and reads records",
 }
 """Declared actions, by function and beginning, that one job of each operation does not need."""
@@ -163,15 +165,30 @@ def test_the_policy_for_operators_is_enough_to_start_follow_stop_and_resume_jobs
         cloud.until(lambda: not operator.state(arn).running)
     finally:
         cloud.control("ebs/config", {"latency_ms": 0})
-    assert operator.targets("operators-job") == []  # there is no such record yet, and the operator is told so
+    assert operator.targets(arn) == []  # there is no such record yet, and the operator is told so
     operator.resume(arn)
     cloud.until(lambda: not operator.state(arn).running)
     state = operator.state(arn)
     assert state.status == "SUCCEEDED", state.cause
     assert cloud.held(state.output["targets"][0]["snapshot_id"]) == hashes(blocks)
-    assert operator.targets("operators-job") != []
+    assert operator.targets(arn) != []
     with pytest.raises(ClientError, match="s3:GetObject"):
-        operator.s3.get_object(Bucket=cloud.info.buckets[cloud.home]["work"], Key="jobs/operators-job/plan.jsonl")
+        operator.s3.get_object(
+            Bucket=cloud.info.buckets[cloud.home]["work"], Key="jobs/copy/operators-job/plan/ranges.jsonl"
+        )
+
+
+def test_nobody_but_the_deployment_writes_or_deletes_records_of_jobs(cloud: CloudRig) -> None:
+    receipt = cloud.copy(request(cloud, cloud.snapshot(filled(2))))
+    s3, bucket = cloud.client("s3"), cloud.info.buckets[cloud.home]["work"]
+    key = receipt["receipt_uri"].removeprefix(f"s3://{bucket}/")
+    before = s3.get_object(Bucket=bucket, Key=key)["Body"].read()
+    for planted in (key, "jobs/copy/x/plan/job.json", f"jobs/copy/{receipt['job_id']}/moved/refused.txt"):
+        with pytest.raises(ClientError, match=r"s3:PutObject.*explicit deny in a resource-based policy"):
+            s3.put_object(Bucket=bucket, Key=planted, Body=b"{}")
+    with pytest.raises(ClientError, match=r"s3:DeleteObject.*explicit deny in a resource-based policy"):
+        s3.delete_object(Bucket=bucket, Key=key)
+    assert s3.get_object(Bucket=bucket, Key=key)["Body"].read() == before
 
 
 def test_an_encrypted_copy_needs_the_keys_and_only_through_ebs(cloud: CloudRig) -> None:

@@ -38,6 +38,7 @@ def test_every_throttle_that_botocore_knows_passes_everywhere() -> None:
         ("RequestTimeout", 400, RetryLater),
         ("RequestTimeoutException", 408, RetryLater),
         ("OperationAborted", 409, RetryLater),
+        ("ConditionalRequestConflict", 409, RetryLater),
         ("KMSInternalException", 500, RetryLater),
         ("Anything", 503, RetryLater),
         ("LimitExceededException", 400, RequestRefused),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import pytest
 from blockferry.aws.ebs.client import StartedSnapshot
@@ -16,12 +16,14 @@ from blockferry.core.checksums import ZERO_DIGEST, Linear, digest_of
 from blockferry.core.counts import RequestCounts
 from blockferry.core.errors import IncompleteTransfer, InvalidRequest, RequestRefused, RetryLater, TargetFailed
 from blockferry.core.holes import HolePolicy
+from blockferry.jobs import folder as names
 from blockferry.jobs.digests import Stretch
-from blockferry.jobs.record import BaseSnapshot, Job
-from blockferry.jobs.workspace import Workspace
+from blockferry.jobs.record import Proof
+from blockferry.sources.delta import BaseSnapshot
 from blockferry.transfer.complete import AHEAD, MOST_ROUNDS, complete_transfer
+from blockferry.transfer.job import started_job
 from fakes import ManualClock, content
-from job_records import HOME, RECOVERY, THIRD, image, job, source, target
+from job_records import HOME, RECOVERY, THIRD, delta, folder_of, image, job, job_call, recorded, source, target
 from memory_ebs import MemoryEbs
 from memory_ec2 import MemoryEc2, described, refusal
 from memory_s3 import MemoryS3
@@ -40,29 +42,38 @@ class Cloud:
     def __init__(
         self, blocks: dict[int, bytes], *targets: Any, base: dict[int, bytes] | None = None, **more: Any
     ) -> None:
-        of = source(base=BASE if base is not None else None, **more.pop("known", {}))
-        self.job: Job = job(of, *(targets or TARGETS), total_blocks=TOTAL, blocks_per_range=10, **more)
+        known = more.pop("known", {})
+        of = source(**known) if base is None else delta(BASE, **known)
+        self.job = job(of, *(targets or TARGETS), total_blocks=TOTAL, blocks_per_range=10, **more)
         self.home = MemoryEbs({"snap-0": blocks, "snap-b": base or {}})
         self.places = {RECOVERY: MemoryEc2(described("snap-1", state="pending"))}
         self.places[THIRD] = MemoryEc2(described("snap-2", state="pending"))
-        self.workspace = Workspace("work", cast(Any, MemoryS3()))
-        self.workspace.save_job(self.job)
+        self.s3 = MemoryS3()
+        self.folder = folder_of(self.job, self.s3, "work")
+        self.record = recorded(self.folder, self.job)
+        self.proof: Proof | None = None
         self.clock = ManualClock()
         self.refuses: dict[str, Exception] = {}
         self.sealed: dict[str, Any] = {}
         self.turns: list[str] = []
+        self.silent: set[str] = set()
         self.takes = 0.0
 
     def ec2(self, identity: Identity) -> MemoryEc2:
         return self.places[identity.region]
 
-    def ebs(self, identity: Identity, *, counts: RequestCounts, clock: Any = None, policy: Any = None) -> Any:
+    def ebs(self, identity: Identity, *, counts: RequestCounts, clock: Any, **_: Any) -> Any:
         if identity.region == HOME:
             assert clock is self.clock
             self.clock.advance(self.takes)
             counts.sent("ListSnapshotBlocks", HOME)
             counts.retried("ListSnapshotBlocks", "Throttled")
             return self.home
+
+        def start(_new: Any) -> StartedSnapshot:
+            if identity.region in self.silent:
+                raise RetryLater("no answer")
+            return StartedSnapshot(f"snap-{identity.region}", None)
 
         def complete(snapshot_id: str, **asked: Any) -> None:
             self.turns.append(snapshot_id)
@@ -75,22 +86,23 @@ class Cloud:
             counts=counts,
             was_started=lambda *_, **__: None,
             complete_snapshot=complete,
-            start_snapshot=lambda _new: StartedSnapshot("snap-new", None),
+            start_snapshot=start,
         )
 
     def moved(self, first: int, stop: int, digests: dict[int, bytes], *targets: int, **more: Any) -> None:
         """Put a stretch on record."""
         found = tuple((index, digest_of(data)) for index, data in sorted(digests.items()))
         stretch = Stretch(first, stop, targets or (0, 1), found, more.pop("requests", {}), more.pop("retries", {}))
-        self.workspace.save_stretch("job-1", dataclasses.replace(stretch, **more))
+        self.folder.save_stretch(dataclasses.replace(stretch, **more))
 
     def complete(self, **more: Any) -> dict[str, Any]:
-        return complete_transfer(
-            job_id="job-1", aws=cast(Any, self), workspace=self.workspace, **{"clock": self.clock, **more}
-        )
+        call = job_call(self, self.folder, clock=self.clock, seconds_left=more.pop("seconds_left", 900.0))
+        answer = complete_transfer(call, self.record, **more)
+        self.record, self.proof = str(answer["record"]), self.folder.proof(str(answer["proof"]))
+        return answer
 
     def states(self) -> list[dict[str, Any]]:
-        told: list[dict[str, Any]] = json.loads(self.workspace.read("job-1", "targets.json") or b"null")
+        told: list[dict[str, Any]] = json.loads(self.folder.read(names.TARGETS) or b"null")
         return told
 
     def existing(self) -> set[str]:
@@ -140,13 +152,15 @@ def test_a_transfer_that_is_whole_is_sealed_everywhere_and_proved() -> None:
         "job_id": "job-1",
         "bucket": "work",
         "missing_ranges": 0,
-        "missing_key": "jobs/job-1/missing.jsonl",
+        "missing_key": "jobs/copy/job-1/proved/missing.jsonl",
         "blocks_written": 3,
         "linear_checksum": checksum,
+        "record": cloud.record,
+        "proof": answer["proof"],
     }
     asked = {"changed_blocks": 3, "linear_checksum": checksum}
     assert cloud.sealed == {"snap-1": asked, "snap-2": asked}
-    proof = cloud.workspace.proof("job-1")
+    proof = cloud.proof
     assert proof is not None
     assert proof.model_dump() == {
         "allocated_blocks": 3,
@@ -162,13 +176,13 @@ def test_a_transfer_that_is_whole_is_sealed_everywhere_and_proved() -> None:
         "worker_gb_seconds": 3.0,
     }
     assert [state["completed"] for state in cloud.states()] == [True, True]
-    assert cloud.workspace.read("job-1", "missing.jsonl") is None
+    assert cloud.folder.read(names.MISSING) is None
 
 
 def test_zeros_that_were_left_out_are_in_no_count_that_ebs_gets() -> None:
     cloud = whole(holes=HolePolicy.SKIP_ZERO)
     cloud.complete()
-    proof = cloud.workspace.proof("job-1")
+    proof = cloud.proof
     assert proof is not None
     assert (proof.zero_blocks, proof.blocks_written, proof.changed_blocks, proof.blocks_read) == (1, 2, 2, 3)
     assert proof.linear_checksum == linear({3: ONE, 99: TWO})
@@ -178,7 +192,7 @@ def test_a_delta_is_proved_with_its_removed_blocks_as_zeros() -> None:
     cloud = Cloud({3: ONE, 4: ZEROS, 7: TWO}, base={3: TWO, 5: ONE, 7: TWO})
     cloud.moved(0, TOTAL, {3: ONE, 4: ZEROS, 5: ZEROS})
     cloud.complete()
-    proof = cloud.workspace.proof("job-1")
+    proof = cloud.proof
     assert proof is not None
     assert (proof.allocated_blocks, proof.changed_blocks, proof.removed_blocks) == (3, 2, 1)
     assert (proof.blocks_read, proof.blocks_written, proof.zero_blocks) == (2, 3, 1)
@@ -204,7 +218,9 @@ def test_a_record_that_does_not_fit_the_source_seals_nothing(
     cloud = Cloud(held, base=base, holes=HolePolicy(holes))
     cloud.moved(0, TOTAL, moved)
     assert told in cloud.fails(IncompleteTransfer)
-    assert (cloud.sealed, cloud.workspace.proof("job-1"), cloud.states()) == ({}, None, None)
+    assert cloud.sealed == {}
+    # Neither a proof nor the states of targets is on record.
+    assert [key for key in cloud.s3.objects if "/proved/" in key] == []
 
 
 def test_holes_that_were_filled_are_proved_as_zeros() -> None:
@@ -213,7 +229,7 @@ def test_holes_that_were_filled_are_proved_as_zeros() -> None:
     cloud.moved(0, 60, {index: data for index, data in filled.items() if index < 60})
     cloud.moved(60, TOTAL, {index: data for index, data in filled.items() if index >= 60})
     cloud.complete()
-    proof = cloud.workspace.proof("job-1")
+    proof = cloud.proof
     assert proof is not None
     assert (proof.blocks_written, proof.zero_blocks, proof.linear_checksum) == (TOTAL, 99, linear(filled))
     assert digest_of(ZEROS) == ZERO_DIGEST
@@ -236,7 +252,7 @@ def test_a_list_that_is_not_empty_is_held_against_no_size() -> None:
 def test_an_image_has_to_be_moved_whole() -> None:
     cloud = Cloud({})
     of = job(image(raw_bytes=TOTAL * BLOCK_SIZE), *TARGETS, total_blocks=TOTAL, blocks_per_range=10)
-    cloud.workspace.save_job(of)
+    cloud.record = recorded(cloud.folder, of)
     cloud.moved(0, TOTAL, dict.fromkeys(range(1, TOTAL), ONE))
     assert "block 0 of s3://b/k is allocated but was not moved (1 such" in cloud.fails(IncompleteTransfer)
 
@@ -268,16 +284,16 @@ def behind() -> Cloud:
 def test_what_a_target_misses_is_planned_and_the_others_are_sealed() -> None:
     cloud = behind()
     for number in (0, 1):
-        cloud.workspace.mark_failed("job-1", number, "before")
+        cloud.folder.mark_failed(number, "before")
     assert cloud.complete()["missing_ranges"] == 2
     assert cloud.sealed.keys() == {"snap-1"}
-    lines = (cloud.workspace.read("job-1", "missing.jsonl") or b"").decode().splitlines()
+    lines = (cloud.folder.read(names.MISSING) or b"").decode().splitlines()
     assert [json.loads(line) for line in lines] == [
         {"first": 20, "stop": 30, "targets": [1]},
         {"first": 30, "stop": 40, "targets": [1]},
     ]
-    assert cloud.workspace.marks("job-1").failed == {0}
-    assert cloud.workspace.rounds("job-1") == 1
+    assert cloud.folder.marks().failed == {0}
+    assert cloud.folder.rounds() == 1
     assert [(s["completed"], s["missing_ranges"]) for s in cloud.states()] == [(True, 0), (False, 1)]
 
 
@@ -286,9 +302,9 @@ def test_nothing_is_planned_for_a_target_that_was_given_up() -> None:
     cloud.places[RECOVERY].snapshots["snap-3"] = described("snap-3", state="pending")
     cloud.moved(0, 90, {30: TWO}, 0, 1, 2)
     cloud.moved(90, TOTAL, {}, 0)
-    cloud.workspace.give_up("job-1", 2, "differs")
+    cloud.folder.give_up(2, "differs")
     cloud.complete()
-    line = json.loads(cloud.workspace.read("job-1", "missing.jsonl") or b"")
+    line = json.loads(cloud.folder.read(names.MISSING) or b"")
     assert line == {"first": 90, "stop": 100, "targets": [1]}
 
 
@@ -296,25 +312,25 @@ def test_what_is_missing_is_planned_a_few_times_and_a_redrive_begins_again() -> 
     cloud = behind()
     for planned in range(MOST_ROUNDS):
         assert cloud.complete(missing_moved=planned > 0)["missing_ranges"] == 2
-        assert cloud.workspace.rounds("job-1") == planned + 1
+        assert cloud.folder.rounds() == planned + 1
     told = cloud.fails(IncompleteTransfer, missing_moved=True)
     assert told.splitlines() == [
         f"targets that are not complete, tried {MOST_ROUNDS} times more:",
         f"- snap-2 in {THIRD}: misses blocks of 1 ranges",
     ]
-    cloud.workspace.mark_failed("job-1", 1, "no permission")
-    assert cloud.workspace.rounds("job-1") == 0
+    cloud.folder.mark_failed(1, "no permission")
+    assert cloud.folder.rounds() == 0
     assert cloud.complete(missing_moved=True)["missing_ranges"] == 2
-    cloud.workspace.save_rounds("job-1", MOST_ROUNDS)
+    cloud.folder.save_rounds(MOST_ROUNDS)
     assert cloud.complete()["missing_ranges"] == 2
-    assert cloud.workspace.rounds("job-1") == 1
+    assert cloud.folder.rounds() == 1
 
 
 def test_the_end_of_the_rounds_names_all_that_are_not_complete_with_their_reasons() -> None:
     cloud = behind()
     cloud.refuses["snap-1"] = RequestRefused("no")
-    cloud.workspace.mark_failed("job-1", 1, "no permission")
-    cloud.workspace.save_rounds("job-1", MOST_ROUNDS)
+    cloud.folder.mark_failed(1, "no permission")
+    cloud.folder.save_rounds(MOST_ROUNDS)
     assert cloud.fails(IncompleteTransfer, missing_moved=True).splitlines()[1:] == [
         f"- snap-1 in {RECOVERY}: it was not completed: no (state pending)",
         f"- snap-2 in {THIRD}: misses blocks of 1 ranges: no permission",
@@ -351,10 +367,8 @@ def silent() -> Cloud:
     for number, (place, name) in enumerate([(RECOVERY, "snap-1"), (RECOVERY, "snap-3"), (THIRD, "snap-2")]):
         cloud.places[place].snapshots[name] = described(name, state="pending", VolumeSize=number + 1)
     cloud.refuses["snap-1"] = RetryLater("no answer")
-    of = cloud.workspace.job("job-1")
-    assert of is not None
-    first, second, third = of.targets
-    cloud.workspace.save_job(of.model_copy(update={"targets": (first, third, second)}))
+    first, second, third = cloud.job.targets
+    cloud.record = recorded(cloud.folder, cloud.job.model_copy(update={"targets": (first, third, second)}))
     return cloud
 
 
@@ -372,11 +386,10 @@ def test_a_region_that_answers_needs_no_other_turn() -> None:
     assert cloud.turns == ["snap-1", "snap-3", "snap-2"]
 
 
-def test_the_time_that_the_proof_took_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_time_that_the_proof_took_is_gone() -> None:
     cloud = silent()
     cloud.takes = 2.0
-    monkeypatch.setattr("blockferry.transfer.complete.Clock", lambda: cloud.clock)
-    cloud.fails(RetryLater, seconds_left=301.0, clock=None)
+    cloud.fails(RetryLater, seconds_left=301.0)
     assert cloud.turns == ["snap-1", "snap-2"]
 
 
@@ -391,15 +404,34 @@ def test_one_that_had_no_turn_is_named_and_another_attempt_is_asked_for() -> Non
 def test_a_target_that_was_never_started_is_started_recorded_and_planned() -> None:
     cloud = Cloud({3: ONE}, TARGETS[0], target(snapshot_id="", region=THIRD))
     cloud.moved(0, TOTAL, {3: ONE}, 0)
+    before = cloud.record
     assert cloud.complete()["missing_ranges"] == 10
-    after = cloud.workspace.job("job-1")
-    assert after is not None
-    assert [each.snapshot_id for each in after.targets] == ["snap-1", "snap-new"]
+    assert cloud.record != before
+    after = started_job(job_call(cloud, cloud.folder, clock=cloud.clock), cloud.record)
+    assert [each.snapshot_id for each in after.targets] == ["snap-1", f"snap-{THIRD}"]
+    # The state may not have heard of it, since the step died: it is started again, under the same token.
+    assert started_job(job_call(cloud, cloud.folder, clock=cloud.clock), before).targets[1].started is None
+
+
+def test_targets_that_are_started_one_after_the_other_are_found_from_every_earlier_record() -> None:
+    cloud = Cloud({3: ONE}, TARGETS[0], target(snapshot_id="", region=THIRD), target(snapshot_id="", region="silent"))
+    cloud.moved(0, TOTAL, {3: ONE}, 0)
+    cloud.silent.add("silent")
+    cloud.complete()
+    known = cloud.record
+    cloud.silent.clear()
+    cloud.complete(missing_moved=True)
+    assert cloud.record != known
+    # The step died before the state knew of the second one: the next attempt goes by what the state knows.
+    cloud.record = known
+    assert cloud.complete(missing_moved=True)["missing_ranges"] == 10
+    after = started_job(job_call(cloud, cloud.folder, clock=cloud.clock), cloud.record)
+    assert [each.snapshot_id for each in after.targets] == ["snap-1", f"snap-{THIRD}", "snap-silent"]
 
 
 def test_a_target_that_was_given_up_is_deleted_and_the_job_fails_for_good() -> None:
     cloud = whole()
-    cloud.workspace.give_up("job-1", 0, "its parent differs")
+    cloud.folder.give_up(0, "its parent differs")
     assert cloud.fails(InvalidRequest).splitlines() == [
         "targets that were not completed:",
         f"- snap-1 in {RECOVERY}: its parent differs",
@@ -407,7 +439,7 @@ def test_a_target_that_was_given_up_is_deleted_and_the_job_fails_for_good() -> N
     ]
     assert cloud.existing() == {"snap-2"}
     cloud = whole()
-    cloud.workspace.give_up("job-1", 0, "its parent differs")
+    cloud.folder.give_up(0, "its parent differs")
     cloud.refuses["snap-2"] = RetryLater("later")
     cloud.fails(RetryLater)
     assert cloud.existing() == {"snap-2"}
@@ -416,7 +448,7 @@ def test_a_target_that_was_given_up_is_deleted_and_the_job_fails_for_good() -> N
 def test_a_target_that_was_given_up_and_may_be_good_is_kept_and_named() -> None:
     cloud = whole()
     cloud.places[RECOVERY].snapshots["snap-1"]["State"] = "completed"
-    cloud.workspace.give_up("job-1", 0, "its parent differs")
+    cloud.folder.give_up(0, "its parent differs")
     assert cloud.fails(InvalidRequest).splitlines()[-1] == f"Kept: snap-1 in {RECOVERY} (EC2 calls it completed)"
     assert cloud.existing() == {"snap-1", "snap-2"}
 
@@ -425,11 +457,11 @@ def test_a_target_that_was_given_up_and_may_be_good_is_kept_and_named() -> None:
 def test_a_job_that_cannot_be_done_leaves_nothing(how: str) -> None:
     cloud = whole()
     if how == "refused":
-        cloud.workspace.refuse("job-1", "another image")
+        cloud.folder.refuse("another image")
         told = "another image. Nothing is left of the job"
     else:
         for number in (1, 0):
-            cloud.workspace.give_up("job-1", number, f"parent {number} differs")
+            cloud.folder.give_up(number, f"parent {number} differs")
         told = "parent 0 differs\nparent 1 differs. Nothing is left of the job"
     assert cloud.fails(InvalidRequest) == told
     assert (cloud.existing(), cloud.sealed) == (set(), {})
@@ -440,7 +472,7 @@ def test_a_job_that_cannot_be_done_leaves_nothing(how: str) -> None:
 )
 def test_targets_that_cannot_be_deleted_now_are_named(code: str, kind: type[Exception]) -> None:
     cloud = whole()
-    cloud.workspace.refuse("job-1", "another image")
+    cloud.folder.refuse("another image")
     cloud.places[RECOVERY].errors["DeleteSnapshot"] = refusal(code, "DeleteSnapshot")
     told = cloud.fails(kind)
     assert told.startswith(f"targets of a job that cannot be done. Not deleted yet: snap-1 in {RECOVERY}")
@@ -449,7 +481,7 @@ def test_targets_that_cannot_be_deleted_now_are_named(code: str, kind: type[Exce
 
 def test_one_target_that_may_be_deleted_later_asks_for_another_attempt() -> None:
     cloud = whole()
-    cloud.workspace.refuse("job-1", "another image")
+    cloud.folder.refuse("another image")
     cloud.places[RECOVERY].errors["DeleteSnapshot"] = refusal("UnauthorizedOperation", "DeleteSnapshot")
     cloud.places[THIRD].errors["DeleteSnapshot"] = refusal("RequestLimitExceeded", "DeleteSnapshot")
     told = cloud.fails(RetryLater)
@@ -459,16 +491,16 @@ def test_one_target_that_may_be_deleted_later_asks_for_another_attempt() -> None
 
 def test_a_refusal_of_the_job_is_told_even_if_all_targets_were_given_up() -> None:
     cloud = whole()
-    cloud.workspace.refuse("job-1", "another image")
+    cloud.folder.refuse("another image")
     for number in (0, 1):
-        cloud.workspace.give_up("job-1", number, "differs")
+        cloud.folder.give_up(number, "differs")
     assert cloud.fails(InvalidRequest) == "another image. Nothing is left of the job"
 
 
 def test_a_target_that_was_never_started_is_not_waited_for_to_give_up_the_job() -> None:
     cloud = Cloud({}, *TARGETS, target(snapshot_id=""))
     for number in (0, 1):
-        cloud.workspace.give_up("job-1", number, "differs")
+        cloud.folder.give_up(number, "differs")
     cloud.fails(InvalidRequest)
     assert cloud.existing() == set()
 
@@ -477,12 +509,12 @@ def test_reasons_are_told_in_the_order_of_the_targets() -> None:
     never = target(snapshot_id="")
     cloud = Cloud({}, never, TARGETS[0], *[never] * 6, TARGETS[1])
     for number in (8, 1):
-        cloud.workspace.give_up("job-1", number, f"parent {number} differs")
+        cloud.folder.give_up(number, f"parent {number} differs")
     assert cloud.fails(InvalidRequest).startswith("parent 1 differs\nparent 8 differs.")
 
 
 def test_nothing_that_no_target_misses_is_planned() -> None:
     cloud = behind()
-    cloud.workspace.give_up("job-1", 1, "differs")
+    cloud.folder.give_up(1, "differs")
     assert f"- snap-2 in {THIRD}: differs" in cloud.fails(InvalidRequest)
-    assert cloud.workspace.read("job-1", "missing.jsonl") is None
+    assert cloud.folder.read(names.MISSING) is None

@@ -41,7 +41,7 @@ def planned(rig: Rig) -> str:
 
 
 def target_ids(rig: Rig, job_id: str) -> list[str]:
-    job = rig.workspace.job(job_id)
+    job = rig.job(job_id)
     assert job is not None
     return [target.snapshot_id for target in job.targets]
 

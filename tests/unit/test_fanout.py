@@ -12,8 +12,8 @@ import pytest
 import zstandard
 from blockferry.core.blocks import BLOCK_SIZE
 from blockferry.core.errors import InvalidRequest
-from blockferry.jobs.record import JobImage
-from blockferry.transfer.subject import volume_size
+from blockferry.sources.image import JobImage, Unpacked, volume_size
+from blockferry.transfer.job import planned_job
 from fakes import content
 from rig import HOME, RECOVERY, THIRD, Rig, hashes, running_rig
 
@@ -124,7 +124,7 @@ def test_a_larger_volume_can_be_asked_for(rig: Rig) -> None:
 def test_zero_fill_writes_every_block_of_the_volume(rig: Rig) -> None:
     wanted = request(store(rig, disk(1, 0, 2)), options={"holes": "zero_fill", "blocks_per_range": 60})
     job_id = rig.plan(wanted, operation="fanout")["job_id"]
-    job = rig.workspace.job(job_id)
+    job = rig.job(job_id)
     assert job is not None
     for within in (rig.ranges(job_id)[0], rig.ranges(job_id)[-1]):
         rig.move(job_id, within)
@@ -158,7 +158,7 @@ def test_what_was_unpacked_is_removed_when_every_target_has_it(rig: Rig) -> None
     uri = store(rig, gzip.compress(disk(1, 2, 3)), "disk.gz")
     job_id = rig.plan(request(uri), operation="fanout")["job_id"]
     names = [name for name in objects(rig, job_id) if name.startswith("image")]
-    assert names == ["image.json", "image/00000000.zst"]
+    assert names == ["image/00000000.zst", "image/image.json"]
     rig.move_all(job_id)
     rig.finish(job_id)
     assert [name for name in objects(rig, job_id) if name.startswith("image")] == []
@@ -176,7 +176,7 @@ def test_the_receipt_counts_what_unpacking_took(rig: Rig) -> None:
 
 
 def objects(rig: Rig, job_id: str) -> list[str]:
-    prefix = f"jobs/{job_id}/"
+    prefix = rig.folder(job_id).prefix
     found = rig.workspace.s3.list_objects_v2(Bucket=rig.workspace.bucket, Prefix=prefix).get("Contents", [])
     return [item["Key"].removeprefix(prefix) for item in found]
 
@@ -201,7 +201,7 @@ def test_one_region_that_fails_does_not_spoil_the_rest_and_only_it_is_written_ag
 ) -> None:
     image = disk(*range(1, 60), tail=5)
     job_id = rig.plan(request(store(rig, image), *REGIONS), operation="fanout")["job_id"]
-    job = rig.workspace.job(job_id)
+    job = rig.job(job_id)
     assert job is not None
     bad = job.targets[1].snapshot_id
     rig.control("faults", {"operation": "PutSnapshotBlock", "snapshot_id": bad, "action": "error", "status": 403,
@@ -227,7 +227,7 @@ def test_a_dry_run_of_an_image_starts_and_writes_nothing(rig: Rig) -> None:
     assert estimate["requests"] == {"PutSnapshotBlock": 12, "GetObject": 1}
     assert estimate["source"]["image_bytes"] == 3 * BLOCK_SIZE + 1
     assert rig.snapshots() == []
-    assert list(rig.workspace.job_ids()) == []
+    assert rig.folders() == []
 
 
 def test_a_dry_run_of_a_compressed_image_says_that_its_size_is_not_known(rig: Rig) -> None:
@@ -236,7 +236,7 @@ def test_a_dry_run_of_a_compressed_image_says_that_its_size_is_not_known(rig: Ri
     assert estimate["allocated_blocks"] is None
     assert estimate["allocated_blocks_from"] == "unknown until the image is unpacked"
     assert (estimate["workers"], estimate["workers_because"]) == (None, None)
-    assert list(rig.workspace.job_ids()) == []
+    assert rig.folders() == []
 
 
 # -- images that change, and images that are none ----------------------------------------------------------------------
@@ -259,7 +259,7 @@ def test_an_image_that_is_replaced_while_it_is_read_refuses_the_job_and_nothing_
 def test_targets_that_were_completed_before_the_image_was_replaced_are_kept_and_named(rig: Rig) -> None:
     uri = store(rig, disk(*range(1, 60)))
     job_id = rig.plan(request(uri, HOME, RECOVERY), operation="fanout")["job_id"]
-    job = rig.workspace.job(job_id)
+    job = rig.job(job_id)
     assert job is not None
     good, bad = (target.snapshot_id for target in job.targets)
     rig.control("faults", {"operation": "PutSnapshotBlock", "snapshot_id": bad, "action": "error", "status": 403,
@@ -316,7 +316,7 @@ def image_record(raw_bytes: int) -> JobImage:
         etag='"e"',
         size_bytes=9,
         codec="gzip",
-        raw_bytes=raw_bytes,
+        unpacked=Unpacked(raw_bytes=raw_bytes),
     )
 
 
@@ -359,7 +359,7 @@ def test_leaving_zeros_out_is_refused_where_a_hole_would_not_read_as_zeros(rig: 
 def test_a_job_that_only_unpacked_its_image_is_known_to_the_sweeper(rig: Rig) -> None:
     uri = store(rig, gzip.compress(disk(1))[:-4], "disk.gz")
     refused(rig, request(uri))
-    (job_id,) = rig.workspace.job_ids()
-    job = rig.workspace.job(job_id)
+    (folder,) = rig.folders()
+    job = planned_job(folder)
     assert job is not None
-    assert (job.total_blocks, [target.snapshot_id for target in job.targets]) == (0, [""])
+    assert (job.total_blocks, job.source.prepared, [t.started for t in job.targets]) == (None, False, [None])

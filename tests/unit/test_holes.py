@@ -13,12 +13,14 @@ from typing import Any
 
 import pytest
 from blockferry.aws.snapshots import HOLES_TAG, PROVED_TAG, add_tags, describe
-from blockferry.cli.render import choice_line, holes_line, receipt_table
+from blockferry.cli.render import receipt_table
 from blockferry.core.blocks import BLOCK_SIZE
 from blockferry.core.errors import InvalidRequest
 from blockferry.core.holes import HolePolicy
+from blockferry.jobs.folder import REPORT
 from blockferry.local.upload import upload_image
 from blockferry.sources.meaning import meaning_of
+from blockferry.transfer.sentences import choice_line, holes_line
 from fakes import content
 from rig import ACCOUNT, HOME, NOISE, RECOVERY, THIRD, ZEROS, Rig, hashes, running_rig
 
@@ -189,7 +191,7 @@ def test_a_copy_of_a_snapshot_of_a_volume_keeps_its_holes_as_ec2_does(rig: Rig) 
         "default",
     )
     assert f"{source} was made by EBS of vol-" in receipt["holes_reason"]
-    page = rig.workspace.read(receipt["job_id"], "report.md")
+    page = rig.folder(receipt["job_id"]).read(REPORT)
     assert page is not None
     assert f"Holes: {holes_line(receipt)}." in page.decode()
 

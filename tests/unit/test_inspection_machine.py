@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pytest
+from blockferry.jobs.folder import RECEIPT
 from deployment import ExecutionFailed
 from fakes import ManualClock, TickingClock, content
 from rig import BUCKET, RECOVERY, Rig, running_rig
@@ -29,10 +30,10 @@ def test_the_output_of_the_execution_is_the_stored_report(rig: Rig) -> None:
     output = rig.run("inspect", {"snapshot_id": snapshot, "targets": [{"region": RECOVERY}]})
     events = events_of(rig, output["job_id"])
     assert (output["operation"], output["status"], output["allocated_blocks"]) == ("inspect", "SUCCEEDED", 2)
-    stored = rig.workspace.read(output["job_id"], "receipt.json")
+    stored = rig.folder(output["job_id"]).read(RECEIPT)
     assert stored is not None
     assert json.loads(stored) == output
-    assert output["receipt_uri"] == f"s3://{BUCKET}/jobs/{output['job_id']}/receipt.json"
+    assert output["receipt_uri"] == f"s3://{BUCKET}/jobs/inspect/{output['job_id']}/receipt.json"
     assert len(events) == 1
     assert events[0]["progress"] is None
 

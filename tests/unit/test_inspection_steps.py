@@ -16,6 +16,9 @@ from blockferry.core.reserves import INSPECT_SECONDS
 from blockferry.inspection.count import ListReader
 from blockferry.inspection.steps import inspect_snapshots
 from blockferry.inspection.tuning import Tuning
+from blockferry.jobs.call import JobCall
+from blockferry.jobs.execution import Execution
+from blockferry.jobs.folder import RECEIPT, REPORT
 from fakes import ManualClock, content
 from rig import ACCOUNT, HOME, RECOVERY, Rig, put, running_rig
 
@@ -73,20 +76,21 @@ class Disk:
 
 
 def step(rig: Rig, request: Mapping[str, Any], *, job_id: str = "look", **more: Any) -> dict[str, Any]:
-    arguments: dict[str, Any] = {"progress": None, "seconds_left": 900.0, "tuning": UNPACED, **more}
+    seconds_left = more.pop("seconds_left", 900.0)
+    known = {name: more.pop(name) for name in ("clock", "counts") if name in more}
+    call = JobCall(aws=rig.aws, folder=rig.workspace.folder("inspect", job_id), time_left=lambda: seconds_left, **known)
+    arguments: dict[str, Any] = {"progress": None, "tuning": UNPACED, **more}
     return inspect_snapshots(
-        job_id=job_id,
-        execution_arn=f"arn:aws:states:{HOME}:{ACCOUNT}:execution:blockferry-inspect:{job_id}",
+        call,
+        Execution(f"arn:aws:states:{HOME}:{ACCOUNT}:execution:blockferry-inspect:{job_id}"),
         started_at="2026-01-01T00:00:00.000Z",
         request=request,
-        aws=rig.aws,
-        workspace=rig.workspace,
         **arguments,
     )
 
 
-def report(rig: Rig, **request: Any) -> dict[str, Any]:
-    answer = step(rig, request)
+def report(rig: Rig, *, job_id: str = "look", **request: Any) -> dict[str, Any]:
+    answer = step(rig, request, job_id=job_id)
     assert answer["done"]
     found: dict[str, Any] = answer["report"]
     return found
@@ -127,12 +131,12 @@ def test_the_report_is_stored_as_receipt_and_as_a_page(even: Rig) -> None:
     disk.write({2: content(2)})
     second = disk.snapshot()
     found = report(even, snapshot_id=second, base_snapshot_id=first, chain=[second, first])
-    stored = even.workspace.read("look", "receipt.json")
-    page = even.workspace.read("look", "report.md")
+    folder = even.workspace.folder("inspect", "look")
+    stored, page = folder.read(RECEIPT), folder.read(REPORT)
     assert stored is not None
     assert page is not None
     assert json.loads(stored) == found
-    assert found["receipt_uri"].endswith("/jobs/look/receipt.json")
+    assert found["receipt_uri"].endswith("/jobs/inspect/look/receipt.json")
     text = page.decode()
     assert f"Since {first}: 1 blocks added, 0 overwritten, 0 removed" in text
     assert f"**{found['recommendation']['choice']}**" in text
@@ -167,7 +171,7 @@ def test_a_delta_tells_added_overwritten_and_removed_blocks_apart(rig: Rig) -> N
     assert found["base"]["snapshot_id"] == base
     assert found["requests"]["GetSnapshotBlock"] == 5
     assert found["requests"]["PutSnapshotBlock"] == 9
-    back = report(rig, snapshot_id=base, base_snapshot_id=snapshot)
+    back = report(rig, job_id="back", snapshot_id=base, base_snapshot_id=snapshot)
     assert back["delta"] == {
         "added_blocks": 4,
         "overwritten_blocks": 3,
@@ -223,7 +227,9 @@ def test_counting_in_many_calls_gives_the_counts_of_one(rig: Rig) -> None:
     progress, calls, reached = None, 0, []
     while True:
         clock = ManualClock()
-        answer = step(rig, request, progress=progress, clock=clock, seconds_left=INSPECT_SECONDS + 1.0, tuning=slow)
+        answer = step(
+            rig, request, progress=progress, clock=clock, seconds_left=INSPECT_SECONDS + 1.0, tuning=slow, job_id="slow"
+        )
         calls += 1
         if answer["done"]:
             break

@@ -12,14 +12,16 @@ from blockferry.core.blocks import BLOCK_SIZE, BlockRange
 from blockferry.core.counts import RequestCounts
 from blockferry.core.errors import IncompleteTransfer, OutOfTime, ParentDiffers
 from blockferry.core.retry import Deadline
-from blockferry.jobs.record import BaseSnapshot, Job
-from blockferry.jobs.workspace import Workspace
-from blockferry.sources.delta import DeltaSource
+from blockferry.jobs.call import JobCall
+from blockferry.sources.delta import BaseSnapshot, DeltaSource
+from blockferry.sources.equal import EqualSnapshots
 from blockferry.sources.image import S3ImageSource, UnpackedImageSource
+from blockferry.sources.kind import JobSource, Listed
 from blockferry.sources.snapshot import SnapshotSource
-from blockferry.transfer.sources import Listed, block_source, image_blocks, list_again, parents_beside_base
+from blockferry.targets.on_parent import SnapshotOnParent
+from blockferry.targets.snapshot import SnapshotTarget
 from fakes import ManualClock, content
-from job_records import HOME, RECOVERY, image, job, source, target
+from job_records import HOME, RECOVERY, delta, folder_of, image, job, on_parent, source, target
 from memory_ebs import MemoryEbs
 from memory_ec2 import refusal
 from memory_s3 import MemoryS3
@@ -33,45 +35,52 @@ def base(size_gib: int = 1) -> BaseSnapshot:
     return BaseSnapshot(snapshot_id="snap-b", size_gib=size_gib, start_time="2025-12-31T00:00:00+00:00")
 
 
-def only(ebs: MemoryEbs, *, role_arn: str | None = None) -> Any:
-    """The clients of one identity in the home region; nobody else may be asked."""
+class Clients:
+    """The clients of one identity in the home region; nobody else may be asked. Targets are in the recovery region."""
 
-    def ebs_for(identity: Identity) -> MemoryEbs:
-        assert identity == Identity(HOME, role_arn)
-        return ebs
+    def __init__(self, ebs: MemoryEbs | None = None, s3: Any = None) -> None:
+        self._ebs, self._s3 = ebs, s3
 
-    return ebs_for
+    def ebs(self, identity: Identity, **_: Any) -> MemoryEbs:
+        assert identity in (Identity(HOME), Identity(RECOVERY))
+        assert self._ebs is not None
+        return self._ebs
+
+    def image_s3(self, identity: Identity) -> Any:
+        assert identity == Identity(HOME)
+        return self._s3
 
 
-def read_by(
-    of: Job,
+def call_with(
     ebs: MemoryEbs | None = None,
     *,
     s3: Any = None,
     clock: ManualClock | None = None,
     counts: RequestCounts | None = None,
-) -> Any:
+) -> JobCall:
     clock = clock or ManualClock()
-    known = {"counts": counts or RequestCounts(), "clock": clock, "deadline": Deadline(60.0, clock=clock)}
-
-    def image_s3(identity: Identity) -> Any:
-        assert identity == Identity(HOME)
-        return s3
-
-    return block_source(
-        of,
-        ebs_for=only(ebs) if ebs else cast(Any, None),
-        aws=cast(Any, SimpleNamespace(image_s3=image_s3)),
-        workspace=Workspace("work", s3),
-        **cast(Any, known),
+    return JobCall(
+        aws=cast(Any, Clients(ebs, s3)),
+        folder=folder_of(job(source(), target()), s3),
+        counts=counts or RequestCounts(),
+        clock=clock,
+        deadline=Deadline(60.0, clock=clock),
     )
+
+
+def read_by(of: JobSource, ebs: MemoryEbs | None = None, **more: Any) -> Any:
+    return of.open(call_with(ebs, **more))
+
+
+def again(of: JobSource, ebs: MemoryEbs | None, first: int, stop: int) -> Listed:
+    return of.relist(call_with(ebs), first, stop)
 
 
 # -- the worker's source -----------------------------------------------------------------------------------------------
 
 
 def test_a_copy_reads_the_blocks_of_its_snapshot() -> None:
-    found = read_by(job(source()), MemoryEbs({"snap-0": {3: content(1), 9: content(2)}}))
+    found = read_by(source(), MemoryEbs({"snap-0": {3: content(1), 9: content(2)}}))
     assert isinstance(found, SnapshotSource)
     assert {ref.index: found.read(ref).data for ref in found.blocks(BlockRange(0, 10))} == {
         3: content(1),
@@ -84,7 +93,7 @@ def test_a_sync_reads_what_changed_since_its_base_up_to_the_end_of_the_larger_on
     last = 2 * BEHIND - 1
     blocks = {0: content(1), 3: content(2), last: content(3)}
     ebs = MemoryEbs({"snap-b": {0: content(1), 1: content(4)}, "snap-0": blocks})
-    found = read_by(job(source(size_gib=size, base=base(base_size))), ebs)
+    found = read_by(delta(base(base_size), size_gib=size), ebs)
     assert isinstance(found, DeltaSource)
     refs = list(found.blocks(BlockRange(0, 3 * BEHIND)))
     assert [(ref.index, ref.removed) for ref in refs] == [(1, True), (3, False), (last, False)]
@@ -101,7 +110,7 @@ def test_an_image_is_read_as_it_is_or_as_it_was_unpacked() -> None:
         raise SystemExit
 
     s3 = SimpleNamespace(get_object=get_object, meta=SimpleNamespace(region_name=HOME))
-    raw = read_by(job(image(uri="s3://bucket/folder/disk.img", etag="tag", raw_bytes=BLOCK_SIZE + 1)), s3=s3)
+    raw = read_by(image(uri="s3://bucket/folder/disk.img", etag="tag", raw_bytes=BLOCK_SIZE + 1), s3=s3)
     assert isinstance(raw, S3ImageSource)
     refs = list(raw.blocks(BlockRange(0, 9)))
     assert [ref.index for ref in refs] == [0, 1]
@@ -110,7 +119,7 @@ def test_an_image_is_read_as_it_is_or_as_it_was_unpacked() -> None:
     (request,) = asked
     assert (request["Bucket"], request["Key"], request["IfMatch"]) == ("bucket", "folder/disk.img", "tag")
     assert request["Range"] == f"bytes=0-{BLOCK_SIZE}"
-    packed = read_by(job(image(codec="xz", raw_bytes=BLOCK_SIZE + 1)))
+    packed = read_by(image(codec="xz", raw_bytes=BLOCK_SIZE + 1))
     assert isinstance(packed, UnpackedImageSource)
     assert [ref.index for ref in packed.blocks(BlockRange(0, 9))] == [0, 1]
 
@@ -119,7 +128,7 @@ def test_an_image_is_read_as_it_is_or_as_it_was_unpacked() -> None:
 def test_reading_an_image_is_repeated_counted_and_given_up_within_the_time_of_the_worker(codec: str) -> None:
     s3, clock, counts = MemoryS3(), ManualClock(), RequestCounts()
     s3.errors["GetObject"] = refusal("SlowDown", "GetObject", status=503)
-    found = read_by(job(image(codec=codec)), s3=s3, clock=clock, counts=counts)
+    found = read_by(image(codec=codec), s3=s3, clock=clock, counts=counts)
     began = clock.monotonic()
     with pytest.raises(OutOfTime):
         found.read(next(found.blocks(BlockRange(0, 1))))
@@ -130,23 +139,24 @@ def test_reading_an_image_is_repeated_counted_and_given_up_within_the_time_of_th
 # -- base and parents --------------------------------------------------------------------------------------------------
 
 
+def beside(ebs: MemoryEbs, targets: dict[int, SnapshotTarget], *, base_size: int = 1) -> EqualSnapshots:
+    """The parents of targets, by their positions, beside the base."""
+    call = call_with(ebs)
+    clones = [each.clone(number, call) for number, each in targets.items()]
+    return delta(base(base_size), size_gib=3).beside(call, clones)
+
+
 def compared(ebs: MemoryEbs, *targets: Any, numbers: tuple[int, ...] = (0,), base_size: int = 1) -> dict[int, str]:
     """Which of the parents differ from the base, and why."""
-
-    def ebs_for(_identity: Identity) -> MemoryEbs:
-        return ebs
-
-    of = job(source(size_gib=3, base=base(base_size)), *targets)
-    both = parents_beside_base(of, numbers, ebs_for=cast(Any, ebs_for))
+    both = beside(ebs, {number: targets[number] for number in numbers}, base_size=base_size)
     for ref in both.blocks(BlockRange(0, 3 * BEHIND)):
         both.read(ref)
     assert all(isinstance(error, ParentDiffers) for error in both.failed.values())
     return {number: str(error) for number, error in both.failed.items()}
 
 
-def parent(snapshot_id: str = "snap-p", **more: Any) -> Any:
-    known = {"size_gib": 1, **more}
-    return target(parent_snapshot_id=snapshot_id, **{f"parent_{name}": value for name, value in known.items()})
+def parent(snapshot_id: str = "snap-p", **more: Any) -> SnapshotOnParent:
+    return on_parent(snapshot_id, **{f"parent_{name}": value for name, value in {"size_gib": 1, **more}.items()})
 
 
 def test_parents_are_compared_with_the_base_and_named_by_their_position() -> None:
@@ -159,18 +169,19 @@ def test_parents_are_compared_with_the_base_and_named_by_their_position() -> Non
     )
 
 
-def test_a_comparison_is_one_of_the_job_that_has_a_base() -> None:
-    for of in (job(image(), target()), job(source(), target())):
-        with pytest.raises(IncompleteTransfer, match="job job-1 has no base to compare parents with"):
-            parents_beside_base(of, (0,), ebs_for=cast(Any, None))
+def test_only_a_delta_has_a_base_and_only_a_target_on_a_parent_has_one() -> None:
+    for of in (image(), source()):
+        with pytest.raises(IncompleteTransfer, match=f"{of.name} has no base to compare parents with"):
+            of.beside(call_with(), [])
+    with pytest.raises(IncompleteTransfer, match=rf"targets\[3\] in {RECOVERY} has no parent to compare"):
+        target().clone(3, call_with())
 
 
 def test_a_side_is_not_asked_for_a_range_behind_its_end() -> None:
     ebs = MemoryEbs({"snap-b": {}, "snap-p": {}})
     for base_size, parent_size, asked in ((1, 1, set()), (2, 1, {"snap-b"}), (1, 2, {"snap-p"})):
         ebs.asked.clear()
-        of = job(source(size_gib=3, base=base(base_size)), parent(size_gib=parent_size))
-        both = parents_beside_base(of, (0,), ebs_for=cast(Any, lambda _identity: ebs))
+        both = beside(ebs, {0: parent(size_gib=parent_size)}, base_size=base_size)
         assert list(both.blocks(BlockRange(BEHIND, 3 * BEHIND))) == []
         assert {name for _, name, *_ in ebs.asked} == asked
 
@@ -202,30 +213,30 @@ def test_a_parent_that_may_have_no_hole_is_looked_at_up_to_its_end() -> None:
 def test_a_stretch_of_a_snapshot_is_listed_again_up_to_the_volumes_end() -> None:
     ebs = MemoryEbs({"snap-0": {index: content(1) for index in (2, 5, 6, BEHIND - 1)}})
     for first, stop, indices in ((2, 6, {2, 5}), (3, 5, set()), (BEHIND - 1, 2 * BEHIND, {BEHIND - 1})):
-        found = list_again(job(source()), only(ebs), first, stop)
+        found = again(source(), ebs, first, stop)
         assert found == Listed(frozenset(indices), frozenset(), len(indices))
     asked = len(ebs.asked)
-    assert list_again(job(source()), only(ebs), BEHIND, 2 * BEHIND) == Listed(frozenset(), frozenset(), 0)
+    assert again(source(), ebs, BEHIND, 2 * BEHIND) == Listed(frozenset(), frozenset(), 0)
     for first, stop in ((5, 5), (6, 5)):
-        assert list_again(job(source()), only(ebs), first, stop) == Listed(frozenset(), frozenset(), 0)
+        assert again(source(), ebs, first, stop) == Listed(frozenset(), frozenset(), 0)
     assert len(ebs.asked) == asked
 
 
 def test_an_image_has_every_block_up_to_its_end() -> None:
-    of = job(image(raw_bytes=3 * BLOCK_SIZE + 1))
+    of = image(raw_bytes=3 * BLOCK_SIZE + 1)
     for first, stop, indices in ((0, 9, range(4)), (2, 3, range(2, 3)), (3, 4, range(3, 4)), (4, 9, range(0))):
-        found = list_again(of, cast(Any, None), first, stop)
+        found = again(of, None, first, stop)
         assert found == Listed(frozenset(indices), frozenset(), len(indices))
-    assert [image_blocks(image(raw_bytes=size)) for size in (1, BLOCK_SIZE, BLOCK_SIZE + 1)] == [1, 1, 2]
+    assert [image(raw_bytes=size).blocks for size in (1, BLOCK_SIZE, BLOCK_SIZE + 1)] == [1, 1, 2]
 
 
 def test_a_delta_is_what_changed_and_what_is_gone_beside_what_is_allocated() -> None:
     before = {1: content(1), 2: content(2), 3: content(3)}
     after = {1: content(1), 2: content(9), 5: content(5)}
     ebs = MemoryEbs({"snap-b": before, "snap-0": after})
-    found = list_again(job(source(base=base())), only(ebs), 0, 10)
+    found = again(delta(base()), ebs, 0, 10)
     assert found == Listed(frozenset({2, 3, 5}), frozenset({3}), 3)
-    assert list_again(job(source(base=base())), only(ebs), 0, 3) == Listed(frozenset({2}), frozenset(), 2)
+    assert again(delta(base()), ebs, 0, 3) == Listed(frozenset({2}), frozenset(), 2)
 
 
 class Contradicts(MemoryEbs):
@@ -246,4 +257,4 @@ def test_a_list_of_changes_that_contradicts_the_list_of_blocks_is_not_believed(c
         "the opposite"
     )
     with pytest.raises(IncompleteTransfer, match=told):
-        list_again(job(source(base=base())), only(Contradicts(change)), 0, 10)
+        again(delta(base()), Contradicts(change), 0, 10)

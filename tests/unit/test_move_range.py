@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from typing import Any, cast
+from typing import Any
 
 import pytest
 from blockferry.aws.sessions import Identity
@@ -13,11 +13,26 @@ from blockferry.core.counts import RequestCounts
 from blockferry.core.errors import OutOfTime, RequestRefused, RetryLater, SourceChanged
 from blockferry.core.retry import Deadline
 from blockferry.jobs.digests import Stretch
-from blockferry.jobs.record import BaseSnapshot, Job
-from blockferry.jobs.workspace import Marks, Workspace
+from blockferry.jobs.folder import Marks
+from blockferry.sources.delta import BaseSnapshot
+from blockferry.sources.image import JobImage
+from blockferry.transfer.job import Job
 from blockferry.transfer.move import move_range
 from fakes import ManualClock, content
-from job_records import HOME, RECOVERY, THIRD, image, job, source, target
+from job_records import (
+    HOME,
+    RECOVERY,
+    THIRD,
+    delta,
+    folder_of,
+    image,
+    job,
+    job_call,
+    on_parent,
+    recorded,
+    source,
+    target,
+)
 from memory_ebs import MemoryEbs
 from memory_s3 import MemoryS3
 
@@ -58,14 +73,21 @@ class Cloud:
         self.home.volumes = {}
         self.recovery = Region({"snap-p": base}, region=RECOVERY, clock=self.clock, takes=takes)
         self.third = Region({"snap-q": base}, region=THIRD, clock=self.clock)
-        self.workspace = Workspace("work", cast(Any, MemoryS3()))
-        self.workspace.save_job(of)
+        self.folder = folder_of(of, MemoryS3())
+        self.record = recorded(self.folder, of)
         self.counts: list[RequestCounts] = []
         self.connections: set[int] = set()
         self.deadlines: list[float] = []
 
     def ebs(
-        self, identity: Identity, *, counts: RequestCounts, clock: Any, deadline: Deadline, connections: int
+        self,
+        identity: Identity,
+        *,
+        counts: RequestCounts,
+        clock: Any,
+        deadline: Deadline,
+        connections: int,
+        policy: Any,
     ) -> Region:
         assert clock is self.clock
         self.counts.append(counts)
@@ -74,11 +96,12 @@ class Cloud:
         return {HOME: self.home, RECOVERY: self.recovery, THIRD: self.third}[identity.region]
 
     def move(self, within: BlockRange = WITHIN, **more: Any) -> dict[str, Any]:
-        known = {"next_index": None, "seconds_left": 900.0, "clock": self.clock, **more}
-        return move_range(job_id="job-1", within=within, aws=cast(Any, self), workspace=self.workspace, **known)
+        surrounds = {name: more.pop(name) for name in ("counts", "memory_gb", "seconds_left") if name in more}
+        call = job_call(self, self.folder, clock=self.clock, **surrounds)
+        return move_range(call, self.record, within=within, **{"next_index": None, **more})
 
     def stretches(self) -> list[Stretch]:
-        return [self.workspace.stretch(key) for key in self.workspace.stretch_keys("job-1")]
+        return [self.folder.stretch(key) for key in self.folder.stretch_keys()]
 
     def written(self) -> dict[str, list[int]]:
         both = self.recovery.written | self.third.written
@@ -93,9 +116,8 @@ def copy(**more: Any) -> Cloud:
 
 
 def sync(**more: Any) -> Cloud:
-    parents = zip(TWO, ("snap-p", "snap-q"), strict=True)
-    on_top = [t.model_copy(update={"parent_snapshot_id": name, "parent_size_gib": 1}) for t, name in parents]
-    return Cloud(job(source(base=BASE), *on_top, verify_parents=True, **more))
+    on_top = (on_parent("snap-p", snapshot_id="snap-1"), on_parent("snap-q", snapshot_id="snap-2", region=THIRD))
+    return Cloud(job(delta(BASE), *on_top, operation="sync", verify_parents=True, **more))
 
 
 NOTHING = {"next_index": 10, "done": True, "outcome": "left", "blocks_read": 0, "blocks_written": 0}
@@ -128,7 +150,6 @@ def test_what_the_invocation_costs_is_put_on_record() -> None:
     cloud = Cloud(job(source(), target(snapshot_id="snap-1")), takes=1.23456)
     cloud.move(memory_gb=2.0)
     assert cloud.stretches()[0].gb_seconds == 7.407
-    assert cloud.recovery.started == {"snap-1": float("inf")}
     # On a machine of one's own it costs nothing.
     cloud.move(BlockRange(0, 9))
     assert [stretch.gb_seconds for stretch in cloud.stretches()] == [0.0, 7.407]
@@ -141,13 +162,12 @@ def test_a_sink_knows_how_old_its_snapshot_is() -> None:
     assert cloud.recovery.started == {"snap-1": pytest.approx(100, abs=30)}
 
 
-def test_blocks_are_written_at_the_pace_of_one_workers_share(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_blocks_are_written_at_the_pace_of_one_workers_share() -> None:
     blocks = {index: content(1) for index in range(10)}
     cloud = copy(blocks_per_second=0.5)
     cloud.home.snapshots["snap-0"] = blocks
-    monkeypatch.setattr("blockferry.transfer.move.Clock", lambda: cloud.clock)
     began = cloud.clock.now
-    cloud.move(clock=None)
+    cloud.move()
     assert cloud.clock.now - began >= 10
 
 
@@ -179,7 +199,7 @@ def test_where_not_even_one_block_was_compared_nothing_is_moved() -> None:
     cloud.home.get_block = out_of_time  # type: ignore[method-assign]
     assert cloud.move() == NOT_YET
     assert (cloud.stretches(), cloud.written()) == ([], {})
-    assert cloud.workspace.marks("job-1") == Marks(frozenset(), frozenset())
+    assert cloud.folder.marks() == Marks(frozenset(), frozenset())
 
 
 def test_a_range_is_gone_on_with_where_it_was_left() -> None:
@@ -213,8 +233,8 @@ def test_a_target_that_fails_is_marked_and_left_out_and_the_others_are_on_record
     cloud.recovery.refuses["snap-1"] = DENIED
     assert cloud.move()["outcome"] == "moved"
     assert [stretch.targets for stretch in cloud.stretches()] == [(1,)]
-    assert cloud.workspace.marks("job-1") == Marks(frozenset({0}), frozenset())
-    assert cloud.workspace.failure("job-1", 0) == "PutSnapshotBlock: no"
+    assert cloud.folder.marks() == Marks(frozenset({0}), frozenset())
+    assert cloud.folder.failure(0) == "PutSnapshotBlock: no"
     cloud.recovery.refuses.clear()
     cloud.move(BlockRange(0, 5))
     assert "snap-1" not in cloud.recovery.written
@@ -234,14 +254,14 @@ def test_of_all_targets_that_fail_the_range_fails_with_the_error_of_one() -> Non
     with pytest.raises(RequestRefused, match="PutSnapshotBlock: no"):
         cloud.move()
     # One that was never started has no turn to come.
-    cloud.workspace.save_job(job(source(), *TWO, target(snapshot_id="")))
+    cloud.record = recorded(cloud.folder, job(source(), *TWO, target(snapshot_id="")))
     with pytest.raises(RequestRefused):
         cloud.move()
 
 
 def test_all_that_were_tried_are_named() -> None:
     cloud = Cloud(job(source(), *TWO, target(snapshot_id="snap-3")))
-    cloud.workspace.mark_failed("job-1", 2, "before")
+    cloud.folder.mark_failed(2, "before")
     cloud.recovery.refuses["snap-1"] = cloud.third.refuses["snap-2"] = DENIED
     with pytest.raises(RetryLater) as caught:
         cloud.move()
@@ -253,7 +273,7 @@ def test_all_that_were_tried_are_named() -> None:
 
 def test_where_the_only_one_that_was_tried_fails_the_others_have_their_turn_later() -> None:
     cloud = copy()
-    cloud.workspace.mark_failed("job-1", 0, "before")
+    cloud.folder.mark_failed(0, "before")
     cloud.third.refuses["snap-2"] = DENIED
     with pytest.raises(RetryLater) as caught:
         cloud.move()
@@ -271,7 +291,7 @@ def test_a_round_for_single_targets_writes_to_those_only() -> None:
     assert cloud.move(targets=(1,))["done"]
     assert cloud.written() == {"snap-2": ALL}
     assert [stretch.targets for stretch in cloud.stretches()] == [(1,)]
-    cloud.workspace.mark_failed("job-1", 0, "before")
+    cloud.folder.mark_failed(0, "before")
     assert cloud.move(targets=(0,)) == NOTHING
     assert cloud.written() == {"snap-2": ALL}
 
@@ -281,15 +301,15 @@ def test_a_round_in_which_all_its_targets_fail_leaves_the_range_missing() -> Non
     cloud.third.refuses["snap-2"] = DENIED
     assert cloud.move(targets=(1,)) == NOTHING
     assert cloud.stretches() == []
-    assert cloud.workspace.marks("job-1").failed == {1}
+    assert cloud.folder.marks().failed == {1}
 
 
 def test_a_target_that_was_given_up_or_never_started_is_not_written() -> None:
     cloud = Cloud(job(source(), *TWO, target(snapshot_id="")))
-    cloud.workspace.give_up("job-1", 0, "for good")
+    cloud.folder.give_up(0, "for good")
     cloud.move()
     assert cloud.written() == {"snap-2": ALL}
-    cloud.workspace.give_up("job-1", 1, "for good")
+    cloud.folder.give_up(1, "for good")
     cloud.home.asked.clear()
     assert cloud.move() == NOTHING
     assert cloud.move(targets=(0, 2)) == NOTHING
@@ -314,13 +334,13 @@ def test_a_parent_that_differs_gives_its_target_up_and_one_that_cannot_be_read_f
     cloud.recovery.snapshots["snap-p"] = {1: content(7)}
     assert cloud.move()["done"]
     assert cloud.written() == {"snap-2": ALL}
-    assert cloud.workspace.marks("job-1") == Marks(frozenset(), frozenset({0}))
-    assert "snap-p" in (cloud.workspace.given_up("job-1", 0) or "")
+    assert cloud.folder.marks() == Marks(frozenset(), frozenset({0}))
+    assert "snap-p" in (cloud.folder.given_up(0) or "")
     cloud = sync()
     cloud.third.errors["GetSnapshotBlock"] = DENIED
     assert cloud.move()["done"]
     assert cloud.written() == {"snap-1": ALL}
-    assert cloud.workspace.marks("job-1") == Marks(frozenset({1}), frozenset())
+    assert cloud.folder.marks() == Marks(frozenset({1}), frozenset())
     assert [stretch.targets for stretch in cloud.stretches()] == [(0,)]
 
 
@@ -329,7 +349,7 @@ def test_parents_that_all_differ_leave_nothing_to_do() -> None:
     cloud.recovery.snapshots["snap-p"] = cloud.third.snapshots["snap-q"] = {1: content(7)}
     assert cloud.move() == NOTHING
     assert (cloud.written(), cloud.stretches()) == ({}, [])
-    assert cloud.workspace.marks("job-1").given_up == {0, 1}
+    assert cloud.folder.marks().given_up == {0, 1}
     assert "snap-0" not in {name for _, name, *_ in cloud.home.asked}
 
 
@@ -370,11 +390,11 @@ def test_nothing_is_written_where_the_time_was_not_enough_to_compare() -> None:
 
 def test_a_job_that_a_worker_has_refused_is_not_gone_on_with() -> None:
     cloud = sync()
-    cloud.workspace.refuse("job-1", "for all")
+    cloud.folder.refuse("for all")
     assert cloud.move() == {**NOTHING, "outcome": "refused"}
     # A copy of a snapshot cannot be refused by a worker, and nobody asks.
     plain = copy()
-    plain.workspace.refuse("job-1", "for all")
+    plain.folder.refuse("for all")
     assert plain.move()["blocks_written"] == 3
 
 
@@ -383,9 +403,9 @@ def test_an_image_that_was_replaced_refuses_the_job(monkeypatch: pytest.MonkeyPa
         raise SourceChanged("another image")
 
     cloud = Cloud(job(image(), *TWO))
-    monkeypatch.setattr("blockferry.transfer.move.block_source", replaced)
+    monkeypatch.setattr(JobImage, "open", replaced)
     assert cloud.move() == {**NOTHING, "outcome": "refused"}
-    assert cloud.workspace.refusal("job-1") == "another image"
+    assert cloud.folder.refusal() == "another image"
     monkeypatch.undo()
     assert cloud.move(BlockRange(0, 5)) == {**NOTHING, "next_index": 5, "outcome": "refused"}
     assert cloud.stretches() == []

@@ -337,3 +337,67 @@ def test_what_lies_behind_a_block_without_time_is_moved_again_and_not_recorded_n
     moved = run(BlockRange(0, 2), source, sink, threads=2)
     assert sink.writes == [1]
     assert (moved.next_index, moved.digests) == (0, ())
+
+
+class PackingSink:
+    """Stores groups of four blocks, as one object each, and what is left of the last one at the end of all blocks."""
+
+    def __init__(self, end: int, *, fails: Exception | None = None) -> None:
+        self.end, self.fails = end, fails
+        self.taken: dict[int, bytes] = {}
+        self.stored: dict[int, bytes] = {}
+
+    def write(self, block: Block) -> None:
+        self.taken[block.index] = block.data
+
+    def finish(self, next_index: int) -> int:
+        if self.fails is not None:
+            raise self.fails
+        whole = next_index if next_index == self.end else next_index // 4 * 4
+        self.stored |= {index: data for index, data in self.taken.items() if index < whole}
+        return whole
+
+
+def test_what_a_sink_has_not_stored_is_moved_again() -> None:
+    held = {index: content(index + 1) for index in range(10)}
+    clock = ManualClock()
+    packing, plain = PackingSink(10), MemorySink()
+    source = MemorySource(held)
+
+    # Time is up behind six blocks: four are in an object, and two only in memory.
+    class Slow(MemorySource):
+        def read(self, ref: BlockRef) -> Block:
+            clock.advance(1.0)
+            return super().read(ref)
+
+    first = move(
+        BlockRange(0, 10),
+        Slow(held),
+        [plain, packing],
+        holes=HolePolicy.PRESERVE,
+        threads=1,
+        deadline=Deadline(6.0, clock=clock),
+    )
+    assert (first.next_index, first.done) == (4, False)
+    assert [index for index, _ in first.digests] == [0, 1, 2, 3]
+    assert packing.stored == {index: held[index] for index in range(4)}
+    again = run(BlockRange(4, 10), source, plain, packing, threads=1)  # type: ignore[arg-type]
+    assert (again.next_index, again.done) == (10, True)
+    assert [index for index, _ in again.digests] == [4, 5, 6, 7, 8, 9]
+    assert packing.stored == plain.blocks == held
+
+
+def test_a_sink_that_cannot_store_what_it_took_has_failed() -> None:
+    held = {index: content(index + 1) for index in range(8)}
+    packing, plain = PackingSink(8, fails=RetryLater("no")), MemorySink()
+    with pytest.raises(RetryLater, match="no"):
+        run(BlockRange(0, 8), MemorySource(held), plain, packing)  # type: ignore[arg-type]
+    moved = run(BlockRange(0, 8), MemorySource(held), plain, packing, spare_others=True)  # type: ignore[arg-type]
+    assert (moved.next_index, list(moved.failed_sinks)) == (8, [1])
+
+
+def test_a_sink_whose_time_is_up_when_it_stores_has_stored_nothing_for_certain() -> None:
+    held = {index: content(index + 1) for index in range(8)}
+    packing = PackingSink(8, fails=OutOfTime("late"))
+    moved = run(BlockRange(0, 8), MemorySource(held), packing)  # type: ignore[arg-type]
+    assert (moved.next_index, moved.done, moved.digests) == (0, False, ())

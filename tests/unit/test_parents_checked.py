@@ -7,22 +7,17 @@ from typing import Any, cast
 
 import pytest
 from blockferry.aws import snapshots
+from blockferry.aws.call import Call
 from blockferry.aws.sessions import Identity
 from blockferry.aws.snapshots import SnapshotFacts
 from blockferry.core.errors import InvalidRequest, RetryLater
 from blockferry.core.holes import HoleDecision, HoleMeaning, HolePolicy
-from blockferry.jobs.record import BaseSnapshot, JobTarget
 from blockferry.requests.sync import SyncRequest, SyncTarget
-from blockferry.transfer.parents import (
-    MOST_CANDIDATES,
-    base_snapshot,
-    delta_base,
-    follow,
-    named_parents,
-    parented_target,
-    parents_of,
-)
-from job_records import HOME, RECOVERY, THIRD, source
+from blockferry.sources.chain import MOST_CANDIDATES, delta_base, examine_delta, follow, named_parents
+from blockferry.sources.delta import BaseSnapshot, ExaminedDelta, base_record
+from blockferry.sources.snapshot import copy_tags
+from blockferry.targets.on_parent import SnapshotOnParent, propose_on_parents
+from job_records import EXECUTION, HOME, RECOVERY, THIRD, delta
 from memory_ebs import MemoryEbs, refused
 from memory_ec2 import MemoryEc2, described, refusal
 
@@ -30,7 +25,7 @@ BASE, LATER = "snap-0000000b", "snap-00000000"
 TAKEN = datetime(2026, 1, 1, tzinfo=UTC)
 OWN, OTHER = "111122223333", "444455556666"
 ROLE = f"arn:aws:iam::{OTHER}:role/writer"
-SOURCE = source(snapshot_id=LATER, size_gib=2, lineage="db")
+HERE = Identity(HOME)
 
 
 @pytest.fixture(autouse=True)
@@ -46,7 +41,7 @@ class Cloud:
     def ec2(self, identity: Identity) -> MemoryEc2:
         return self.regions[identity.region]
 
-    def ebs(self, identity: Identity, *, counts: Any) -> MemoryEbs:
+    def ebs(self, identity: Identity, **_: Any) -> MemoryEbs:
         return self.clients
 
 
@@ -73,19 +68,34 @@ def named(**more: Any) -> SyncRequest:
     return request({"region": RECOVERY, "parent_snapshot_id": "snap-0000000a"}, base_snapshot_id=BASE, **more)
 
 
+def source_facts() -> SnapshotFacts:
+    """The snapshot that is synced."""
+    shown = described(LATER, VolumeSize=2, Description="nightly", tags={"kept": "1", "won": "1"})
+    return facts(shown)
+
+
+def facts(shown: Any) -> SnapshotFacts:
+    return snapshots.describe(cast(Any, MemoryEc2(shown)), shown["SnapshotId"], region=RECOVERY)
+
+
+def call_of(aws: Cloud, ebs: MemoryEbs | None = None) -> Call:
+    if ebs is not None:
+        aws.clients = ebs
+    return Call(aws=cast(Any, aws))
+
+
 # -- the base that is named --------------------------------------------------------------------------------------------
 
 
 def found_base(shown: Any, ebs: MemoryEbs | None = None) -> SnapshotFacts:
-    aws = Cloud(us_east_1=MemoryEc2(shown))
-    return delta_base(named(), SOURCE, aws=cast(Any, aws), ebs=cast(Any, ebs or related(BASE)))
+    return delta_base(BASE, source_facts(), HERE, call_of(Cloud(us_east_1=MemoryEc2(shown)), ebs or related(BASE)))
 
 
 def test_a_base_is_an_earlier_snapshot_of_the_volume_that_is_no_larger() -> None:
     for shown in (at_home(), at_home(days=0), at_home(VolumeSize=2)):
         facts = found_base(shown)
         assert facts.snapshot_id == BASE
-        assert base_snapshot(facts) == BaseSnapshot(
+        assert base_record(facts) == BaseSnapshot(
             snapshot_id=BASE, size_gib=shown["VolumeSize"], start_time=shown["StartTime"].isoformat()
         )
 
@@ -123,7 +133,7 @@ def found_parents(ec2: MemoryEc2, third: MemoryEc2 | None = None) -> list[Snapsh
     """The parents of two targets, the second of which is in the region of the first argument."""
     aws = Cloud(eu_west_1=ec2, ap_southeast_2=third or MemoryEc2(described("snap-0000000c")))
     one = SyncTarget(region=RECOVERY, parent_snapshot_id="snap-0000000a")
-    return named_parents([OTHERS, one], aws=cast(Any, aws))
+    return named_parents([OTHERS, one], call_of(aws))
 
 
 def test_a_parent_is_looked_at_where_its_target_will_be() -> None:
@@ -185,7 +195,7 @@ def followed(
     regions = [RECOVERY] if third is None else [RECOVERY, THIRD]
     asked = request(*({"region": region} for region in regions), follow=True)
     names = [shown["SnapshotId"] for shown in home]
-    base, parents = parents_of(asked, SOURCE, aws=cast(Any, aws), ebs=cast(Any, ebs or related(*names)))
+    base, parents = follow(asked.targets, source_facts(), "db", HERE, call_of(aws, ebs or related(*names)))
     return base.snapshot_id, [parent.snapshot_id for parent in parents]
 
 
@@ -234,7 +244,7 @@ def test_copies_that_are_shown_as_pending_are_waited_for_and_the_others_are_left
     quick = MemoryEc2(copy_of("snap-1", "snap-t1"))
     aws = Cloud(us_east_1=MemoryEc2(at_home("snap-1")), eu_west_1=slow, ap_southeast_2=quick)
     asked = request({"region": RECOVERY}, {"region": THIRD}, follow=True)
-    _, parents = follow(asked, SOURCE, aws=cast(Any, aws), ebs=cast(Any, related("snap-1")))
+    _, parents = follow(asked.targets, source_facts(), "db", HERE, call_of(aws, related("snap-1")))
     assert [parent.snapshot_id for parent in parents] == ["snap-r1", "snap-t1"]
     assert (slow.calls["DescribeSnapshots"], quick.calls["DescribeSnapshots"]) == (3, 1)
 
@@ -248,7 +258,8 @@ def test_one_pending_copy_among_others_is_waited_for() -> None:
     home = [at_home("snap-1", days=5), at_home("snap-2", days=1)]
     recovery = OneSlow(copy_of("snap-1", "snap-r1"), copy_of("snap-2", "snap-r2"))
     aws = Cloud(us_east_1=MemoryEc2(*home), eu_west_1=recovery)
-    base, _ = follow(request(follow=True), SOURCE, aws=cast(Any, aws), ebs=cast(Any, related("snap-1", "snap-2")))
+    asked = request(follow=True)
+    base, _ = follow(asked.targets, source_facts(), "db", HERE, call_of(aws, related("snap-1", "snap-2")))
     assert base.snapshot_id == "snap-2"
 
 
@@ -297,22 +308,21 @@ def test_a_role_of_a_target_that_cannot_be_assumed_is_told_by_its_region() -> No
     aws = Cloud(us_east_1=MemoryEc2(), eu_west_1=MemoryEc2())
     aws.regions[RECOVERY].errors["DescribeSnapshots"] = refusal("AccessDenied", "AssumeRole")
     with pytest.raises(InvalidRequest, match=rf"target in {RECOVERY}: the role cannot be assumed"):
-        follow(request(follow=True), SOURCE, aws=cast(Any, aws), ebs=cast(Any, related()))
+        follow(request(follow=True).targets, source_facts(), "db", HERE, call_of(aws, related()))
 
 
 def test_base_and_parents_that_are_named_are_taken() -> None:
-    aws = Cloud(us_east_1=MemoryEc2(at_home()), eu_west_1=MemoryEc2(described("snap-0000000a")))
-    base, parents = parents_of(named(), SOURCE, aws=cast(Any, aws), ebs=cast(Any, related(BASE)))
-    assert (base.snapshot_id, [parent.snapshot_id for parent in parents]) == (BASE, ["snap-0000000a"])
+    home = MemoryEc2(at_home(), described(LATER, VolumeSize=2, VolumeId="vol-1", Encrypted=False))
+    aws = Cloud(us_east_1=home, eu_west_1=MemoryEc2(described("snap-0000000a")))
+    found = examine_delta(named(lineage="db"), HERE, call_of(aws, related(BASE)))
+    assert (found.source.snapshot_id, found.source.lineage_name, found.size_gib) == (LATER, "db", 2)
+    assert found.source.base == base_record(found.base)
+    assert (found.base.snapshot_id, [each.snapshot_id for each in found.parents]) == (BASE, ["snap-0000000a"])
 
 
 # -- a target on top of its parent -------------------------------------------------------------------------------------
 
 DELTA = HoleDecision(HolePolicy.PRESERVE, HoleMeaning.NOISE, HoleMeaning.NOISE, "default", "why")
-
-
-def facts(shown: Any) -> SnapshotFacts:
-    return snapshots.describe(cast(Any, MemoryEc2(shown)), shown["SnapshotId"], region=RECOVERY)
 
 
 def parented(
@@ -323,23 +333,34 @@ def parented(
     encrypts: bool = False,
     cloud: Cloud | None = None,
     **more: Any,
-) -> JobTarget:
+) -> SnapshotOnParent:
+    """The proposal of the second of two targets on top of parents."""
     ec2 = MemoryEc2(encrypts=encrypts)
     aws = cloud or Cloud(eu_west_1=ec2, us_east_1=ec2)
-    aws.clients.snapshots = {shown["SnapshotId"]: {}}
-    return parented_target(
-        SyncTarget(**{"region": RECOVERY, **more}),
-        1,
-        parent=facts(shown),
-        base=facts(base or at_home()),
-        source=SOURCE,
-        source_facts=facts(described(LATER, VolumeSize=2, Description="nightly", tags={"kept": "1", "won": "1"})),
-        job_id="job-1",
-        own_account=OWN,
-        verify=verify,
-        holes=DELTA,
-        aws=cast(Any, aws),
+    aws.clients.snapshots = {shown["SnapshotId"]: {}, "snap-z": {}}
+    aws.regions.setdefault(THIRD, MemoryEc2())
+    based = facts(base or at_home())
+    source = delta(base_record(based), snapshot_id=LATER, size_gib=2, lineage_name="db")
+
+    class Found(ExaminedDelta):
+        def decide(self, asked: HolePolicy | None, *, may_be_encrypted: bool) -> HoleDecision:
+            return DELTA
+
+    first = {"region": THIRD, "parent_snapshot_id": "snap-0000000e"}
+    second = {"region": RECOVERY, "parent_snapshot_id": "snap-0000000f", **more}
+    asked = request(first, second, base_snapshot_id=BASE, options={"verify_parent": verify})
+    good = copy_of(BASE, "snap-z", VolumeSize=based.size_gib)
+    found = Found(
+        source=source,
+        size_gib=2,
+        description="nightly",
+        tags={"kept": "1", "won": "1"},
+        own_tags=copy_tags(source),
+        snapshot=source_facts(),
+        base=based,
+        parents=[facts(good), facts(shown)],
     )
+    return propose_on_parents(asked, found, EXECUTION, call_of(aws)).targets[1]
 
 
 NAME = rf"targets\[1\]\.parent_snapshot_id snap-p in {RECOVERY}"
@@ -348,17 +369,16 @@ NAME = rf"targets\[1\]\.parent_snapshot_id snap-p in {RECOVERY}"
 def test_a_target_has_its_parents_encryption_the_larger_size_and_the_tags_of_both() -> None:
     shown = copy_of(BASE, "snap-p", Encrypted=True, KmsKeyId="arn:key", VolumeSize=3)
     made = parented(shown, tags={"won": "2"}, external_id=None)
-    assert made == JobTarget(
+    assert made == SnapshotOnParent(
         region=RECOVERY,
         role_arn=None,
         external_id=None,
-        kms_key_arn=None,
-        encrypted=None,
         description="nightly",
         tags={
             "kept": "1",
             "won": "2",
             snapshots.JOB_TAG: "job-1",
+            snapshots.EXECUTION_TAG: EXECUTION.mark,
             snapshots.SOURCE_TAG: LATER,
             snapshots.SOURCE_REGION_TAG: HOME,
             snapshots.LINEAGE_TAG: "db",
@@ -448,7 +468,7 @@ def test_a_parent_that_is_to_be_compared_must_be_readable() -> None:
     cloud = Cloud(eu_west_1=MemoryEc2())
     cloud.clients.errors["ListSnapshotBlocks"] = refused("AccessDeniedException")
     shown = copy_of(BASE, "snap-p")
-    with pytest.raises(InvalidRequest, match=r"options\.verify_parent: targets\[1\]: snapshot snap-p .*cannot be read"):
+    with pytest.raises(InvalidRequest, match=r"options\.verify_parent: targets\[0\]: snapshot snap-z .*cannot be read"):
         parented(shown, verify=True, cloud=cloud)
     assert parented(shown, cloud=cloud).parent_snapshot_id == "snap-p"
 
@@ -464,7 +484,7 @@ def test_an_unencrypted_parent_is_refused_where_the_account_encrypts_by_default(
 def test_holes_that_do_not_read_as_those_of_the_base_are_refused_or_compared() -> None:
     zeros = HoleDecision(HolePolicy.PRESERVE, HoleMeaning.ZEROS, HoleMeaning.ZEROS, "default", "zeros were left out")
 
-    def on_encrypted(*, verify: bool) -> JobTarget:
+    def on_encrypted(*, verify: bool) -> SnapshotOnParent:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(f"{__name__}.DELTA", zeros)
             return parented(copy_of(BASE, "snap-p", Encrypted=True, VolumeSize=2), verify=verify)

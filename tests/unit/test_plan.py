@@ -14,11 +14,18 @@ import pytest
 from blockferry.aws.ebs.client import NewSnapshot, StartedSnapshot
 from blockferry.aws.sessions import Identity
 from blockferry.core.errors import IncompleteTransfer, InvalidRequest, RequestRefused, RetryLater
-from blockferry.jobs.record import Job, JobSnapshot
+from blockferry.jobs.call import JobCall
+from blockferry.jobs.execution import Execution
+from blockferry.jobs.folder import JobFolder
+from blockferry.jobs.record import Swept
 from blockferry.jobs.workspace import Workspace
+from blockferry.operations import pairing_of
+from blockferry.sources.snapshot import JobSnapshot
 from blockferry.sources.unpack import MARKER, UnpackedInfo
+from blockferry.transfer.job import Job, planned_job, record_digest, recorded_job
 from blockferry.transfer.plan import PlanInput, plan_transfer
 from botocore.exceptions import EndpointConnectionError
+from fakes import ManualClock
 from job_records import HOME, RECOVERY, THIRD
 from memory_ebs import MemoryEbs
 from memory_ec2 import MemoryEc2, described
@@ -70,7 +77,7 @@ class Account:
                 raise self.errors[identity.region]
             self.started.append((identity.region, new))
             name = f"snap-{len(self.started)}"
-            self.regions[identity.region].snapshots[name] = described(name, state="pending")
+            self.regions[identity.region].snapshots[name] = described(name, state="pending", tags=new.tags)
             return StartedSnapshot(name, self.key)
 
         ebs.start_snapshot = start
@@ -99,19 +106,33 @@ def workspace() -> Workspace:
 
 
 def event(request: Mapping[str, Any], operation: str = "copy") -> PlanInput:
-    arn = f"arn:aws:states:{HOME}:111122223333:execution:blockferry-copy:job-1"
-    return PlanInput(operation, "job-1", arn, "2026-01-02T00:00:00+00:00", request)
+    arn = f"arn:aws:states:{HOME}:111122223333:execution:blockferry-{operation}:job-1"
+    return PlanInput(Execution(arn), "2026-01-02T00:00:00+00:00", request)
 
 
 def plan(request: Mapping[str, Any], account: Account, workspace: Workspace, operation: str = "copy") -> dict[str, Any]:
-    return plan_transfer(event(request, operation), aws=cast(Any, account), workspace=workspace)
+    call = JobCall(aws=cast(Any, account), folder=workspace.folder(operation, "job-1"), clock=ManualClock())
+    return plan_transfer(call, pairing_of(operation), event(request, operation))
+
+
+def record_of(workspace: Workspace, operation: str = "copy") -> Job:
+    found = planned_job(workspace.folder(operation, "job-1"))
+    assert found is not None
+    return found
 
 
 def planned(request: Mapping[str, Any], account: Account, workspace: Workspace) -> Job:
     plan(request, account, workspace)
-    found = workspace.job("job-1")
-    assert found is not None
-    return found
+    return record_of(workspace)
+
+
+def ids(job: Job) -> list[str | None]:
+    return [target.started and target.started.snapshot_id for target in job.targets]
+
+
+@pytest.fixture
+def folder(workspace: Workspace) -> JobFolder:
+    return workspace.folder("copy", "job-1")
 
 
 def objects(workspace: Workspace) -> dict[str, bytes]:
@@ -119,17 +140,21 @@ def objects(workspace: Workspace) -> dict[str, bytes]:
 
 
 def test_the_pointer_names_what_later_states_need(workspace: Workspace) -> None:
-    assert plan(asked(RECOVERY, blocks_per_range=1_000), Account(), workspace) == {
+    pointer = plan(asked(RECOVERY, blocks_per_range=1_000), Account(), workspace)
+    record = pointer.pop("record")
+    call = JobCall(aws=cast(Any, None), folder=workspace.folder("copy", "job-1"))
+    assert recorded_job(call, record) == record_of(workspace)
+    assert pointer == {
         "job_id": "job-1",
         "bucket": "work",
-        "plan_key": "jobs/job-1/plan.jsonl",
-        "results_prefix": "jobs/job-1/results",
+        "plan_key": "jobs/copy/job-1/plan/ranges.jsonl",
+        "results_prefix": "jobs/copy/job-1/results",
         "max_concurrency": 3,
         "unpack": False,
         "dry_run": False,
         "estimate": None,
     }
-    lines = [json.loads(line) for line in objects(workspace)["jobs/job-1/plan.jsonl"].splitlines()]
+    lines = [json.loads(line) for line in objects(workspace)["jobs/copy/job-1/plan/ranges.jsonl"].splitlines()]
     assert lines == [{"first": 0, "stop": 1_000}, {"first": 1_000, "stop": 2_000}, {"first": 2_000, "stop": 2_048}]
 
 
@@ -138,14 +163,14 @@ def test_the_record_holds_what_was_planned(workspace: Workspace) -> None:
     found = planned(request, Account(places=5), workspace)
     assert isinstance(found.source, JobSnapshot)
     assert (found.job_id, found.operation, found.started_at) == ("job-1", "copy", "2026-01-02T00:00:00+00:00")
-    assert found.execution_arn == event(request).execution_arn
+    assert found.execution_arn == event(request).execution.arn
     assert (found.total_blocks, found.blocks_per_range, found.max_concurrency) == (2_048, 512, 2)
     assert "Lambda" in found.workers_because
     assert [warning.code for warning in found.warnings] == ["account_concurrency"]
     assert (found.holes.value, found.holes_decided_by, found.verify_parents) == ("preserve", "request", False)
-    assert found.holes_reason != "planned by an earlier version"
+    assert found.holes_reason != ""
     assert found.fingerprint == hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()
-    assert [entry.snapshot_id for entry in found.targets] == ["snap-1", "snap-2"]
+    assert ids(found) == ["snap-1", "snap-2"]
 
 
 @pytest.mark.parametrize(
@@ -182,10 +207,10 @@ def test_targets_in_one_account_and_region_share_its_quota(workspace: Workspace)
 def test_a_plan_that_is_asked_for_again_starts_nothing_again(workspace: Workspace) -> None:
     account = Account()
     first = plan(asked(RECOVERY), account, workspace)
-    record = workspace.job("job-1")
+    record = record_of(workspace)
     account.regions[HOME].snapshots.clear()
     assert plan(asked(RECOVERY), account, workspace) == first
-    assert workspace.job("job-1") == record
+    assert record_of(workspace) == record
     assert account.tries == [RECOVERY]
 
 
@@ -193,7 +218,7 @@ def test_another_input_under_the_same_name_is_refused(workspace: Workspace) -> N
     account = Account()
     plan(asked(RECOVERY), account, workspace)
     with pytest.raises(
-        InvalidRequest, match=r"job named job-1 with another input is recorded in s3://work/jobs/job-1/"
+        InvalidRequest, match=r"job named job-1 with another input is recorded in s3://work/jobs/copy/job-1/"
     ):
         plan(asked(THIRD), account, workspace)
     assert account.tries == [RECOVERY]
@@ -206,9 +231,9 @@ def test_the_order_of_the_inputs_keys_does_not_make_another_input(workspace: Wor
     assert account.tries == [RECOVERY]
 
 
-def test_a_job_that_was_swept_is_not_planned_again(workspace: Workspace) -> None:
-    found = planned(asked(RECOVERY), Account(), workspace)
-    workspace.save_job(found.model_copy(update={"swept_at": "2026-02-03T00:00:00+00:00"}))
+def test_a_job_that_was_swept_is_not_planned_again(workspace: Workspace, folder: JobFolder) -> None:
+    planned(asked(RECOVERY), Account(), workspace)
+    folder.save_swept(Swept(at="2026-02-03T00:00:00+00:00", kept=False))
     with pytest.raises(IncompleteTransfer, match="swept"):
         plan(asked(RECOVERY), Account(), workspace)
 
@@ -223,11 +248,11 @@ def test_one_that_cannot_be_reached_is_left_for_later(error: Exception, workspac
     account = Account()
     account.errors[RECOVERY] = error
     found = planned(asked(RECOVERY, THIRD), account, workspace)
-    assert [entry.snapshot_id for entry in found.targets] == ["", "snap-1"]
-    assert "jobs/job-1/plan.jsonl" in objects(workspace)
+    assert ids(found) == [None, "snap-1"]
+    assert "jobs/copy/job-1/plan/ranges.jsonl" in objects(workspace)
     account.errors.clear()
     found = planned(asked(RECOVERY, THIRD), account, workspace)
-    assert [entry.snapshot_id for entry in found.targets] == ["snap-2", "snap-1"]
+    assert ids(found) == ["snap-2", "snap-1"]
 
 
 def test_if_none_can_be_reached_the_first_error_is_the_jobs(workspace: Workspace) -> None:
@@ -242,8 +267,8 @@ def test_if_none_can_be_reached_the_first_error_is_the_jobs(workspace: Workspace
     account.errors[THIRD] = EndpointConnectionError(endpoint_url="https://two.invalid")
     with pytest.raises(RetryLater, match="the first"):
         plan(asked(RECOVERY, THIRD), account, workspace)
-    assert workspace.job("job-1") is not None
-    assert "jobs/job-1/plan.jsonl" not in objects(workspace)
+    assert record_of(workspace).started == {}
+    assert "jobs/copy/job-1/plan/ranges.jsonl" not in objects(workspace)
 
 
 @pytest.mark.parametrize("error", [RequestRefused("no more snapshots"), InvalidRequest("no such role")])
@@ -310,8 +335,7 @@ def test_a_sync_plans_the_comparison_that_was_asked_for_with_a_parent_of_the_own
         "options": {"verify_parent": verify},
     }
     plan(request, account, workspace, "sync")
-    found = workspace.job("job-1")
-    assert found is not None
+    found = record_of(workspace, "sync")
     assert (found.operation, found.verify_parents, found.targets[0].snapshot_id) == ("sync", verify, "snap-1")
     assert [new.parent_snapshot_id for _, new in account.started] == [PARENT]
 
@@ -327,14 +351,15 @@ def test_an_image_is_unpacked_before_anything_is_started_and_then_planned_anew(w
         head_object=lambda **_: answer, get_object=lambda **_: {**answer, "Body": io.BytesIO(body)}
     )
     request = {"image_uri": "s3://images/disk.gz", "targets": [{"region": RECOVERY, "encrypted": False}]}
-    assert plan(request, account, workspace, "fanout")["unpack"] is True
-    assert list(objects(workspace)) == ["jobs/job-1/job.json"]
+    first = plan(request, account, workspace, "fanout")
+    assert first["unpack"] is True
+    assert list(objects(workspace)) == ["jobs/fanout/job-1/plan/job.json"]
+    assert first["record"] == record_digest(workspace.folder("fanout", "job-1"))
     assert account.tries == []
     info = UnpackedInfo(raw_bytes=600_000, chunks=1, etag='"e"', codec="gzip")
-    workspace.write("job-1", MARKER, info.model_dump_json().encode())
+    workspace.folder("fanout", "job-1").write(MARKER, info.model_dump_json().encode())
     assert plan(request, account, workspace, "fanout")["unpack"] is False
-    found = workspace.job("job-1")
-    assert found is not None
+    found = record_of(workspace, "fanout")
     assert (found.total_blocks, account.tries) == (2_048, [RECOVERY])
 
 

@@ -10,9 +10,11 @@ import pytest
 from blockferry.core.checksums import Linear, digest_of
 from blockferry.core.errors import IncompleteTransfer
 from blockferry.jobs.digests import Stretch
+from blockferry.sources.kind import Listed
+from blockferry.sources.snapshot import JobSnapshot
 from blockferry.transfer.complete import complete_transfer
-from blockferry.transfer.sources import Listed
 from fakes import ManualClock, content
+from job_records import job_call
 from rig import HOME, RECOVERY, Rig, running_rig
 
 Digests = tuple[tuple[int, bytes], ...]
@@ -59,19 +61,21 @@ def moved_delta(rig: Rig, before: dict[int, bytes], after: dict[int, bytes]) -> 
 
 def forge(rig: Rig, job_id: str, change: Callable[[Digests], Digests]) -> None:
     """Change what the first range says it has moved."""
-    stretch: Stretch = rig.workspace.stretch(next(iter(rig.workspace.stretch_keys(job_id))))
-    rig.workspace.save_stretch(job_id, dataclasses.replace(stretch, digests=change(stretch.digests)))
+    stretch: Stretch = rig.folder(job_id).stretch(next(iter(rig.folder(job_id).stretch_keys())))
+    rig.folder(job_id).save_stretch(dataclasses.replace(stretch, digests=change(stretch.digests)))
 
 
 def fails_with_its_target_pending(rig: Rig, job_id: str) -> str:
     rig.control("stats/reset", {})
     with pytest.raises(IncompleteTransfer) as caught:
         rig.complete(job_id)
-    job = rig.workspace.job(job_id)
-    assert job is not None
-    assert rig.state(job.targets[0].snapshot_id) == "pending"
+    assert rig.state(rig.job(job_id).targets[0].snapshot_id) == "pending"
     assert "CompleteSnapshot" not in rig.calls()
-    assert rig.workspace.proof(job_id) is None
+    folder = rig.folder(job_id)
+    stored = folder.s3.list_objects_v2(Bucket=folder.bucket, Prefix=folder.key("")).get("Contents", [])
+    # Neither a proof nor anything else that comes after it.
+    assert {item["Key"].removeprefix(folder.prefix).split("/")[0] for item in stored} >= {"plan", "moved"}
+    assert [item["Key"] for item in stored if item["Key"].startswith(folder.key("proved/"))] == []
     return str(caught.value)
 
 
@@ -110,21 +114,21 @@ def test_a_list_that_is_empty_although_ec2_knows_of_data_fails_the_job(
 ) -> None:
     job_id = moved(rig, {0: content(1)})
     forge(rig, job_id, lambda _digests: ())
-    monkeypatch.setattr("blockferry.transfer.complete.list_again", lambda *_: Listed(frozenset(), frozenset(), 0))
+    monkeypatch.setattr(JobSnapshot, "relist", lambda *_: Listed(frozenset(), frozenset(), 0))
     assert "an empty copy is refused" in fails_with_its_target_pending(rig, job_id)
 
 
 def test_the_proof_adds_up_what_all_ranges_took_and_counts_what_the_source_holds(rig: Rig) -> None:
     blocks = {0: content(1), 63: content(0), 64: content(2), 1000: content(0), 2047: content(3)}
     job_id = moved(rig, blocks, blocks_per_range=64)
-    for key in list(rig.workspace.stretch_keys(job_id)):
-        stretch = rig.workspace.stretch(key)
+    for key in list(rig.folder(job_id).stretch_keys()):
+        stretch = rig.folder(job_id).stretch(key)
         took = dataclasses.replace(
             stretch, requests={"Asked there": 1}, retries={"Asked Slow": 2}, parent_blocks=3, gb_seconds=0.2501
         )
-        rig.workspace.save_stretch(job_id, took)
+        rig.folder(job_id).save_stretch(took)
     rig.complete(job_id)
-    proof = rig.workspace.proof(job_id)
+    proof = rig.proof(job_id)
     assert proof is not None
     linear = Linear()
     for index, data in sorted(blocks.items()):
@@ -142,7 +146,7 @@ def test_the_proof_of_a_delta_counts_what_is_removed_apart_from_what_is_zero(rig
     before = {0: content(1), 1: content(2), 2: content(3), 3: content(4)}
     job_id = moved_delta(rig, before, {0: content(1), 1: content(0), 3: content(5)})
     rig.complete(job_id)
-    proof = rig.workspace.proof(job_id)
+    proof = rig.proof(job_id)
     assert proof is not None
     assert (proof.allocated_blocks, proof.changed_blocks, proof.removed_blocks) == (3, 2, 1)
     assert (proof.zero_blocks, proof.blocks_read, proof.blocks_written) == (1, 2, 3)
@@ -164,7 +168,7 @@ def test_the_first_of_several_blocks_that_are_not_listed_is_named(rig: Rig) -> N
 def test_a_snapshot_of_which_ec2_does_not_tell_how_much_it_holds_may_be_empty(rig: Rig) -> None:
     job_id = moved(rig, {})
     rig.complete(job_id)
-    proof = rig.workspace.proof(job_id)
+    proof = rig.proof(job_id)
     assert proof is not None
     assert (proof.allocated_blocks, proof.blocks_written) == (0, 0)
 
@@ -173,14 +177,14 @@ def test_listing_again_keeps_to_its_share_of_the_quota(rig: Rig, monkeypatch: py
     job_id = moved(rig, {0: content(1)}, blocks_per_range=64)
     monkeypatch.setattr("blockferry.transfer.complete.LISTS_PER_SECOND", 10.0)
     clock = ManualClock()
-    complete_transfer(job_id=job_id, aws=rig.aws, workspace=rig.workspace, clock=clock)
+    complete_transfer(job_call(rig.aws, rig.folder(job_id), clock=clock), rig.record(job_id))
     assert clock.now - 1_000 == pytest.approx(3.1)  # 32 ranges, the first of them at once
 
 
 def test_zeros_that_were_left_out_are_proved_to_be_zeros_and_not_counted_as_written(rig: Rig) -> None:
     job_id = moved(rig, {0: content(0), 1: content(1)}, holes="skip_zero")
     rig.complete(job_id)
-    proof = rig.workspace.proof(job_id)
+    proof = rig.proof(job_id)
     assert proof is not None
     linear = Linear()
     linear.add(1, digest_of(content(1)))
@@ -193,8 +197,7 @@ def test_a_list_that_was_throttled_is_counted_among_the_repeated_requests_and_wa
     rule = {"operation": "ListSnapshotBlocks", "action": "error", "status": 400, "code": "ThrottlingException"}
     rig.control("faults", {**rule, "times": 1})
     clock = ManualClock()
-    complete_transfer(job_id=job_id, aws=rig.aws, workspace=rig.workspace, clock=clock)
-    proof = rig.workspace.proof(job_id)
-    assert proof is not None
+    answer = complete_transfer(job_call(rig.aws, rig.folder(job_id), clock=clock), rig.record(job_id))
+    proof = rig.folder(job_id).proof(str(answer["proof"]))
     assert proof.retries == {"ListSnapshotBlocks ThrottlingException": 1}
     assert len(clock.slept) >= 1

@@ -3,26 +3,31 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import pytest
 from blockferry import __version__
 from blockferry.aws.sessions import Identity
 from blockferry.aws.snapshots import HOLES_TAG
-from blockferry.cli.render import holes_line
 from blockferry.core.blocks import BLOCK_SIZE
 from blockferry.core.counts import by_operation
 from blockferry.core.errors import IncompleteTransfer, RetryLater, TargetFailed
 from blockferry.core.holes import HoleMeaning, HolePolicy
 from blockferry.cost.work import Work, cost_of
-from blockferry.jobs.record import BaseSnapshot, Job, JobWarning
-from blockferry.jobs.workspace import Workspace
+from blockferry.jobs.call import JobCall
+from blockferry.jobs.folder import RECEIPT
+from blockferry.jobs.record import JobWarning
+from blockferry.sources.delta import BaseSnapshot
+from blockferry.sources.image import Unpacked
 from blockferry.transfer.check import check_targets
-from blockferry.transfer.receipt import object_bytes, report, source_facts, write_receipt
+from blockferry.transfer.job import Job
+from blockferry.transfer.receipt import report, write_receipt
+from blockferry.transfer.sentences import holes_line
 from botocore.exceptions import EndpointConnectionError
-from job_records import HOME, PROOF, RECOVERY, THIRD, image, job, source, target
+from job_records import HOME, PROOF, RECOVERY, THIRD, delta, folder_of, image, job, on_parent, source, target
+from job_records import recorded as put_on_record
 from memory_ec2 import MemoryEc2, described, refusal
 from memory_s3 import MemoryS3
 
@@ -38,12 +43,17 @@ def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("blockferry.aws.snapshots.LOOK_SECONDS", 0.0)
 
 
-def recorded(of: Job, *, proved: bool = True) -> Workspace:
-    workspace = Workspace("work", cast(Any, MemoryS3()))
-    workspace.save_job(of)
-    if proved:
-        workspace.save_proof("job-1", PROOF)
-    return workspace
+class Recorded:
+    """A job on record, proved unless ``proved`` is false."""
+
+    def __init__(self, of: Job, *, proved: bool = True) -> None:
+        self.s3 = MemoryS3()
+        self.folder = folder_of(of, self.s3, "work")
+        self.record = put_on_record(self.folder, of)
+        self.proof = self.folder.save_proof(PROOF) if proved else "0" * 64
+
+    def call(self, regions: Regions) -> JobCall:
+        return JobCall(aws=aws(regions), folder=self.folder)
 
 
 def aws(regions: Regions) -> Any:
@@ -53,14 +63,14 @@ def aws(regions: Regions) -> Any:
     return SimpleNamespace(ec2=ec2)
 
 
-def written(of: Job, regions: Regions, *, workspace: Workspace | None = None) -> dict[str, Any]:
-    workspace = workspace or recorded(of)
-    return write_receipt(job_id="job-1", aws=aws(regions), workspace=workspace, now=ENDED)
+def written(of: Job, regions: Regions, *, on: Recorded | None = None) -> dict[str, Any]:
+    on = on or Recorded(of)
+    return write_receipt(on.call(regions), on.record, on.proof, now=ENDED)
 
 
 TARGETS = (
     target(snapshot_id="snap-1", kms_key_arn=KEY, tags={HOLES_TAG: "noise"}, size_gib=3),
-    target(snapshot_id="snap-2", region=THIRD, parent_snapshot_id="snap-9", size_gib=3),
+    on_parent("snap-9", snapshot_id="snap-2", region=THIRD, size_gib=3),
 )
 
 
@@ -77,7 +87,7 @@ def completed() -> Regions:
 def test_every_figure_of_the_receipt_is_that_of_the_record_the_proof_or_ec2() -> None:
     base = BaseSnapshot(snapshot_id="snap-b", size_gib=1, start_time="2025-12-31T00:00:00+00:00")
     of = job(
-        source(base=base, size_gib=3, lineage="db"),
+        delta(base, size_gib=3, lineage_name="db"),
         *TARGETS,
         operation="sync",
         holes_taken_for=HoleMeaning.NOISE,
@@ -86,8 +96,8 @@ def test_every_figure_of_the_receipt_is_that_of_the_record_the_proof_or_ec2() ->
         workers_because="enough",
         warnings=(JobWarning(code="w", message="look"),),
     )
-    workspace = recorded(of)
-    receipt = written(of, completed(), workspace=workspace)
+    on = Recorded(of)
+    receipt = written(of, completed(), on=on)
     requests = {"CompleteSnapshot": 2, "GetSnapshotBlock": 11, "PutSnapshotBlock": 13, "StartSnapshot": 2}
     both = {"blocks_written": 13, "zero_blocks": 3, "linear_checksum": "c", "state": "completed", "volume_size_gib": 3}
     assert receipt == {
@@ -156,15 +166,14 @@ def test_every_figure_of_the_receipt_is_that_of_the_record_the_proof_or_ec2() ->
         "cost_usd": cost_of(Work(requests=PROOF.requests, home=HOME, gb_seconds=1_000.0)),
         "warnings": [{"code": "w", "message": "look"}],
         "tool_version": __version__,
-        "receipt_uri": "s3://work/jobs/job-1/receipt.json",
-        "report_uri": "s3://work/jobs/job-1/report.md",
+        "receipt_uri": "s3://work/jobs/sync/job-1/receipt.json",
+        "report_uri": "s3://work/jobs/sync/job-1/report.md",
     }
     assert list(receipt["requests"]) == sorted(requests)
     assert list(receipt["retries"]) == ["a", "b"]
-    s3 = cast(MemoryS3, workspace.s3)
-    assert json.loads(s3.objects["jobs/job-1/receipt.json"]) == receipt
-    assert s3.objects["jobs/job-1/report.md"].decode() == report(receipt)
-    assert s3.types["jobs/job-1/report.md"] == "text/markdown; charset=utf-8"
+    assert json.loads(on.s3.objects["jobs/sync/job-1/receipt.json"]) == receipt
+    assert on.s3.objects["jobs/sync/job-1/report.md"].decode() == report(receipt)
+    assert on.s3.types["jobs/sync/job-1/report.md"] == "text/markdown; charset=utf-8"
 
 
 def test_a_receipt_of_an_image_counts_its_unpacking_and_drops_what_was_unpacked() -> None:
@@ -173,16 +182,17 @@ def test_a_receipt_of_an_image_counts_its_unpacking_and_drops_what_was_unpacked(
             region=THIRD,
             codec="gzip",
             size_bytes=3 * 2**30,
-            unpack_requests={f"GetObject {THIRD}": 5, f"PutObject {HOME}": 2},
-            unpack_gb_seconds=500.0,
+            unpacked=Unpacked(
+                raw_bytes=2, requests={f"GetObject {THIRD}": 5, f"PutObject {HOME}": 2}, gb_seconds=500.0
+            ),
         ),
         target(),
         holes=HolePolicy.SKIP_ZERO,
     )
-    workspace = recorded(of)
-    for name in ("image.json", "image/0", "image/1", "digests/1"):
-        workspace.write("job-1", name, b"x")
-    receipt = written(of, {RECOVERY: MemoryEc2(described("snap-1"))}, workspace=workspace)
+    on = Recorded(of)
+    for name in ("image/image.json", "image/0", "image/1", "moved/digests/1"):
+        on.folder.write(name, b"x")
+    receipt = written(of, {RECOVERY: MemoryEc2(described("snap-1"))}, on=on)
     requests = {**PROOF.requests, f"GetObject {THIRD}": 5, f"PutObject {HOME}": 2}
     assert receipt["requests"] == {**by_operation(requests), "StartSnapshot": 1, "CompleteSnapshot": 1}
     whole = Work(requests=requests, home=HOME, object_bytes={THIRD: 3 * 2**30}, gb_seconds=1_500.0)
@@ -199,8 +209,8 @@ def test_a_receipt_of_an_image_counts_its_unpacking_and_drops_what_was_unpacked(
         "object_bytes": 3 * 2**30,
         "image_bytes": 2,
     }
-    assert {key for key in cast(MemoryS3, workspace.s3).objects if "image" in key} == set()
-    assert workspace.read("job-1", "digests/1") == b"x"
+    assert {key for key in on.s3.objects if "image" in key} == set()
+    assert on.folder.read("moved/digests/1") == b"x"
 
 
 def test_a_copy_of_a_snapshot_has_nothing_unpacked_to_drop(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -209,15 +219,15 @@ def test_a_copy_of_a_snapshot_has_nothing_unpacked_to_drop(monkeypatch: pytest.M
 
 
 def test_a_full_copy_has_no_base() -> None:
-    assert source_facts(source())["base_snapshot_id"] is None
+    assert source().facts()["base_snapshot_id"] is None
     receipt = written(job(source(), target()), {RECOVERY: MemoryEc2(described("snap-1"))})
     assert receipt["lineage"]["base_snapshot_id"] is None
 
 
 def test_a_raw_image_leaves_its_bucket_block_by_block_and_a_compressed_one_once() -> None:
-    assert object_bytes(image(region=THIRD, size_bytes=5), 4 * BLOCK_SIZE) == {THIRD: 4 * BLOCK_SIZE}
-    assert object_bytes(image(region=THIRD, codec="xz", size_bytes=5), 4 * BLOCK_SIZE) == {THIRD: 5}
-    assert object_bytes(source(), BLOCK_SIZE) == {}
+    assert image(region=THIRD, raw_bytes=5).object_bytes(4 * BLOCK_SIZE) == {THIRD: 4 * BLOCK_SIZE}
+    assert image(region=THIRD, codec="xz", size_bytes=5).object_bytes(4 * BLOCK_SIZE) == {THIRD: 5}
+    assert source().object_bytes(BLOCK_SIZE) == {}
 
 
 def test_the_report_is_the_receipt_for_people() -> None:
@@ -255,8 +265,32 @@ def test_the_report_of_a_job_that_wrote_nothing_does_not_call_a_checksum_accepte
 
 def test_a_job_ends_now() -> None:
     of = job(source(), target(), started_at=datetime.now(UTC).isoformat())
-    receipt = write_receipt(job_id="job-1", aws=aws({RECOVERY: MemoryEc2(described("snap-1"))}), workspace=recorded(of))
+    on = Recorded(of)
+    receipt = write_receipt(on.call({RECOVERY: MemoryEc2(described("snap-1"))}), on.record, on.proof)
     assert 0 <= receipt["duration_seconds"] < 60
+
+
+# -- of a call that is repeated ----------------------------------------------------------------------------------------
+
+
+def test_a_call_that_is_repeated_tells_the_receipt_that_is_stored() -> None:
+    of = job(source(), *TARGETS)
+    on = Recorded(of)
+    first = written(of, completed(), on=on)
+    stored = dict(on.s3.objects)
+    assert write_receipt(on.call(completed()), on.record, on.proof, now=ENDED + timedelta(hours=1)) == first
+    assert on.s3.objects == stored
+
+
+def test_another_receipt_in_the_place_of_the_jobs_is_kept_and_fails_it() -> None:
+    of = job(source(), *TARGETS)
+    on = Recorded(of)
+    other = on.folder.save_proof(PROOF.model_copy(update={"zero_blocks": 4}))
+    write_receipt(on.call(completed()), on.record, other, now=ENDED)
+    stored = dict(on.s3.objects)
+    with pytest.raises(IncompleteTransfer, match=r"s3://work/jobs/copy/job-1/receipt\.json is there already"):
+        written(of, completed(), on=on)
+    assert on.s3.objects == stored
 
 
 # -- what it waits for, and what fails ---------------------------------------------------------------------------------
@@ -264,8 +298,8 @@ def test_a_job_ends_now() -> None:
 
 def test_there_is_no_receipt_without_a_proof() -> None:
     of = job(source(), *TARGETS)
-    with pytest.raises(IncompleteTransfer, match=r"s3://work/jobs/job-1/proof\.json is gone"):
-        written(of, completed(), workspace=recorded(of, proved=False))
+    with pytest.raises(IncompleteTransfer, match=r"s3://work/jobs/copy/job-1/proved/proof-0+\.json is gone"):
+        written(of, completed(), on=Recorded(of, proved=False))
 
 
 def test_a_target_that_is_shown_as_pending_for_a_while_is_waited_for_and_the_others_are_left_alone() -> None:
@@ -285,10 +319,10 @@ def failing(kind: type[Exception], **shown: Any) -> str:
     regions = completed()
     regions[THIRD].snapshots["snap-2"] |= shown
     of = job(source(), *TARGETS)
-    workspace = recorded(of)
+    on = Recorded(of)
     with pytest.raises(kind) as caught:
-        written(of, regions, workspace=workspace)
-    assert workspace.read("job-1", "receipt.json") is None
+        written(of, regions, on=on)
+    assert on.folder.read(RECEIPT) is None
     return str(caught.value)
 
 
@@ -345,7 +379,8 @@ def test_an_error_that_is_over_at_the_next_look_is_forgotten() -> None:
 
 def checked(regions: Regions, *, waited: int | None = None) -> dict[str, Any]:
     of = job(source(), *TARGETS)
-    return check_targets(job_id="job-1", waited_seconds=waited, aws=aws(regions), workspace=recorded(of))
+    on = Recorded(of)
+    return check_targets(on.call(regions), on.record, waited)
 
 
 def test_targets_that_are_completed_are_no_longer_waited_for() -> None:
@@ -359,7 +394,8 @@ def test_targets_that_are_completed_are_no_longer_waited_for() -> None:
 def test_states_are_told_in_the_order_of_the_targets() -> None:
     of = job(source(), target(snapshot_id="snap-2"), target(snapshot_id="snap-1"))
     regions = {RECOVERY: MemoryEc2(described("snap-1"), described("snap-2"))}
-    found = check_targets(job_id="job-1", waited_seconds=None, aws=aws(regions), workspace=recorded(of))
+    on = Recorded(of)
+    found = check_targets(on.call(regions), on.record, None)
     assert list(found["states"]) == ["snap-2", "snap-1"]
 
 

@@ -24,7 +24,7 @@ from blockferry.core.holes import HolePolicy
 from blockferry.core.mover import move
 from blockferry.core.ports import BlockRef
 from blockferry.core.retry import Deadline, RetryPolicy
-from blockferry.jobs.workspace import Workspace
+from blockferry.jobs.folder import JobFolder
 from blockferry.sources.address import MAX_IMAGE_BYTES, Address, codec_by_name, examine, parse_address
 from blockferry.sources.chunks import KEPT_CHUNKS, ChunkedImage
 from blockferry.sources.image import BLOCKS_PER_READ, S3ImageSource, UnpackedImageSource
@@ -481,21 +481,21 @@ def test_memory_is_bounded_for_blocks_that_nobody_takes() -> None:
 # An unpacked image as a source
 
 
-def store(s3: Any, data: bytes, *, job_id: str = "job") -> Workspace:
-    workspace = Workspace(BUCKET, s3)
+def store(s3: Any, data: bytes) -> JobFolder:
+    folder = JobFolder(BUCKET, s3, "fanout", "job")
     compressor = zstandard.ZstdCompressor(level=1, write_checksum=True)
     for number in range(-(-len(data) // CHUNK_BYTES)):
         raw = data[number * CHUNK_BYTES : (number + 1) * CHUNK_BYTES]
-        workspace.write(job_id, chunk_name(number), compressor.compress(raw))
-    return workspace
+        folder.write(chunk_name(number), compressor.compress(raw))
+    return folder
 
 
 @pytest.mark.parametrize("threads", [1, 8])
 def test_an_unpacked_image_is_read_chunk_by_chunk(s3: Any, threads: int) -> None:
     data = disk(2 * CHUNK_BYTES + 3 * BLOCK_SIZE + 11)
-    workspace, counts = store(s3, data), RequestCounts()
+    folder, counts = store(s3, data), RequestCounts()
     whole = BlockRange(0, 2048)
-    reads = UnpackedImageSource(workspace, "job", len(data), counts=counts)
+    reads = UnpackedImageSource(folder, len(data), counts=counts)
     assert carry(reads, whole, threads=threads) == blocks_of(data, whole)
     assert counts.requests == {"GetObject": 3}
     assert reads._chunks == {}
@@ -505,23 +505,23 @@ def test_an_unpacked_image_is_read_chunk_by_chunk(s3: Any, threads: int) -> None
 def test_a_range_of_an_unpacked_image_takes_parts_of_chunks(s3: Any, first: int, stop: int) -> None:
     data = disk(CHUNK_BYTES + 3 * BLOCK_SIZE + 11)
     within = BlockRange(first, stop)
-    reads = UnpackedImageSource(store(s3, data), "job", len(data))
+    reads = UnpackedImageSource(store(s3, data), len(data))
     assert carry(reads, within) == blocks_of(data, within)
 
 
 def test_a_missing_chunk_is_named(s3: Any) -> None:
     data = disk(CHUNK_BYTES + 1)
-    workspace = store(s3, data)
-    s3.delete_object(Bucket=BUCKET, Key="jobs/job/image/00000001.zst")
-    with pytest.raises(IncompleteTransfer, match=r"s3://images/jobs/job/image/00000001\.zst.* is gone"):
-        carry(UnpackedImageSource(workspace, "job", len(data)), BlockRange(0, CHUNK_BLOCKS + 1))
+    folder = store(s3, data)
+    s3.delete_object(Bucket=BUCKET, Key="jobs/fanout/job/image/00000001.zst")
+    with pytest.raises(IncompleteTransfer, match=r"s3://images/jobs/fanout/job/image/00000001\.zst.* is gone"):
+        carry(UnpackedImageSource(folder, len(data)), BlockRange(0, CHUNK_BLOCKS + 1))
 
 
 @pytest.mark.parametrize("damage", ["flipped", "cut", "longer", "other size", "no zstd", "empty"])
 def test_a_damaged_chunk_is_named(s3: Any, damage: str) -> None:
     data = disk(3 * BLOCK_SIZE)
-    workspace = store(s3, data)
-    good = workspace.read("job", chunk_name(0))
+    folder = store(s3, data)
+    good = folder.read(chunk_name(0))
     assert good is not None
     bad = {
         "flipped": good[:-1] + bytes([good[-1] ^ 1]),
@@ -531,15 +531,15 @@ def test_a_damaged_chunk_is_named(s3: Any, damage: str) -> None:
         "no zstd": b"not packed",
         "empty": b"",
     }
-    workspace.write("job", chunk_name(0), bad[damage])
-    with pytest.raises(IncompleteTransfer, match=r"s3://images/jobs/job/image/00000000\.zst is damaged"):
-        carry(UnpackedImageSource(workspace, "job", len(data)), BlockRange(0, 3))
+    folder.write(chunk_name(0), bad[damage])
+    with pytest.raises(IncompleteTransfer, match=r"s3://images/jobs/fanout/job/image/00000000\.zst is damaged"):
+        carry(UnpackedImageSource(folder, len(data)), BlockRange(0, 3))
 
 
 def test_of_chunks_that_nobody_takes_whole_the_last_four_are_kept() -> None:
     data = bytes(7 * CHUNK_BYTES)
     memory, counts = MemoryS3(), RequestCounts()
-    reads = UnpackedImageSource(store(memory, data), "job", len(data), counts=counts)
+    reads = UnpackedImageSource(store(memory, data), len(data), counts=counts)
     begins = [next(reads.blocks(BlockRange(n * CHUNK_BLOCKS, 7 * CHUNK_BLOCKS))) for n in range(7)]
     for ref in begins[:6]:
         reads.read(ref)
@@ -562,7 +562,7 @@ def test_a_policy_and_a_deadline_of_ones_own_bound_the_attempts(kind: str, hurri
     reads = (
         source(memory, bytes(BLOCK_SIZE), **more)
         if kind == "raw"
-        else UnpackedImageSource(Workspace(BUCKET, cast(Any, memory)), "job", 1, **more)
+        else UnpackedImageSource(JobFolder(BUCKET, cast(Any, memory), "fanout", "job"), 1, **more)
     )
     with pytest.raises(OutOfTime if hurried else RetryLater, match=f"after {1 if hurried else 3} attempts"):
         reads.read(next(reads.blocks(BlockRange(0, 1))))

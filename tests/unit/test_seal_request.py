@@ -8,13 +8,17 @@ from typing import Any, cast
 import pytest
 from blockferry.aws.sealing import NotAsked, NotSealed, ask, may_have_taken
 from blockferry.aws.sessions import Identity
+from blockferry.aws.snapshots import EXECUTION_TAG, PROVED_TAG, delete
 from blockferry.core.counts import RequestCounts
 from blockferry.core.errors import BlockferryError, RequestRefused, RetryLater
+from blockferry.jobs.call import JobCall
 from blockferry.jobs.record import Sealing
-from blockferry.transfer.discard import Discarded, discard, started
+from blockferry.targets.snapshot import Leftover
+from blockferry.transfer.discard import Discarded, discard_all
 from botocore.exceptions import EndpointConnectionError
-from job_records import target
+from job_records import EXECUTION, folder_of, job, source, target
 from memory_ec2 import MemoryEc2, described, refusal
+from memory_s3 import MemoryS3
 
 SNAPSHOT = "snap-1"
 NOT_TAKEN = (
@@ -112,17 +116,12 @@ HERE, THERE = Identity("us-east-1"), Identity("eu-west-1", "arn:aws:iam::4444555
 
 
 def discarded(ec2: dict[Identity, MemoryEc2], sealed: dict[str, str], *found: tuple[Identity, str]) -> Discarded:
-    def sealing(job_id: str, snapshot_id: str) -> Sealing | None:
-        assert job_id == "job-1"
-        state: Any = sealed.get(snapshot_id)
-        return None if state is None else Sealing(state=state, changed_blocks=1, linear_checksum="c")
-
-    return discard(
-        "job-1",
-        found,
-        aws=cast(Any, SimpleNamespace(ec2=ec2.__getitem__)),
-        workspace=cast(Any, SimpleNamespace(sealing=sealing)),
-    )
+    of = job(source(), target())
+    folder = folder_of(of, MemoryS3())
+    for snapshot_id, state in sealed.items():
+        folder.save_sealing(snapshot_id, Sealing(state=cast(Any, state), changed_blocks=1, linear_checksum="c"))
+    call = JobCall(aws=cast(Any, SimpleNamespace(ec2=ec2.__getitem__)), folder=folder)
+    return discard_all((Leftover(identity, snapshot_id) for identity, snapshot_id in found), call, of)
 
 
 def test_what_ebs_was_asked_for_is_kept_and_what_it_refused_is_deleted() -> None:
@@ -176,4 +175,26 @@ def test_kept_and_undeleted_ones_are_told_in_two_sentences() -> None:
 
 def test_a_target_that_was_never_started_leaves_nothing_to_delete() -> None:
     made = [target(snapshot_id=name, role_arn=THERE.role_arn) for name in ("", "snap-1")]
-    assert started(made) == [(THERE, "snap-1")]
+    assert [each.leftover() for each in made] == [None, Leftover(THERE, "snap-1")]
+
+
+@pytest.mark.parametrize(
+    ("tags", "state", "why"),
+    [
+        ({}, "pending", "its tag blockferry:execution is not that of this job"),
+        ({EXECUTION_TAG: "0" * 64}, "error", "its tag blockferry:execution is not that of this job"),
+        (
+            {EXECUTION_TAG: EXECUTION.mark, PROVED_TAG: "snap-1"},
+            "error",
+            "EBS took its checksum, as its tag blockferry:proved-snapshot-id says; it is in state error",
+        ),
+        ({EXECUTION_TAG: EXECUTION.mark, PROVED_TAG: "snap-1"}, "completed", "EC2 calls it completed"),
+        ({EXECUTION_TAG: EXECUTION.mark}, "error", None),
+    ],
+)
+def test_only_what_the_execution_has_started_and_not_proved_is_deleted(
+    tags: dict[str, str], state: str, why: str | None
+) -> None:
+    ec2 = MemoryEc2(described("snap-1", state=state, tags=tags))
+    assert delete(cast(Any, ec2), "snap-1", mark=EXECUTION.mark, asked_to_seal=False) == why
+    assert list(ec2.snapshots) == ([] if why is None else ["snap-1"])

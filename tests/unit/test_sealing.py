@@ -12,7 +12,7 @@ from blockferry.aws.snapshots import CHECKSUM_TAG
 from blockferry.core.blocks import BLOCK_SIZE
 from blockferry.core.errors import IncompleteTransfer, InvalidRequest, RetryLater, TargetFailed
 from blockferry.core.retry import RetryPolicy
-from blockferry.transfer.check import check_targets
+from blockferry.jobs.folder import MISSING, RECEIPT, SEALING, TARGETS
 from fakes import content
 from rig import HOME, RECOVERY, THIRD, Rig, hashes, running_rig
 
@@ -52,9 +52,7 @@ def moved(rig: Rig, *regions: str, **target: Any) -> tuple[str, list[str]]:
 
 
 def target_ids(rig: Rig, job_id: str) -> list[str]:
-    job = rig.workspace.job(job_id)
-    assert job is not None
-    return [target.snapshot_id for target in job.targets]
+    return [target.snapshot_id for target in rig.job(job_id).targets]
 
 
 def states(rig: Rig) -> dict[str, str]:
@@ -112,7 +110,7 @@ def test_what_ebs_was_asked_to_seal_is_kept_when_the_job_is_refused_later(rig: R
     fault(rig, "CompleteSnapshot", other)
     with pytest.raises(TargetFailed):
         rig.complete(job_id)
-    rig.workspace.refuse(job_id, "the image was replaced")
+    rig.folder(job_id).refuse("the image was replaced")
     for _ in range(2):
         with pytest.raises(InvalidRequest, match=f"and kept: {sealed}"):
             rig.complete(job_id)
@@ -125,7 +123,7 @@ def test_a_completion_that_ebs_refuses_for_certain_may_be_deleted(rig: Rig) -> N
     fault(rig, "CompleteSnapshot", target)
     with pytest.raises(TargetFailed, match="ValidationException"):
         rig.complete(job_id)
-    rig.workspace.refuse(job_id, "the image was replaced")
+    rig.folder(job_id).refuse("the image was replaced")
     with pytest.raises(InvalidRequest, match="Nothing is left of the job"):
         rig.complete(job_id)
     assert target not in states(rig)
@@ -135,8 +133,8 @@ def test_what_ec2_calls_completed_is_never_deleted_even_without_a_record(rig: Ri
     job_id, (target,) = moved(rig, RECOVERY)
     rig.complete(job_id)
     rig.control("clock", {"advance": 10})
-    rig.workspace.delete_below(job_id, "sealing/")
-    rig.workspace.refuse(job_id, "the image was replaced")
+    assert rig.folder(job_id).delete_below(SEALING) == 1
+    rig.folder(job_id).refuse("the image was replaced")
     with pytest.raises(InvalidRequest, match=f"and kept: {target}"):
         rig.complete(job_id)
     assert rig.state(target) == "completed"
@@ -173,13 +171,11 @@ def test_a_target_that_shows_as_pending_again_is_waited_for(rig: Rig) -> None:
 def test_a_receipt_is_not_written_for_a_target_that_stays_pending_and_says_that_it_may_be_tried_again(
     rig: Rig,
 ) -> None:
-    from blockferry.transfer.receipt import write_receipt
-
     job_id, (target,) = moved(rig, RECOVERY)
     rig.complete(job_id)
     with pytest.raises(RetryLater, match=f"{target} in {RECOVERY}.*pending"):
-        write_receipt(job_id=job_id, aws=rig.aws, workspace=rig.workspace)
-    assert rig.workspace.read(job_id, "receipt.json") is None
+        rig.call("write_receipt", {**rig.event(job_id), "proof": rig.proofs[job_id]})
+    assert rig.folder(job_id).read(RECEIPT) is None
 
 
 def test_a_source_that_shows_as_pending_again_can_be_copied(rig: Rig) -> None:
@@ -223,9 +219,7 @@ def test_a_target_that_can_never_be_written_does_not_keep_another_from_being_com
 
     def rounds() -> None:
         """What the state machine does from Complete transfer on."""
-        while rig.complete(job_id, missing_moved=rig.workspace.read(job_id, "missing.jsonl") is not None)[
-            "missing_ranges"
-        ]:
+        while rig.complete(job_id, missing_moved=rig.folder(job_id).read(MISSING) is not None)["missing_ranges"]:
             rig.move_missing(job_id)
 
     with pytest.raises(IncompleteTransfer, match=f"(?s){never}.*ValidationException.*{later}"):
@@ -324,7 +318,7 @@ def test_a_parent_that_differs_costs_only_its_own_target_which_is_deleted_and_na
     assert rig.state(good) == "completed"
     assert rig.held(good) == hashes(AFTER)
     assert CHECKSUM_TAG in rig.facts(good)["tags"]
-    told = json.loads(rig.workspace.read(job_id, "targets.json") or b"")
+    told = json.loads(rig.folder(job_id).read(TARGETS) or b"")
     assert [state["completed"] for state in told] == [False, True]
 
 
@@ -343,7 +337,7 @@ def test_a_target_whose_state_cannot_be_asked_for_does_not_hide_another_that_fai
     rig.client("ec2", THIRD).delete_snapshot(SnapshotId=broken)
     fault(rig, "DescribeSnapshots", region=RECOVERY, code="InternalError", status=500)
     with pytest.raises(TargetFailed, match=f"(?s){broken}.*{silent}"):
-        check_targets(job_id=job_id, waited_seconds=None, aws=rig.aws, workspace=rig.workspace)
+        rig.call("check_targets", {**rig.event(job_id), "progress": None})
 
 
 @pytest.mark.parametrize("in_error", [0, 1])
@@ -351,7 +345,7 @@ def test_deleting_goes_on_behind_a_target_that_cannot_be_deleted(rig: Rig, in_er
     job_id, made = moved(rig, RECOVERY, THIRD)
     region = (RECOVERY, THIRD)[in_error]
     fault(rig, "DeleteSnapshot", region=region, code="UnauthorizedOperation")
-    rig.workspace.refuse(job_id, "the image was replaced")
+    rig.folder(job_id).refuse("the image was replaced")
     with pytest.raises(Exception, match=made[in_error]):
         rig.complete(job_id)
     assert [target in states(rig) for target in made] == [in_error == 0, in_error == 1]
@@ -387,7 +381,7 @@ def test_a_target_with_another_encryption_than_was_asked_for_is_refused_before_a
 def test_a_target_that_was_started_late_with_another_encryption_is_given_up_and_the_others_are_kept(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("blockferry.transfer.targets.START_POLICY", RetryPolicy(max_attempts=1))
+    monkeypatch.setattr("blockferry.targets.snapshot.START_POLICY", RetryPolicy(max_attempts=1))
     source = snapshot(rig, BLOCKS)
     rig.control(
         "faults", {"operation": "StartSnapshot", "region": RECOVERY, "action": "error", "status": 503, "times": 1}
@@ -400,7 +394,7 @@ def test_a_target_that_was_started_late_with_another_encryption_is_given_up_and_
     with pytest.raises(InvalidRequest, match=r"asked for.*came out"):
         rig.complete(job_id)
     rig.control("clock", {"advance": 10})
-    good = target_ids(rig, job_id)[0]
+    good = rig.job(job_id).targets[0].snapshot_id
     assert states(rig) == {source: "completed", good: "completed"}
 
 

@@ -4,21 +4,21 @@ the reason why not."""
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import Any, cast
+from typing import Any
 
 import pytest
 from blockferry.aws.ebs.client import StartedSnapshot
 from blockferry.aws.sealing import NotAsked
-from blockferry.aws.snapshots import CHECKSUM_TAG, PROVED_TAG
+from blockferry.aws.snapshots import CHECKSUM_TAG, EXECUTION_TAG, PROVED_TAG
 from blockferry.core.blocks import BlockRange
 from blockferry.core.counts import RequestCounts
 from blockferry.core.errors import BlockferryError, EncryptionDiffers, RequestRefused, RetryLater, TargetFailed
-from blockferry.jobs.record import JobTarget, Sealing
-from blockferry.jobs.workspace import Workspace
-from blockferry.transfer.seal import TargetState, settle
+from blockferry.jobs.record import Sealing
+from blockferry.targets.full import FullSnapshot
+from blockferry.transfer.settle import TargetState, settle
 from botocore.exceptions import EndpointConnectionError
 from fakes import ManualClock
-from job_records import PROOF, RECOVERY, job, source, target
+from job_records import PROOF, RECOVERY, folder_of, job, job_call, source, target
 from memory_ec2 import MemoryEc2, described, refusal
 from memory_s3 import MemoryS3
 
@@ -32,7 +32,7 @@ class Region:
 
     def __init__(self, *shown: Any) -> None:
         self.ec2_client = MemoryEc2(*shown)
-        self.workspace = Workspace("work", cast(Any, MemoryS3()))
+        self.folder = folder_of(job(source(), target()), MemoryS3())
         self.answer: Exception | None = None
         self.codes: tuple[str, ...] = ()
         self.completed: list[dict[str, Any]] = []
@@ -44,7 +44,7 @@ class Region:
     def ec2(self, _identity: Any) -> MemoryEc2:
         return self.ec2_client
 
-    def ebs(self, _identity: Any, *, counts: RequestCounts, clock: Any = None, policy: Any = None) -> Any:
+    def ebs(self, _identity: Any, *, counts: RequestCounts, clock: Any, **_: Any) -> Any:
         self.counts = counts
         self.clocks.append(clock)
         return self
@@ -67,7 +67,7 @@ class Region:
         self.ec2_client.snapshots["snap-1"]["State"] = "completed"
 
     def record(self) -> str | None:
-        found = self.workspace.sealing("job-1", "snap-1")
+        found = self.folder.sealing("snap-1")
         if found is None:
             return None
         assert (found.changed_blocks, found.linear_checksum) == (PROOF.blocks_written, PROOF.linear_checksum)
@@ -75,10 +75,10 @@ class Region:
 
     def remember(self, state: Any) -> None:
         sealing = Sealing(state=state, changed_blocks=PROOF.blocks_written, linear_checksum=PROOF.linear_checksum)
-        self.workspace.save_sealing("job-1", "snap-1", sealing)
+        self.folder.save_sealing("snap-1", sealing)
 
     def settle(
-        self, one: JobTarget | None = None, *, missing: tuple[BlockRange, ...] = (), given_up: str | None = None
+        self, one: FullSnapshot | None = None, *, missing: tuple[BlockRange, ...] = (), given_up: str | None = None
     ) -> TargetState:
         other = target(snapshot_id="snap-0")
         return settle(
@@ -87,13 +87,12 @@ class Region:
             list(missing),
             PROOF,
             given_up=given_up,
-            aws=cast(Any, self),
-            workspace=self.workspace,
-            clock=CLOCK,
+            call=job_call(self, self.folder, clock=CLOCK),
         )
 
     def tags(self) -> dict[str, str]:
-        return {tag["Key"]: tag["Value"] for tag in self.ec2_client.snapshots["snap-1"]["Tags"]}
+        held = {tag["Key"]: tag["Value"] for tag in self.ec2_client.snapshots["snap-1"]["Tags"]}
+        return {key: value for key, value in held.items() if key != EXECUTION_TAG}
 
 
 CLOCK = ManualClock()

@@ -7,14 +7,15 @@ from typing import Any, cast
 
 import pytest
 from blockferry.aws import snapshots
-from blockferry.aws.snapshots import SnapshotFacts
+from blockferry.aws.snapshots import EXECUTION_TAG, JOB_TAG, SnapshotFacts
 from blockferry.core.errors import InvalidRequest
+from blockferry.jobs.execution import Execution
 from botocore.exceptions import ClientError, EndpointConnectionError
 from fakes import ManualClock
+from job_records import EXECUTION
 from memory_ec2 import MemoryEc2, described, refusal
 
 # Spelled out: snapshots that are older, and policies, have these names.
-JOB_TAG = "blockferry:job-id"
 CHECKSUM_TAG = "blockferry:linear-checksum"
 PROVED_TAG = "blockferry:proved-snapshot-id"
 LINEAGE_TAG = "blockferry:lineage"
@@ -228,16 +229,16 @@ def test_the_default_of_encryption_is_unknown_where_nobody_may_ask() -> None:
         assert snapshots.encrypted_by_default(cast(Any, ec2)) is None
 
 
-def test_the_unfinished_ones_of_a_job_are_those_of_the_own_account_that_are_pending_or_in_error() -> None:
-    mine = {JOB_TAG: "job-1"}
+def test_the_unfinished_ones_of_an_execution_are_those_of_the_own_account_that_are_pending_or_in_error() -> None:
+    mine = {EXECUTION_TAG: "mark"}
     ec2 = MemoryEc2(
         described(ONE, state="pending", tags=mine),
         described(TWO, state="error", tags=mine),
         described(THREE, state="completed", tags=mine),
-        described("snap-4", state="pending", tags={JOB_TAG: "job-2"}),
+        described("snap-4", state="pending", tags={EXECUTION_TAG: "another mark", JOB_TAG: "job-1"}),
         described("snap-5", state="pending", tags=mine, OwnerId="444455556666"),
     )
-    assert ids(snapshots.unfinished_of_job(cast(Any, ec2), "job-1")) == [ONE, TWO]
+    assert ids(snapshots.unfinished_of(cast(Any, ec2), "mark")) == [ONE, TWO]
 
 
 @pytest.mark.parametrize(
@@ -253,23 +254,64 @@ def test_the_unfinished_ones_of_a_job_are_those_of_the_own_account_that_are_pend
 )
 def test_only_what_can_not_be_or_become_a_good_copy_is_deleted(state: str, asked: bool, kept: str | None) -> None:
     ec2 = MemoryEc2(described(ONE, state=state))
-    assert snapshots.delete(cast(Any, ec2), ONE, asked_to_seal=asked) == kept
+    assert snapshots.delete(cast(Any, ec2), ONE, mark=EXECUTION.mark, asked_to_seal=asked) == kept
     assert (ONE in ec2.snapshots) is (kept is not None)
     assert ec2.calls["DeleteSnapshot"] == (0 if kept else 1)
 
 
+@pytest.mark.parametrize("asked", [True, False])
+@pytest.mark.parametrize("state", ["pending", "error", "recovering"])
+@pytest.mark.parametrize(
+    "tags",
+    [
+        {},
+        {EXECUTION_TAG: ""},
+        {EXECUTION_TAG: EXECUTION.mark.upper()},
+        {EXECUTION_TAG: Execution(f"{EXECUTION.arn}-2").mark},
+        # That of its name alone: names of jobs are not unique.
+        {JOB_TAG: EXECUTION.job_id},
+    ],
+)
+def test_what_does_not_carry_the_mark_of_the_execution_is_kept(tags: dict[str, str], state: str, asked: bool) -> None:
+    ec2 = MemoryEc2(described(ONE, state=state, tags=tags))
+    kept = snapshots.delete(cast(Any, ec2), ONE, mark=EXECUTION.mark, asked_to_seal=asked)
+    assert kept == f"its tag {EXECUTION_TAG} is not that of this job"
+    assert (list(ec2.snapshots), ec2.calls["DeleteSnapshot"]) == ([ONE], 0)
+
+
+@pytest.mark.parametrize("proof", [ONE, TWO, ""])
+@pytest.mark.parametrize("asked", [True, False])
+@pytest.mark.parametrize("state", ["completed", "pending", "error", "recovering"])
+def test_what_carries_the_proof_is_kept_whatever_became_of_it(state: str, asked: bool, proof: str) -> None:
+    ec2 = MemoryEc2(described(ONE, state=state, tags={EXECUTION_TAG: EXECUTION.mark, PROVED_TAG: proof}))
+    kept = snapshots.delete(cast(Any, ec2), ONE, mark=EXECUTION.mark, asked_to_seal=asked)
+    if state == "completed":
+        assert kept == "EC2 calls it completed"
+    elif asked and state != "error":
+        assert kept == "EBS was asked to seal it"
+    else:
+        assert kept == f"EBS took its checksum, as its tag {PROVED_TAG} says; it is in state {state}"
+    assert (list(ec2.snapshots), ec2.calls["DeleteSnapshot"]) == ([ONE], 0)
+
+
+def test_only_the_snapshot_that_is_named_is_deleted() -> None:
+    ec2 = MemoryEc2(described(ONE, state="pending"), described(TWO, state="pending"))
+    assert snapshots.delete(cast(Any, ec2), TWO, mark=EXECUTION.mark, asked_to_seal=False) is None
+    assert list(ec2.snapshots) == [ONE]
+
+
 def test_what_ec2_does_not_show_is_kept_if_ebs_was_asked_to_seal_it() -> None:
     ec2 = MemoryEc2()
-    assert snapshots.delete(cast(Any, ec2), ONE, asked_to_seal=True) == "EBS was asked to seal it"
+    assert snapshots.delete(cast(Any, ec2), ONE, mark=EXECUTION.mark, asked_to_seal=True) == "EBS was asked to seal it"
     assert ec2.calls["DeleteSnapshot"] == 0
 
 
 def test_deleting_what_is_gone_is_no_error_and_another_refusal_is() -> None:
     ec2 = MemoryEc2()
-    assert snapshots.delete(cast(Any, ec2), ONE, asked_to_seal=False) is None
+    assert snapshots.delete(cast(Any, ec2), ONE, mark=EXECUTION.mark, asked_to_seal=False) is None
     ec2.errors["DeleteSnapshot"] = refusal("UnauthorizedOperation", "DeleteSnapshot")
     with pytest.raises(ClientError, match="UnauthorizedOperation"):
-        snapshots.delete(cast(Any, ec2), ONE, asked_to_seal=False)
+        snapshots.delete(cast(Any, ec2), ONE, mark=EXECUTION.mark, asked_to_seal=False)
 
 
 def test_tags_are_added_and_replaced() -> None:

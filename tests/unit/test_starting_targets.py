@@ -12,12 +12,14 @@ from blockferry.aws.errors import assuming
 from blockferry.aws.sessions import Identity
 from blockferry.core.counts import RequestCounts
 from blockferry.core.errors import EncryptionDiffers, IncompleteTransfer, InvalidRequest, RetryLater
-from blockferry.jobs.record import Job, JobTarget
-from blockferry.jobs.workspace import Workspace
-from blockferry.transfer.steps import recorded_job, refuse_swept
-from blockferry.transfer.targets import start_target
+from blockferry.jobs.call import JobCall
+from blockferry.jobs.record import Swept
+from blockferry.targets.full import FullSnapshot
+from blockferry.targets.snapshot import Started
+from blockferry.transfer import plan
+from blockferry.transfer.job import Job, Target, recorded_job, save_job, save_started, started_job
 from botocore.exceptions import ClientError, EndpointConnectionError
-from job_records import RECOVERY, THIRD, job, source, target
+from job_records import RECOVERY, THIRD, folder_of, job, on_parent, source, target
 from memory_ec2 import MemoryEc2, described, refusal
 from memory_s3 import MemoryS3
 
@@ -37,7 +39,7 @@ class Region:
         self._key = key
         self._error = error
 
-    def ebs(self, identity: Identity, *, counts: RequestCounts, policy: Any) -> Any:
+    def ebs(self, identity: Identity, *, counts: RequestCounts, policy: Any, **_: Any) -> Any:
         assert counts is COUNTS
         assert policy.budget_seconds <= 60
         self.identities.append(identity)
@@ -51,15 +53,17 @@ class Region:
         if self._error is not None:
             raise self._error
         self.asked.append(new)
-        self.ec2_client.snapshots["snap-new"] = described("snap-new", state="pending", Encrypted=self._key is not None)
+        shown = described("snap-new", state="pending", Encrypted=self._key is not None)
+        self.ec2_client.snapshots["snap-new"] = shown
         return StartedSnapshot("snap-new", self._key)
 
 
-def start(of: Job, number: int, region: Region) -> JobTarget:
-    return start_target(of, number, aws=cast(Any, region), counts=COUNTS)
+def start(of: Job, number: int, region: Region) -> Target:
+    call = JobCall(aws=cast(Any, region), counts=COUNTS, folder=folder_of(of, MemoryS3(), "work"))
+    return plan.start(of, number, call)
 
 
-def waiting(**asked: Any) -> JobTarget:
+def waiting(**asked: Any) -> FullSnapshot:
     return target(snapshot_id="", **asked)
 
 
@@ -82,14 +86,14 @@ def test_ebs_is_told_all_that_was_asked_for_of_the_target_at_its_position() -> N
     assert new.tags == {"a": "1", "k" * 127: "w" * 255}
     assert new.parent_snapshot_id is None
     assert set(region.identities) == {Identity(RECOVERY, ROLE, "id")}
-    assert found.started_at is not None
-    assert before <= datetime.fromisoformat(found.started_at) <= before + timedelta(minutes=1)
-    assert found == asked.model_copy(update={"snapshot_id": "snap-new", "started_at": found.started_at})
+    assert found.started is not None
+    assert before <= datetime.fromisoformat(found.started.at) <= before + timedelta(minutes=1)
+    assert found == asked.model_copy(update={"started": Started(snapshot_id="snap-new", at=found.started.at)})
 
 
 def test_a_parent_is_named() -> None:
     region = Region()
-    start(job(source(), waiting(parent_snapshot_id="snap-p")), 0, region)
+    start(job(source(), on_parent("snap-p", snapshot_id="")), 0, region)
     assert [(new.parent_snapshot_id, new.encrypted) for new in region.asked] == [("snap-p", None)]
 
 
@@ -157,32 +161,50 @@ def test_another_refusal_is_not_the_roles() -> None:
 # -- the record --------------------------------------------------------------------------------------------------------
 
 
-def work() -> Workspace:
-    return Workspace("work", cast(Any, MemoryS3()))
+class Recorded:
+    """A job on record in a bucket."""
+
+    def __init__(self, of: Job) -> None:
+        self.folder = folder_of(of, MemoryS3(), "work")
+        self.call = JobCall(aws=cast(Any, None), folder=self.folder)
+        save_job(self.folder, of)
+        self.record = save_started(self.folder, of)
 
 
 def test_the_record_of_a_job_with_a_started_target_is_found() -> None:
-    workspace = work()
     of = job(source(), waiting(), target())
-    workspace.save_job(of)
-    assert recorded_job(workspace, "job-1") == of
-    refuse_swept(of)
+    on = Recorded(of)
+    assert started_job(on.call, on.record) == recorded_job(on.call, on.record) == of
 
 
 def test_a_record_that_is_gone_is_named() -> None:
-    with pytest.raises(IncompleteTransfer, match=r"s3://work/jobs/job-1/job\.json is gone"):
-        recorded_job(work(), "job-1")
+    call = JobCall(aws=cast(Any, None), folder=folder_of(job(source(), target()), MemoryS3(), "work"))
+    with pytest.raises(IncompleteTransfer, match=r"s3://work/jobs/copy/job-1/plan/job\.json is gone"):
+        recorded_job(call, "0" * 64)
 
 
 def test_a_record_without_started_targets_is_refused() -> None:
-    workspace = work()
-    workspace.save_job(job(source(), waiting(), waiting()))
-    with pytest.raises(IncompleteTransfer, match=r"s3://work/jobs/job-1/job\.json names targets that were never"):
-        recorded_job(workspace, "job-1")
+    on = Recorded(job(source(), waiting(), waiting()))
+    assert recorded_job(on.call, on.record).started == {}
+    with pytest.raises(
+        IncompleteTransfer, match=r"s3://work/jobs/copy/job-1/plan/job\.json names targets that were nev"
+    ):
+        started_job(on.call, on.record)
 
 
 def test_a_job_that_was_swept_is_refused_with_the_time() -> None:
-    workspace = work()
-    workspace.save_job(job(source(), target(), swept_at="2026-02-03T04:05:06+00:00"))
+    on = Recorded(job(source(), target()))
+    on.folder.save_swept(Swept(at="2026-02-03T04:05:06+00:00", kept=False))
     with pytest.raises(IncompleteTransfer, match=r"job-1 .* swept at 2026-02-03T04:05:06"):
-        recorded_job(workspace, "job-1")
+        recorded_job(on.call, on.record)
+
+
+def test_what_was_started_late_is_read_by_those_who_know_of_it_only() -> None:
+    of = job(source(), target(), waiting())
+    on = Recorded(of)
+    later = of.model_copy(update={"targets": (of.targets[0], target(snapshot_id="snap-2"))})
+    late = save_started(on.folder, later, late=True)
+    assert recorded_job(on.call, late) == later
+    assert recorded_job(on.call, on.record) == of
+    with pytest.raises(IncompleteTransfer, match="is not the record that this execution has planned"):
+        recorded_job(on.call, "0" * 64)

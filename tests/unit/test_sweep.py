@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from blockferry.aws.call import Call
+from blockferry.aws.snapshots import PROVED_TAG
 from blockferry.core.errors import BlockferryError, IncompleteTransfer, TargetFailed
+from blockferry.jobs.folder import JOB, RANGES, JobFolder
+from blockferry.transfer.job import planned_job
 from blockferry.transfer.sweep import sweep_jobs
 from botocore.exceptions import ClientError
+from deployment import EXECUTIONS
 from fakes import content
 from rig import RECOVERY, THIRD, Rig, running_rig
 
@@ -20,7 +26,8 @@ NOW = datetime(2026, 1, 10, tzinfo=UTC)
 class Executions:
     """DescribeExecution of Step Functions: what each job's execution is said to be."""
 
-    def __init__(self) -> None:
+    def __init__(self, rig: Rig) -> None:
+        self.rig = rig
         self.states: dict[str, dict[str, Any]] = {}
 
     def describe_execution(self, *, executionArn: str) -> dict[str, Any]:
@@ -28,7 +35,7 @@ class Executions:
         if found is None:
             error = {"Error": {"Code": "ExecutionDoesNotExist", "Message": "gone"}}
             raise ClientError(error, "DescribeExecution")  # type: ignore[arg-type]
-        return found
+        return found | {"input": json.dumps(self.rig.requests[executionArn.rsplit(":", 1)[-1]])}
 
 
 @pytest.fixture
@@ -39,17 +46,17 @@ def rig(monkeypatch: pytest.MonkeyPatch) -> Iterator[Rig]:
 
 @pytest.fixture
 def executions(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> Executions:
-    made = Executions()
+    made = Executions(rig)
     monkeypatch.setattr(rig.aws, "step_functions", lambda _region: made)
     return made
 
 
 def sweep(rig: Rig, *, now: datetime = NOW, time_left: float = 300) -> dict[str, Any]:
     return sweep_jobs(
-        aws=rig.aws,
-        workspace=rig.workspace,
+        Call(aws=rig.aws, time_left=lambda: time_left),
+        rig.workspace,
+        executions=EXECUTIONS,
         resume_window=timedelta(hours=72),
-        time_left=lambda: time_left,
         now=now,
     )
 
@@ -64,7 +71,7 @@ def started(rig: Rig, job_id: str) -> list[str]:
     }
     rig.plan(request, job_id=job_id)
     rig.move(job_id, rig.ranges(job_id)[0])
-    job = rig.workspace.job(job_id)
+    job = rig.job(job_id)
     assert job is not None
     return [target.snapshot_id for target in job.targets]
 
@@ -84,8 +91,8 @@ def test_a_job_given_up_loses_its_pending_targets_its_plan_and_its_digests(rig: 
     assert result["swept"] == ["old"]
     assert sorted(result["deleted_snapshots"]) == sorted(targets)
     assert not existing(rig) & set(targets)
-    assert rig.workspace.read("old", "plan.jsonl") is None
-    assert list(rig.workspace.stretch_keys("old")) == []
+    assert rig.folder("old").read(RANGES) is None
+    assert list(rig.folder("old").stretch_keys()) == []
     assert sweep(rig)["swept"] == []
 
 
@@ -95,14 +102,14 @@ def test_what_a_sweep_that_died_after_its_mark_left_is_deleted_by_the_next_one(
     started(rig, "old")
     executions.states["old"] = stopped(NOW - timedelta(hours=73))
     with monkeypatch.context() as patch:
-        patch.setattr(type(rig.workspace), "delete_all_but", lambda *_a, **_k: (_ for _ in ()).throw(SystemExit))
+        patch.setattr(JobFolder, "delete_all_but", lambda *_a, **_k: (_ for _ in ()).throw(SystemExit))
         with pytest.raises(SystemExit):
             sweep(rig)
-    assert rig.workspace.read("old", "plan.jsonl") is not None
+    assert rig.folder("old").read(RANGES) is not None
     sweep(rig)
-    assert rig.workspace.read("old", "plan.jsonl") is None
-    assert list(rig.workspace.stretch_keys("old")) == []
-    assert rig.workspace.job("old") is not None
+    assert rig.folder("old").read(RANGES) is None
+    assert list(rig.folder("old").stretch_keys()) == []
+    assert planned_job(rig.folder("old")) is not None
 
 
 def test_a_redrive_of_a_swept_job_is_told_so(rig: Rig, executions: Executions) -> None:
@@ -124,7 +131,7 @@ def test_a_job_that_may_go_on_is_left_alone(rig: Rig, executions: Executions, st
     executions.states["live"] = state
     assert sweep(rig)["swept"] == []
     assert set(targets) <= existing(rig)
-    assert rig.workspace.read("live", "plan.jsonl") is not None
+    assert rig.folder("live").read(RANGES) is not None
 
 
 def test_a_job_whose_execution_is_forgotten_cannot_be_redriven_and_is_swept(rig: Rig, executions: Executions) -> None:
@@ -144,12 +151,10 @@ def test_completed_copies_and_jobs_with_a_receipt_are_never_touched(rig: Rig, ex
 
 def test_a_target_that_was_started_but_never_recorded_is_found_by_its_tag(rig: Rig, executions: Executions) -> None:
     started(rig, "crashed")
-    job = rig.workspace.job("crashed")
+    job = rig.job("crashed")
     assert job is not None
-    unrecorded = job.model_copy(
-        update={"targets": tuple(t.model_copy(update={"snapshot_id": ""}) for t in job.targets)}
-    )
-    rig.workspace.save_job(unrecorded)
+    unrecorded = job.model_copy(update={"targets": tuple(t.model_copy(update={"started": None}) for t in job.targets)})
+    rig.save_job(unrecorded)
     executions.states["crashed"] = stopped(NOW - timedelta(days=5))
     assert len(sweep(rig)["deleted_snapshots"]) == 2
     assert all(snapshot["state"] == "completed" for snapshot in rig.snapshots())
@@ -166,7 +171,7 @@ def test_a_pending_snapshot_of_somebody_else_is_never_deleted(rig: Rig, executio
 def test_one_job_that_cannot_be_swept_does_not_stop_the_others_and_is_named(rig: Rig, executions: Executions) -> None:
     targets = started(rig, "b-good")
     executions.states["b-good"] = stopped(NOW - timedelta(days=5))
-    rig.workspace.write("a-bad", "job.json", b"{}")
+    rig.folder("a-bad").write(JOB, b"{}")
     with pytest.raises(BlockferryError, match="a-bad"):
         sweep(rig)
     assert not existing(rig) & set(targets)
@@ -180,6 +185,7 @@ def test_what_the_time_does_not_allow_is_left_to_the_next_run(rig: Rig, executio
         "swept": [],
         "deleted_snapshots": [],
         "kept_snapshots": [],
+        "earlier_versions": [],
         "failed": [],
     }
     assert sweep(rig)["swept"] == ["old"]
@@ -237,9 +243,14 @@ def test_what_a_sweep_has_kept_is_looked_at_again_until_it_has_come_to_its_end(
         registry.fail(registry.snapshots[in_doubt], "not completed in time")
     rig.control("clock", {"advance": 3601})
     last = sweep(rig, now=NOW + timedelta(days=4))
-    assert last["deleted_snapshots"] == ([in_doubt] if end == "error" else [])
-    assert last["kept_snapshots"] == []
-    assert existing(rig) & {in_doubt, good} == ({good} if end == "error" else {in_doubt, good})
+    assert last["deleted_snapshots"] == []
+    # What carries the proof is never deleted, not even when EBS has found fault with it after all: it is named.
+    named = [f"{in_doubt} in {RECOVERY} (EBS took its checksum, as its tag {PROVED_TAG} says; it is in state error)"]
+    assert last["kept_snapshots"] == (named if end == "error" else [])
+    assert existing(rig) & {in_doubt, good} == {in_doubt, good}
+    if end == "error":
+        rig.client("ec2", RECOVERY).delete_snapshot(SnapshotId=in_doubt)
+        assert sweep(rig, now=NOW + timedelta(days=4))["kept_snapshots"] == []
     rig.control("stats/reset", {})
     sweep(rig, now=NOW + timedelta(days=5))
     assert rig.calls() == {}, "nothing is left to look at"

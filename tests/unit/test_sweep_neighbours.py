@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from blockferry.aws.call import Call
 from blockferry.core.errors import BlockferryError
+from blockferry.jobs.folder import JOB, RANGES, RECEIPT
 from blockferry.transfer.sweep import sweep_jobs
+from deployment import EXECUTIONS
 from fakes import content
 from rig import RECOVERY, Rig, running_rig
 
@@ -28,11 +32,12 @@ class Executions:
     """DescribeExecution of Step Functions: what each job's execution is said to be."""
 
     def __init__(self, rig: Rig, monkeypatch: pytest.MonkeyPatch, **states: dict[str, Any]) -> None:
-        self.states = states
+        self.rig, self.states = rig, states
         monkeypatch.setattr(rig.aws, "step_functions", lambda _region: self)
 
     def describe_execution(self, *, executionArn: str) -> dict[str, Any]:
-        return self.states[executionArn.rsplit(":", 1)[-1]]
+        name = executionArn.rsplit(":", 1)[-1]
+        return self.states[name] | {"input": json.dumps(self.rig.requests[name])}
 
 
 def ended(when: datetime = LONG_AGO) -> dict[str, Any]:
@@ -41,7 +46,8 @@ def ended(when: datetime = LONG_AGO) -> dict[str, Any]:
 
 def sweep(rig: Rig, *, now: datetime = NOW, time_left: Iterator[float] | None = None) -> dict[str, Any]:
     left = time_left or iter([300.0] * 99)
-    return sweep_jobs(aws=rig.aws, workspace=rig.workspace, resume_window=WINDOW, time_left=lambda: next(left), now=now)
+    call = Call(aws=rig.aws, time_left=lambda: next(left))
+    return sweep_jobs(call, rig.workspace, executions=EXECUTIONS, resume_window=WINDOW, now=now)
 
 
 def planned(rig: Rig, *job_ids: str) -> None:
@@ -51,16 +57,16 @@ def planned(rig: Rig, *job_ids: str) -> None:
 
 
 def has_plan(rig: Rig, job_id: str) -> bool:
-    return rig.workspace.read(job_id, "plan.jsonl") is not None
+    return rig.folder(job_id).read(RANGES) is not None
 
 
 def test_no_kind_of_job_keeps_the_sweep_from_those_behind_it(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     planned(rig, "b-swept", "c-done", "d-runs", "e-old", "f-old")
     executions = Executions(rig, monkeypatch, **{"b-swept": ended()})
-    rig.workspace.write("a-no-record", "plan.jsonl", b"")
+    rig.folder("a-no-record").write(RANGES, b"")
     executions.states |= {"c-done": ended(), "d-runs": {"status": "RUNNING"}, "e-old": ended(NOW)}
     executions.states |= {"f-old": ended(NOW)}
-    rig.workspace.write("c-done", "receipt.json", b"{}")
+    rig.folder("c-done").write(RECEIPT, b"{}")
     assert sweep(rig)["swept"] == ["b-swept"]
     executions.states |= {"e-old": ended(), "f-old": ended()}
     result = sweep(rig)
@@ -80,11 +86,11 @@ def test_a_job_that_cannot_be_swept_does_not_keep_the_sweep_from_those_behind_it
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     planned(rig, "a", "b")
-    rig.workspace.write("0-damaged", "job.json", b"{")
+    rig.folder("0-damaged").write(JOB, b"{")
     Executions(rig, monkeypatch, a=ended(), b=ended())
-    with pytest.raises(BlockferryError, match="- 0-damaged: ") as failed:
+    with pytest.raises(BlockferryError, match="- copy 0-damaged: ") as failed:
         sweep(rig)
-    assert "- a: " not in str(failed.value)
+    assert "- copy a: " not in str(failed.value)
     assert not has_plan(rig, "a")
     assert not has_plan(rig, "b")
 

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from blockferry.aws.call import Call
 from blockferry.aws.sessions import Identity
-from blockferry.aws.snapshots import JOB_TAG
+from blockferry.aws.snapshots import EXECUTION_TAG
 from blockferry.core.errors import BlockferryError
-from blockferry.jobs.record import Job, Sealing
+from blockferry.jobs.execution import Execution
+from blockferry.jobs.folder import JOB, RANGES, RECEIPT, STARTED, SWEPT, JobFolder
+from blockferry.jobs.record import Sealing, Swept
 from blockferry.jobs.workspace import Workspace
+from blockferry.transfer.job import Job
+from blockferry.transfer.plan import fingerprint_of
 from blockferry.transfer.sweep import sweep_jobs
 from botocore.exceptions import EndpointConnectionError
-from job_records import HOME, RECOVERY, THIRD, job, source, target
+from deployment import EXECUTIONS
+from job_records import HOME, RECOVERY, THIRD, job, recorded, source, target
 from memory_ec2 import MemoryEc2, described, refusal
 from memory_s3 import MemoryS3
 
@@ -23,17 +30,23 @@ WINDOW = timedelta(hours=72)
 LONG_AGO = NOW - timedelta(days=5)
 
 
+INPUT = {"targets": [{"region": RECOVERY}, {"region": THIRD}]}
+"""What every execution was started with, as far as a sweep cares."""
+
+
 class Cloud:
     """A bucket, the executions of jobs and the snapshots of regions."""
 
     def __init__(self) -> None:
         self.s3 = MemoryS3()
-        self.workspace = Workspace("work", cast(Any, self.s3))
+        self.workspace = Workspace("blockferry-work-111122223333-us-east-1", cast(Any, self.s3))
         self.regions = {region: MemoryEc2() for region in (RECOVERY, THIRD)}
         self.executions: dict[str, Any] = {}
         self.asked: list[str] = []
+        self.acted_as: list[Identity] = []
 
     def ec2(self, identity: Identity) -> MemoryEc2:
+        self.acted_as.append(identity)
         return self.regions[identity.region]
 
     def step_functions(self, region: str) -> Any:
@@ -42,37 +55,44 @@ class Cloud:
             found = self.executions[executionArn.rsplit(":", 1)[-1]]
             if isinstance(found, Exception):
                 raise found
-            return found
+            return {"input": json.dumps(INPUT)} | found
 
         return SimpleNamespace(describe_execution=describe_execution)
 
     def add(self, job_id: str, *targets: Any, **more: Any) -> Job:
         """A job that ended long ago, with some objects."""
-        arn = f"arn:aws:states:{HOME}:111122223333:execution:blockferry-copy:{job_id}"
-        made = job(source(), *(targets or (target(snapshot_id=""),)), job_id=job_id, execution_arn=arn, **more)
-        self.workspace.save_job(made)
-        for name in ("plan.jsonl", "digests/0-1-0.bin", "digests/1-2-0.bin"):
-            self.workspace.write(job_id, name, b"x")
+        swept = more.pop("swept", None)
+        known = {"job_id": job_id, "fingerprint": fingerprint_of(INPUT), **more}
+        made = job(source(), *(targets or (target(snapshot_id=""),)), **known)
+        folder = self.folder(job_id)
+        recorded(folder, made)
+        if swept is not None:
+            folder.save_swept(swept)
+        for name in (RANGES, "moved/digests/0-1-0.bin", "moved/digests/1-2-0.bin"):
+            folder.write(name, b"x")
         self.executions.setdefault(job_id, {"status": "FAILED", "stopDate": LONG_AGO})
         return made
 
+    def folder(self, job_id: str) -> JobFolder:
+        return self.workspace.folder("copy", job_id)
+
     def shows(self, region: str, snapshot_id: str, job_id: str, *, state: str = "pending") -> None:
-        self.regions[region].snapshots[snapshot_id] = described(snapshot_id, state=state, tags={JOB_TAG: job_id})
+        tags = {EXECUTION_TAG: Execution(f"{EXECUTIONS}copy:{job_id}").mark}
+        self.regions[region].snapshots[snapshot_id] = described(snapshot_id, state=state, tags=tags)
 
     def sweep(self, *times: float, now: datetime | None = NOW) -> dict[str, Any]:
         """A sweep with so many seconds left as it looks at the clock."""
         left = iter(times or [300.0] * 9)
-        return sweep_jobs(
-            aws=cast(Any, self), workspace=self.workspace, resume_window=WINDOW, time_left=lambda: next(left), now=now
-        )
+        call = Call(aws=cast(Any, self), time_left=lambda: next(left))
+        return sweep_jobs(call, self.workspace, executions=EXECUTIONS, resume_window=WINDOW, now=now)
 
     def names(self, job_id: str) -> list[str]:
-        return sorted(key.removeprefix(f"jobs/{job_id}/") for key in self.s3.objects if f"/{job_id}/" in key)
+        return sorted(key.removeprefix(f"jobs/copy/{job_id}/") for key in self.s3.objects if f"/{job_id}/" in key)
 
 
 SEALED = Sealing(state="asked", changed_blocks=1, linear_checksum="c")
-SWEPT = ["job.json"]
-WHOLE = ["digests/0-1-0.bin", "digests/1-2-0.bin", "job.json", "plan.jsonl"]
+GONE = [JOB, STARTED, SWEPT]
+WHOLE = ["moved/digests/0-1-0.bin", "moved/digests/1-2-0.bin", JOB, RANGES, STARTED]
 
 
 def test_each_target_of_each_job_is_told_of_once() -> None:
@@ -87,20 +107,18 @@ def test_each_target_of_each_job_is_told_of_once() -> None:
         (RECOVERY, "d", "two"),
     ):
         cloud.shows(region, f"snap-{name}", of)
-    cloud.workspace.save_sealing("one", "snap-b", SEALED)
+    cloud.folder("one").save_sealing("snap-b", SEALED)
     assert cloud.sweep() == {
         "jobs": 2,
         "swept": ["one", "two"],
         "deleted_snapshots": ["snap-a", "snap-c", "snap-d"],
         "kept_snapshots": [f"snap-b in {RECOVERY} (EBS was asked to seal it)"],
+        "earlier_versions": [],
         "failed": [],
     }
-    assert [cloud.names(one) for one in ("one", "two")] == [SWEPT, SWEPT]
-    one, two = (cloud.workspace.job(each) for each in ("one", "two"))
-    assert one is not None
-    assert two is not None
-    assert (one.swept_at, one.kept_at_sweep) == (NOW.isoformat(), True)
-    assert (two.swept_at, two.kept_at_sweep) == (NOW.isoformat(), False)
+    assert [cloud.names(one) for one in ("one", "two")] == [GONE, GONE]
+    assert cloud.folder("one").swept() == Swept(at=NOW.isoformat(), kept=True)
+    assert cloud.folder("two").swept() == Swept(at=NOW.isoformat(), kept=False)
     assert cloud.regions[RECOVERY].snapshots.keys() == {"snap-b"}
     assert cloud.asked == [
         f"{HOME} arn:aws:states:{HOME}:111122223333:execution:blockferry-copy:{each}" for each in ("one", "two")
@@ -109,47 +127,47 @@ def test_each_target_of_each_job_is_told_of_once() -> None:
 
 def test_what_was_kept_is_kept_until_it_has_come_to_its_end() -> None:
     cloud = Cloud()
-    cloud.add("old", target(snapshot_id="snap-a"), swept_at=LONG_AGO.isoformat(), kept_at_sweep=True)
+    cloud.add("old", target(snapshot_id="snap-a"), swept=Swept(at=LONG_AGO.isoformat(), kept=True))
     cloud.shows(RECOVERY, "snap-a", "old")
     cloud.shows(RECOVERY, "snap-b", "old", state="error")
     found = cloud.sweep()
     assert (found["jobs"], found["swept"], found["deleted_snapshots"]) == (1, [], ["snap-b"])
     assert found["kept_snapshots"] == [f"snap-a in {RECOVERY} (kept by an earlier sweep, still pending)"]
-    assert cloud.names("old") == SWEPT
+    assert cloud.names("old") == GONE
     cloud.regions[RECOVERY].snapshots["snap-a"]["State"] = "error"
     assert cloud.sweep()["deleted_snapshots"] == ["snap-a"]
-    after = cloud.workspace.job("old")
-    assert after is not None
-    assert not after.kept_at_sweep
+    assert cloud.folder("old").swept() == Swept(at=LONG_AGO.isoformat(), kept=False)
     asked = dict(cloud.regions[RECOVERY].calls)
-    assert cloud.sweep() == {"jobs": 1, "swept": [], "deleted_snapshots": [], "kept_snapshots": [], "failed": []}
+    looked = len(cloud.asked)
+    found = cloud.sweep()
+    assert (found["jobs"], found["swept"], found["deleted_snapshots"], found["kept_snapshots"]) == (1, [], [], [])
     assert cloud.regions[RECOVERY].calls == asked
-    assert cloud.asked == []
+    assert len(cloud.asked) == looked
 
 
 def test_a_swept_job_with_nothing_kept_only_loses_what_a_late_worker_has_stored() -> None:
     cloud = Cloud()
-    cloud.add("old", target(snapshot_id="snap-a"), swept_at=LONG_AGO.isoformat())
+    cloud.add("old", target(snapshot_id="snap-a"), swept=Swept(at=LONG_AGO.isoformat(), kept=False))
     cloud.shows(RECOVERY, "snap-a", "old", state="error")
     assert cloud.sweep()["deleted_snapshots"] == []
-    assert cloud.names("old") == SWEPT
+    assert cloud.names("old") == GONE
     assert cloud.regions[RECOVERY].calls == {}
 
 
 def test_a_job_is_left_alone_if_it_ended_well_or_nobody_knows_its_record() -> None:
     cloud = Cloud()
-    cloud.workspace.write("a-bare", "plan.jsonl", b"x")
+    cloud.folder("a-bare").write(RANGES, b"x")
     cloud.add("b-done")
-    cloud.workspace.write("b-done", "receipt.json", b"{}")
-    cloud.add("c-swept", swept_at=LONG_AGO.isoformat())
+    cloud.folder("b-done").write(RECEIPT, b"{}")
+    cloud.add("c-swept", swept=Swept(at=LONG_AGO.isoformat(), kept=False))
     cloud.add("d-runs")
     cloud.executions["d-runs"] = {"status": "RUNNING"}
     cloud.add("e-old")
     found = cloud.sweep()
     assert (found["jobs"], found["swept"]) == (5, ["e-old"])
     assert cloud.names("d-runs") == WHOLE
-    assert cloud.names("a-bare") == ["plan.jsonl"]
-    assert cloud.names("b-done") == sorted([*WHOLE, "receipt.json"])
+    assert cloud.names("a-bare") == [RANGES]
+    assert cloud.names("b-done") == sorted([*WHOLE, RECEIPT])
 
 
 def gone() -> Exception:
@@ -175,7 +193,7 @@ def test_a_job_is_given_up_when_its_start_and_its_end_lie_behind_the_resume_wind
     cloud.add("job", started_at=started_at.isoformat())
     cloud.executions["job"] = execution
     assert cloud.sweep()["swept"] == (["job"] if goes else [])
-    assert cloud.names("job") == (SWEPT if goes else WHOLE)
+    assert cloud.names("job") == (GONE if goes else WHOLE)
 
 
 def test_the_moment_is_now_unless_another_one_is_given() -> None:
@@ -211,8 +229,8 @@ def test_one_job_that_cannot_be_looked_at_does_not_stop_the_others(error: Except
     cloud.executions["a"] = error
     with pytest.raises(BlockferryError) as caught:
         cloud.sweep()
-    assert str(caught.value) == f"jobs that could not be swept:\n- a: {error}"
-    assert (cloud.names("a"), cloud.names("b")) == (WHOLE, SWEPT)
+    assert str(caught.value) == f"jobs that could not be swept:\n- copy a: {error}"
+    assert (cloud.names("a"), cloud.names("b")) == (WHOLE, GONE)
 
 
 @pytest.mark.parametrize(
@@ -229,10 +247,173 @@ def test_a_job_of_which_something_could_not_be_deleted_is_not_marked_and_all_is_
         cloud.sweep()
     denied = "DeleteSnapshot: UnauthorizedOperation: refused"
     assert str(caught.value) == (
-        f"jobs that could not be swept:\n- a: targets that could not be deleted: in {RECOVERY}: {error}; "
+        f"jobs that could not be swept:\n- copy a: targets that could not be deleted: in {RECOVERY}: {error}; "
         f"snap-b in {THIRD} ({denied}); snap-c in {THIRD} ({denied})"
     )
     assert cloud.names("a") == WHOLE
-    after = cloud.workspace.job("a")
-    assert after is not None
-    assert after.swept_at is None
+    assert cloud.folder("a").swept() is None
+
+
+# -- of an execution that nobody knows any more ------------------------------------------------------------------------
+
+
+def test_no_role_is_assumed_for_a_job_whose_execution_nobody_knows_any_more() -> None:
+    cloud = Cloud()
+    other = target(snapshot_id="snap-b", region=THIRD, role_arn="arn:aws:iam::123456789012:role/other")
+    cloud.add("old", target(snapshot_id="snap-a"), other)
+    cloud.executions["old"] = gone()
+    cloud.shows(RECOVERY, "snap-a", "old")
+    cloud.shows(THIRD, "snap-b", "old")
+    found = cloud.sweep()
+    assert (found["swept"], found["deleted_snapshots"]) == (["old"], ["snap-a"])
+    assert found["kept_snapshots"] == [
+        f"in {THIRD}, as arn:aws:iam::123456789012:role/other (the execution that named the role is not known any more)"
+    ]
+    assert set(cloud.acted_as) == {Identity(RECOVERY)}
+
+
+# -- of a record that is not borne out ---------------------------------------------------------------------------------
+
+ROLE = "arn:aws:iam::123456789012:role/target"
+NAMED = {"region": RECOVERY, "role_arn": ROLE, "external_id": "id"}
+"""The only place of the next jobs."""
+
+
+def with_role(**planted: Any) -> Cloud:
+    """A job whose execution was started with one target in another account, and whose record may say another place."""
+    cloud = Cloud()
+    given = {"targets": [NAMED]}
+    cloud.add("old", target(snapshot_id="snap-a", **{**NAMED, **planted}), fingerprint=fingerprint_of(given))
+    cloud.executions["old"] = {"status": "FAILED", "stopDate": LONG_AGO, "input": json.dumps(given)}
+    for region in cloud.regions:
+        cloud.shows(region, f"snap-{region}", "old")
+    return cloud
+
+
+def test_what_a_job_left_where_its_input_names_a_role_is_deleted_as_that_role() -> None:
+    cloud = with_role()
+    assert cloud.sweep()["deleted_snapshots"] == [f"snap-{RECOVERY}"]
+    assert set(cloud.acted_as) == {Identity(RECOVERY, ROLE, "id")}
+    assert cloud.names("old") == GONE
+
+
+@pytest.mark.parametrize("swept", [None, Swept(at=LONG_AGO.isoformat(), kept=True)], ids=["new", "kept before"])
+@pytest.mark.parametrize(
+    ("planted", "told"),
+    [
+        ({"role_arn": f"{ROLE}-2"}, rf"names {ROLE}-2 in {RECOVERY}"),
+        ({"external_id": "id2"}, rf"names {ROLE} in {RECOVERY}"),
+        ({"external_id": None}, rf"names {ROLE} in {RECOVERY}"),
+        ({"region": THIRD}, rf"names {ROLE} in {THIRD}"),
+        ({"role_arn": None, "external_id": None}, rf"names a target in {RECOVERY}"),
+    ],
+    ids=["role", "external id", "no external id", "region", "no role"],
+)
+def test_nobody_acts_in_a_place_that_the_input_does_not_name(
+    planted: dict[str, Any], told: str, swept: Swept | None
+) -> None:
+    cloud = with_role(**planted)
+    if swept is not None:
+        cloud.folder("old").save_swept(swept)
+    with pytest.raises(BlockferryError, match=f"{told}, which arn:.*:blockferry-copy:old was not started with; noth"):
+        cloud.sweep()
+    assert cloud.acted_as == []
+    assert cloud.folder("old").swept() == swept
+
+
+def test_one_place_that_the_input_does_not_name_is_enough_to_act_in_none() -> None:
+    cloud = Cloud()
+    cloud.add("old", target(snapshot_id="snap-a"), target(snapshot_id="snap-b", region=THIRD, role_arn=ROLE))
+    cloud.shows(RECOVERY, "snap-a", "old")
+    with pytest.raises(BlockferryError, match=f"names {ROLE} in {THIRD}"):
+        cloud.sweep()
+    assert (cloud.acted_as, cloud.names("old")) == ([], WHOLE)
+
+
+def test_a_record_of_another_input_is_not_acted_by_though_it_names_the_same_places() -> None:
+    cloud = Cloud()
+    cloud.add("old", target(snapshot_id="snap-a"), fingerprint=fingerprint_of({"targets": [{"region": RECOVERY}]}))
+    cloud.shows(RECOVERY, "snap-a", "old")
+    with pytest.raises(BlockferryError, match=r"has another input, which arn:.* was not started with; nothing is"):
+        cloud.sweep()
+    assert (cloud.acted_as, cloud.names("old")) == ([], WHOLE)
+
+
+@pytest.mark.parametrize(
+    "arn",
+    [
+        f"{EXECUTIONS}sync:old",
+        f"{EXECUTIONS}copy-2:old",
+        f"{EXECUTIONS.replace('111122223333', '123456789012')}copy:old",
+        f"{EXECUTIONS.replace(HOME, THIRD)}copy:old",
+    ],
+)
+def test_a_record_of_another_execution_is_not_acted_by_and_nobody_asks_about_it(arn: str) -> None:
+    cloud = Cloud()
+    cloud.add("old", target(snapshot_id="snap-a"), execution_arn=arn)
+    for mark in (Execution(arn).mark, Execution(f"{EXECUTIONS}copy:old").mark):
+        cloud.regions[RECOVERY].snapshots[mark] = described(mark, state="pending", tags={EXECUTION_TAG: mark})
+    with pytest.raises(BlockferryError, match=f"is the record of {arn}, and not of {EXECUTIONS}copy:old, after which"):
+        cloud.sweep()
+    assert (cloud.asked, cloud.acted_as, cloud.names("old")) == ([], [], WHOLE)
+
+
+@pytest.mark.parametrize(
+    "planted",
+    [
+        {"targets": []},
+        {"started_at": "yesterday"},
+        {"started_at": "2026-01-01T00:00:00"},
+        {"execution_arn": "arn"},
+        {"execution_arn": f"{EXECUTIONS}copy:a:b"},
+    ],
+)
+def test_a_record_that_no_plan_writes_is_damaged_and_does_not_stop_the_sweep(planted: dict[str, Any]) -> None:
+    cloud = Cloud()
+    cloud.add("a")
+    cloud.add("b")
+    folder = cloud.folder("a")
+    folder.write(JOB, json.dumps(json.loads(folder.read(JOB) or b"") | planted).encode())
+    cloud.s3.delete_object(Bucket="", Key=folder.key(STARTED))
+    with pytest.raises(BlockferryError, match=r"- copy a: s3://.*/jobs/copy/a/plan/job\.json .* is damaged"):
+        cloud.sweep()
+    assert (cloud.names("b"), cloud.acted_as) == (GONE, [Identity(RECOVERY)])
+
+
+@pytest.mark.parametrize("targets", [[{"region": {}}], [{"region": RECOVERY, "role_arn": []}], 5, {"region": RECOVERY}])
+def test_an_input_of_any_shape_does_not_stop_the_sweep(targets: Any) -> None:
+    cloud = Cloud()
+    given = {"targets": targets}
+    cloud.add("a", fingerprint=fingerprint_of(given))
+    cloud.add("b")
+    cloud.executions["a"] = {"status": "FAILED", "stopDate": LONG_AGO, "input": json.dumps(given)}
+    with pytest.raises(BlockferryError, match=f"- copy a: .* names a target in {RECOVERY}, which .* was not started"):
+        cloud.sweep()
+    assert (cloud.names("a"), cloud.names("b")) == (WHOLE, GONE)
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"targets": [{"region": RECOVERY}]}, f"names a target in {THIRD}"),
+        ({"targets": [{"region": RECOVERY}, {"region": THIRD}, {"region": HOME}]}, "has another input"),
+        (None, f"names a target in {RECOVERY}"),
+        ({"targets": None}, f"names a target in {RECOVERY}"),
+        ({"targets": ["x"]}, f"names a target in {RECOVERY}"),
+    ],
+)
+def test_a_record_that_the_input_of_its_execution_does_not_bear_out_is_left_alone(given: Any, told: str) -> None:
+    cloud = Cloud()
+    cloud.add("old", target(snapshot_id="snap-a"), target(snapshot_id="snap-b", region=THIRD))
+    cloud.executions["old"] = {"status": "FAILED", "stopDate": LONG_AGO, "input": json.dumps(given)}
+    cloud.shows(RECOVERY, "snap-a", "old")
+    with pytest.raises(BlockferryError, match=f"{told}, which arn:aws:states:.*:blockferry-copy:old was not started"):
+        cloud.sweep()
+    assert cloud.names("old") == WHOLE
+    assert all(region.calls == {} for region in cloud.regions.values())
+
+
+def test_jobs_of_earlier_versions_are_named() -> None:
+    cloud = Cloud()
+    cloud.s3.objects["jobs/nightly/job.json"] = b"{}"
+    assert cloud.sweep()["earlier_versions"] == ["nightly"]

@@ -9,6 +9,8 @@ import pytest
 from blockferry.aws.snapshots import CHECKSUM_TAG, LINEAGE_TAG
 from blockferry.core.blocks import BLOCK_SIZE
 from blockferry.core.errors import IncompleteTransfer, InvalidRequest
+from blockferry.jobs.folder import REPORT
+from blockferry.jobs.record import Swept
 from fakes import content
 from rig import ACCOUNT, HOME, RECOVERY, THIRD, Rig, hashes, put, running_rig
 
@@ -124,7 +126,7 @@ def test_a_delta_without_changes_gives_a_clone_of_the_parent(rig: Rig) -> None:
     assert (receipt["changed_blocks"], receipt["removed_blocks"]) == (0, 0)
     assert receipt["allocated_blocks"] == len(BEFORE)
     # EBS was given a count of 0 and no checksum; what was made is proved all the same, and built upon.
-    job_report = rig.workspace.read(receipt["job_id"], "report.md")
+    job_report = rig.folder(receipt["job_id"]).read(REPORT)
     assert job_report is not None
     assert b"EBS accepted the count of 0 for every target" in job_report
     made = receipt["targets"][0]["snapshot_id"]
@@ -186,6 +188,7 @@ def test_tags_and_receipt_say_what_was_made_of_what(rig: Rig, night: tuple[str, 
     assert facts["tags"] == {
         "team": "a",
         "blockferry:job-id": receipt["job_id"],
+        "blockferry:execution": rig.job(receipt["job_id"]).execution.mark,
         "blockferry:source-snapshot-id": snapshot,
         "blockferry:source-region": HOME,
         "blockferry:lineage": "vol-0123456789abcdef0",
@@ -268,7 +271,7 @@ def test_a_repeated_plan_keeps_the_base_and_the_parents_that_the_first_one_found
     before = rig.snapshots()
     rig.plan(follow(last), operation="sync", job_id="nightly")
     assert rig.snapshots() == before
-    job = rig.workspace.job(job_id)
+    job = rig.job(job_id)
     assert job is not None
     assert job.targets[0].parent_snapshot_id == parent
     rig.move_all(job_id)
@@ -280,9 +283,7 @@ def test_a_plan_of_a_job_that_was_swept_is_refused(rig: Rig, night: tuple[str, s
     (parent,) = copied(rig, base)
     wanted = request(base, snapshot, parent)
     rig.plan(wanted, operation="sync", job_id="late")
-    job = rig.workspace.job("late")
-    assert job is not None
-    rig.workspace.save_job(job.model_copy(update={"swept_at": "2026-01-10T00:00:00+00:00"}))
+    rig.folder("late").save_swept(Swept(at="2026-01-10T00:00:00+00:00", kept=False))
     with pytest.raises(IncompleteTransfer, match="was swept at"):
         rig.plan(wanted, operation="sync", job_id="late")
 
@@ -602,10 +603,10 @@ def test_a_removed_block_that_was_not_written_as_zeros_is_found_before_completio
     (parent,) = copied(rig, base)
     job_id = rig.plan(request(base, snapshot, parent), operation="sync")["job_id"]
     rig.move_all(job_id)
-    key = next(iter(rig.workspace.stretch_keys(job_id)))
-    stretch = rig.workspace.stretch(key)
+    key = next(iter(rig.folder(job_id).stretch_keys()))
+    stretch = rig.folder(job_id).stretch(key)
     digests = tuple((index, digest) for index, digest in stretch.digests if index != 2)
-    rig.workspace.save_stretch(job_id, type(stretch)(**{**vars(stretch), "digests": digests}))
+    rig.folder(job_id).save_stretch(type(stretch)(**{**vars(stretch), "digests": digests}))
     with pytest.raises(IncompleteTransfer, match=rf"block 2 of {snapshot} is changed but was not moved"):
         rig.finish(job_id)
     assert [s["state"] for s in rig.snapshots()].count("pending") == 1

@@ -12,6 +12,7 @@ import pytest
 from blockferry.core.blocks import BLOCK_SIZE
 from blockferry.core.errors import IncompleteTransfer, InvalidRequest, RequestRefused, RetryLater, TargetFailed
 from blockferry.core.retry import RetryPolicy
+from blockferry.jobs.folder import TARGETS
 from fakes import content
 from rig import HOME, RECOVERY, THIRD, Rig, hashes, put, running_rig
 
@@ -108,6 +109,7 @@ def test_description_and_tags_of_the_source_are_carried_and_those_of_the_target_
         "Name": "disk",
         "team": "b",
         "blockferry:job-id": receipt["job_id"],
+        "blockferry:execution": rig.job(receipt["job_id"]).execution.mark,
         "blockferry:source-snapshot-id": source,
         "blockferry:source-region": HOME,
         "blockferry:lineage": "vol-ffffffff",
@@ -150,7 +152,7 @@ def test_a_dry_run_counts_and_prices_and_writes_nothing_anywhere(rig: Rig) -> No
     assert cost["DataTransfer"] == pytest.approx(2 * 50 / 1024 * 0.02, rel=0.08)
     assert len(rig.snapshots()) == 1
     assert not {"StartSnapshot", "PutSnapshotBlock", "CompleteSnapshot"} & rig.calls().keys()
-    assert list(rig.workspace.job_ids()) == []
+    assert rig.folders() == []
 
 
 def test_a_64_tib_volume_is_planned_by_arithmetic(rig: Rig) -> None:
@@ -169,9 +171,9 @@ def test_a_64_tib_volume_is_planned_by_arithmetic(rig: Rig) -> None:
 def test_planning_twice_finds_the_same_targets(rig: Rig) -> None:
     wanted = request(rig.snapshot({0: content(1)}), RECOVERY, THIRD)
     rig.plan(wanted, job_id="same")
-    first = rig.workspace.job("same")
+    first = rig.job("same")
     rig.plan(wanted, job_id="same")
-    assert rig.workspace.job("same") == first
+    assert rig.job("same") == first
     assert len(rig.snapshots()) == 3
 
 
@@ -215,10 +217,10 @@ def test_a_range_that_was_not_moved_fails_the_job_and_no_target_is_completed(rig
 def test_a_digest_that_lost_a_block_is_found_by_the_recount(rig: Rig) -> None:
     job_id = rig.plan(request(rig.snapshot({index: content(1) for index in range(130)}), **SMALL))["job_id"]
     rig.move_all(job_id)
-    key = list(rig.workspace.stretch_keys(job_id))[1]
-    stretch = rig.workspace.stretch(key)
+    key = list(rig.folder(job_id).stretch_keys())[1]
+    stretch = rig.folder(job_id).stretch(key)
     forged = dataclasses.replace(stretch, digests=stretch.digests[1:])
-    rig.workspace.save_stretch(job_id, forged)
+    rig.folder(job_id).save_stretch(forged)
     with pytest.raises(IncompleteTransfer, match=r"block 64 of snap-\w+ is allocated but was not moved"):
         rig.finish(job_id)
     assert rig.calls().get("CompleteSnapshot", 0) == 1
@@ -227,7 +229,7 @@ def test_a_digest_that_lost_a_block_is_found_by_the_recount(rig: Rig) -> None:
 def test_a_target_that_got_other_bytes_than_were_proved_is_refused_by_ebs(rig: Rig) -> None:
     job_id = rig.plan(request(rig.snapshot({0: content(1), 1: content(2)})))["job_id"]
     rig.move_all(job_id)
-    job = rig.workspace.job(job_id)
+    job = rig.job(job_id)
     assert job is not None
     put(rig.client("ebs", RECOVERY), job.targets[0].snapshot_id, {1: content(9)})
     with pytest.raises((TargetFailed, RequestRefused)):
@@ -318,7 +320,7 @@ def test_the_last_range_may_lie_partly_or_wholly_beyond_the_last_allocated_block
 
 def unreachable(rig: Rig, region: str, *, job_id: str) -> None:
     """Every write to the job's target in this region is refused."""
-    job = rig.workspace.job(job_id)
+    job = rig.job(job_id)
     assert job is not None
     target = next(target for target in job.targets if target.region == region)
     denied = {"status": 403, "code": "AccessDeniedException", "reason": "UNAUTHORIZED_ACCOUNT"}
@@ -336,12 +338,12 @@ def test_one_target_that_fails_does_not_spoil_the_others_and_only_it_is_moved_ag
     assert rig.calls()["GetSnapshotBlock"] == 200
 
     settled = rig.complete(job_id)
-    job = rig.workspace.job(job_id)
+    job = rig.job(job_id)
     assert job is not None
     good, bad, last = (target.snapshot_id for target in job.targets)
     assert settled["missing_ranges"] == 32
     assert [rig.state(each) for each in (good, bad, last)] == ["completed", "pending", "completed"]
-    states = json.loads(rig.workspace.read(job_id, "targets.json") or b"")
+    states = json.loads(rig.folder(job_id).read(TARGETS) or b"")
     assert [(s["region"], s["completed"]) for s in states] == [(HOME, True), (RECOVERY, False), (THIRD, True)]
 
     rig.move_missing(job_id)
@@ -383,7 +385,7 @@ def test_when_no_target_can_be_written_the_range_fails(rig: Rig) -> None:
 def test_a_region_that_cannot_be_reached_at_first_gets_its_copy_at_the_end(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("blockferry.transfer.targets.START_POLICY", RetryPolicy(max_attempts=1))
+    monkeypatch.setattr("blockferry.targets.snapshot.START_POLICY", RetryPolicy(max_attempts=1))
     blocks = {index: content(index + 1) for index in range(70)}
     source = rig.snapshot(blocks)
     rig.control("faults", {"operation": "StartSnapshot", "nth": 2, "action": "error", "status": 503,
@@ -396,7 +398,7 @@ def test_a_region_that_cannot_be_reached_at_first_gets_its_copy_at_the_end(
 def test_a_region_that_cannot_be_reached_at_all_leaves_the_others_completed(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("blockferry.transfer.targets.START_POLICY", RetryPolicy(max_attempts=1))
+    monkeypatch.setattr("blockferry.targets.snapshot.START_POLICY", RetryPolicy(max_attempts=1))
     source = rig.snapshot({0: content(1)})
     rig.control("faults", {"operation": "StartSnapshot", "after": 1, "action": "error", "status": 503,
                            "code": "InternalServerException"})  # fmt: skip
@@ -404,7 +406,7 @@ def test_a_region_that_cannot_be_reached_at_all_leaves_the_others_completed(
     rig.move_all(job_id)
     with pytest.raises(RetryLater, match="StartSnapshot in eu-west-1"):
         rig.complete(job_id)
-    job = rig.workspace.job(job_id)
+    job = rig.job(job_id)
     assert job is not None
     assert rig.state(job.targets[0].snapshot_id) == "completed"
 
@@ -412,10 +414,10 @@ def test_a_region_that_cannot_be_reached_at_all_leaves_the_others_completed(
 def test_an_empty_list_of_a_snapshot_that_is_not_empty_is_a_failure(rig: Rig) -> None:
     job_id = rig.plan(request(rig.snapshot({})))["job_id"]
     rig.move_all(job_id)
-    job = rig.workspace.job(job_id)
+    job = rig.job(job_id)
     assert job is not None
     facts = job.source.model_copy(update={"full_size_bytes": BLOCK_SIZE})
-    rig.workspace.save_job(job.model_copy(update={"source": facts}))
+    rig.save_job(job.model_copy(update={"source": facts}))
     with pytest.raises(IncompleteTransfer, match="an empty copy is refused"):
         rig.finish(job_id)
     assert rig.state(job.targets[0].snapshot_id) == "pending"

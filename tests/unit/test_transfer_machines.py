@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from blockferry.core.blocks import BLOCK_SIZE
 from blockferry.core.errors import RequestRefused
+from blockferry.jobs.folder import RECEIPT
 from deployment import Attempt, DeployedJob, ExecutionFailed
 from fakes import TickingClock, content
 from rig import HOME, RECOVERY, Rig, hashes, running_rig
@@ -39,7 +40,7 @@ def copy_of(rig: Rig, *regions: str, **options: Any) -> DeployedJob:
 
 def denied(rig: Rig, region: str) -> None:
     """From now on, no block of the job's target in ``region`` can be written."""
-    job = rig.workspace.job("job")
+    job = rig.job("job")
     assert job is not None
     (snapshot_id,) = (target.snapshot_id for target in job.targets if target.region == region)
     refusal = {"action": "error", "status": 403, "code": "AccessDeniedException", "reason": "UNAUTHORIZED_ACCOUNT"}
@@ -68,7 +69,7 @@ def steps(attempts: list[Attempt]) -> list[str]:
 def outcomes(rig: Rig) -> list[tuple[int, str]]:
     """First block and outcome of every range of every child that succeeded, from the results that the maps stored."""
     s3, found = rig.aws.s3(HOME), []
-    listed = s3.list_objects_v2(Bucket=rig.workspace.bucket, Prefix=rig.workspace.key("job", "results"))["Contents"]
+    listed = s3.list_objects_v2(Bucket=rig.workspace.bucket, Prefix=rig.folder("job").key("results"))["Contents"]
     for item in listed:
         if item["Key"].endswith("SUCCEEDED_0.json"):
             body = s3.get_object(Bucket=rig.workspace.bucket, Key=item["Key"])["Body"].read()
@@ -80,7 +81,7 @@ def outcomes(rig: Rig) -> list[tuple[int, str]]:
 def test_the_output_of_the_execution_is_the_stored_receipt(rig: Rig) -> None:
     job = copy_of(rig)
     receipt = job.run()
-    stored = rig.workspace.read("job", "receipt.json")
+    stored = rig.folder("job").read(RECEIPT)
     assert stored is not None
     assert receipt == json.loads(stored)
     assert rig.held(receipt["targets"][0]["snapshot_id"]) == hashes(BLOCKS)
@@ -92,7 +93,7 @@ def test_a_dry_run_ends_with_the_estimate_and_stores_nothing(rig: Rig) -> None:
     job = copy_of(rig, dry_run=True)
     assert job.run()["status"] == "DRY_RUN"
     assert steps(job.attempts) == ["Plan transfer"]
-    assert list(rig.workspace.job_ids()) == []
+    assert rig.folders() == []
 
 
 def test_a_range_that_takes_several_calls_is_gone_on_with_where_the_last_one_stopped(rig: Rig) -> None:
@@ -183,6 +184,7 @@ def test_the_ranges_of_a_job_that_a_worker_refused_say_that_they_were_not_moved(
     store(rig, 1)
     request = {"image_uri": IMAGE_URI, "targets": [{"region": RECOVERY}], "options": {"blocks_per_range": 64}}
     job = rig.deployment.job("fanout", request, "job")
+    rig.operations["job"] = "fanout"
     before(rig, "Move blocks", lambda event: store(rig, 2) if event["range"]["first"] == 64 else None)
     with pytest.raises(ExecutionFailed) as failed:
         job.run()

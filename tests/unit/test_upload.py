@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from blockferry.aws.ebs.client import EbsDirect, NewSnapshot, StartedSnapshot
+from blockferry.aws.snapshots import PROVED_TAG
 from blockferry.cli import main as cli
 from blockferry.core.blocks import BLOCK_SIZE
 from blockferry.core.errors import (
@@ -69,6 +70,7 @@ def test_an_image_becomes_a_completed_snapshot_of_its_size_without_its_zeros(rig
     assert facts["tags"] == {
         "a": "b",
         "blockferry:holes": "zeros",
+        "blockferry:execution": facts["tags"]["blockferry:execution"],
         "blockferry:linear-checksum": made.linear_checksum,
         "blockferry:proved-snapshot-id": made.snapshot_id,
     }
@@ -408,8 +410,8 @@ def test_leaving_zeros_out_is_refused_where_the_snapshot_may_be_encrypted(rig: R
 
 
 def test_more_tags_than_ec2_keeps_with_those_of_the_upload_are_refused(rig: Rig, tmp_path: Path) -> None:
-    tags = {f"tag{number}": "" for number in range(48)}
-    with pytest.raises(InvalidRequest, match="48 and 3 of the upload"):
+    tags = {f"tag{number}": "" for number in range(47)}
+    with pytest.raises(InvalidRequest, match="47 and 4 of the upload"):
         upload_image(image(tmp_path, content(1)), region=HOME, aws=rig.aws, tags=tags)
     assert rig.snapshots() == []
 
@@ -519,7 +521,7 @@ def test_a_completion_that_ebs_refuses_leaves_no_snapshot(rig: Rig, tmp_path: Pa
     rig.control(
         "faults", {"operation": "CompleteSnapshot", "action": "error", "status": 400, "code": "ValidationException"}
     )
-    with pytest.raises(RequestRefused, match="CompleteSnapshot"):
+    with pytest.raises(TargetFailed, match="it was not completed: CompleteSnapshot"):
         upload_image(image(tmp_path, content(1)), region=HOME, aws=rig.aws)
     assert rig.snapshots() == []
 
@@ -560,7 +562,7 @@ def test_an_upload_that_only_ec2_shows_as_encrypted_is_not_sealed_without_its_ze
     assert rig.snapshots() == []
 
 
-def test_a_snapshot_that_ebs_finds_fault_with_after_all_is_deleted(
+def test_a_snapshot_that_ebs_finds_fault_with_after_it_was_proved_is_kept_and_named(
     rig: Rig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sealed = EbsDirect.complete_snapshot
@@ -574,8 +576,10 @@ def test_a_snapshot_that_ebs_finds_fault_with_after_all_is_deleted(
     monkeypatch.setattr(EbsDirect, "complete_snapshot", broken)
     with pytest.raises(TargetFailed, match=r"is in state error.*planted") as caught:
         upload_image(image(tmp_path, content(1)), region=HOME, aws=rig.aws)
-    assert caught.value.__notes__ == ["the unfinished snapshot is deleted"]
-    assert rig.snapshots() == []
+    (left,) = rig.snapshots()
+    assert caught.value.__notes__[0].startswith(
+        f"{left['snapshot_id']} in {HOME} is kept: EBS took its checksum, as its tag {PROVED_TAG} says; it is in state"
+    )
 
 
 def test_a_parent_that_shows_as_pending_again_can_be_built_upon(rig: Rig, tmp_path: Path) -> None:

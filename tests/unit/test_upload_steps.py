@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any, cast
 import pytest
 from blockferry.aws.ebs.client import NewSnapshot, StartedSnapshot
 from blockferry.aws.sessions import Identity
+from blockferry.aws.snapshots import EXECUTION_TAG
 from blockferry.core.blocks import BLOCK_SIZE
 from blockferry.core.checksums import Linear, digest_of
 from blockferry.core.counts import RequestCounts
@@ -73,7 +75,7 @@ class Region(MemoryEbs):
         assert identity == Identity(RECOVERY)
         return self.control
 
-    def ebs(self, identity: Identity, *, counts: RequestCounts, clock: Any, connections: int) -> Any:
+    def ebs(self, identity: Identity, *, counts: RequestCounts, clock: Any, connections: int, **_: Any) -> Any:
         assert identity == Identity(RECOVERY)
         assert clock is self.clock or (self.has_no_clock and isinstance(clock, Clock))
         assert connections == upload.THREADS
@@ -92,7 +94,9 @@ class Region(MemoryEbs):
         self.new.append(new)
         tags = dict(new.tags)
         self.snapshots[NEW] = {}
-        shown = described(NEW, state="pending", tags=tags, Encrypted=self.shown_encrypted, VolumeId="vol-ffffffff")
+        shown = described(
+            NEW, state="pending", tags=tags, Encrypted=self.shown_encrypted, VolumeSize=new.volume_size_gib
+        )
         self._shown = shown
         if self.known_at_once:
             self.control.snapshots[NEW] = shown
@@ -152,6 +156,11 @@ DELETED = "the unfinished snapshot is deleted"
 # -- what becomes of an image ------------------------------------------------------------------------------------------
 
 
+def mark_of(new: NewSnapshot) -> str:
+    """By what an upload knows its own snapshot: told by the token, which nobody else has."""
+    return hashlib.sha256(new.client_token.encode()).hexdigest()
+
+
 def test_an_image_is_put_sealed_marked_and_waited_for(disk: Path) -> None:
     region = Region(looks=3)
     found = put(disk, region, description="of the night", tags={"a": "1"})
@@ -179,12 +188,12 @@ def test_an_image_is_put_sealed_marked_and_waited_for(disk: Path) -> None:
         False,
         None,
     )
-    assert new.tags == {"a": "1", "blockferry:holes": "zeros"}
+    assert new.tags == {"a": "1", "blockferry:holes": "zeros", EXECUTION_TAG: mark_of(new)}
     assert region.tags() == new.tags | {
         "blockferry:linear-checksum": checksum(blocks),
         "blockferry:proved-snapshot-id": NEW,
     }
-    assert region.started_ago == [0.0]
+    assert region.started_ago == [pytest.approx(0, abs=30)] * 2
     assert region.steps == ["start", "put", "put", "complete"]
     assert region.waited() == 3 * upload.POLL_SECONDS
 
@@ -193,7 +202,10 @@ def test_nothing_but_image_and_region_has_to_be_named(disk: Path) -> None:
     region = Region()
     region.has_no_clock = True
     assert upload_image(disk, region=RECOVERY, aws=cast(Any, region)).blocks == 2
-    assert (region.new[0].description, region.new[0].tags) == ("", {"blockferry:holes": "zeros"})
+    assert (region.new[0].description, region.new[0].tags) == (
+        "",
+        {"blockferry:holes": "zeros", EXECUTION_TAG: mark_of(region.new[0])},
+    )
 
 
 def test_every_upload_is_a_snapshot_of_its_own(disk: Path) -> None:
@@ -211,7 +223,7 @@ def test_where_the_account_encrypts_all_is_written_and_asked_for_encrypted(disk:
     found = put(disk, region)
     assert sorted(region.snapshots[NEW]) == [0, 1, 2]
     assert (region.new[0].encrypted, found.holes, found.holes_stand_for) == (True, HolePolicy.PRESERVE, "noise")
-    assert region.new[0].tags == {"blockferry:holes": "noise"}
+    assert region.new[0].tags == {"blockferry:holes": "noise", EXECUTION_TAG: mark_of(region.new[0])}
 
 
 def test_a_default_that_is_not_known_is_not_held_against_what_came(disk: Path) -> None:
@@ -282,8 +294,8 @@ def refuses(image: Path, words: str, region: Region | None = None, **more: Any) 
 def test_a_description_or_tags_that_ebs_does_not_take_are_refused(disk: Path) -> None:
     refuses(disk, "description: 256 characters, EBS takes 255", description="x" * 256)
     refuses(disk, "reserved prefix", tags={"aws:x": ""})
-    refuses(disk, "tags: 48 and 3 of the upload, EC2 keeps at most 50", tags={f"k{n}": "" for n in range(48)})
-    most = {f"k{number}": "" for number in range(47)}
+    refuses(disk, "tags: 47 and 4 of the upload, EC2 keeps at most 50", tags={f"k{n}": "" for n in range(47)})
+    most = {f"k{number}": "" for number in range(46)}
     assert put(disk, Region(), description="x" * 255, tags=most).blocks == 2
 
 
@@ -472,9 +484,10 @@ def test_a_stretch_that_was_not_moved_to_its_end_is_not_sealed(disk: Path, monke
 def test_a_snapshot_that_comes_out_with_a_key_is_not_left_without_its_zeros(disk: Path) -> None:
     region = Region()
     region.key = "arn:aws:kms:eu-west-1:111122223333:key/1"
-    assert (
-        fails(disk, region, EncryptionDiffers, rf"{NEW} in {RECOVERY} came out encrypted with {region.key}") == DELETED
-    )
+    words = rf"target {NEW} in {RECOVERY}: no encryption was asked for, and it came out encrypted with {region.key}"
+    with pytest.raises(EncryptionDiffers, match=rf"{words}.*It is empty and deleted"):
+        put(disk, region)
+    assert NEW not in region.control.snapshots
     assert region.steps == ["start"]
 
 
@@ -482,18 +495,20 @@ def test_a_snapshot_that_comes_out_with_a_key_is_not_left_without_its_zeros(disk
 def test_encryption_that_only_ec2_shows_is_found_before_sealing(disk: Path, encrypts: bool) -> None:
     region = Region(encrypts=encrypts)
     region.shown_encrypted = not encrypts
-    word = "not encrypted" if encrypts else "encrypted"
-    assert (
-        fails(disk, region, EncryptionDiffers, rf"{NEW} in {RECOVERY} is {word}, which was not to be: look") == DELETED
-    )
+    word = "encryption was" if encrypts else "no encryption was"
+    # Without a key in the answer EC2 is asked at once where encryption is due, and else before the end.
+    with pytest.raises(EncryptionDiffers, match=rf"{NEW} in {RECOVERY}: {word} asked for") as caught:
+        put(disk, region)
+    assert "It is empty and deleted" in str(caught.value) if encrypts else notes(caught) == DELETED
+    assert NEW not in region.control.snapshots
     assert "complete" not in region.steps
 
 
 def test_encryption_that_ec2_shows_at_the_end_only_is_told_and_the_snapshot_kept(disk: Path) -> None:
     region = Region()
     region.shown_encrypted, region.known_at_once = True, False
-    with pytest.raises(EncryptionDiffers, match="it is completed and kept, delete it"):
-        put(disk, region)
+    told = fails(disk, region, EncryptionDiffers, "no encryption was asked for")
+    assert told == f"{NEW} in {RECOVERY} is completed and kept: delete it"
     assert NEW in region.control.snapshots
 
 
@@ -501,7 +516,8 @@ def test_a_completion_that_was_surely_not_taken_leaves_nothing(disk: Path) -> No
     for error in (RequestRefused("no"), RetryLater("later")):
         region = Region()
         region.at["complete"] = raising(error)
-        assert fails(disk, region, type(error)) == DELETED
+        kind = RetryLater if isinstance(error, RetryLater) else TargetFailed
+        assert fails(disk, region, kind) == DELETED
         assert NEW not in region.control.snapshots
 
 
@@ -530,12 +546,12 @@ def test_a_snapshot_that_cannot_be_deleted_is_named(disk: Path, error: Exception
     assert told.startswith(f"the unfinished snapshot {NEW} in {RECOVERY} could not be deleted: ")
 
 
-def test_a_snapshot_that_ebs_finds_fault_with_is_deleted(disk: Path) -> None:
+def test_a_snapshot_that_ebs_finds_fault_with_after_it_was_proved_is_kept_and_named(disk: Path) -> None:
     region = Region(looks=2, ends="error")
     words = rf"{NEW} in {RECOVERY} is in state error, not completed: so it is"
-    assert fails(disk, region, TargetFailed, words) == DELETED
+    assert fails(disk, region, TargetFailed, words).startswith(f"{NEW} in {RECOVERY} is kept: EBS took its checksum")
     assert region.waited() == 2 * upload.POLL_SECONDS
-    assert NEW not in region.control.snapshots
+    assert NEW in region.control.snapshots
 
 
 def test_one_that_is_sealed_for_too_long_is_kept(disk: Path) -> None:

@@ -10,9 +10,9 @@ from blockferry.core.errors import InvalidRequest, RetryLater, TargetFailed
 from blockferry.core.retry import Clock, RetryPolicy
 from blockferry.transfer.check import check_targets
 from blockferry.transfer.complete import complete_transfer
-from blockferry.transfer.receipt import write_receipt
 from botocore.config import Config
-from fakes import content
+from fakes import ManualClock, content
+from job_records import job_call
 from rig import ACCOUNT, HOME, RECOVERY, THIRD, Rig, hashes, running_rig
 
 MOST_EVENTS = 25_000
@@ -43,13 +43,11 @@ def completing(rig: Rig, *regions: str) -> tuple[str, list[str]]:
     job_id = rig.plan(request)["job_id"]
     rig.move_all(job_id)
     rig.complete(job_id)
-    job = rig.workspace.job(job_id)
-    assert job is not None
-    return job_id, [target.snapshot_id for target in job.targets]
+    return job_id, [target.snapshot_id for target in rig.job(job_id).targets]
 
 
 def check(rig: Rig, job_id: str) -> dict[str, object]:
-    return check_targets(job_id=job_id, waited_seconds=None, aws=rig.aws, workspace=rig.workspace)
+    return check_targets(rig.invocation().of(rig.named(job_id)), rig.record(job_id), None)
 
 
 @pytest.fixture
@@ -111,7 +109,7 @@ def test_all_targets_of_a_place_are_asked_about_in_one_request(rig: Rig) -> None
     assert rig.calls() == {"DescribeSnapshots": 2}
     rig.control("clock", {"advance": 61})
     rig.control("stats/reset", {})
-    receipt = write_receipt(job_id=job_id, aws=rig.aws, workspace=rig.workspace)
+    receipt = rig.call("write_receipt", {**rig.event(job_id), "proof": rig.proofs[job_id]})
     assert [target["snapshot_id"] for target in receipt["targets"]] == made
     assert rig.calls() == {"DescribeSnapshots": 2}
 
@@ -120,7 +118,7 @@ def test_the_history_of_an_execution_has_room_for_as_long_as_ebs_may_keep_a_targ
     job_id, _ = completing(rig, RECOVERY)
     waits = [0]
     while len(waits) == 1 or waits[-1] != waits[-2]:
-        asked = check_targets(job_id=job_id, waited_seconds=waits[-1] or None, aws=rig.aws, workspace=rig.workspace)
+        asked = check_targets(rig.invocation().of(rig.named(job_id)), rig.record(job_id), waits[-1] or None)
         waits.append(int(asked["wait_seconds"]))
     assert waits[1:7] == [2, 4, 8, 16, 32, 60]
     assert waits[-1] <= 300
@@ -193,6 +191,11 @@ def several(rig: Rig, *regions: str) -> dict[str, object]:
     }
 
 
+def complete(rig: Rig, job_id: str, *, seconds_left: float) -> None:
+    call = job_call(rig.aws, rig.folder(job_id), clock=ManualClock(), seconds_left=seconds_left)
+    complete_transfer(call, rig.record(job_id))
+
+
 def silent(rig: Rig, operation: str, region: str) -> None:
     rig.control("faults", {"operation": operation, "region": region, "action": "error", "status": 503})
 
@@ -207,11 +210,11 @@ def test_targets_that_cannot_be_reached_do_not_use_up_the_time_of_others(
     silent(rig, "CompleteSnapshot", RECOVERY)
     rig.control("stats/reset", {})
     with pytest.raises(RetryLater, match=f"(?s)others in {RECOVERY} could not be reached.*being sealed.* in {THIRD}"):
-        complete_transfer(job_id=job_id, seconds_left=10.0, aws=rig.aws, workspace=rig.workspace)
+        complete(rig, job_id, seconds_left=10.0)
     assert rig.calls()["CompleteSnapshot"] == 2
     rig.control("stats/reset", {})
     with pytest.raises(RetryLater) as caught:
-        complete_transfer(job_id=job_id, seconds_left=900.0, aws=rig.aws, workspace=rig.workspace)
+        complete(rig, job_id, seconds_left=900.0)
     assert "no time was left" not in str(caught.value)
     assert rig.calls()["CompleteSnapshot"] == 3
     rig.control("faults", method="DELETE")
@@ -221,7 +224,7 @@ def test_targets_that_cannot_be_reached_do_not_use_up_the_time_of_others(
 def test_targets_that_cannot_be_started_do_not_use_up_the_time_of_others(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("blockferry.transfer.targets.START_POLICY", RetryPolicy(max_attempts=1))
+    monkeypatch.setattr("blockferry.targets.snapshot.START_POLICY", RetryPolicy(max_attempts=1))
     monkeypatch.setattr("blockferry.transfer.plan.START_SECONDS", 0.0)
     rig.control("config", {"seal_seconds": 0.0})
     request = several(rig, RECOVERY, RECOVERY, RECOVERY, THIRD)

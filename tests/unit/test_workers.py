@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from blockferry.cli.render import receipt_table
+from blockferry.jobs.folder import REPORT
 from blockferry.requests.parts import TransferOptions
 from blockferry.transfer.workers import MOST_USEFUL_WORKERS
 from fakes import content
@@ -105,7 +106,7 @@ def test_the_share_of_a_worker_is_that_of_those_that_run(rig: Rig) -> None:
             "options": {"blocks_per_range": 10, "max_concurrency": 40},
         }
     )
-    job = rig.workspace.job(pointer["job_id"])
+    job = rig.job(pointer["job_id"])
     assert job is not None
     assert (job.max_concurrency, job.blocks_per_second) == (10, 100.0)
 
@@ -116,7 +117,7 @@ def test_receipt_report_and_terminal_name_workers_and_warnings(rig: Rig) -> None
     receipt = rig.copy(
         {"snapshot_id": snapshot, "targets": [{"region": RECOVERY}], "options": {"blocks_per_range": 100}}
     )
-    report = rig.workspace.read(receipt["job_id"], "report.md")
+    report = rig.folder(receipt["job_id"]).read(REPORT)
 
     assert receipt["workers"] == 4
     assert [warning["code"] for warning in receipt["warnings"]] == ["account_concurrency"]

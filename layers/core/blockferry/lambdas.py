@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, fields
 from functools import lru_cache
 from typing import Any, Protocol
 
@@ -13,13 +13,14 @@ from aws_lambda_powertools import Logger, Tracer
 from aws_lambda_powertools.metrics import MetricUnit, single_metric
 from botocore.exceptions import BotoCoreError, ClientError
 
+from blockferry.aws.call import Call
 from blockferry.aws.ebs.refusals import throttled_by_quota
 from blockferry.aws.errors import translated
 from blockferry.aws.sessions import Aws
 from blockferry.core.counts import RequestCounts
 from blockferry.core.errors import BlockferryError, IncompleteTransfer
 from blockferry.core.quotas import ERROR_CHARACTERS
-from blockferry.core.retry import Clock
+from blockferry.jobs.call import JobCall
 from blockferry.jobs.workspace import Workspace
 
 logger = Logger()
@@ -38,24 +39,27 @@ class Context(Protocol):
 Handler = Callable[[Mapping[str, Any], Context], dict[str, Any]]
 
 
-@dataclass(frozen=True)
-class Invocation:
-    """What one call of a function works with beside its event.
+@dataclass(frozen=True, kw_only=True)
+class Invocation(Call):
+    """What one call of a function works with beside its event: a call, and the work bucket."""
 
-    ``time_left`` gives the seconds that remain until Lambda ends it, ``memory_gb`` is the size by which its seconds are
-    billed (0 where nobody bills them). Requests to EBS are noted in ``counts``; time is that of ``clock``.
-    """
-
-    aws: Aws
     workspace: Workspace
-    time_left: Callable[[], float]
-    memory_gb: float = 0.0
-    counts: RequestCounts = field(default_factory=RequestCounts)
-    clock: Clock = field(default_factory=Clock)
 
-    @property
-    def seconds_left(self) -> float:
-        return self.time_left()
+    def of(self, event: Mapping[str, Any]) -> JobCall:
+        """The call for the job that an event names.
+
+        Raises ``IncompleteTransfer`` for an execution whose state machine is of an earlier version.
+        """
+        if "operation" not in event:
+            raise IncompleteTransfer(EARLIER_MACHINE)
+        members = {each.name: getattr(self, each.name) for each in fields(Call)}
+        return JobCall(**members, folder=self.workspace.folder(event["operation"], event["job_id"]))
+
+
+EARLIER_MACHINE = (
+    "this execution was started by an earlier version, whose state machine calls its functions in another way: start a "
+    "new job"
+)
 
 
 Step = Callable[[Mapping[str, Any], Invocation], dict[str, Any]]
@@ -67,8 +71,8 @@ def of_environment(event: Mapping[str, Any], context: Context) -> Invocation:
     # The sweeper is the one that works for no single job.
     aws, workspace = _resources(str(event.get("job_id") or "sweep-jobs"))
     return Invocation(
-        aws,
-        workspace,
+        aws=aws,
+        workspace=workspace,
         time_left=lambda: context.get_remaining_time_in_millis() / 1000,
         memory_gb=int(os.environ.get("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "0")) / 1024,
     )
@@ -107,10 +111,7 @@ def progress_of(event: Mapping[str, Any]) -> Mapping[str, Any] | None:
     Raises ``IncompleteTransfer`` for an execution whose state machine is older than this idiom.
     """
     if "progress" not in event:
-        raise IncompleteTransfer(
-            "this execution was started by an earlier version, whose state machine calls its functions in another way: "
-            "start a new job"
-        )
+        raise IncompleteTransfer(EARLIER_MACHINE)
     progress: Mapping[str, Any] | None = event["progress"]
     return progress
 

@@ -32,6 +32,7 @@ THROTTLES = frozenset(
 but for ``LimitExceededException``: with KMS and IAM that is a limit of resources, and stays."""
 
 _PASSING = THROTTLES | {
+    "ConditionalRequestConflict",  # S3: another one writes the same name, and neither is stored yet
     "InternalError",
     "InternalFailure",
     "OperationAborted",  # S3: another request about the same object is under way

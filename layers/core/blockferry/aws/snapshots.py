@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from mypy_boto3_ec2 import EC2Client
 
 JOB_TAG = "blockferry:job-id"
+EXECUTION_TAG = "blockferry:execution"
+"""The mark of the execution that started the snapshot. Names of jobs are not unique: whoever deletes asks for this."""
+
 SOURCE_TAG = "blockferry:source-snapshot-id"
 SOURCE_REGION_TAG = "blockferry:source-region"
 BASE_TAG = "blockferry:base-snapshot-id"
@@ -103,6 +106,18 @@ def describe(
     return _facts(found[0])
 
 
+def described_soon(ec2: EC2Client, snapshot_id: str, *, clock: Clock) -> SnapshotFacts | None:
+    """The facts of a snapshot that was started a moment ago, which EC2 need not know yet: it is asked for a while.
+    ``None`` when it does not know it after that."""
+    found = existing(ec2, [snapshot_id])
+    for _ in range(LOOKS - 1):
+        if found:
+            break
+        clock.sleep(LOOK_SECONDS)
+        found = existing(ec2, [snapshot_id])
+    return found[0] if found else None
+
+
 def existing(ec2: EC2Client, snapshot_ids: Iterable[str]) -> list[SnapshotFacts]:
     """The facts of those of the snapshots that still exist and are visible, in no order."""
     ids = sorted(set(snapshot_ids))
@@ -153,31 +168,37 @@ def encrypted_by_default(ec2: EC2Client) -> bool | None:
         return None
 
 
-def unfinished_of_job(ec2: EC2Client, job_id: str) -> list[SnapshotFacts]:
-    """The snapshots that a job has started and that are pending or in ``error``, in the client's region."""
+def unfinished_of(ec2: EC2Client, mark: str) -> list[SnapshotFacts]:
+    """The snapshots that an execution has started and that are pending or in ``error``, in the client's region."""
     pages = ec2.get_paginator("describe_snapshots").paginate(
         OwnerIds=["self"],
         Filters=[
-            {"Name": f"tag:{JOB_TAG}", "Values": [job_id]},
+            {"Name": f"tag:{EXECUTION_TAG}", "Values": [mark]},
             {"Name": "status", "Values": ["pending", "error"]},
         ],
     )
     return [_facts(snapshot) for page in pages for snapshot in page["Snapshots"]]
 
 
-def delete(ec2: EC2Client, snapshot_id: str, *, asked_to_seal: bool) -> str | None:
+def delete(ec2: EC2Client, snapshot_id: str, *, mark: str, asked_to_seal: bool) -> str | None:
     """Delete a snapshot that was never completed; returns why it is kept, ``None`` when it is gone.
 
-    Everything that deletes a snapshot does so here. What EBS was asked to seal is kept, unless EC2 calls it failed, and
-    even if EC2 shows nothing of it, since that answer may be old; so is what EC2 calls completed. Nothing can become
+    Everything that deletes a snapshot does so here. It must carry ``mark`` as its tag ``EXECUTION_TAG``; what EC2 calls
+    completed is kept, and so is what carries the proof, whatever became of it. What EBS was asked to seal is kept,
+    unless EC2 calls it failed, and even if EC2 shows nothing of it, since that answer may be old. Nothing can become
     completed between the look and the deletion: only who started a snapshot completes it, and says ``asked_to_seal``
     from before the request on; and what has failed stays so.
     """
-    state = next((facts.state for facts in existing(ec2, [snapshot_id])), None)
-    if state == "completed":
-        return "EC2 calls it completed"
-    if asked_to_seal and state != "error":
+    facts = next(iter(existing(ec2, [snapshot_id])), None)
+    if facts is not None:
+        if facts.state == "completed":
+            return "EC2 calls it completed"
+        if facts.tags.get(EXECUTION_TAG) != mark:
+            return f"its tag {EXECUTION_TAG} is not that of this job"
+    if asked_to_seal and (facts is None or facts.state != "error"):
         return "EBS was asked to seal it"
+    if facts is not None and PROVED_TAG in facts.tags:
+        return f"EBS took its checksum, as its tag {PROVED_TAG} says; it is in state {facts.state}"
     try:
         ec2.delete_snapshot(SnapshotId=snapshot_id)
     except ClientError as error:

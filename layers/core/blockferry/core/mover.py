@@ -21,8 +21,8 @@ from blockferry.core.retry import Deadline
 
 @dataclass(frozen=True)
 class Moved:
-    """What happened to a range: every block of ``range.first <= index < next_index`` is in every sink that is not in
-    ``failed_sinks`` (position in the sinks, and its first error).
+    """What happened to a range: every block of ``range.first <= index < next_index`` is stored in every sink that is
+    not in ``failed_sinks`` (position in the sinks, and its first error).
 
     ``digests`` holds ``(index, raw SHA-256)`` of the blocks that the source holds there (with ``zero_fill``: of
     every index), ascending, without those that are ``unchanged``; ``next_index`` is ``range.stop`` when the range is
@@ -91,7 +91,7 @@ def move(
             thread.start()
         for thread in pool:
             thread.join()
-    return work.outcome()
+    return work.outcome(sinks)
 
 
 def _write(work: _Work, number: int, sink: BlockSink, block: Block) -> None:
@@ -180,9 +180,26 @@ class _Work:
             # The first error is the cause; what follows is mostly its echo in the other threads.
             self._error = self._error or error
 
-    def outcome(self) -> Moved:
+    def outcome(self, sinks: Sequence[BlockSink]) -> Moved:
         if self._error is not None:
             raise self._error
-        next_index = min([self._next, *self._left])
+        reached = min([self._next, *self._left])
+        next_index = min([reached, *self._stored(sinks, reached)])
         digests = tuple(sorted(entry for entry in self._digests if entry[0] < next_index))
         return Moved(self._within, next_index, digests, self._read, self._written, self.failed_sinks)
+
+    def _stored(self, sinks: Sequence[BlockSink], reached: int) -> list[int]:
+        """How far each sink that takes blocks has stored them."""
+        stored = []
+        for number, sink in enumerate(sinks):
+            if number in self.failed_sinks:
+                continue
+            try:
+                stored.append(max(self._within.first, sink.finish(reached)))
+            except OutOfTime:
+                stored.append(self._within.first)
+            except Exception as error:
+                if not self.spares_others:
+                    raise
+                self.sink_failed(number, error)
+        return stored

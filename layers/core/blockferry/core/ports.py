@@ -50,5 +50,10 @@ class BlockSink(Protocol):
     """Where blocks are written. Writing a block twice with the same content is harmless."""
 
     def write(self, block: Block) -> None:
-        """Store the block and return when it is stored."""
+        """Take the block. It need not be stored before ``finish``: a sink may pack several into one object."""
+        ...
+
+    def finish(self, next_index: int) -> int:
+        """Store what was taken below ``next_index``, where the move ends or will go on. Returns the index below which
+        everything is stored; what is above it is moved again."""
         ...

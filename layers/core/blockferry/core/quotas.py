@@ -51,6 +51,11 @@ COPY_MIB_PER_SECOND, COPIES_MIB_PER_SECOND = 500.0, 2_000.0
 COPY_STEP_MINUTES, COPY_MAX_MINUTES = 15, 48 * 60
 """Durations that a time-based copy may be asked for: multiples of the first, up to the second (EBS user guide)."""
 
+# -- S3 ----------------------------------------------------------------------------------------------------------------
+
+DELETED_OBJECTS = 1_000
+"""Keys of one DeleteObjects request (S3 API reference)."""
+
 # -- Step Functions ----------------------------------------------------------------------------------------------------
 
 CAUSE_CHARACTERS = 32_768

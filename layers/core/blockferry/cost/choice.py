@@ -10,7 +10,7 @@ from typing import Any, Literal
 from blockferry.core.blocks import blocks_per_range
 from blockferry.core.delta import Delta
 from blockferry.cost.bill import Bill
-from blockferry.cost.estimate import Reading, reading_snapshot
+from blockferry.sources.reading import Reading, reading_snapshot
 
 MONTHS = 12
 """Months of keeping that ways are compared over."""

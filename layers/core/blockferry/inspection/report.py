@@ -23,12 +23,11 @@ from blockferry.inspection.destinations import destinations_of
 from blockferry.inspection.inspected import Inspected
 from blockferry.inspection.progress import Progress
 from blockferry.inspection.zeros import Zeros
-from blockferry.jobs.workspace import Workspace
+from blockferry.jobs.call import JobCall
+from blockferry.jobs.folder import RECEIPT, REPORT
 
 
-def report_of(
-    what: Inspected, found: Progress, *, aws: Aws, workspace: Workspace, job_id: str, duration: float
-) -> dict[str, Any]:
+def report_of(what: Inspected, found: Progress, call: JobCall, *, duration: float) -> dict[str, Any]:
     """The report as it is stored, from everything that was counted; ``duration`` is in seconds.
 
     Raises ``IncompleteTransfer`` when the figures contradict each other or what EC2 says.
@@ -43,13 +42,13 @@ def report_of(
     subject = Subject(
         snapshot_id=source.snapshot_id,
         region=region,
-        home_region=aws.own_region,
+        home_region=call.aws.own_region,
         owner_id=source.owner_id,
         total_blocks=what.total_blocks,
         allocated_blocks=allocated,
         encrypted=source.encrypted,
         kms_key_id=source.kms_key_id,
-        key_manager=access.key_manager(aws, what.identity, source),
+        key_manager=access.key_manager(call.aws, what.identity, source),
         base_snapshot_id=None if what.base is None else what.base.snapshot_id,
         delta=delta,
     )
@@ -58,7 +57,7 @@ def report_of(
     choices: tuple[Choice, ...] = (direct, native, timed, *kept)
     written = subject.blocks_written * len(destinations)
     return {
-        "job_id": job_id,
+        "job_id": call.folder.job_id,
         "operation": "inspect",
         "status": "SUCCEEDED",
         "source": _facts_json(source, region),
@@ -79,16 +78,16 @@ def report_of(
         "prices": basis(bill for choice in choices for bill in (choice.bill, choice.monthly, choice.restore)),
         "recommendation": recommended(direct, native, timed),
         "cheapest_keep": cheapest_keep(kept, subject, frees_blocks=counted.frees.get(source.snapshot_id)),
-        "chain": _chain(what, counted, aws),
+        "chain": _chain(what, counted, call.aws),
         "notes": notes,
         "inspection": {
             "requests": dict(sorted(by_operation(found.requests).items())),
-            "cost_usd": cost_of(Work(requests=found.requests, home=aws.own_region)),
+            "cost_usd": cost_of(Work(requests=found.requests, home=call.aws.own_region)),
         },
         "duration_seconds": round(duration, 3),
         "tool_version": __version__,
-        "receipt_uri": workspace.uri(job_id, "receipt.json"),
-        "report_uri": workspace.uri(job_id, "report.md"),
+        "receipt_uri": call.folder.uri(RECEIPT),
+        "report_uri": call.folder.uri(REPORT),
     }
 
 

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from blockferry.aws.sessions import Aws
-from blockferry.core.counts import RequestCounts
 from blockferry.core.errors import OutOfTime, RetryLater
 from blockferry.core.reserves import INSPECT_SECONDS
-from blockferry.core.retry import Clock, Deadline
 from blockferry.inspection import access
 from blockferry.inspection.count import ListReader, count_lists
 from blockferry.inspection.inspected import look_at
@@ -20,22 +16,18 @@ from blockferry.inspection.progress import Progress
 from blockferry.inspection.report import report_of
 from blockferry.inspection.tuning import Tuning
 from blockferry.inspection.zeros import count_zeros
-from blockferry.jobs.workspace import Workspace
+from blockferry.jobs.call import JobCall
+from blockferry.jobs.execution import Execution
 
 
 def inspect_snapshots(
+    call: JobCall,
+    execution: Execution,
     *,
-    job_id: str,
-    execution_arn: str,
     started_at: str,
     request: Mapping[str, Any],
     progress: Mapping[str, Any] | None,
-    seconds_left: float,
-    aws: Aws,
-    workspace: Workspace,
-    counts: RequestCounts | None = None,
     now: datetime | None = None,
-    clock: Clock | None = None,
     tuning: Tuning | None = None,
 ) -> dict[str, Any]:
     """Count on from ``progress`` (``None`` at first, then what the last call returned).
@@ -44,12 +36,12 @@ def inspect_snapshots(
     the report stored beside. The first call raises ``InvalidRequest`` for everything that cannot be inspected.
     ``RetryLater`` when a whole invocation was not enough for anything.
     """
-    clock, tuning = clock or Clock(), tuning or Tuning()
-    deadline = Deadline(max(seconds_left - INSPECT_SECONDS, 1.0), clock=clock)
-    sent = counts or RequestCounts()
-    what = look_at(request, execution_arn, aws=aws)
+    clock, tuning = call.clock, tuning or Tuning()
+    seconds_left = call.seconds_left
+    deadline = call.reserving(INSPECT_SECONDS)
+    what = look_at(request, execution.arn, aws=call.aws)
     lists = what.lists(tuning)
-    ebs = aws.ebs(what.identity, counts=sent, clock=clock, deadline=deadline)
+    ebs = call.until(deadline).ebs(what.identity)
     if progress is None:
         try:
             access.refuse_no_access(ebs, list(what.facts), lists.pairs)
@@ -75,16 +67,14 @@ def inspect_snapshots(
                 tuning=tuning,
             )
             done = found.zeros.next_index >= what.total_blocks
-    found.requests.update(sent.placed)
+    found.requests.update(call.counts.placed)
     if not done:
         if found.reached == begun:
             raise RetryLater(
                 f"nothing could be counted behind block {max(begun)} within {seconds_left:.0f} seconds: EBS "
-                f"throttles or fails ({dict(sent.retries) or 'no answer'})"
+                f"throttles or fails ({dict(call.counts.retries) or 'no answer'})"
             )
         return {"done": False, "progress": found.to_json()}
     duration = ((now or datetime.now(UTC)) - datetime.fromisoformat(started_at)).total_seconds()
-    report = report_of(what, found, aws=aws, workspace=workspace, job_id=job_id, duration=duration)
-    workspace.write(job_id, "report.md", report_page(report).encode(), content_type="text/markdown; charset=utf-8")
-    workspace.write(job_id, "receipt.json", json.dumps(report, indent=1).encode())
-    return {"done": True, "report": report}
+    report = report_of(what, found, call, duration=duration)
+    return {"done": True, "report": call.folder.save_receipt(report, report_page)}

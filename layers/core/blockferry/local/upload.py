@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,26 +11,30 @@ from typing import TYPE_CHECKING
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from blockferry.aws import sealing, snapshots
-from blockferry.aws.ebs.client import EbsDirect, NewSnapshot
+from blockferry.aws import snapshots
+from blockferry.aws.call import Call
+from blockferry.aws.ebs.client import EbsDirect
 from blockferry.aws.errors import translated
 from blockferry.aws.sessions import Aws, Identity
 from blockferry.aws.snapshots import SnapshotFacts
 from blockferry.core.blocks import BLOCK_SIZE, BLOCKS_PER_GIB, blocks_of_volume, split
 from blockferry.core.checksums import Linear
-from blockferry.core.counts import RequestCounts
 from blockferry.core.errors import EncryptionDiffers, IncompleteTransfer, InvalidRequest, TargetFailed
 from blockferry.core.holes import HoleMeaning, HolePolicy
 from blockferry.core.mover import move
 from blockferry.core.quotas import MAX_DESCRIPTION, MAX_TAGS
 from blockferry.core.retry import Clock, Deadline
 from blockferry.formats.recognise import ImageFormat, looks_like, refusal
+from blockferry.jobs.record import Sealing, Sums
 from blockferry.local.holes import UploadHoles, decide
 from blockferry.requests.parts import check_tags
 from blockferry.sources.device import ImageSource
 from blockferry.sources.readable import refuse_no_access
 from blockferry.sources.snapshot import SnapshotSource
+from blockferry.targets.full import FullSnapshot
+from blockferry.targets.on_parent import SnapshotOnParent
 from blockferry.targets.sink import SnapshotSink
+from blockferry.targets.snapshot import Leftover, SnapshotTarget
 
 if TYPE_CHECKING:
     from mypy_boto3_ec2 import EC2Client
@@ -99,56 +104,39 @@ def upload_image(
     for an image that looks like another kind of file, unless ``image_format`` says that it is raw, and
     ``SourceChanged`` for a file that changes meanwhile, and ``UnreadableSource`` for a disk that fails.
     """
-    clock = clock or Clock()
+    call = Call(aws=aws, clock=clock or Clock(), connections=THREADS)
     _refuse_unusable(description, tags or {})
     with ImageSource(image) as source:
-        ec2 = aws.ec2(Identity(region))
-        ebs = aws.ebs(Identity(region), counts=RequestCounts(), clock=clock, connections=THREADS)
         found = prepare(
             source,
             image,
-            ec2=ec2,
-            ebs=ebs,
+            ec2=call.ec2(Identity(region)),
+            ebs=call.ebs(Identity(region)),
             volume_size_gib=volume_size_gib,
             parent=parent_snapshot_id,
             holes=holes,
             image_format=image_format,
         )
         decision = found.holes.decision
-        new = NewSnapshot(
-            found.size_gib,
-            secrets.token_hex(32),
-            description,
-            {**(tags or {}), snapshots.HOLES_TAG: decision.left.value},
-            # What was decided about holes rests on it: it is not left to a default that may change.
-            encrypted=None if parent_snapshot_id is not None else found.encrypted,
-            parent_snapshot_id=parent_snapshot_id,
-        )
+        token = secrets.token_hex(32)
+        mark = hashlib.sha256(token.encode()).hexdigest()
+        own = {snapshots.HOLES_TAG: decision.left.value, snapshots.EXECUTION_TAG: mark}
+        proposed = _target(found, region=region, description=description, tags={**(tags or {}), **own})
         source.refuse_changed()
-        started = ebs.start_snapshot(new)
-        snapshot_id, asked_to_seal = started.snapshot_id, False
+        target = proposed.start(call, token=token, mark=mark)
+        sealings = _Sealings()
         try:
-            if started.kms_key_arn is not None and found.encrypted is False:
-                raise EncryptionDiffers(
-                    f"{snapshot_id} in {region} came out encrypted with {started.kms_key_arn}, although neither the "
-                    "account nor the parent encrypts; zeros that are left out would not be read as zeros. Start again"
-                )
-            linear = _put(found, SnapshotSink(ebs, snapshot_id, started_seconds_ago=0.0), clock=clock)
+            linear = _put(found, target.sink(call), clock=call.clock)
             source.refuse_changed()
-            # EC2 may not know it yet; then it is looked at when it is completed.
-            for facts in snapshots.existing(ec2, [snapshot_id]):
-                _refuse_other_encryption(facts, found, region=region)
-            asked_to_seal = True
-            sealing.ask(ebs, ec2, snapshot_id, changed_blocks=linear.blocks, linear_checksum=linear.value())
+            sums = Sums(blocks_written=linear.blocks, linear_checksum=linear.value())
+            target.seal(call, sums, sealings)
         except BaseException as error:
-            if isinstance(error, sealing.NotSealed | sealing.NotAsked):
-                asked_to_seal = False
-            error.add_note(_left(ec2, snapshot_id, region=region, asked_to_seal=asked_to_seal))
+            error.add_note(_left(target, call, sealings, mark))
             raise
-    warnings = [*found.holes.warnings, *_mark_proved(ec2, snapshot_id, linear.value())]
-    _refuse_other_encryption(_wait(ec2, snapshot_id, region=region, clock=clock), found, region=region)
+    warnings = [*found.holes.warnings, *_mark_proved(target, sums, call)]
+    _wait(target, call, sealings, mark)
     return Uploaded(
-        snapshot_id,
+        target.snapshot_id,
         region,
         found.size_gib,
         linear.blocks,
@@ -163,13 +151,46 @@ def upload_image(
     )
 
 
-def _refuse_other_encryption(facts: SnapshotFacts, found: Prepared, *, region: str) -> None:
-    if found.encrypted is not None and facts.encrypted != found.encrypted:
-        raise EncryptionDiffers(
-            f"{facts.snapshot_id} in {region} is {'' if facts.encrypted else 'not '}encrypted, which was not to be: "
-            + ("it is completed and kept, delete it; " if facts.state == "completed" else "")
-            + "look at the account's EBS settings, and upload again"
+class _Sealings:
+    """What EBS was asked to seal, for as long as the upload runs."""
+
+    def __init__(self) -> None:
+        self._noted: dict[str, Sealing] = {}
+
+    def sealing(self, snapshot_id: str) -> Sealing | None:
+        return self._noted.get(snapshot_id)
+
+    def save_sealing(self, snapshot_id: str, sealing: Sealing) -> None:
+        self._noted[snapshot_id] = sealing
+
+
+def _target(found: Prepared, *, region: str, description: str, tags: dict[str, str]) -> FullSnapshot | SnapshotOnParent:
+    """The snapshot that is made. What was decided about holes rests on its encryption: that is not left to a default
+    that may change."""
+    parent = found.parent
+    if parent is None:
+        return FullSnapshot(
+            region=region,
+            role_arn=None,
+            external_id=None,
+            description=description,
+            tags=tags,
+            size_gib=found.size_gib,
+            kms_key_arn=None,
+            encrypted=found.encrypted,
         )
+    return SnapshotOnParent(
+        region=region,
+        role_arn=None,
+        external_id=None,
+        description=description,
+        tags=tags,
+        size_gib=found.size_gib,
+        parent_snapshot_id=parent.snapshot_id,
+        parent_size_gib=parent.size_gib,
+        parent_encrypted=parent.encrypted,
+        parent_kms_key_arn=parent.kms_key_id,
+    )
 
 
 def prepare(
@@ -204,20 +225,18 @@ def prepare(
     return Prepared(size, encrypted, facts, below, decided)
 
 
-def _mark_proved(ec2: EC2Client, snapshot_id: str, linear_checksum: str) -> list[Mapping[str, str]]:
+def _mark_proved(target: SnapshotTarget, sums: Sums, call: Call) -> list[Mapping[str, str]]:
     """Let the snapshot's tags say what EBS took, as a job's targets do; what went wrong is no reason to fail.
 
     Without them the tag about holes is not believed, which costs a question and no data.
     """
     try:
-        snapshots.add_tags(
-            ec2, snapshot_id, {snapshots.CHECKSUM_TAG: linear_checksum, snapshots.PROVED_TAG: snapshot_id}
-        )
+        target.mark_proved(call, sums)
     except (ClientError, BotoCoreError) as error:
         return [
             {
                 "code": "not_marked_as_proved",
-                "message": f"{snapshot_id} is good, but its tags could not be completed ({translated(error)}): "
+                "message": f"{target.snapshot_id} is good, but its tags could not be completed ({translated(error)}): "
                 "copies of it into encrypted snapshots will ask for holes",
             }
         ]
@@ -231,17 +250,18 @@ def _refuse_other_format(image: Path, source: ImageSource) -> None:
         raise InvalidRequest(refusal(str(image), found, file=str(image), insist="--format raw", unpack=unpacked))
 
 
-def _left(ec2: EC2Client, snapshot_id: str, *, region: str, asked_to_seal: bool) -> str:
+def _left(target: SnapshotTarget, call: Call, sealings: _Sealings, mark: str) -> str:
     """Delete the snapshot of an upload that failed, unless EBS may have sealed it; says what was done."""
+    left = Leftover(target.identity, target.snapshot_id)
     try:
-        why = snapshots.delete(ec2, snapshot_id, asked_to_seal=asked_to_seal)
+        why = left.discard(call, sealings, mark=mark)
     except (ClientError, BotoCoreError) as error:
-        return f"the unfinished snapshot {snapshot_id} in {region} could not be deleted: {error}; delete it"
+        return f"the unfinished snapshot {left.name} could not be deleted: {error}; delete it"
     if why is None:
         return "the unfinished snapshot is deleted"
     return (
-        f"{snapshot_id} in {region} is kept: {why}, and its answer is not known. It holds the whole image if EC2 calls "
-        "it completed; if it stays pending, delete it and upload again"
+        f"{left.name} is kept: {why}, and its answer is not known. It holds the whole image if EC2 calls it completed; "
+        "if it stays pending or fails, delete it and upload again"
     )
 
 
@@ -250,7 +270,7 @@ def _refuse_unusable(description: str, tags: Mapping[str, str]) -> None:
         raise InvalidRequest(
             f"description: {len(description)} characters, EBS takes {MAX_DESCRIPTION}; name a shorter one"
         )
-    own = (snapshots.HOLES_TAG, snapshots.CHECKSUM_TAG, snapshots.PROVED_TAG)
+    own = (snapshots.HOLES_TAG, snapshots.EXECUTION_TAG, snapshots.CHECKSUM_TAG, snapshots.PROVED_TAG)
     try:
         check_tags(tags)
         if len(tags) + len(own) > MAX_TAGS:
@@ -328,16 +348,20 @@ def _put(found: Prepared, sink: SnapshotSink, *, clock: Clock) -> Linear:
     return linear
 
 
-def _wait(ec2: EC2Client, snapshot_id: str, *, region: str, clock: Clock) -> SnapshotFacts:
-    deadline = Deadline(SEAL_SECONDS, clock=clock)
+def _wait(target: SnapshotTarget, call: Call, sealings: _Sealings, mark: str) -> None:
+    """Wait until EC2 calls the snapshot completed. Raises ``TargetFailed`` when it does not."""
+    deadline = Deadline(SEAL_SECONDS, clock=call.clock)
     while True:
-        facts = snapshots.describe(ec2, snapshot_id, region=region)
+        facts = snapshots.describe(call.ec2(target.identity), target.snapshot_id, region=target.region)
         if facts.state == "completed":
-            return facts
+            try:
+                target.confirm(facts)
+            except EncryptionDiffers as error:
+                error.add_note(f"{target.name} is completed and kept: delete it")
+                raise
+            return
         if facts.state != "pending" or deadline.passed():
-            failed = TargetFailed(
-                f"{snapshot_id} in {region} is in state {facts.state}, not completed: {facts.state_message}"
-            )
-            failed.add_note(_left(ec2, snapshot_id, region=region, asked_to_seal=True))
+            failed = TargetFailed(f"{target.name} is in state {facts.state}, not completed: {facts.state_message}")
+            failed.add_note(_left(target, call, sealings, mark))
             raise failed
-        clock.sleep(POLL_SECONDS)
+        call.clock.sleep(POLL_SECONDS)

@@ -1,14 +1,117 @@
-"""What changed between two snapshots of one lineage, as a source of blocks."""
+"""What changed between two snapshots of one lineage, as a source: what a job records of it, and its blocks."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
 
+from blockferry.aws.call import Call
 from blockferry.aws.ebs.client import Change, ChangedPage, EbsDirect
-from blockferry.core.blocks import BlockRange
-from blockferry.core.ports import Block, BlockRef
+from blockferry.aws.snapshots import SnapshotFacts
+from blockferry.core.blocks import BlockRange, blocks_of_volume
+from blockferry.core.errors import IncompleteTransfer
+from blockferry.core.holes import HoleDecision, HolePolicy
+from blockferry.core.ports import Block, BlockRef, BlockSource
+from blockferry.jobs.call import JobCall
+from blockferry.jobs.record import Record
+from blockferry.sources.equal import Clone, EqualSnapshots
+from blockferry.sources.kind import NOTHING_LISTED, Examined, Extent, Listed, counted, range_of
 from blockferry.sources.listing import walk
-from blockferry.sources.snapshot import SnapshotSource
+from blockferry.sources.meaning import for_delta
+from blockferry.sources.reading import Reading, comparing, reading_snapshot
+from blockferry.sources.snapshot import SnapshotOrigin, SnapshotSource
+
+
+class BaseSnapshot(Record):
+    """The earlier snapshot of a delta, in the same place as the later one. ``start_time`` is ISO 8601."""
+
+    snapshot_id: str
+    size_gib: int
+    start_time: str
+
+
+class JobDelta(SnapshotOrigin):
+    """A snapshot of which only what changed since ``base`` is read."""
+
+    kind: Literal["delta"] = "delta"
+    base: BaseSnapshot
+
+    @property
+    def base_snapshot_id(self) -> str:
+        return self.base.snapshot_id
+
+    @property
+    def due(self) -> str:
+        return "changed"
+
+    @property
+    def policies(self) -> tuple[HolePolicy, ...]:
+        return (HolePolicy.PRESERVE,)
+
+    def open(self, call: JobCall) -> BlockSource:
+        return self._changes(call)
+
+    def relist(self, call: JobCall, first: int, stop: int) -> Listed:
+        """Hold the list of changes against the allocated blocks of the snapshot, which come from another list."""
+        within = range_of(first, stop)
+        if within is None:
+            return NOTHING_LISTED
+        allocated = self.allocated(call, within)
+        changes = {change.index: change for change in self._changes(call).changes(within)}
+        removed = frozenset(index for index, change in changes.items() if change.second_token is None)
+        for index in changes:
+            if (index in removed) == (index in allocated):
+                raise IncompleteTransfer(
+                    f"the list of changes from {self.base.snapshot_id} says that block {index} is "
+                    f"{'not in' if index in removed else 'in'} {self.snapshot_id}, the list of its blocks says the "
+                    "opposite; no target was completed"
+                )
+        return Listed(frozenset(changes), removed, len(allocated))
+
+    def beside(self, call: JobCall, clones: Sequence[Clone]) -> EqualSnapshots:
+        base = SnapshotSource(
+            call.ebs(self.identity), self.base.snapshot_id, total_blocks=blocks_of_volume(self.base.size_gib)
+        )
+        return EqualSnapshots(f"base {self.base.snapshot_id}", base, clones)
+
+    def reading(self, call: JobCall, extent: Extent) -> Reading:
+        allocated, read, removed = counted(self, call, extent.total_blocks)
+        requests = reading_snapshot(
+            self.region,
+            read=read,
+            total_blocks=extent.total_blocks,
+            blocks_per_range=extent.blocks_per_range,
+            changes=True,
+        )
+        basis = "ListChangedBlocks and ListSnapshotBlocks"
+        return Reading(allocated=allocated, read=read, removed=removed, basis=basis, requests=requests)
+
+    def comparing(self, regions: Sequence[str], extent: Extent) -> Counter[str]:
+        places = (self.region, *regions)
+        return comparing(places, total_blocks=extent.total_blocks, blocks_per_range=extent.blocks_per_range)
+
+    def _changes(self, call: Call) -> DeltaSource:
+        total = blocks_of_volume(max(self.size_gib, self.base.size_gib))
+        return DeltaSource(call.ebs(self.identity), self.base.snapshot_id, self.snapshot_id, total_blocks=total)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExaminedDelta(Examined[JobDelta]):
+    """A snapshot, its base, and the parent of each target, in the order of the targets."""
+
+    snapshot: SnapshotFacts
+    base: SnapshotFacts
+    parents: Sequence[SnapshotFacts]
+
+    def decide(self, asked: HolePolicy | None, *, may_be_encrypted: bool) -> HoleDecision:
+        return for_delta(asked, self.base, self.snapshot)
+
+
+def base_record(facts: SnapshotFacts) -> BaseSnapshot:
+    """The record of a base."""
+    return BaseSnapshot(snapshot_id=facts.snapshot_id, size_gib=facts.size_gib, start_time=facts.start_time.isoformat())
 
 
 class DeltaSource:

@@ -1,19 +1,173 @@
-"""An EBS snapshot as a source of blocks."""
+"""An EBS snapshot as a source: what a job records of it, and its blocks."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
 
+from blockferry.aws import snapshots
+from blockferry.aws.call import Call
 from blockferry.aws.ebs.client import EbsDirect, Page
 from blockferry.aws.ebs.refusals import StaleToken
-from blockferry.core.blocks import BlockRange
-from blockferry.core.errors import IncompleteTransfer, RetryLater
-from blockferry.core.ports import Block, BlockRef
+from blockferry.aws.sessions import Identity
+from blockferry.aws.snapshots import SnapshotFacts
+from blockferry.core.blocks import BLOCK_SIZE, BlockRange, blocks_of_volume
+from blockferry.core.errors import IncompleteTransfer, InvalidRequest, RetryLater
+from blockferry.core.holes import HoleDecision, HolePolicy
+from blockferry.core.ports import Block, BlockRef, BlockSource
+from blockferry.jobs.call import JobCall
+from blockferry.sources.kind import NOTHING_LISTED, Examined, Extent, JobSource, Listed, counted, range_of
 from blockferry.sources.listing import walk
+from blockferry.sources.meaning import for_snapshot
+from blockferry.sources.readable import readable_snapshot, refuse_no_access
+from blockferry.sources.reading import Reading, reading_snapshot
 
 MAX_RELISTS = 8
 """Lists of one block in a row that each come back with a token which is already stale: give up then."""
+
+
+class SnapshotOrigin(JobSource):
+    """The snapshot whose blocks are moved; ``start_time`` is ISO 8601."""
+
+    snapshot_id: str
+    owner_id: str
+    volume_id: str
+    size_gib: int
+    start_time: str
+    encrypted: bool
+    full_size_bytes: int | None
+    lineage_name: str
+
+    @property
+    def name(self) -> str:
+        return self.snapshot_id
+
+    @property
+    def base_snapshot_id(self) -> str | None:
+        """The earlier snapshot since which the changes are moved."""
+        return None
+
+    def contradiction(self, allocated: int) -> str | None:
+        if allocated == 0 and self.full_size_bytes:
+            return (
+                f"{self.snapshot_id} lists no block, but EC2 says that it holds {self.full_size_bytes} bytes; an empty "
+                "copy is refused"
+            )
+        return None
+
+    def allocated(self, call: Call, within: BlockRange) -> frozenset[int]:
+        """The blocks that the snapshot itself lists in ``within``."""
+        own = SnapshotSource(call.ebs(self.identity), self.snapshot_id, total_blocks=blocks_of_volume(self.size_gib))
+        return frozenset(ref.index for ref in own.blocks(within))
+
+    def facts(self) -> dict[str, Any]:
+        return {
+            "snapshot_id": self.snapshot_id,
+            "base_snapshot_id": self.base_snapshot_id,
+            "region": self.region,
+            "owner_id": self.owner_id,
+            "volume_id": self.volume_id,
+            "volume_size_gib": self.size_gib,
+            "start_time": self.start_time,
+            "encrypted": self.encrypted,
+        }
+
+    def lineage(self, targets: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        return {
+            "name": self.lineage_name,
+            "base_snapshot_id": self.base_snapshot_id,
+            "snapshot_id": self.snapshot_id,
+            "targets": list(targets),
+        }
+
+
+class JobSnapshot(SnapshotOrigin):
+    """A snapshot that is read whole."""
+
+    kind: Literal["snapshot"] = "snapshot"
+
+    def open(self, call: JobCall) -> BlockSource:
+        return SnapshotSource(call.ebs(self.identity), self.snapshot_id)
+
+    def relist(self, call: JobCall, first: int, stop: int) -> Listed:
+        within = range_of(first, stop)
+        if within is None:
+            return NOTHING_LISTED
+        allocated = self.allocated(call, within)
+        return Listed(allocated, frozenset(), len(allocated))
+
+    def reading(self, call: JobCall, extent: Extent) -> Reading:
+        if self.full_size_bytes is not None:
+            allocated, basis = -(-self.full_size_bytes // BLOCK_SIZE), "FullSnapshotSizeInBytes"
+        else:
+            (allocated, _, _), basis = counted(self, call, extent.total_blocks), "ListSnapshotBlocks"
+        requests = reading_snapshot(
+            self.region,
+            read=allocated,
+            total_blocks=extent.total_blocks,
+            blocks_per_range=extent.blocks_per_range,
+            changes=False,
+        )
+        return Reading(allocated=allocated, read=allocated, basis=basis, requests=requests)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExaminedSnapshot(Examined[JobSnapshot]):
+    """A snapshot that was looked at for a full copy of it."""
+
+    snapshot: SnapshotFacts
+
+    def decide(self, asked: HolePolicy | None, *, may_be_encrypted: bool) -> HoleDecision:
+        if asked is HolePolicy.SKIP_ZERO and self.encrypted:
+            raise InvalidRequest(
+                f"options.holes: skip_zero is not safe: {self.source.name} is encrypted, and so are its copies; use "
+                "preserve"
+            )
+        return for_snapshot(asked, self.snapshot, may_be_encrypted=may_be_encrypted)
+
+
+def examine_snapshot(snapshot_id: str, lineage: str | None, identity: Identity, call: Call) -> ExaminedSnapshot:
+    """Look at a snapshot that is to be copied whole. Raises ``InvalidRequest`` when it cannot be read."""
+    facts = readable_snapshot(call.aws, identity, snapshot_id)
+    refuse_no_access(call.ebs(identity), snapshot_id)
+    source = JobSnapshot(**snapshot_members(facts, identity, lineage))
+    return ExaminedSnapshot(
+        source=source,
+        size_gib=facts.size_gib,
+        description=facts.description,
+        tags=facts.tags,
+        own_tags=copy_tags(source),
+        encrypted=facts.encrypted,
+        snapshot=facts,
+    )
+
+
+def snapshot_members(facts: SnapshotFacts, identity: Identity, lineage: str | None) -> dict[str, Any]:
+    """The members of a record of a snapshot that is read."""
+    return {
+        "region": identity.region,
+        "role_arn": identity.role_arn,
+        "external_id": identity.external_id,
+        "snapshot_id": facts.snapshot_id,
+        "owner_id": facts.owner_id,
+        "volume_id": facts.volume_id,
+        "size_gib": facts.size_gib,
+        "start_time": facts.start_time.isoformat(),
+        "encrypted": facts.encrypted,
+        "full_size_bytes": facts.full_size_bytes,
+        "lineage_name": lineage or facts.volume_id,
+    }
+
+
+def copy_tags(source: SnapshotOrigin) -> dict[str, str]:
+    """The tags by which a copy of a snapshot is found again."""
+    return {
+        snapshots.SOURCE_TAG: source.snapshot_id,
+        snapshots.SOURCE_REGION_TAG: source.region,
+        snapshots.LINEAGE_TAG: source.lineage_name,
+    }
 
 
 class SnapshotSource:

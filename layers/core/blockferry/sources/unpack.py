@@ -1,7 +1,7 @@
 """Unpacking a compressed image into chunks that workers can read in any order, over as many invocations as it takes.
 
-Below ``jobs/<job_id>/``: ``image/<number>.zst`` holds 64 blocks (32 MiB, the last chunk less) as one zstd frame with
-content size and checksum; ``image.json`` is written last and says that all of them are there.
+In the job's folder: ``image/<number>.zst`` holds 64 blocks (32 MiB, the last chunk less) as one zstd frame with content
+size and checksum; ``image/image.json`` is written last and says that all of them are there.
 """
 
 from __future__ import annotations
@@ -20,12 +20,13 @@ from blockferry.core.blocks import BLOCK_SIZE
 from blockferry.core.counts import RequestCounts
 from blockferry.core.errors import IncompleteTransfer, InvalidRequest, OutOfTime, RetryLater, SourceChanged
 from blockferry.core.reserves import UNPACK_SECONDS
-from blockferry.core.retry import Clock, Deadline, RetryPolicy
+from blockferry.core.retry import RetryPolicy
 from blockferry.formats.codecs import Unpacking
 from blockferry.formats.errors import DamagedImage
 from blockferry.formats.recognise import HEAD_BYTES, TAIL_BYTES, PackedCodec
 from blockferry.formats.stream import RestartPoint
-from blockferry.jobs.workspace import Workspace
+from blockferry.jobs.call import JobCall
+from blockferry.jobs.folder import JobFolder
 from blockferry.sources.address import Image, refuse_other_format
 
 if TYPE_CHECKING:
@@ -51,8 +52,8 @@ _IN_PIECES: Mapping[PackedCodec, str] = {
 }
 """How to get a stream that can be unpacked over several invocations."""
 
-MARKER = "image.json"
 PREFIX = "image/"
+MARKER = f"{PREFIX}image.json"
 
 
 class UnpackedInfo(BaseModel):
@@ -90,24 +91,19 @@ def chunk_name(number: int) -> str:
 
 
 def unpack_image(
-    *,
-    job_id: str,
+    call: JobCall,
     image: Image,
     s3: S3Client,
-    workspace: Workspace,
-    seconds_left: float,
+    *,
     progress: Mapping[str, Any] | None,
     max_bytes: int,
-    memory_gb: float = 0.0,
-    clock: Clock | None = None,
     policy: RetryPolicy | None = None,
 ) -> dict[str, Any]:
-    """Unpack ``image``, which ``s3`` reads, as far as the time allows, and store its chunks in the workspace.
+    """Unpack ``image``, which ``s3`` reads, as far as the time allows, and store its chunks in the job's folder.
 
-    ``seconds_left`` is what remains of the invocation, ``memory_gb`` its size; ``progress`` what the last call
-    returned, ``None`` at first; ``max_bytes`` what the volume holds. Returns ``{"done", "progress", "raw_bytes"}``, the
-    last ``None`` until done; when not ``done``, call again with ``progress``. Repeating a call stores the same chunks
-    again.
+    ``progress`` is what the last call returned, ``None`` at first; ``max_bytes`` what the volume holds. Returns
+    ``{"done", "progress", "raw_bytes"}``, the last ``None`` until done; when not ``done``, call again with
+    ``progress``. Repeating a call stores the same chunks again.
 
     Raises ``InvalidRequest`` for an image that is damaged, replaced meanwhile, empty, larger than ``max_bytes``, or
     that cannot be unpacked over several invocations; ``RetryLater`` and ``RequestRefused`` as ``ObjectReader`` does.
@@ -115,10 +111,10 @@ def unpack_image(
     codec = image.codec
     if codec == "raw":
         raise ValueError(f"image {image.uri} is raw: there is nothing to unpack")
-    clock = clock or Clock()
+    clock, folder = call.clock, call.folder
     began = clock.monotonic()
     counts = RequestCounts()
-    deadline = Deadline(max(seconds_left - UNPACK_SECONDS, 1.0), clock=clock)
+    deadline = call.reserving(UNPACK_SECONDS)
     last = dict(progress or {"etag": image.etag})
     counts.placed.update(last.pop("requests", {}))
     gb_seconds = float(last.pop("gb_seconds", 0.0))
@@ -126,7 +122,7 @@ def unpack_image(
     if before.etag != image.etag:
         before = _Progress(image.etag)
     if before.chunks == 0:
-        _forget_other_image(workspace, job_id, image)
+        _forget_other_image(folder, image)
     reader = ObjectReader(s3, counts=counts, clock=clock, deadline=deadline, policy=policy)
     unpacking = Unpacking(
         parts(
@@ -145,7 +141,7 @@ def unpack_image(
     ends = _Ends(before.raw_offset)
     late: OutOfTime | None = None
     done = False
-    with _Chunks(workspace, job_id, before, counts) as chunks:
+    with _Chunks(folder, before, counts) as chunks:
         try:
             for piece in unpacking:
                 if unpacking.raw_offset > max_bytes:
@@ -169,7 +165,7 @@ def unpack_image(
             raise InvalidRequest(f"{error}; no snapshot was started") from error
     after = chunks.progress()
     requests = dict(counts.placed)
-    gb_seconds = round(gb_seconds + (clock.monotonic() - began) * memory_gb, 3)
+    gb_seconds = round(gb_seconds + (clock.monotonic() - began) * call.memory_gb, 3)
     if done:
         if unpacking.raw_offset == 0:
             raise InvalidRequest(f"image {image.uri} unpacks to 0 bytes: compress the image again")
@@ -181,7 +177,7 @@ def unpack_image(
             requests=requests,
             gb_seconds=gb_seconds,
         )
-        workspace.write(job_id, MARKER, info.model_dump_json(indent=1).encode())
+        folder.write(MARKER, info.model_dump_json(indent=1).encode())
     elif after == before:
         if late is not None:
             raise RetryLater(f"nothing of image {image.uri} could be read in time: {late}") from late
@@ -195,16 +191,16 @@ def unpack_image(
     return {"done": done, "progress": now, "raw_bytes": unpacking.raw_offset if done else None}
 
 
-def unpacked(workspace: Workspace, job_id: str) -> UnpackedInfo | None:
+def unpacked(folder: JobFolder) -> UnpackedInfo | None:
     """The job's image if it is unpacked in full. Raises ``IncompleteTransfer`` when the record is damaged."""
-    return workspace.record(job_id, MARKER, UnpackedInfo)
+    return folder.record(MARKER, UnpackedInfo)
 
 
-def drop_unpacked(workspace: Workspace, job_id: str) -> None:
+def drop_unpacked(folder: JobFolder) -> None:
     """Delete what ``unpack_image`` has stored; harmless when nothing is there."""
     # First what says that the chunks are there.
-    workspace.s3.delete_object(Bucket=workspace.bucket, Key=workspace.key(job_id, MARKER))
-    workspace.delete_below(job_id, PREFIX)
+    folder.s3.delete_object(Bucket=folder.bucket, Key=folder.key(MARKER))
+    folder.delete_below(PREFIX)
 
 
 def expand(stored: bytes, length: int, *, name: str) -> bytes:
@@ -220,19 +216,18 @@ def expand(stored: bytes, length: int, *, name: str) -> bytes:
     return raw
 
 
-def _forget_other_image(workspace: Workspace, job_id: str, image: Image) -> None:
+def _forget_other_image(folder: JobFolder, image: Image) -> None:
     """The record of another image must not vouch for the chunks of this one."""
-    info = unpacked(workspace, job_id)
+    info = unpacked(folder)
     if info is not None and (info.etag, info.codec) != (image.etag, image.codec):
-        drop_unpacked(workspace, job_id)
+        drop_unpacked(folder)
 
 
 class _Chunks:
     """Cuts the image into chunks and stores those that are not stored yet, a few at a time."""
 
-    def __init__(self, workspace: Workspace, job_id: str, before: _Progress, counts: RequestCounts) -> None:
-        self._workspace = workspace
-        self._job_id = job_id
+    def __init__(self, folder: JobFolder, before: _Progress, counts: RequestCounts) -> None:
+        self._folder = folder
         self._counts = counts
         self._etag = before.etag
         self._stored = before.chunks
@@ -287,8 +282,8 @@ class _Chunks:
 
     def _write(self, number: int, raw: bytearray) -> None:
         packed = zstandard.ZstdCompressor(level=1, write_checksum=True).compress(raw)
-        self._counts.sent("PutObject", self._workspace.s3.meta.region_name)
-        self._workspace.write(self._job_id, chunk_name(number), packed, content_type="application/zstd")
+        self._counts.sent("PutObject", self._folder.s3.meta.region_name)
+        self._folder.write(chunk_name(number), packed, content_type="application/zstd")
 
     def _await_oldest(self) -> None:
         self._storing[0].result()

@@ -22,3 +22,7 @@ class SnapshotSink:
     def write(self, block: Block) -> None:
         """Put the block under its digest. Raises what ``EbsDirect.put_block`` raises."""
         self._ebs.put_block(self._snapshot_id, block.index, block.data, block.digest)
+
+    def finish(self, next_index: int) -> int:
+        """Nothing is left to do: each block is stored when it is written."""
+        return next_index

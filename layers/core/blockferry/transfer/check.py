@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from blockferry.aws.sessions import Aws
 from blockferry.core.errors import RetryLater, TargetFailed
-from blockferry.jobs.workspace import Workspace
-from blockferry.transfer.look import look_at
-from blockferry.transfer.steps import recorded_job
+from blockferry.jobs.call import JobCall
+from blockferry.transfer.job import started_job
 
 FIRST_WAIT_SECONDS = 2
 SOON_SECONDS = 60
@@ -17,7 +15,7 @@ MAX_WAIT_SECONDS = 300
 EBS cancels it, after three days: the waits grow until the history of an execution (25,000 events) has room for that."""
 
 
-def check_targets(*, job_id: str, waited_seconds: int | None, aws: Aws, workspace: Workspace) -> dict[str, Any]:
+def check_targets(call: JobCall, record: str, waited_seconds: int | None) -> dict[str, Any]:
     """State of every target.
 
     Returns ``{"completed": bool, "wait_seconds": int, "states": {snapshot id: state}}``. As long as a target is pending
@@ -25,17 +23,16 @@ def check_targets(*, job_id: str, waited_seconds: int | None, aws: Aws, workspac
     ``TargetFailed`` naming each one that is not completed, and those that cannot be asked about; ``RetryLater`` when
     that is all there is and may pass.
     """
-    job = recorded_job(workspace, job_id)
-    looked = look_at(dict(enumerate(job.targets)), aws)
+    job = started_job(call, record)
+    looked = job.look(range(len(job.targets)), call)
     failed: list[str] = []
     unknown: list[str] = []
     for number, target in enumerate(job.targets):
-        name = f"{target.snapshot_id} in {target.region}"
         if number in looked.errors:
             error = looked.errors[number]
-            (unknown if isinstance(error, RetryLater) else failed).append(f"{name}: {error}")
+            (unknown if isinstance(error, RetryLater) else failed).append(f"{target.name}: {error}")
         elif (facts := looked.facts[number]).state not in ("pending", "completed"):
-            failed.append(f"{name} is in state {facts.state}: {facts.state_message or 'EC2 gives no reason'}")
+            failed.append(f"{target.name} is in state {facts.state}: {facts.state_message or 'EC2 gives no reason'}")
     states = {facts.snapshot_id: facts.state for _, facts in sorted(looked.facts.items())}
     if "pending" not in states.values():
         told = "\n".join(f"- {line}" for line in (*failed, *unknown))

@@ -12,30 +12,27 @@ deleted and named; so does a job that a worker has refused.
 from __future__ import annotations
 
 import json
-import math
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
-from blockferry.aws.ebs.client import EbsDirect
-from blockferry.aws.sessions import Aws, Identity
 from blockferry.core.blocks import BlockRange
 from blockferry.core.checksums import ZERO_DIGEST, Linear
-from blockferry.core.counts import RequestCounts
 from blockferry.core.errors import IncompleteTransfer, InvalidRequest, RequestRefused, RetryLater, TargetFailed
 from blockferry.core.holes import HolePolicy
 from blockferry.core.pacing import Pace
 from blockferry.core.quotas import LISTS_PER_SECOND
 from blockferry.core.reserves import COMPLETE_SECONDS
-from blockferry.core.retry import Clock, Deadline
+from blockferry.core.retry import Deadline
+from blockferry.jobs.call import JobCall
 from blockferry.jobs.digests import Coverage, Stretch, joined
-from blockferry.jobs.record import Job, JobSnapshot, JobTarget, Proof
-from blockferry.jobs.workspace import Workspace
-from blockferry.transfer.discard import Discarded, discard, started
-from blockferry.transfer.seal import TargetState, settle
-from blockferry.transfer.sources import Listed, list_again
-from blockferry.transfer.steps import recorded_job
+from blockferry.jobs.folder import MISSING, TARGETS
+from blockferry.jobs.record import Proof
+from blockferry.sources.kind import Listed
+from blockferry.transfer.discard import Discarded, discard
+from blockferry.transfer.job import Job, Target, save_started, started_job
+from blockferry.transfer.settle import TargetState, settle
 from blockferry.transfer.turns import in_turn
 
 AHEAD = 16
@@ -48,21 +45,13 @@ A = TypeVar("A")
 B = TypeVar("B")
 
 
-def complete_transfer(
-    *,
-    job_id: str,
-    missing_moved: bool = False,
-    seconds_left: float = math.inf,
-    aws: Aws,
-    workspace: Workspace,
-    clock: Clock | None = None,
-) -> dict[str, object]:
+def complete_transfer(call: JobCall, record: str, *, missing_moved: bool = False) -> dict[str, object]:
     """Prove the transfer, complete every target that holds all blocks, and plan what the others miss.
 
-    ``missing_moved`` says that missing ranges were moved before; ``seconds_left`` is what remains of the invocation.
-    Returns ``{"job_id", "bucket", "missing_ranges",
-    "missing_key", "blocks_written", "linear_checksum"}``. Called again it proves again and leaves targets alone that
-    EBS has taken before.
+    ``missing_moved`` says that missing ranges were moved before. Returns ``{"job_id", "bucket", "missing_ranges",
+    "missing_key", "blocks_written", "linear_checksum", "record", "proof"}``; the last two are the SHA-256 by which the
+    next steps go, of the job's record and of the proof. Called again it proves again and leaves targets alone that EBS
+    has taken before.
 
     Raises ``IncompleteTransfer`` with no target completed when the proof fails. Everything else comes after every
     target had its turn: ``IncompleteTransfer`` naming the targets that still miss blocks after ``MOST_ROUNDS`` of
@@ -70,32 +59,22 @@ def complete_transfer(
     completed; and ``InvalidRequest``, with what was started for them deleted, when targets were given up, or the whole
     job.
     """
-    clock = clock or Clock()
-    began = clock.monotonic()
-    job = recorded_job(workspace, job_id)
-    given_up = {number: workspace.given_up(job_id, number) or "" for number in workspace.marks(job_id).given_up}
-    refusal = workspace.refusal(job_id)
-    if refusal is None and all(number in given_up for number, t in enumerate(job.targets) if t.snapshot_id):
+    folder = call.folder
+    job = started_job(call, record)
+    given_up = {number: folder.given_up(number) or "" for number in folder.marks().given_up}
+    refusal = folder.refusal()
+    if refusal is None and all(number in given_up for number in job.started):
         refusal = "\n".join(given_up[number] for number in sorted(given_up))
     if refusal is not None:
-        raise InvalidRequest(f"{refusal}. {_discarded(job.job_id, job.targets, aws=aws, workspace=workspace).told()}")
-    coverage = Coverage(targets=len(job.targets), total_blocks=job.total_blocks)
-    proof = _prove(job, coverage, aws=aws, workspace=workspace, counts=RequestCounts(), clock=clock)
-    workspace.save_proof(job_id, proof)
-    states = _settled(
-        job,
-        coverage,
-        proof,
-        given_up=given_up,
-        until=Deadline(seconds_left - (clock.monotonic() - began) - COMPLETE_SECONDS, clock=clock),
-        aws=aws,
-        workspace=workspace,
-        clock=clock,
-    )
+        raise InvalidRequest(f"{refusal}. {_discarded(job, job.targets, call).told()}")
+    coverage = Coverage(targets=len(job.targets), total_blocks=job.blocks)
+    proof = _prove(job, coverage, call)
+    digest = folder.save_proof(proof)
+    states = _settled(job, coverage, proof, given_up=given_up, call=call)
     targets = tuple(state.target for state in states)
     if targets != job.targets:
-        workspace.save_job(job.model_copy(update={"targets": targets}))
-    workspace.write(job_id, "targets.json", json.dumps([state.record() for state in states], indent=1).encode())
+        record = save_started(folder, job.model_copy(update={"targets": targets}), late=True)
+    folder.write(TARGETS, json.dumps([state.record() for state in states], indent=1).encode())
     behind = frozenset(state.number for state in states if state.behind)
     pieces = [
         (within, numbers)
@@ -103,45 +82,31 @@ def complete_transfer(
         if (numbers := tuple(number for number in those if number in behind))
     ]
     if behind:
-        _plan_round(job_id, states, pieces, missing_moved=missing_moved, workspace=workspace)
+        _plan_round(states, pieces, missing_moved=missing_moved, call=call)
     else:
-        _raise_failures(job_id, states, aws=aws, workspace=workspace)
+        _raise_failures(job, states, call)
     return {
-        "job_id": job_id,
-        "bucket": workspace.bucket,
+        "job_id": job.job_id,
+        "bucket": folder.bucket,
         "missing_ranges": len(pieces),
-        "missing_key": workspace.key(job_id, "missing.jsonl"),
+        "missing_key": folder.key(MISSING),
         "blocks_written": proof.blocks_written,
         "linear_checksum": proof.linear_checksum,
+        "record": record,
+        "proof": digest,
     }
 
 
 def _settled(
-    job: Job,
-    coverage: Coverage,
-    proof: Proof,
-    *,
-    given_up: Mapping[int, str],
-    until: Deadline,
-    aws: Aws,
-    workspace: Workspace,
-    clock: Clock,
+    job: Job, coverage: Coverage, proof: Proof, *, given_up: Mapping[int, str], call: JobCall
 ) -> list[TargetState]:
     """What becomes of each target, those last of which others in their region could not be reached."""
+    until = Deadline(call.seconds_left - COMPLETE_SECONDS, clock=call.clock)
     states: dict[int, TargetState] = {}
 
     def attempt(number: int) -> bool:
         missing = coverage.missing(number)
-        states[number] = settle(
-            job,
-            number,
-            missing,
-            proof,
-            given_up=given_up.get(number),
-            aws=aws,
-            workspace=workspace,
-            clock=clock,
-        )
+        states[number] = settle(job, number, missing, proof, given_up=given_up.get(number), call=call)
         return not isinstance(states[number].error, RetryLater)
 
     def region(number: int) -> str:
@@ -156,22 +121,22 @@ def _settled(
 
 
 def _plan_round(
-    job_id: str,
     states: Sequence[TargetState],
     pieces: list[tuple[BlockRange, tuple[int, ...]]],
     *,
     missing_moved: bool,
-    workspace: Workspace,
+    call: JobCall,
 ) -> None:
     """Plan what targets miss, or say that it was tried often enough.
 
     The map cannot say so itself: it would end with the first target that cannot be written, and with it the others
     that could. Raises ``IncompleteTransfer`` when the rounds are used up; a redrive has as many again.
     """
-    planned = workspace.rounds(job_id) if missing_moved else 0
+    folder = call.folder
+    planned = folder.rounds() if missing_moved else 0
     if planned >= MOST_ROUNDS:
-        workspace.save_rounds(job_id, 0)
-        why = {s.number: workspace.failure(job_id, s.number) for s in states if s.behind}
+        folder.save_rounds(0)
+        why = {s.number: folder.failure(s.number) for s in states if s.behind}
         lines = [
             f"- {s.name}: misses blocks of {len(s.missing)} ranges" + (f": {why[s.number]}" if why[s.number] else "")
             if s.behind
@@ -180,12 +145,12 @@ def _plan_round(
             if s.behind or s.error is not None
         ]
         raise IncompleteTransfer("\n".join([f"targets that are not complete, tried {planned} times more:", *lines]))
-    workspace.save_missing(job_id, pieces)
-    workspace.forget_failures(job_id, (state.number for state in states if state.behind))
-    workspace.save_rounds(job_id, planned + 1)
+    folder.save_missing(pieces)
+    folder.forget_failures(state.number for state in states if state.behind)
+    folder.save_rounds(planned + 1)
 
 
-def _raise_failures(job_id: str, states: Sequence[TargetState], *, aws: Aws, workspace: Workspace) -> None:
+def _raise_failures(job: Job, states: Sequence[TargetState], call: JobCall) -> None:
     """Say which targets failed, now that none can be helped by moving blocks."""
     failed = [state for state in states if state.error is not None]
     if not failed:
@@ -195,7 +160,7 @@ def _raise_failures(job_id: str, states: Sequence[TargetState], *, aws: Aws, wor
     lines.append(f"Completed, or being sealed by EBS: {', '.join(good) or 'none'}")
     lost = [state for state in failed if state.given_up]
     if lost:
-        gone = _discarded(job_id, [state.target for state in lost], aws=aws, workspace=workspace)
+        gone = _discarded(job, [state.target for state in lost], call)
         lines += [f"Kept: {', '.join(gone.kept)}"] if gone.kept else []
     passing = [state for state in failed if not state.given_up]
     text = "\n".join(["targets that were not completed:", *lines])
@@ -204,31 +169,26 @@ def _raise_failures(job_id: str, states: Sequence[TargetState], *, aws: Aws, wor
     raise (RetryLater if all(isinstance(state.error, RetryLater) for state in passing) else TargetFailed)(text)
 
 
-def _discarded(job_id: str, targets: Iterable[JobTarget], *, aws: Aws, workspace: Workspace) -> Discarded:
+def _discarded(job: Job, targets: Iterable[Target], call: JobCall) -> Discarded:
     """Delete targets that cannot be; raises when one of them cannot be deleted now, after all were tried."""
-    gone = discard(job_id, started(targets), aws=aws, workspace=workspace)
+    gone = discard(job, targets, call)
     if gone.failed:
         kind = RetryLater if any(isinstance(error, RetryLater) for error in gone.errors) else RequestRefused
         raise kind(f"targets of a job that cannot be done. {gone.told()}")
     return gone
 
 
-def _prove(
-    job: Job, coverage: Coverage, *, aws: Aws, workspace: Workspace, counts: RequestCounts, clock: Clock
-) -> Proof:
-    pace = Pace(LISTS_PER_SECOND, clock=clock)
+def _prove(job: Job, coverage: Coverage, call: JobCall) -> Proof:
+    pace = Pace(LISTS_PER_SECOND, clock=call.clock)
     linear = Linear()
     requests: Counter[str] = Counter()
     retries: Counter[str] = Counter()
     allocated = read = removed = zeros = parent_blocks = 0
     gb_seconds = 0.0
 
-    def ebs_for(identity: Identity) -> EbsDirect:
-        return aws.ebs(identity, counts=counts, clock=clock)
-
     def recount(stretch: Stretch) -> tuple[Stretch, Listed]:
         pace.take()
-        return stretch, list_again(job, ebs_for, stretch.first, stretch.stop)
+        return stretch, job.source.relist(call, stretch.first, stretch.stop)
 
     def covered(stretches: Iterable[Stretch]) -> Iterator[Stretch]:
         for stretch in stretches:
@@ -236,8 +196,8 @@ def _prove(
             yield stretch
 
     with ThreadPoolExecutor(max_workers=8, thread_name_prefix="prove") as pool:
-        stored = covered(_ahead(pool, workspace.stretch, workspace.stretch_keys(job.job_id)))
-        for stretch, listed in _ahead(pool, recount, joined(stored, total_blocks=job.total_blocks)):
+        stored = covered(_ahead(pool, call.folder.stretch, call.folder.stretch_keys()))
+        for stretch, listed in _ahead(pool, recount, joined(stored, total_blocks=job.blocks)):
             _compare(job, stretch, listed.indices)
             allocated += listed.allocated
             removed += len(listed.removed)
@@ -257,13 +217,11 @@ def _prove(
                     zeros += digest == ZERO_DIGEST
                 if job.holes.writes(digest):
                     linear.add(index, digest)
-    if allocated == 0 and isinstance(job.source, JobSnapshot) and job.source.full_size_bytes:
-        raise IncompleteTransfer(
-            f"{job.source.snapshot_id} lists no block, but EC2 says that it holds {job.source.full_size_bytes} bytes; "
-            "an empty copy is refused"
-        )
-    requests.update(counts.placed)
-    retries.update(counts.retries)
+    contradiction = job.source.contradiction(allocated)
+    if contradiction is not None:
+        raise IncompleteTransfer(contradiction)
+    requests.update(call.counts.placed)
+    retries.update(call.counts.retries)
     return Proof(
         allocated_blocks=allocated,
         changed_blocks=linear.blocks - removed,
@@ -284,7 +242,7 @@ def _compare(job: Job, stretch: Stretch, listed: frozenset[int]) -> None:
     missing = listed - moved
     if missing:
         raise IncompleteTransfer(
-            f"block {min(missing)} of {job.source.name} is {_due(job)} but was not moved ({len(missing)} such "
+            f"block {min(missing)} of {job.source.name} is {job.source.due} but was not moved ({len(missing)} such "
             f"blocks between {stretch.first} and {stretch.stop}); no target was completed"
         )
     if job.holes is HolePolicy.ZERO_FILL:
@@ -295,13 +253,9 @@ def _compare(job: Job, stretch: Stretch, listed: frozenset[int]) -> None:
             )
     elif moved - listed:
         raise IncompleteTransfer(
-            f"block {min(moved - listed)} was moved but is not {_due(job)} in {job.source.name}; no target was "
+            f"block {min(moved - listed)} was moved but is not {job.source.due} in {job.source.name}; no target was "
             "completed"
         )
-
-
-def _due(job: Job) -> str:
-    return "changed" if isinstance(job.source, JobSnapshot) and job.source.base is not None else "allocated"
 
 
 def _ahead(pool: ThreadPoolExecutor, call: Callable[[A], B], items: Iterable[A]) -> Iterator[B]:

@@ -7,12 +7,11 @@ from dataclasses import dataclass
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from blockferry.aws import snapshots
 from blockferry.aws.errors import translated
-from blockferry.aws.sessions import Aws, Identity
 from blockferry.core.errors import BlockferryError
-from blockferry.jobs.record import JobTarget
-from blockferry.jobs.workspace import Workspace
+from blockferry.jobs.call import JobCall
+from blockferry.targets.snapshot import Leftover
+from blockferry.transfer.job import Job, Target
 
 
 @dataclass(frozen=True)
@@ -37,30 +36,27 @@ class Discarded:
         return ". ".join(told)
 
 
-def discard(job_id: str, found: Iterable[tuple[Identity, str]], *, aws: Aws, workspace: Workspace) -> Discarded:
-    """Delete snapshots of a job, all but those that EBS was asked to seal and those that are completed."""
+def discard(job: Job, targets: Iterable[Target], call: JobCall) -> Discarded:
+    """Delete the snapshots of those of the targets that are started, all but those that are or may be sealed."""
+    return discard_all((left for target in targets if (left := target.leftover()) is not None), call, job)
+
+
+def discard_all(found: Iterable[Leftover], call: JobCall, job: Job) -> Discarded:
+    """Delete these snapshots of a job, all but those that are or may be sealed."""
     gone, kept, failed = [], [], []
     errors: list[BlockferryError] = []
-    for identity, snapshot_id in found:
-        name = f"{snapshot_id} in {identity.region}"
+    for left in found:
         try:
-            sealing = workspace.sealing(job_id, snapshot_id)
-            asked = sealing is not None and sealing.state != "refused"
-            why = snapshots.delete(aws.ec2(identity), snapshot_id, asked_to_seal=asked)
+            why = left.discard(call, call.folder, mark=job.execution.mark)
         except (ClientError, BotoCoreError) as error:
             errors.append(translated(error))
-            failed.append(f"{name} ({errors[-1]})")
+            failed.append(f"{left.name} ({errors[-1]})")
         except BlockferryError as error:
             errors.append(error)
-            failed.append(f"{name} ({error})")
+            failed.append(f"{left.name} ({error})")
         else:
             if why is None:
-                gone.append(snapshot_id)
+                gone.append(left.snapshot_id)
             else:
-                kept.append(f"{name} ({why})")
+                kept.append(f"{left.name} ({why})")
     return Discarded(tuple(gone), tuple(kept), tuple(failed), tuple(errors))
-
-
-def started(targets: Iterable[JobTarget]) -> list[tuple[Identity, str]]:
-    """The snapshots of those targets that have one."""
-    return [(target.identity, target.snapshot_id) for target in targets if target.snapshot_id]

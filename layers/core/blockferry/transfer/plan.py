@@ -9,27 +9,26 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from botocore.exceptions import BotoCoreError
 
-from blockferry.aws.sessions import Aws
 from blockferry.core.blocks import blocks_per_range, split
-from blockferry.core.counts import RequestCounts
 from blockferry.core.errors import EncryptionDiffers, InvalidRequest, RequestRefused, RetryLater
 from blockferry.core.holes import HolePolicy
 from blockferry.core.quotas import BLOCKS_PER_SECOND
 from blockferry.core.reserves import START_SECONDS
-from blockferry.core.retry import Clock, Deadline
-from blockferry.jobs.record import Job, JobTarget
-from blockferry.jobs.workspace import Workspace
-from blockferry.transfer.discard import discard, started
+from blockferry.core.retry import Deadline
+from blockferry.jobs.call import JobCall
+from blockferry.jobs.execution import Execution
+from blockferry.jobs.folder import RANGES, RESULTS
+from blockferry.transfer.discard import discard
 from blockferry.transfer.estimate import estimate, question
-from blockferry.transfer.steps import refuse_swept
-from blockferry.transfer.subject import Subject, subject_of
-from blockferry.transfer.targets import start_target
+from blockferry.transfer.job import Job, Target, planned_job, record_digest, refuse_swept, save_job, save_started
+from blockferry.transfer.pairing import Pairing, Subject
 from blockferry.transfer.turns import in_turn
 from blockferry.transfer.workers import plan_workers
 
@@ -42,103 +41,103 @@ MIN_THREADS, MAX_THREADS = 4, 32
 
 @dataclass(frozen=True)
 class PlanInput:
-    """What the state machine passes: which operation, the execution's own name, ARN and start, the operator's input."""
+    """What the state machine passes: the execution and its start (ISO 8601), and the operator's input."""
 
-    operation: str
-    job_id: str
-    execution_arn: str
+    execution: Execution
     started_at: str
     request: Mapping[str, Any]
 
+    @property
+    def fingerprint(self) -> str:
+        """The SHA-256 (hex) of the input."""
+        return fingerprint_of(self.request)
 
-def plan_transfer(event: PlanInput, *, aws: Aws, workspace: Workspace) -> dict[str, Any]:
-    """Plan a copy, sync or fanout and start its targets.
+
+def fingerprint_of(request: Any) -> str:
+    """The SHA-256 (hex) of an operator's input, whatever the order of its members."""
+    return hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()
+
+
+def plan_transfer(call: JobCall, pairing: Pairing[Any, Any], event: PlanInput) -> dict[str, Any]:
+    """Plan a transfer and start its targets.
 
     Returns the pointer that the state machine passes on: ``{"job_id", "bucket", "plan_key", "results_prefix",
-    "max_concurrency", "unpack", "dry_run", "estimate"}``; ``estimate`` is set for a dry run only, which writes nothing
-    at all. ``unpack`` says that the image must be unpacked before anything can be started: plan again then. Called
-    again for the same job it finds the same targets. Raises ``InvalidRequest`` with nothing left behind.
+    "max_concurrency", "unpack", "dry_run", "estimate", "record"}``; ``estimate`` is set for a dry run only, which
+    writes nothing at all. ``unpack`` says that the source must be unpacked before anything can be started: plan again
+    then. ``record`` is the SHA-256 of what every later step goes by. Called again for the same job it finds the same
+    targets. Raises ``InvalidRequest`` with nothing left behind.
     """
-    counts = RequestCounts()
-    earlier = _earlier(event, workspace)
+    folder = call.folder
+    earlier = _earlier(call, event)
     dry_run, possible = False, tuple(HolePolicy)
-    if earlier is not None and earlier.total_blocks:
+    if earlier is not None and earlier.source.prepared:
         # What was found then holds: a base or parent that is looked for again might be another one by now.
         job = earlier
     else:
-        subject = subject_of(
-            event.operation,
-            event.request,
-            job_id=event.job_id,
-            own_account=event.execution_arn.split(":")[4],
-            aws=aws,
-            workspace=workspace,
-            counts=counts,
-        )
-        job, dry_run, possible = _job(event, subject, aws), subject.options.dry_run, subject.holes.possible
+        subject = pairing.subject(event.request, event.execution, call)
+        job, dry_run, possible = _job(call, event, subject), subject.options.dry_run, subject.holes.possible
         if subject.holes.policy is None:
-            raise InvalidRequest(question(job, subject.holes, aws=aws))
+            raise InvalidRequest(question(job, subject.holes, call))
     pointer: dict[str, Any] = {
         "job_id": job.job_id,
-        "bucket": workspace.bucket,
-        "plan_key": workspace.key(job.job_id, "plan.jsonl"),
-        "results_prefix": workspace.key(job.job_id, "results"),
+        "bucket": folder.bucket,
+        "plan_key": folder.key(RANGES),
+        "results_prefix": folder.key(RESULTS),
         "max_concurrency": job.max_concurrency,
-        "unpack": job.total_blocks == 0,
+        "unpack": not job.source.prepared,
         "dry_run": dry_run,
         "estimate": None,
+        "record": None,
     }
     if dry_run:
-        pointer["estimate"] = estimate(job, possible, aws=aws)
-        return pointer
+        return pointer | {"estimate": estimate(job, possible, call)}
     # The record comes first: whatever is started after it can be found again by the sweeper.
-    workspace.save_job(job)
-    if pointer["unpack"]:
-        return pointer
-    job = _start_targets(job, aws=aws, workspace=workspace, counts=counts)
-    workspace.save_job(job)
-    workspace.save_plan(job.job_id, split(job.total_blocks, job.blocks_per_range))
-    return pointer
+    if job is not earlier:
+        save_job(folder, job)
+    if not job.source.prepared:
+        return pointer | {"record": record_digest(folder)}
+    record = save_started(folder, _start_targets(job, call))
+    folder.save_ranges(split(job.blocks, job.blocks_per_range))
+    return pointer | {"record": record}
 
 
-def _earlier(event: PlanInput, workspace: Workspace) -> Job | None:
-    """The record of an earlier plan of the same job. Raises ``InvalidRequest`` when it is that of another input, and
-    ``IncompleteTransfer`` when the job was given up."""
-    earlier = workspace.job(event.job_id)
+def _earlier(call: JobCall, event: PlanInput) -> Job | None:
+    """The record of an earlier plan of the same job. Raises ``InvalidRequest`` when it is that of another input or
+    execution, and ``IncompleteTransfer`` when the job was given up."""
+    earlier = planned_job(call.folder)
     if earlier is None:
         return None
-    if earlier.fingerprint != _fingerprint(event):
+    here = (event.execution.arn, event.started_at, event.fingerprint)
+    if (earlier.execution_arn, earlier.started_at, earlier.fingerprint) != here:
+        what = "with another input" if earlier.fingerprint != event.fingerprint else f"of {earlier.execution_arn}"
         raise InvalidRequest(
-            f"a job named {event.job_id} with another input is recorded in {workspace.uri(event.job_id, '')}; "
-            "start the execution under another name"
+            f"a job named {call.folder.job_id} {what} is recorded in {call.folder.uri()}; start the execution under "
+            "another name"
         )
-    refuse_swept(earlier)
+    refuse_swept(call.folder)
     return earlier
 
 
-def _fingerprint(event: PlanInput) -> str:
-    return hashlib.sha256(json.dumps(event.request, sort_keys=True).encode()).hexdigest()
-
-
-def _job(event: PlanInput, subject: Subject, aws: Aws) -> Job:
+def _job(call: JobCall, event: PlanInput, subject: Subject) -> Job:
     options = subject.options
-    length = blocks_per_range(subject.total_blocks, options.blocks_per_range)
-    home = event.execution_arn.split(":")[3]
+    total = subject.total_blocks or 0
+    length = blocks_per_range(total, options.blocks_per_range)
+    home = event.execution.region
     workers = plan_workers(
         options.max_concurrency,
-        ranges=math.ceil(subject.total_blocks / length),
-        client=lambda: aws.functions(home),
+        ranges=math.ceil(total / length),
+        client=lambda: call.aws.functions(home),
         region=home,
     )
     share = _share(workers.count, subject.targets)
     return Job(
-        job_id=event.job_id,
-        operation=event.operation,
-        execution_arn=event.execution_arn,
+        operation=call.folder.operation,
+        job_id=call.folder.job_id,
+        execution_arn=event.execution.arn,
         started_at=event.started_at,
-        fingerprint=_fingerprint(event),
+        fingerprint=event.fingerprint,
         source=subject.source,
-        targets=subject.targets,
+        targets=tuple(subject.targets),
         total_blocks=subject.total_blocks,
         blocks_per_range=length,
         max_concurrency=workers.count,
@@ -150,17 +149,13 @@ def _job(event: PlanInput, subject: Subject, aws: Aws) -> Job:
         holes_taken_for=subject.holes.taken_for,
         holes_decided_by=subject.holes.by,
         holes_reason=subject.holes.reason,
-        verify_parents=subject.verify_parents,
+        verify_parents=subject.compared,
     )
 
 
-def _share(workers: int, targets: tuple[JobTarget, ...]) -> float:
+def _share(workers: int, targets: Sequence[Target]) -> float:
     """Blocks per second of one worker: the quota divided by the workers and by the targets that share an account."""
-    per_account: dict[tuple[str, str | None], int] = {}
-    for target in targets:
-        place = (target.region, target.role_arn)
-        per_account[place] = per_account.get(place, 0) + 1
-    return BLOCKS_PER_SECOND / workers / max(per_account.values())
+    return BLOCKS_PER_SECOND / workers / max(Counter(target.place for target in targets).values())
 
 
 def _threads(blocks_per_second: float, targets: int) -> int:
@@ -169,7 +164,7 @@ def _threads(blocks_per_second: float, targets: int) -> int:
     return max(MIN_THREADS, min(MAX_THREADS, math.ceil(in_flight)))
 
 
-def _start_targets(job: Job, *, aws: Aws, workspace: Workspace, counts: RequestCounts) -> Job:
+def _start_targets(job: Job, call: JobCall) -> Job:
     """Start every target.
 
     If one is refused for good, or comes out with another encryption than was asked for, those started before are
@@ -182,7 +177,7 @@ def _start_targets(job: Job, *, aws: Aws, workspace: Workspace, counts: RequestC
     def attempt(number: int) -> bool:
         nonlocal unreachable
         try:
-            targets[number] = start_target(job, number, aws=aws, counts=counts)
+            targets[number] = start(job, number, call)
         except RetryLater as error:
             unreachable = unreachable or error
             return False
@@ -190,19 +185,25 @@ def _start_targets(job: Job, *, aws: Aws, workspace: Workspace, counts: RequestC
             unreachable = unreachable or RetryLater(f"target in {job.targets[number].region}: {error}")
             return False
         except (RequestRefused, InvalidRequest, EncryptionDiffers) as error:
-            gone = discard(job.job_id, started(targets), aws=aws, workspace=workspace)
+            gone = discard(job, targets, call)
             raise InvalidRequest(
                 f"targets[{number}] in {job.targets[number].region} cannot be started: {error}. {gone.told()}"
             ) from error
         return True
 
-    until = Deadline(START_SECONDS, clock=Clock())
+    until = Deadline(START_SECONDS, clock=call.clock)
     in_turn(
-        (number for number, target in enumerate(job.targets) if not target.snapshot_id),
+        (number for number in range(len(targets)) if number not in job.started),
         region=lambda number: job.targets[number].region,
         attempt=attempt,
         time_left=lambda: not until.passed(),
     )
-    if unreachable is not None and not any(target.snapshot_id for target in targets):
+    begun = job.model_copy(update={"targets": tuple(targets)})
+    if unreachable is not None and not begun.started:
         raise unreachable
-    return job.model_copy(update={"targets": tuple(targets)})
+    return begun
+
+
+def start(job: Job, number: int, call: JobCall) -> Target:
+    """Start the target at this position, or find the one that was started before. Raises what its ``start`` raises."""
+    return job.targets[number].start(call, token=job.execution.client_token(number), mark=job.execution.mark)

@@ -1,43 +1,62 @@
 """Sweep jobs: delete what abandoned jobs left behind, so that nothing leaks.
 
 A failed or aborted job keeps its pending targets so that a redrive can go on. A job that is not resumed within the
-resume window gets its targets that are pending or in ``error`` deleted, and its plan and digests with them;
-``job.json``, marked as swept, stays until the bucket's lifecycle rule removes it. Targets that EBS was asked to seal
-are kept and looked at by later sweeps, until each is completed, or has failed and is deleted.
+resume window gets its targets that are pending or in ``error`` deleted, and its plan and digests with them; the record
+and the mark ``swept.json`` stay until the bucket's lifecycle rule removes them. Targets that EBS was asked to seal are
+kept and looked at by later sweeps, until each is completed, or has failed and is deleted.
+
+The record alone is not believed. It must be that of the execution that the folder is named after, and of what that
+execution was started with: no role is assumed that the operator's input does not name.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from blockferry.aws import snapshots
-from blockferry.aws.sessions import Aws, Identity
-from blockferry.core.errors import BlockferryError
-from blockferry.jobs.record import Job
+from blockferry.aws.call import Call
+from blockferry.aws.sessions import Identity
+from blockferry.core.errors import BlockferryError, IncompleteTransfer
+from blockferry.jobs.call import JobCall
+from blockferry.jobs.execution import Execution
+from blockferry.jobs.folder import JOB, RECEIPT, STARTED, SWEPT, JobFolder
+from blockferry.jobs.record import Swept
 from blockferry.jobs.workspace import Workspace
-from blockferry.transfer.discard import discard
+from blockferry.targets.snapshot import Leftover
+from blockferry.transfer.discard import discard_all
+from blockferry.transfer.job import Job, planned_job
+from blockferry.transfer.plan import fingerprint_of
 
-KEEP = frozenset({"job.json"})
+KEEP = frozenset({JOB, STARTED, SWEPT})
+
+SWEEP_SECONDS = 30.0
+
+
+@dataclass(frozen=True)
+class _Ended:
+    """A job that was given up, and the places in which the input of its execution lets it have targets. Those that are
+    ``unknown`` nobody can tell any more."""
+
+    places: tuple[Identity, ...]
+    unknown: tuple[Identity, ...] = ()
 
 
 def sweep_jobs(
-    *,
-    aws: Aws,
-    workspace: Workspace,
-    resume_window: timedelta,
-    time_left: Callable[[], float],
-    now: datetime | None = None,
+    call: Call, workspace: Workspace, *, executions: str, resume_window: timedelta, now: datetime | None = None
 ) -> dict[str, Any]:
     """Look at every job of the region's work bucket and clean up those that were given up.
 
-    ``time_left`` gives the seconds left of the invocation; what is not reached is left to the next run. Returns
-    ``{"jobs", "swept", "deleted_snapshots", "kept_snapshots", "failed"}``; kept are pending targets that EBS was asked
-    to seal, which may yet be completed, of this sweep and of earlier ones. One job that cannot be swept does not stop
-    the others; if any failed, ``BlockferryError`` names them at the end, so that the alarm on errors sees it.
+    ``executions`` is how the ARN of every execution of this deployment begins, up to the name of the operation.
+
+    What is not reached in the call's time is left to the next run. Returns ``{"jobs", "swept", "deleted_snapshots",
+    "kept_snapshots", "earlier_versions", "failed"}``; kept are targets that EBS was asked to seal, which may yet be
+    completed, and those that may not be touched, of this sweep and of earlier ones. One job that cannot be swept does
+    not stop the others; if any failed, ``BlockferryError`` names them at the end, so that the alarm on errors sees it.
     """
     moment = now or datetime.now(UTC)
     seen = 0
@@ -45,85 +64,146 @@ def sweep_jobs(
     deleted: list[str] = []
     kept: list[str] = []
     failed: list[str] = []
-    for job_id in workspace.job_ids():
-        if time_left() < 30:
+    for folder in workspace.folders():
+        if call.seconds_left < SWEEP_SECONDS:
             break
         seen += 1
         try:
-            job = workspace.job(job_id)
-            if job is None:
-                continue
-            if job.swept_at is not None:
-                # An earlier run may have ended after the mark, and a late worker may have stored digests since.
-                workspace.delete_all_but(job_id, keep=KEEP)
-                if job.kept_at_sweep:
-                    gone, left = _delete_targets(job, aws, workspace, pending_too=False)
-                    deleted += gone
-                    kept += left
-                    if not left:
-                        workspace.save_job(job.model_copy(update={"kept_at_sweep": False}))
-                continue
-            if workspace.read(job_id, "receipt.json") is not None:
-                continue
-            if not _given_up(job, aws, moment - resume_window):
-                continue
-            gone, left = _delete_targets(job, aws, workspace, pending_too=True)
-            # Marked before its objects go: a redrive must find out why, not stumble over a missing plan.
-            mark = {"swept_at": moment.isoformat(), "kept_at_sweep": bool(left)}
-            workspace.save_job(job.model_copy(update=mark))
-            workspace.delete_all_but(job_id, keep=KEEP)
-            swept.append(job_id)
-            deleted += gone
-            kept += left
+            done = _sweep(_for(folder, call), executions, moment, resume_window)
         except (ClientError, BotoCoreError, BlockferryError, RuntimeError) as error:
-            failed.append(f"{job_id}: {error}")
+            failed.append(f"{folder.operation} {folder.job_id}: {error}")
+            continue
+        if done is not None:
+            swept += [folder.job_id] if done.new else []
+            deleted += done.gone
+            kept += done.kept
     if failed:
         raise BlockferryError("jobs that could not be swept:\n" + "\n".join(f"- {f}" for f in failed))
-    return {"jobs": seen, "swept": swept, "deleted_snapshots": deleted, "kept_snapshots": kept, "failed": failed}
+    return {
+        "jobs": seen,
+        "swept": swept,
+        "deleted_snapshots": deleted,
+        "kept_snapshots": kept,
+        "earlier_versions": workspace.earlier_versions(),
+        "failed": failed,
+    }
 
 
-def _given_up(job: Job, aws: Aws, before: datetime) -> bool:
-    """Whether the job ended without a receipt before that moment."""
+@dataclass(frozen=True)
+class _Swept:
+    """What became of one job; ``new`` when it was given up now, and not by an earlier sweep."""
+
+    new: bool
+    gone: tuple[str, ...] = ()
+    kept: tuple[str, ...] = ()
+
+
+def _for(folder: JobFolder, call: Call) -> JobCall:
+    return JobCall(aws=call.aws, time_left=call.time_left, counts=call.counts, clock=call.clock, folder=folder)
+
+
+def _sweep(call: JobCall, executions: str, moment: datetime, resume_window: timedelta) -> _Swept | None:
+    folder = call.folder
+    job = planned_job(folder)
+    if job is None:
+        return None
+    mark = folder.swept()
+    if mark is not None:
+        # An earlier run may have ended after the mark, and a late worker may have stored digests since.
+        folder.delete_all_but(keep=KEEP)
+        if not mark.kept:
+            return None
+        ended = _ended(job, call, executions, moment)
+        if ended is None:
+            return None
+        left = _delete_targets(job, call, ended, pending_too=False)
+        if not left.kept:
+            folder.save_swept(mark.model_copy(update={"kept": False}))
+        return left
+    if folder.read(RECEIPT) is not None:
+        return None
+    ended = _ended(job, call, executions, moment - resume_window)
+    if ended is None:
+        return None
+    left = _delete_targets(job, call, ended, pending_too=True)
+    # Marked before its objects go: a redrive must find out why, not stumble over a missing plan.
+    folder.save_swept(Swept(at=moment.isoformat(), kept=bool(left.kept)))
+    folder.delete_all_but(keep=KEEP)
+    return left
+
+
+def _ended(job: Job, call: JobCall, executions: str, before: datetime) -> _Ended | None:
+    """The job, if its execution ended before that moment; ``None`` when it goes on or may be resumed.
+
+    Raises ``IncompleteTransfer`` when the record is not that of the execution.
+    """
     if datetime.fromisoformat(job.started_at) > before:
-        return False
-    region = job.execution_arn.split(":")[3]
+        return None
+    execution = Execution(f"{executions}{call.folder.operation}:{call.folder.job_id}")
+    if job.execution_arn != execution.arn:
+        raise IncompleteTransfer(
+            f"{call.folder.uri(JOB)} is the record of {job.execution_arn}, and not of {execution.arn}, after which its "
+            "folder is named; nothing is deleted by it"
+        )
+    places = tuple(dict.fromkeys(target.identity for target in job.targets))
     try:
-        execution = aws.step_functions(region).describe_execution(executionArn=job.execution_arn)
+        found = call.aws.step_functions(execution.region).describe_execution(executionArn=execution.arn)
     except ClientError as error:
-        if error.response["Error"]["Code"] == "ExecutionDoesNotExist":
-            # Histories are kept for 90 days, or the state machine was deleted: nobody can redrive it.
-            return True
-        raise
-    stopped = execution.get("stopDate")
-    return execution["status"] != "RUNNING" and stopped is not None and stopped < before
+        if error.response["Error"]["Code"] != "ExecutionDoesNotExist":
+            raise
+        # Histories are kept for 90 days, or the state machine was deleted: nobody can redrive it, and nobody can tell
+        # any more which roles its operator named.
+        own = tuple(place for place in places if place.role_arn is None)
+        return _Ended(own, tuple(place for place in places if place.role_arn is not None))
+    stopped = found.get("stopDate")
+    if found["status"] == "RUNNING" or stopped is None or stopped >= before:
+        return None
+    _refuse_other_input(job, json.loads(found.get("input") or "null"), places, call.folder)
+    return _Ended(places)
 
 
-def _delete_targets(
-    job: Job, aws: Aws, workspace: Workspace, *, pending_too: bool
-) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def _refuse_other_input(job: Job, given: Any, places: Iterable[Identity], folder: JobFolder) -> None:
+    """Raise ``IncompleteTransfer`` unless the record was made of this input and names no place that it does not."""
+    same = fingerprint_of(given) == job.fingerprint
+    # The input may have been refused by its job: nobody has made sure of its shape.
+    asked = given.get("targets") if isinstance(given, dict) else None
+    named = [
+        (target.get("region"), target.get("role_arn"), target.get("external_id"))
+        for target in (asked if isinstance(asked, list) else ())
+        if isinstance(target, dict)
+    ]
+    others = [p for p in places if (p.region, p.role_arn, p.external_id) not in named]
+    if not same or others:
+        what = f"names {others[0].role_arn or 'a target'} in {others[0].region}" if others else "has another input"
+        raise IncompleteTransfer(
+            f"{folder.uri(JOB)} {what}, which {job.execution_arn} was not started with; nothing is deleted by it"
+        )
+
+
+def _delete_targets(job: Job, call: JobCall, ended: _Ended, *, pending_too: bool) -> _Swept:
     """Delete the targets of a job that are in ``error``, and the pending ones that EBS was not asked to seal; without
     ``pending_too`` none of those, as the record of what EBS was asked for is gone.
 
-    Returns the ids of what is gone, and what is kept with the reason. Raises ``BlockferryError``, after all were tried,
-    when some could not be deleted.
+    Raises ``BlockferryError``, after all were tried, when some could not be deleted.
     """
-    # By tag, not by the record: a target may have been started by a plan that failed before it was recorded.
-    doomed: list[tuple[Identity, str]] = []
-    kept: list[str] = []
+    doomed: list[Leftover] = []
+    lost = "the execution that named the role is not known any more"
+    kept = [f"in {place.region}, as {place.role_arn} ({lost})" for place in ended.unknown]
     failed: list[str] = []
-    for identity in dict.fromkeys(target.identity for target in job.targets):
+    kind = type(job.targets[0])
+    for identity in ended.places:
         try:
-            found = snapshots.unfinished_of_job(aws.ec2(identity), job.job_id)
+            found = kind.left_behind(identity, call, mark=job.execution.mark)
         except (ClientError, BotoCoreError) as error:
             failed.append(f"in {identity.region}: {error}")
             continue
-        for facts in found:
-            if pending_too or facts.state == "error":
-                doomed.append((identity, facts.snapshot_id))
+        for left in found:
+            if pending_too or left.failed:
+                doomed.append(left)
             else:
-                kept.append(f"{facts.snapshot_id} in {identity.region} (kept by an earlier sweep, still pending)")
-    gone = discard(job.job_id, doomed, aws=aws, workspace=workspace)
+                kept.append(f"{left.name} (kept by an earlier sweep, still pending)")
+    gone = discard_all(doomed, call, job)
     failed += gone.failed
     if failed:
         raise BlockferryError(f"targets that could not be deleted: {'; '.join(failed)}")
-    return gone.gone, (*gone.kept, *kept)
+    return _Swept(pending_too, gone.gone, (*gone.kept, *kept))

@@ -7,24 +7,19 @@ from typing import Any, cast
 
 import pytest
 from blockferry.aws import snapshots
+from blockferry.aws.call import Call
 from blockferry.aws.regions import refuse_unknown_regions
 from blockferry.aws.sessions import Identity
 from blockferry.core.errors import InvalidRequest, RequestRefused
 from blockferry.core.holes import HoleMeaning
 from blockferry.core.quotas import MAX_TAGS
-from blockferry.requests.parts import Source, Target
-from blockferry.requests.sync import SyncTarget
+from blockferry.requests.parts import Source, Target, TransferOptions
 from blockferry.sources.readable import readable_snapshot, refuse_no_access, related, source_identity
-from blockferry.transfer.examine import (
-    all_tags,
-    full_target,
-    job_snapshot,
-    snapshot_tags,
-    target_identity,
-    will_be_encrypted,
-)
+from blockferry.sources.snapshot import ExaminedSnapshot, JobSnapshot, copy_tags, snapshot_members
+from blockferry.targets.full import FullSnapshot, propose_full
+from blockferry.targets.proposal import all_tags, job_tags
 from botocore.exceptions import EndpointConnectionError
-from job_records import HOME, RECOVERY, THIRD
+from job_records import EXECUTION, HOME, RECOVERY, THIRD, source
 from memory_ebs import MemoryEbs, refused
 from memory_ec2 import MemoryEc2, described, refusal
 
@@ -48,8 +43,6 @@ def test_a_source_is_read_and_a_target_written_as_whom_its_side_says() -> None:
     aws = account(None)
     assert source_identity(Source(), aws) == Identity(HOME)
     assert source_identity(Source(region=THIRD, role_arn=ROLE, external_id="id"), aws) == Identity(THIRD, ROLE, "id")
-    for kind in (Target, SyncTarget):
-        assert target_identity(kind(region=THIRD, role_arn=ROLE, external_id="id")) == Identity(THIRD, ROLE, "id")
 
 
 def regions(*, error: Exception | None = None) -> Any:
@@ -142,7 +135,7 @@ def test_another_refusal_does_not_make_snapshots_unrelated(error: Exception) -> 
 def test_the_record_of_a_source_is_what_ec2_says_and_as_whom_it_is_read() -> None:
     shown = described(SNAPSHOT, VolumeId="vol-9", VolumeSize=7, Encrypted=True, FullSnapshotSizeInBytes=5)
     (facts,) = snapshots.existing(cast(Any, MemoryEc2(shown)), [SNAPSHOT])
-    found = job_snapshot(facts, Identity(THIRD, ROLE, "id"), None)
+    found = JobSnapshot(**snapshot_members(facts, Identity(THIRD, ROLE, "id"), None))
     assert found.model_dump() == {
         **found.model_dump(),
         "region": THIRD,
@@ -155,14 +148,17 @@ def test_the_record_of_a_source_is_what_ec2_says_and_as_whom_it_is_read() -> Non
         "start_time": "2026-01-01T00:00:00+00:00",
         "encrypted": True,
         "full_size_bytes": 5,
-        "lineage": "vol-9",
+        "lineage_name": "vol-9",
     }
-    assert job_snapshot(facts, Identity(THIRD), "chain").lineage == "chain"
-    assert snapshot_tags(found, "job-1", HoleMeaning.NOISE) == {
-        "blockferry:job-id": "job-1",
+    assert snapshot_members(facts, Identity(THIRD), "chain")["lineage_name"] == "chain"
+    assert copy_tags(found) == {
         "blockferry:source-snapshot-id": SNAPSHOT,
         "blockferry:source-region": THIRD,
         "blockferry:lineage": "vol-9",
+    }
+    assert job_tags(EXECUTION, HoleMeaning.NOISE) == {
+        "blockferry:job-id": "job-1",
+        "blockferry:execution": EXECUTION.mark,
         "blockferry:holes": "noise",
     }
 
@@ -170,40 +166,61 @@ def test_the_record_of_a_source_is_what_ec2_says_and_as_whom_it_is_read() -> Non
 # -- targets -----------------------------------------------------------------------------------------------------------
 
 
-def made(target: Target, *, encrypted: bool | None = None) -> Any:
-    return full_target(
-        target,
-        encrypted=encrypted,
-        own_tags={"blockferry:job-id": "job-1"},
+class Asked:
+    def __init__(self, target: Target) -> None:
+        self.targets, self.options = (target,), TransferOptions()
+
+
+def made(target: Target, *, of_source: bool = False, ec2: MemoryEc2 | None = None) -> FullSnapshot:
+    """The proposal of one target of a snapshot."""
+    ec2 = ec2 or MemoryEc2()
+    shown = described(SNAPSHOT, VolumeId="vol-9", VolumeSize=7, Encrypted=of_source, tags={})
+    (facts,) = snapshots.existing(cast(Any, MemoryEc2(shown)), [SNAPSHOT])
+    found = ExaminedSnapshot(
+        source=source(),
         size_gib=7,
-        source_tags={"a": "source", "b": "source"},
-        source_description="the source's",
+        description="the source's",
+        tags={"a": "source", "b": "source"},
+        encrypted=of_source,
+        snapshot=facts,
     )
+    aws = account(ec2, only=Identity(target.region, target.role_arn, target.external_id))
+    (proposed,) = propose_full(Asked(target), found, EXECUTION, Call(aws=aws)).targets
+    return proposed
 
 
 def test_a_target_is_recorded_as_it_was_asked_for() -> None:
     found = made(Target(region=THIRD, role_arn=ROLE, external_id="id", description="", tags={"a": "asked"}))
     assert (found.identity, found.size_gib, found.description) == (Identity(THIRD, ROLE, "id"), 7, "")
-    assert found.tags == {"a": "asked", "b": "source", "blockferry:job-id": "job-1"}
+    assert found.tags == {"a": "asked", "b": "source", **job_tags(EXECUTION, HoleMeaning.NOISE)}
+    assert found.started is None
     assert made(Target(region=THIRD)).description == "the source's"
 
 
 @pytest.mark.parametrize(
-    ("asked", "will_be", "recorded"),
+    ("asked", "of_source", "default", "recorded"),
     [
-        ({}, True, True),
-        ({}, False, False),
-        ({}, None, None),
-        ({"kms_key_arn": KEY}, True, None),
-        ({"kms_key_arn": KEY, "encrypted": True}, True, True),
-        ({"encrypted": False}, False, False),
+        ({}, False, True, True),
+        ({}, False, False, False),
+        ({}, True, False, True),
+        ({"kms_key_arn": KEY}, False, False, None),
+        ({"kms_key_arn": KEY}, True, True, None),
+        ({"kms_key_arn": KEY, "encrypted": True}, False, False, True),
+        ({"encrypted": True}, False, False, True),
+        ({"encrypted": False}, True, True, False),
     ],
 )
-def test_what_was_found_of_encryption_is_asked_for_unless_a_key_says_it(
-    asked: dict[str, Any], will_be: bool | None, recorded: bool | None
+def test_a_target_is_encrypted_as_asked_or_as_its_source_or_by_default_and_that_is_asked_for(
+    asked: dict[str, Any], of_source: bool, default: bool, recorded: bool | None
 ) -> None:
-    found = made(Target(region=RECOVERY, **asked), encrypted=will_be)
+    found = made(Target(region=RECOVERY, **asked), of_source=of_source, ec2=MemoryEc2(encrypts=default))
     assert (found.encrypted, found.kms_key_arn) == (recorded, asked.get("kms_key_arn"))
+
+
+def test_a_default_that_cannot_be_found_out_is_left_to_the_account() -> None:
+    ec2 = MemoryEc2()
+    ec2.errors["GetEbsEncryptionByDefault"] = refusal("UnauthorizedOperation", "GetEbsEncryptionByDefault")
+    assert made(Target(region=RECOVERY), ec2=ec2).encrypted is None
 
 
 def test_tags_asked_for_win_over_the_sources_and_the_jobs_over_all() -> None:
@@ -222,27 +239,3 @@ def test_two_tags_are_kept_free_for_the_end() -> None:
     words = rf"target in {THIRD}: 51 tags \(the source's, the target's and 3 of the job\), EC2 keeps 50"
     with pytest.raises(InvalidRequest, match=words):
         all_tags(most, {"more": ""}, own, region=THIRD)
-
-
-@pytest.mark.parametrize(
-    ("asked", "of_source", "default", "expected"),
-    [
-        ({"encrypted": True}, False, False, True),
-        ({"encrypted": False}, True, True, False),
-        ({"kms_key_arn": KEY}, False, False, True),
-        ({}, True, False, True),
-        ({}, False, True, True),
-        ({}, False, False, False),
-    ],
-)
-def test_a_target_will_be_encrypted_as_asked_or_as_its_source_or_by_default(
-    asked: dict[str, Any], of_source: bool, default: bool, expected: bool
-) -> None:
-    aws = account(MemoryEc2(encrypts=default), only=Identity(RECOVERY))
-    assert will_be_encrypted(Target(region=RECOVERY, **asked), source_encrypted=of_source, aws=aws) is expected
-
-
-def test_a_default_that_cannot_be_found_out_is_not_known() -> None:
-    ec2 = MemoryEc2()
-    ec2.errors["GetEbsEncryptionByDefault"] = refusal("UnauthorizedOperation", "GetEbsEncryptionByDefault")
-    assert will_be_encrypted(Target(region=RECOVERY), source_encrypted=False, aws=account(ec2)) is None

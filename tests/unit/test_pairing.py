@@ -12,10 +12,17 @@ from blockferry.aws.sessions import Identity
 from blockferry.core.blocks import BLOCK_SIZE
 from blockferry.core.counts import RequestCounts
 from blockferry.core.errors import InvalidRequest
-from blockferry.jobs.record import JobImage, JobSnapshot
+from blockferry.jobs.call import JobCall
+from blockferry.jobs.execution import Execution
 from blockferry.jobs.workspace import Workspace
+from blockferry.operations import pairing_of
+from blockferry.sources.delta import JobDelta
+from blockferry.sources.image import JobImage, Unpacked, volume_size
+from blockferry.sources.snapshot import JobSnapshot
 from blockferry.sources.unpack import MARKER, UnpackedInfo
-from blockferry.transfer.subject import Subject, subject_of, volume_size
+from blockferry.targets.full import FullSnapshot
+from blockferry.targets.on_parent import SnapshotOnParent
+from blockferry.transfer.pairing import Subject
 from job_records import HOME, RECOVERY, THIRD, image
 from memory_ebs import MemoryEbs, refused
 from memory_ec2 import MemoryEc2, described, refusal
@@ -56,7 +63,7 @@ class Cloud:
         client.get_ebs_encryption_by_default = default
         return client
 
-    def ebs(self, identity: Identity, *, counts: RequestCounts) -> Any:
+    def ebs(self, identity: Identity, *, counts: RequestCounts, **_: Any) -> Any:
         self.readers.append(identity)
         return self.direct
 
@@ -72,15 +79,19 @@ def shown(snapshot_id: str = SNAPSHOT, **more: Any) -> Any:
 
 
 def about(operation: str, data: dict[str, Any], cloud: Cloud, workspace: Workspace | None = None) -> Subject:
-    return subject_of(
-        operation,
-        data,
-        job_id="job-1",
-        own_account=OWN,
-        aws=cast(Any, cloud),
-        workspace=workspace or Workspace("work", cast(Any, MemoryS3())),
-        counts=cloud.counts,
-    )
+    workspace = workspace or Workspace("work", cast(Any, MemoryS3()))
+    call = JobCall(aws=cast(Any, cloud), folder=workspace.folder(operation, "job-1"), counts=cloud.counts)
+    return pairing_of(operation).subject(data, execution(operation), call)
+
+
+def execution(operation: str) -> Execution:
+    return Execution(f"arn:aws:states:{HOME}:{OWN}:execution:blockferry-{operation}:job-1")
+
+
+def full(found: Subject) -> list[FullSnapshot]:
+    targets = [target for target in found.targets if isinstance(target, FullSnapshot)]
+    assert len(targets) == len(found.targets)
+    return targets
 
 
 def to(region: str = RECOVERY, **more: Any) -> dict[str, Any]:
@@ -123,10 +134,11 @@ def test_a_copy_has_the_size_tags_and_description_of_its_source(operation: str) 
     cloud = Cloud(shown(VolumeSize=3, Tags=[{"Key": "a", "Value": "1"}]))
     found = about(operation, copy(to(), to(THIRD, tags={"a": "2"}, description="mine"), lineage="db"), cloud)
     assert isinstance(found.source, JobSnapshot)
-    assert (found.source.snapshot_id, found.source.lineage, found.source.base) == (SNAPSHOT, "db", None)
-    assert (found.total_blocks, found.verify_parents) == (3 * 2_048, False)
+    assert (found.source.snapshot_id, found.source.lineage_name) == (SNAPSHOT, "db")
+    assert (found.total_blocks, found.compared) == (3 * 2_048, False)
     own = {
         "blockferry:job-id": "job-1",
+        "blockferry:execution": execution(operation).mark,
         "blockferry:source-snapshot-id": SNAPSHOT,
         "blockferry:source-region": HOME,
         "blockferry:lineage": "db",
@@ -162,13 +174,13 @@ def test_the_default_of_each_place_is_asked_for_once() -> None:
     key = f"arn:aws:kms:{RECOVERY}:111122223333:key/11111111-2222-3333-4444-555555555555"
     targets = [to(), to(THIRD), to(role_arn=ROLE), to(encrypted=True), to(encrypted=False), to(kms_key_arn=key)]
     found = about("fanout", fanout(*targets), cloud)
-    assert [target.encrypted for target in found.targets] == [False, True, False, True, False, None]
+    assert [target.encrypted for target in full(found)] == [False, True, False, True, False, None]
     assert cloud.defaults == [Identity(RECOVERY), Identity(THIRD), Identity(RECOVERY, ROLE)]
 
 
 def test_the_copy_of_an_encrypted_snapshot_is_encrypted() -> None:
     found = about("copy", copy(), Cloud(shown(Encrypted=True)))
-    assert [target.encrypted for target in found.targets] == [True]
+    assert [target.encrypted for target in full(found)] == [True]
 
 
 SKIP = {"options": {"holes": "skip_zero"}}
@@ -224,13 +236,13 @@ def test_a_sync_is_as_long_as_its_largest_parent_and_knows_its_base(verify: bool
         parent = described(PARENT, tags=tags, VolumeId="vol-ffffffff", VolumeSize=size, Encrypted=False, Description="")
         cloud.regions[region].snapshots[PARENT] = parent
     found = about("sync", sync(verify_parent=verify), cloud)
-    assert isinstance(found.source, JobSnapshot)
-    assert found.source.base is not None
-    assert (found.source.base.snapshot_id, found.source.lineage) == (BASE, "db")
-    assert [(target.size_gib, target.parent_size_gib) for target in found.targets] == [(5, 5), (2, 2)]
-    assert (found.total_blocks, found.verify_parents) == (5 * 2_048, verify)
+    assert isinstance(found.source, JobDelta)
+    assert (found.source.base.snapshot_id, found.source.lineage_name) == (BASE, "db")
+    targets = [target for target in found.targets if isinstance(target, SnapshotOnParent)]
+    assert [(target.size_gib, target.parent_size_gib) for target in targets] == [(5, 5), (2, 2)]
+    assert (found.total_blocks, found.compared) == (5 * 2_048, verify)
     assert {target.tags["blockferry:job-id"] for target in found.targets} == {"job-1"}
-    assert [target.parent_snapshot_id for target in found.targets] == [PARENT, PARENT]
+    assert [target.parent_snapshot_id for target in targets] == [PARENT, PARENT]
 
 
 # -- images ------------------------------------------------------------------------------------------------------------
@@ -239,13 +251,14 @@ def test_a_sync_is_as_long_as_its_largest_parent_and_knows_its_base(verify: bool
 def test_a_raw_image_is_read_as_it_is() -> None:
     cloud = Cloud(size=GIB + 1)
     found = about("fanout", fanout(to(tags={"a": "1"})), cloud)
-    assert found.source == image(uri=URI, etag='"e"', size_bytes=GIB + 1, raw_bytes=GIB + 1)
+    assert found.source == image(uri=URI, etag='"e"', raw_bytes=GIB + 1)
     assert found.total_blocks == 2 * 2_048
     (target,) = found.targets
     assert (target.size_gib, target.description) == (2, URI)
     assert target.tags == {
         "a": "1",
         "blockferry:job-id": "job-1",
+        "blockferry:execution": execution("fanout").mark,
         "blockferry:source-image": URI,
         "blockferry:holes": "zeros",
     }
@@ -298,16 +311,15 @@ def unpacked(**more: Any) -> Workspace:
     workspace = Workspace("work", cast(Any, MemoryS3()))
     known: dict[str, Any] = {"raw_bytes": GIB + 5, "chunks": 1, "etag": '"e"', "codec": "gzip"}
     info = UnpackedInfo(**{**known, "requests": {"GetObject": 3}, "gb_seconds": 2.5, **more})
-    workspace.write("job-1", MARKER, info.model_dump_json().encode())
+    workspace.folder("fanout", "job-1").write(MARKER, info.model_dump_json().encode())
     return workspace
 
 
 def test_a_compressed_image_has_no_size_before_it_is_unpacked() -> None:
     found = about("fanout", fanout(uri=PACKED, volume_size_gib=3), packed())
     assert isinstance(found.source, JobImage)
-    assert (found.source.codec, found.source.raw_bytes, found.source.unpack_requests) == ("gzip", 0, {})
-    assert found.source.unpack_gb_seconds == 0
-    assert (found.total_blocks, found.targets[0].size_gib) == (0, 0)
+    assert (found.source.codec, found.source.prepared, found.source.unpacked) == ("gzip", False, None)
+    assert (found.total_blocks, found.targets[0].size_gib) == (None, None)
     (target,) = about("fanout", fanout(to(encrypted=True), uri=PACKED), packed()).targets
     assert target.tags["blockferry:holes"] == "noise"
 
@@ -316,7 +328,7 @@ def test_one_that_is_unpacked_has_the_size_of_what_came_out() -> None:
     found = about("fanout", fanout(uri=PACKED), packed(), unpacked())
     assert isinstance(found.source, JobImage)
     assert (found.source.raw_bytes, found.total_blocks, found.targets[0].size_gib) == (GIB + 5, 2 * 2_048, 2)
-    assert (found.source.unpack_requests, found.source.unpack_gb_seconds) == ({"GetObject": 3}, 2.5)
+    assert found.source.unpacked == Unpacked(raw_bytes=GIB + 5, requests={"GetObject": 3}, gb_seconds=2.5)
 
 
 def test_one_that_was_replaced_after_it_was_unpacked_is_refused() -> None:

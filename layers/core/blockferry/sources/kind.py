@@ -1,0 +1,170 @@
+"""What every kind of source is: a value that a job records, and that knows how it is looked at, read and proved."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+from blockferry.core.blocks import BlockRange, blocks_of_volume, split
+from blockferry.core.errors import IncompleteTransfer
+from blockferry.core.holes import HoleDecision, HolePolicy
+from blockferry.core.pacing import Pace
+from blockferry.core.ports import BlockSource
+from blockferry.core.quotas import DRY_RUN_LISTS_PER_SECOND, MAX_PAGE
+from blockferry.jobs.call import JobCall
+from blockferry.jobs.record import Place
+from blockferry.sources.equal import Clone, EqualSnapshots
+from blockferry.sources.reading import Reading
+
+
+@dataclass(frozen=True)
+class Listed:
+    """What a stretch of the source must have given: the blocks to move, those of them that only the base of a delta
+    holds, and how many the source has allocated there."""
+
+    indices: frozenset[int]
+    removed: frozenset[int]
+    allocated: int
+
+
+NOTHING_LISTED = Listed(frozenset(), frozenset(), 0)
+
+
+@dataclass(frozen=True)
+class Extent:
+    """The size of a job in blocks: of the largest volume, and of a range; ``home`` is the Region of its workers."""
+
+    total_blocks: int
+    blocks_per_range: int
+    home: str
+
+
+class JobSource(Place, ABC):
+    """A source of a job, as it was when the job was planned."""
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """The id or address by which operators know it."""
+
+    @property
+    def prepared(self) -> bool:
+        """Whether it can be read block by block, and its size is known."""
+        return True
+
+    def prepare(self, call: JobCall, progress: Mapping[str, Any] | None) -> dict[str, Any]:
+        """Go on with making it readable; ``progress`` is what the last call returned, ``None`` at first.
+
+        Returns ``{"done", "progress", "raw_bytes"}``. Raises ``IncompleteTransfer`` where there is nothing to do.
+        """
+        raise IncompleteTransfer(f"{self.name} is read as it is: there is nothing to unpack. Start a new job")
+
+    @abstractmethod
+    def open(self, call: JobCall) -> BlockSource:
+        """The blocks that a worker reads. Nothing is asked for yet."""
+
+    @abstractmethod
+    def relist(self, call: JobCall, first: int, stop: int) -> Listed:
+        """List ``first <= index < stop`` independently of the worker that moved it.
+
+        Raises ``IncompleteTransfer`` when two lists of the source contradict each other.
+        """
+
+    def beside(self, call: JobCall, clones: Sequence[Clone]) -> EqualSnapshots:
+        """What the parents of targets must equal, beside these. Raises ``IncompleteTransfer`` where there is none."""
+        raise IncompleteTransfer(f"{self.name} has no base to compare parents with")
+
+    def contradiction(self, allocated: int) -> str | None:
+        """Why a source that lists so many blocks in all cannot be what was planned; ``None`` when it can be."""
+        return None
+
+    @property
+    def may_change(self) -> bool:
+        """Whether what is read may be replaced while the job runs."""
+        return False
+
+    @property
+    def due(self) -> str:
+        """What a listed block is, in a sentence about one that was not moved."""
+        return "allocated"
+
+    @property
+    def policies(self) -> tuple[HolePolicy, ...]:
+        """What can be done about its holes."""
+        return tuple(HolePolicy)
+
+    @abstractmethod
+    def reading(self, call: JobCall, extent: Extent) -> Reading:
+        """What reading it once would take; lists are asked for where nobody tells the numbers before."""
+
+    def comparing(self, regions: Sequence[str], extent: Extent) -> Mapping[str, int]:
+        """Requests that comparing its base with clones in these Regions would take, by operation and Region."""
+        return {}
+
+    @property
+    def spent(self) -> tuple[Mapping[str, int], float]:
+        """What preparing it took: requests by operation and Region, and GB-seconds."""
+        return {}, 0.0
+
+    def object_bytes(self, raw_bytes: int) -> Mapping[str, int]:
+        """Bytes read from buckets, by their Region, when ``raw_bytes`` of the disk were read."""
+        return {}
+
+    @abstractmethod
+    def facts(self) -> dict[str, Any]:
+        """What a receipt tells of it."""
+
+    def lineage(self, targets: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+        """Which snapshot was made of which, for the next sync of the chain; ``None`` for what has no chain."""
+        return None
+
+    def discard(self, call: JobCall) -> None:
+        """Delete what was stored to make it readable; harmless when nothing is there."""
+
+
+S_co = TypeVar("S_co", bound=JobSource, covariant=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Examined(ABC, Generic[S_co]):
+    """A source that was looked at for a new job.
+
+    ``size_gib`` is that of its volume, ``None`` as long as nobody can know. ``description`` and ``tags`` go over to the
+    targets; ``own_tags`` are those by which a copy of it is found again.
+    """
+
+    source: S_co
+    size_gib: int | None
+    description: str
+    tags: Mapping[str, str] = field(default_factory=dict)
+    own_tags: Mapping[str, str] = field(default_factory=dict)
+    encrypted: bool = False
+
+    @property
+    def total_blocks(self) -> int | None:
+        return None if self.size_gib is None else blocks_of_volume(self.size_gib)
+
+    @abstractmethod
+    def decide(self, asked: HolePolicy | None, *, may_be_encrypted: bool) -> HoleDecision:
+        """What a full copy does about holes. Raises ``InvalidRequest`` for a choice that could lose zeros."""
+
+
+def counted(source: JobSource, call: JobCall, total_blocks: int) -> tuple[int, int, int]:
+    """Blocks that are allocated, to be read, and only in the base, from the source's own lists."""
+    pace = Pace(DRY_RUN_LISTS_PER_SECOND, clock=call.clock)
+    allocated = read = removed = 0
+    # By windows: the list of a whole volume would not fit into memory.
+    for window in split(total_blocks, MAX_PAGE):
+        pace.take()
+        listed = source.relist(call, window.first, window.stop)
+        allocated += listed.allocated
+        read += len(listed.indices) - len(listed.removed)
+        removed += len(listed.removed)
+    return allocated, read, removed
+
+
+def range_of(first: int, stop: int) -> BlockRange | None:
+    """The stretch as a range; ``None`` when there is nothing in it."""
+    return BlockRange(first, stop) if first < stop else None
