@@ -11,7 +11,7 @@ from blockferry.aws.call import Call
 from blockferry.aws.regions import refuse_unknown_regions
 from blockferry.aws.sessions import Identity
 from blockferry.core.errors import InvalidRequest, RequestRefused
-from blockferry.core.holes import HoleMeaning
+from blockferry.core.holes import HoleMeaning, HolePolicy
 from blockferry.core.quotas import MAX_TAGS
 from blockferry.requests.parts import Source, Target, TransferOptions
 from blockferry.sources.readable import readable_snapshot, refuse_no_access, related, source_identity
@@ -167,11 +167,13 @@ def test_the_record_of_a_source_is_what_ec2_says_and_as_whom_it_is_read() -> Non
 
 
 class Asked:
-    def __init__(self, target: Target) -> None:
-        self.targets, self.options = (target,), TransferOptions()
+    def __init__(self, target: Target, holes: HolePolicy | None) -> None:
+        self.targets, self.options = (target,), TransferOptions(holes=holes)
 
 
-def made(target: Target, *, of_source: bool = False, ec2: MemoryEc2 | None = None) -> FullSnapshot:
+def made(
+    target: Target, *, of_source: bool = False, ec2: MemoryEc2 | None = None, holes: HolePolicy | None = None
+) -> FullSnapshot:
     """The proposal of one target of a snapshot."""
     ec2 = ec2 or MemoryEc2()
     shown = described(SNAPSHOT, VolumeId="vol-9", VolumeSize=7, Encrypted=of_source, tags={})
@@ -185,7 +187,7 @@ def made(target: Target, *, of_source: bool = False, ec2: MemoryEc2 | None = Non
         snapshot=facts,
     )
     aws = account(ec2, only=Identity(target.region, target.role_arn, target.external_id))
-    (proposed,) = propose_full(Asked(target), found, EXECUTION, Call(aws=aws)).targets
+    (proposed,) = propose_full(Asked(target, holes), found, EXECUTION, Call(aws=aws)).targets
     return proposed
 
 
@@ -221,6 +223,33 @@ def test_a_default_that_cannot_be_found_out_is_left_to_the_account() -> None:
     ec2 = MemoryEc2()
     ec2.errors["GetEbsEncryptionByDefault"] = refusal("UnauthorizedOperation", "GetEbsEncryptionByDefault")
     assert made(Target(region=RECOVERY), ec2=ec2).encrypted is None
+
+
+UNKNOWN = MemoryEc2()
+UNKNOWN.errors["GetEbsEncryptionByDefault"] = refusal("UnauthorizedOperation", "GetEbsEncryptionByDefault")
+
+
+@pytest.mark.parametrize(
+    ("asked", "ec2", "safe"),
+    [
+        ({"encrypted": True}, MemoryEc2(), False),
+        ({"encrypted": False}, MemoryEc2(encrypts=True), True),
+        # A key alone says it, whatever the account's default.
+        ({"kms_key_arn": KEY}, MemoryEc2(), False),
+        ({}, MemoryEc2(encrypts=True), False),
+        ({}, MemoryEc2(), True),
+        ({}, UNKNOWN, False),
+    ],
+)
+def test_zeros_are_left_out_only_of_a_target_that_is_surely_not_encrypted(
+    asked: dict[str, Any], ec2: MemoryEc2, safe: bool
+) -> None:
+    target = Target(region=RECOVERY, **asked)
+    if safe:
+        assert made(target, ec2=ec2, holes=HolePolicy.SKIP_ZERO).encrypted is False
+    else:
+        with pytest.raises(InvalidRequest, match=r"skip_zero is not safe for targets\[0\]"):
+            made(target, ec2=ec2, holes=HolePolicy.SKIP_ZERO)
 
 
 def test_tags_asked_for_win_over_the_sources_and_the_jobs_over_all() -> None:
