@@ -14,7 +14,7 @@ import pytest
 from blockferry.aws.ebs.client import Change, ChangedPage, EbsDirect, Page
 from blockferry.aws.snapshots import SnapshotFacts
 from blockferry.core.blocks import BLOCK_SIZE, BlockRange
-from blockferry.core.checksums import ZERO_DIGEST
+from blockferry.core.checksums import ZERO_DIGEST, digest_of
 from blockferry.core.delta import Delta
 from blockferry.core.errors import IncompleteTransfer, OutOfTime
 from blockferry.core.retry import Deadline
@@ -22,7 +22,7 @@ from blockferry.inspection.chain import chain_report, in_order, predecessors_est
 from blockferry.inspection.count import Counts, DeltaBits, ListReader, Lists, Window, count_lists
 from blockferry.inspection.tuning import Tuning
 from blockferry.inspection.zeros import Zeros, count_zeros
-from fakes import ManualClock
+from fakes import ManualClock, content
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -326,6 +326,21 @@ def test_counting_zeros_ends_where_the_volume_ends() -> None:
         tuning=Tuning(),
     )
     assert zeros == Zeros(next_index=10, blocks_read=0, zero_blocks=0)
+
+
+def test_blocks_are_read_at_their_share_of_the_quota() -> None:
+    class Readable(ListedEbs):
+        def get_block(self, _snapshot_id: str, index: int, _token: str) -> tuple[bytes, bytes]:
+            data = content(index % 2)
+            return data, digest_of(data)
+
+    zeros, clock = Zeros(), ManualClock()
+    ebs = cast(EbsDirect, Readable({"snap-a": dict.fromkeys(range(20), 1)}))
+    deadline, tuning = Deadline(None, clock=clock), Tuning(reads_per_second=10.0, read_threads=1)
+    began = clock.monotonic()
+    count_zeros("snap-a", 20, zeros, ebs, deadline=deadline, clock=clock, tuning=tuning)
+    assert zeros == Zeros(next_index=20, blocks_read=20, zero_blocks=10)
+    assert clock.monotonic() - began == pytest.approx(1.9)
 
 
 def test_a_single_delta_needs_no_list_of_its_base() -> None:
