@@ -6,6 +6,7 @@ import ast
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
 from tools.environment import repository_root
 
 PACKAGE = repository_root() / "layers" / "core" / "blockferry"
@@ -30,33 +31,68 @@ ROOMS = (
 
 
 def module_of(file: Path) -> str:
-    return ".".join(file.relative_to(PACKAGE).with_suffix("").parts)
+    """The dotted name below the package, which is itself ``""``; a folder is called as its ``__init__`` is imported."""
+    return ".".join(part for part in file.relative_to(PACKAGE).with_suffix("").parts if part != "__init__")
 
 
 MODULES = {module_of(file): file for file in PACKAGE.rglob("*.py")}
 
 
-def imports_of(file: Path) -> Iterator[str]:
-    """The modules of the package that a module imports, wherever in it."""
-    for node in ast.walk(ast.parse(file.read_text())):
-        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("blockferry"):
-            inner = (node.module or "").removeprefix("blockferry").removeprefix(".")
-            for name in node.names:
-                whole = f"{inner}.{name.name}".removeprefix(".")
-                found = whole if whole in MODULES else inner
-                if found in MODULES and found != "__init__":
-                    yield found
+def imports_of(text: str) -> Iterator[str]:
+    """The modules of the package that a module with this text imports, wherever in it and in whatever form."""
+    for node in ast.walk(ast.parse(text)):
+        match node:
+            case ast.Import(names):
+                yield from (_below(name.name) for name in names if name.name.split(".")[0] == PACKAGE.name)
+            case ast.ImportFrom(level=1 | 2 | 3):
+                raise AssertionError(f"line {node.lineno}: write the whole name of what is imported")
+            case ast.ImportFrom(module=str(module), names=names) if module.split(".")[0] == PACKAGE.name:
+                for name in names:
+                    whole = _below(f"{module}.{name.name}")
+                    yield whole if whole in MODULES else _below(module)
 
 
-ARROWS = {module: set(imports_of(file)) - {module} for module, file in MODULES.items()}
+def _below(name: str) -> str:
+    return name.removeprefix(PACKAGE.name).removeprefix(".")
+
+
+ARROWS = {module: set(imports_of(file.read_text())) - {module} for module, file in MODULES.items()}
 
 
 def room_of(module: str) -> str:
     return module.split(".", 1)[0]
 
 
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("import blockferry.cli.main", ["cli.main"]),
+        ("import json, blockferry.cli.main as m", ["cli.main"]),
+        ("from blockferry.cli import main, copy", ["cli.main", "cli.copy"]),
+        ("from blockferry.cli.main import main", ["cli.main"]),
+        ("from blockferry.aws.ebs import anything", ["aws.ebs"]),
+        ("from blockferry import cli", ["cli"]),
+        ("from blockferry import __version__", [""]),
+        ("def later():\n    from blockferry.cli.main import main", ["cli.main"]),
+        ("if TYPE_CHECKING:\n    from blockferry.cli.main import main", ["cli.main"]),
+        ("import json\nfrom blockferry_more import cli\nimport blockferrying", []),
+    ],
+)
+def test_an_import_is_seen_in_whatever_form(text: str, found: list[str]) -> None:
+    assert list(imports_of(text)) == found
+
+
+def test_a_relative_import_is_refused_since_it_hides_its_room() -> None:
+    with pytest.raises(AssertionError, match="line 1"):
+        list(imports_of("from ..cli import main"))
+
+
+def test_every_import_of_the_package_is_of_a_module_that_there_is() -> None:
+    assert {other for others in ARROWS.values() for other in others} <= set(MODULES)
+
+
 def test_every_module_is_in_a_room() -> None:
-    assert {room_of(module) for module in MODULES} - {"__init__"} == set(ROOMS)
+    assert {room_of(module) for module in MODULES} - {""} == set(ROOMS)
 
 
 def test_no_module_knows_one_of_a_room_above_it() -> None:
@@ -64,7 +100,7 @@ def test_no_module_knows_one_of_a_room_above_it() -> None:
         f"{module} -> {other}"
         for module, others in ARROWS.items()
         for other in others
-        if module != "__init__" and ROOMS.index(room_of(other)) > ROOMS.index(room_of(module))
+        if module and other and ROOMS.index(room_of(other)) > ROOMS.index(room_of(module))
     ]
     assert upwards == []
 
