@@ -83,7 +83,7 @@ class ObjectReader:
             raise RequestRefused(f"{what}: {translated(error)}") from error
 
     def _call(self, what: str, send: Callable[[], bytes]) -> bytes:
-        """Raises ``ClientError`` for what does not pass."""
+        """The body that ``send`` gets, asked for within the budget. Raises ``ClientError`` for what does not pass."""
         attempts = Attempts(self._policy, clock=self._clock, deadline=self._deadline)
         while True:
             self._counts.sent("GetObject", self._s3.meta.region_name)

@@ -163,7 +163,10 @@ class Aws:
         )
 
     def _ebs_endpoint(self, region: str) -> str:
-        """botocore resolves it: partition, FIPS, dual stack, ``AWS_ENDPOINT_URL_EBS``. Once, a client is dear."""
+        """The endpoint as botocore resolves it: partition, FIPS, dual stack, ``AWS_ENDPOINT_URL_EBS``.
+
+        A client is dear, so each region's is resolved once.
+        """
         if region not in self._endpoints:
             client = self.base.client("ebs", region_name=region, config=_CONFIG)
             self._endpoints[region] = client.meta.endpoint_url

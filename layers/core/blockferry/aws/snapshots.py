@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 JOB_TAG = "blockferry:job-id"
 EXECUTION_TAG = "blockferry:execution"
-"""The mark of the execution that started the snapshot. Names of jobs are not unique: whoever deletes asks for this."""
+"""The tag with the mark of the execution that started the snapshot. Names of jobs are not unique: whoever deletes asks
+for this."""
 
 SOURCE_TAG = "blockferry:source-snapshot-id"
 SOURCE_REGION_TAG = "blockferry:source-region"
@@ -28,15 +29,18 @@ LINEAGE_TAG = "blockferry:lineage"
 IMAGE_TAG = "blockferry:source-image"
 CHECKSUM_TAG = "blockferry:linear-checksum"
 PROVED_TAG = "blockferry:proved-snapshot-id"
-"""Set together when EBS was given count and checksum: a completed snapshot that carries both is what its job proved.
-The second names the snapshot itself, since tags travel: restored volumes and their next snapshots may inherit them."""
+"""The tag that is set together with ``CHECKSUM_TAG`` when EBS was given count and checksum: a completed snapshot that
+carries both is what its job proved. It names the snapshot itself, since tags travel: restored volumes and their next
+snapshots may inherit them."""
 
 HOLES_TAG = "blockferry:holes"
-"""What the snapshot's holes stand for, a ``HoleMeaning``. Set when it is started."""
+"""The tag that tells what the snapshot's holes stand for, a ``HoleMeaning``; set when the snapshot is started."""
 
 LOOKS = 10
+"""Times that EC2 is asked about a snapshot, the first one included, before its answer is taken for what it is."""
+
 LOOK_SECONDS = 2.0
-"""How often, and after how long, EC2 is asked again about a snapshot that it calls pending."""
+"""Seconds between two questions to EC2 about a snapshot that it calls pending or does not know yet."""
 
 
 @dataclass(frozen=True)

@@ -53,7 +53,7 @@ def region_of(options: argparse.Namespace, session: boto3.Session) -> str:
 
 
 def command_for(verb: str, job_id: str, options: argparse.Namespace) -> str:
-    """The command that does it to this job, in the deployment that this one was told to use."""
+    """The command line that applies ``verb`` to a job, in the deployment that ``options`` name."""
     place = [] if options.region is None else ["--region", options.region]
     if options.name_prefix != PREFIX:
         place += ["--name-prefix", options.name_prefix]

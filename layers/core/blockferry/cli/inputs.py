@@ -20,7 +20,7 @@ def add_places(command: argparse.ArgumentParser, *, to: str = "REGION", text: st
 
 
 def add_format(command: argparse.ArgumentParser) -> None:
-    """The option with which an operator insists."""
+    """The option ``--format``, with which an operator insists that an image is a raw disk."""
     command.add_argument(
         "--format",
         dest="image_format",
@@ -30,7 +30,7 @@ def add_format(command: argparse.ArgumentParser) -> None:
 
 
 def add_holes(command: argparse.ArgumentParser) -> None:
-    """``--holes`` of whatever is copied in full."""
+    """The option ``--holes`` of whatever is copied in full."""
     command.add_argument(
         "--holes",
         choices=[policy.value for policy in HolePolicy],
@@ -40,7 +40,7 @@ def add_holes(command: argparse.ArgumentParser) -> None:
 
 
 def add_key(command: argparse.ArgumentParser) -> None:
-    """The option that names a key."""
+    """The option ``--kms-key-arn``, which names the key of a single target."""
     command.add_argument(
         "--kms-key-arn", metavar="ARN", help="key of the target, in its region; with a single --to only"
     )
@@ -68,7 +68,7 @@ def tags_of(pairs: Sequence[str] | None) -> dict[str, str]:
 
 
 def places(options: argparse.Namespace) -> dict[str, Any]:
-    """Where to read and where to write; every target has the same tags."""
+    """The members ``source`` and ``targets`` of an input; every target has the same tags. Raises ``InvalidRequest``."""
     regions = options.to or []
     key = getattr(options, "kms_key_arn", None)
     if key and len(regions) > 1:
@@ -81,5 +81,5 @@ def places(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def members(**given: Any) -> dict[str, Any]:
-    """The members of an input that are given."""
+    """The members of an input that are given: without those that are ``None`` or empty."""
     return {name: value for name, value in given.items() if value is not None and value not in ({}, [])}

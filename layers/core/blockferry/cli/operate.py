@@ -37,7 +37,7 @@ class JobState:
 
     @property
     def operation(self) -> str:
-        """By the state machine's name, ``<prefix>-<operation>``."""
+        """The operation, told by the state machine's name ``<prefix>-<operation>``."""
         return self.arn.split(":")[-2].rsplit("-", 1)[-1]
 
     @property

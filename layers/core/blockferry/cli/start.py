@@ -18,7 +18,7 @@ from blockferry.operations import OPERATIONS
 from blockferry.requests.parts import parse
 
 _LONGEST_NAME = 48
-"""Of what is read, in a job id made of it: Step Functions takes 80 characters with operation and time."""
+"""Characters that a job id takes of the name of what is read; with operation and time Step Functions takes 80."""
 
 _GIVEN = {
     "subject": "the snapshot or image",
@@ -45,8 +45,8 @@ RequestOf = Callable[[argparse.Namespace], dict[str, Any]]
 
 
 def starting(operation: str, *, add_options: AddOptions, request: RequestOf) -> Command:
-    """The command that starts an operation: ``request`` makes its input of its own options, which follow those that say
-    what is read and where; every such command also has ``--input`` and ``--name``."""
+    """The command that starts an operation: ``add_options`` adds its own options, of which ``request`` makes its input.
+    Every such command also has ``--input`` and ``--name``."""
 
     def add_all(command: argparse.ArgumentParser) -> None:
         add_options(command)

@@ -17,7 +17,7 @@ from blockferry.cost.bill import Bill, basis
 from blockferry.cost.prices import PriceList
 
 WORKER_MIB_PER_SECOND, WORKER_GB = 60.0, 1.769
-"""What one function moves, and its memory in GB: one vCPU's worth (Lambda developer guide, memory)."""
+"""MiB a second that one worker moves, and its memory in GB: one vCPU's worth (Lambda developer guide, memory)."""
 
 _ITEMS = {
     "ListSnapshotBlocks": "ListSnapshotBlocks",

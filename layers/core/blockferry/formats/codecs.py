@@ -20,7 +20,7 @@ _FRAMES: Mapping[str, Callable[[Input], Iterator[bytes]]] = {
     "gzip": gzip_member,
     "bzip2": bzip2_stream,
 }
-"""What unpacks the next frame, member or stream."""
+"""Unpackers of the next frame, member or stream, by codec; xz has more than one boundary in a stream."""
 
 
 class Unpacking:

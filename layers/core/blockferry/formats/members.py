@@ -15,7 +15,7 @@ _CUT_OFF = "the stream ends in the middle of what it began"
 
 
 def gzip_member(source: Input) -> Iterator[bytes]:
-    """The next member."""
+    """The next member of gzip, in pieces."""
     member = zlib.decompressobj(wbits=31)
     while not member.eof:
         data = member.unconsumed_tail or source.some(_INPUT)
@@ -32,7 +32,7 @@ def gzip_member(source: Input) -> Iterator[bytes]:
 
 
 def bzip2_stream(source: Input) -> Iterator[bytes]:
-    """The next stream; its library checks every block's checksum and that of the whole."""
+    """The next stream of bzip2, in pieces; the library checks every block's checksum and that of the whole."""
     stream = bz2.BZ2Decompressor()
     while not stream.eof:
         data = source.some(_INPUT) if stream.needs_input else b""

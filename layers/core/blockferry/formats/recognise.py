@@ -13,24 +13,28 @@ from dataclasses import dataclass
 from typing import Literal
 
 PackedCodec = Literal["bzip2", "gzip", "xz", "zstd"]
-"""What images are unpacked from."""
+"""Compressions that images are unpacked from."""
 
 ImageCodec = Literal["raw", "gzip", "zstd", "xz", "bzip2"]
 
 ImageFormat = Literal["raw"]
-"""What the disk itself may be said to be."""
+"""Formats of a disk that an operator may insist on."""
 
 HEAD_BYTES = 512
-"""Tar keeps its checksum at 148 and its magic at 257, VDI its signature at 64; all others begin with theirs."""
+"""Bytes of a file's beginning that tell what it is: tar keeps its checksum at 148 and its magic at 257, VDI its
+signature at 64; all other formats begin with theirs."""
 
 TAIL_BYTES = 512
-"""A VHD of fixed size and a DMG are told by their last 512 bytes."""
+"""Bytes of a file's end that tell what it is: a VHD of fixed size, or a DMG."""
 
 
 @dataclass(frozen=True)
 class Format:
-    """``name`` as an error calls it; ``advice`` how to get to a raw disk, where ``{image}`` stands for the file and
-    ``{raw}`` for the result; ``codec`` if it is compressed in a way that images are unpacked from."""
+    """A kind of file that is no raw disk, under the ``name`` by which an error calls it.
+
+    ``advice`` tells how to get to a raw disk, where ``{image}`` stands for the file and ``{raw}`` for the result;
+    ``codec`` is set if it is compressed in a way that images are unpacked from.
+    """
 
     name: str
     advice: str
@@ -105,7 +109,8 @@ _DYNAMIC_VHD = Format(
     "convert it with `qemu-img convert -O raw --image-opts "
     "driver=vpc,force_size_calc=current_size,file.driver=file,file.filename={image} {raw}`",
 )
-"""Without that option qemu-img may take the size from the geometry, which is rounded down, and lose the disk's end."""
+"""A VHD that grows. Without ``force_size_calc`` qemu-img may take the size from the geometry, which is rounded down,
+and lose the disk's end."""
 
 _VMDK = _qemu("a VMDK image", "vmdk")
 _VMDK_DESCRIPTOR = _qemu("the descriptor of a VMDK image, without its data", "vmdk")
@@ -180,22 +185,23 @@ _SIGNATURES: Sequence[tuple[int, bytes, Format]] = (
         Format("a pointer of Git LFS", "get what it points to with `git lfs pull`"),
     ),
 )
-"""Offset, magic, format."""
+"""Signatures of formats: the offset in the file, the bytes that are there, and the format."""
 
 
 def _skippable(head: bytes) -> Format | None:
-    """A stream of zstd may begin with a frame that is skipped, such as an index."""
+    """Zstd, if the stream begins with a frame that is skipped, such as an index."""
     return _ZSTD if is_skippable(head) else None
 
 
 def _bzip2(head: bytes) -> Format | None:
-    """A level, then the beginning of the first block or of the end."""
+    """Bzip2, by its level and by the beginning of the first block or of the end behind it."""
     marks = (bytes.fromhex("314159265359"), bytes.fromhex("177245385090"))
     return _BZIP2 if re.match(rb"BZh[1-9]", head) and head[4:10] in marks else None
 
 
 def _lzma_alone(head: bytes) -> Format | None:
-    """No magic, but few values: usual properties, a dictionary as tools choose it, a possible size, a first byte 0."""
+    """LZMA without a container, which has no magic, but few values: usual properties, a dictionary as tools choose it,
+    a possible size, a first byte 0."""
     if len(head) < 14 or head[0] != 0x5D or head[13] != 0:
         return None
     dictionary, size = int.from_bytes(head[1:5], "little"), head[5:13]
@@ -205,7 +211,7 @@ def _lzma_alone(head: bytes) -> Format | None:
 
 
 def _tar(head: bytes) -> Format | None:
-    """By the magic of POSIX and GNU, and without one by the checksum of the header."""
+    """Tar, by the magic of POSIX and GNU, and without one by the checksum of the header; an OVA by its first member."""
     if head[257:263] in (b"ustar\0", b"ustar ") or _tar_checksum_fits(head):
         return _OVA if re.match(rb"[^\0]{1,96}\.ovf\0", head, re.IGNORECASE) else _TAR
     return None

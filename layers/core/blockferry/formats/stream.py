@@ -28,7 +28,7 @@ class RestartPoint:
 
 @dataclass(frozen=True)
 class Boundary:
-    """Between two pieces: unpacking can begin here; ``stream`` as of ``RestartPoint``."""
+    """A place between two pieces at which unpacking can begin; ``stream`` is that of ``RestartPoint``."""
 
     stream: tuple[int, ...] = ()
 
@@ -44,11 +44,11 @@ class Input:
         self._parts = parts
         self._codec = codec
         self.name = name
-        """Of the image, for errors."""
+        """The name of the image, for errors."""
         self._part = b""
         self._used = 0
         self.offset = offset
-        """Of the next byte, in the whole stream."""
+        """The offset of the next byte in the whole stream."""
 
     def at_end(self) -> bool:
         while self._used == len(self._part):

@@ -22,7 +22,7 @@ _FOOTER_MAGIC = b"YZ"
 _CHECK_BYTES = {lzma.CHECK_NONE: 0, lzma.CHECK_CRC32: 4, lzma.CHECK_CRC64: 8, lzma.CHECK_SHA256: 32}
 
 _MEMORY = MAX_WINDOW + 2 * 1024 * 1024
-"""The library needs a little more than the dictionary."""
+"""Bytes of memory that the library may use: a little more than the largest dictionary."""
 
 _MOMENT = 4096
 """Records of an index between two looks at the clock."""
@@ -65,11 +65,11 @@ class _Stream:
     compressed_offset: int
     raw_offset: int
     walked_from: tuple[int, int]
-    """Compressed and raw offset."""
+    """The compressed and the raw offset from which on blocks were unpacked here."""
     walked: int = 0
-    """Blocks."""
+    """The number of blocks that were unpacked here."""
     records: hashlib._Hash = field(default_factory=hashlib.sha256)
-    """Of the blocks that were walked, as the index has to list them."""
+    """The hash over the records of the blocks that were unpacked here, as the index has to list them."""
 
     @classmethod
     def at(cls, source: Input, point: RestartPoint) -> _Stream:
@@ -135,7 +135,7 @@ class _Stream:
         self.records.update(_record(unpadded, raw))
 
     def end(self) -> Iterator[bytes]:
-        """The index, of which the first byte is taken, and the footer."""
+        """Empty pieces, while the index, whose first byte is taken, and the footer are held against the blocks."""
         source = self.source
         index_at = source.offset - 1
         index = _Index(source)
@@ -187,7 +187,7 @@ class _Index:
         self._checksum = zlib.crc32(b"\0")
 
     def number(self) -> int:
-        """Seven bits a byte, the lowest first, nine bytes at most."""
+        """The next number: seven bits a byte, the lowest first, nine bytes at most."""
         value = 0
         for shift in range(0, 63, 7):
             byte = self._take(1)[0]
@@ -197,7 +197,7 @@ class _Index:
         raise self._source.damaged("a number of the index has no end", at=self._at)
 
     def finish(self) -> None:
-        """Padding and checksum."""
+        """Read the padding and the checksum. Raises ``DamagedImage`` when either is wrong."""
         # An index begins at a whole word, as all blocks do.
         padding = self._take(-self._source.offset % 4)
         expected = self._checksum.to_bytes(4, "little")

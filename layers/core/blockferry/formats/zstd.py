@@ -63,11 +63,11 @@ def _frame(source: Input, decompressor: zstandard.ZstdDecompressionObj) -> Itera
 
 class _Header(NamedTuple):
     fields: bytes
-    """As they are in the stream."""
+    """The fields of the header as they are in the stream."""
     window: int
-    """Bytes, as is the content."""
+    """Bytes of history that unpacking needs."""
     content: int | None
-    """``None`` if the frame does not tell."""
+    """Bytes that the frame unpacks to; ``None`` if it does not tell."""
     checksummed: bool
 
 

@@ -22,7 +22,10 @@ CANNOT_TELL = {
 
 @dataclass(frozen=True)
 class UploadHoles:
-    """``source`` gives what the image counts as written, ``fills`` says that zeros of it go over holes of a parent."""
+    """The decision about an upload's holes, carried out.
+
+    ``source`` gives what the image counts as written, ``fills`` says that zeros of it go over holes of a parent.
+    """
 
     decision: HoleDecision
     policy: HolePolicy
@@ -31,7 +34,7 @@ class UploadHoles:
     warnings: tuple[Mapping[str, str], ...] = ()
 
     def to_put(self, parent: SnapshotSource | None) -> tuple[BlockSource, HolePolicy]:
-        """What to move, and how."""
+        """The blocks to put, on top of the parent if there is one, and the policy for putting them."""
         if parent is None:
             return self.source, self.policy
         return ImageDelta(self.source, parent, fills=self.fills), HolePolicy.PRESERVE
@@ -40,8 +43,8 @@ class UploadHoles:
 def decide(
     asked: HolePolicy | None, image: ImageSource, *, may_be_encrypted: bool, on_parent: bool, total_blocks: int
 ) -> UploadHoles:
-    """What to do with an image for a volume of so many blocks. Without ``asked`` nothing that anybody may have written
-    becomes a hole that does not read as zeros.
+    """The decision about an image for a volume of so many blocks. Without ``asked`` nothing that anybody may have
+    written becomes a hole that does not read as zeros.
 
     Raises ``InvalidRequest`` for ``skip_zero`` where holes do not read as zeros.
     """

@@ -123,7 +123,7 @@ class Target(Party):
 
     @property
     def place(self) -> tuple[str | None, ...]:
-        """What makes two targets the same one: description and tags do not."""
+        """The members in which two targets must differ; description and tags are none of them."""
         return (self.region, self.role_arn, self.kms_key_arn, str(self.encrypted))
 
 
@@ -196,7 +196,7 @@ LINEAGE_FIELD = Field(
     description="Name of the chain of copies that this one belongs to, for sync with follow. Defaults to the id of the "
     "source's volume.",
 )
-"""A new chain, or one that goes on."""
+"""The field ``lineage`` of an input, which names a new chain, or one that goes on."""
 
 
 def refuse_unsafe_holes(targets: Sequence[Target], options: TransferOptions) -> None:

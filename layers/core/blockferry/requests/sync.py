@@ -61,7 +61,7 @@ class SyncTarget(Party):
 
     @property
     def place(self) -> tuple[str | None, ...]:
-        """What makes two targets the same one."""
+        """The members in which two targets must differ."""
         return (self.region, self.role_arn, self.parent_snapshot_id)
 
 

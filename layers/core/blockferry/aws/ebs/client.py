@@ -264,7 +264,10 @@ class EbsDirect:
         *,
         new_snapshot: str = "",
     ) -> T:
-        """``new_snapshot``: the id of the snapshot, if StartSnapshot made it."""
+        """What ``read`` makes of the answer to a request, which is sent again within the budget.
+
+        ``new_snapshot`` is the id of the snapshot, if StartSnapshot made it.
+        """
         request = f"{operation} {resource}"
         attempts = Attempts(self._policy, clock=self._clock, deadline=self._deadline)
         signed_again = 0

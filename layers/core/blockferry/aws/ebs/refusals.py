@@ -28,10 +28,10 @@ QUOTAS = {
 """Service quota behind a throttle, for messages and alarms."""
 
 MOST_SIGNED_AGAIN = 3
-"""Requests repeated because of the clock: the first answer tells the time, and a second one is rarely needed."""
+"""Times that a request is repeated because of the clock: the first answer tells the time, a second is rarely needed."""
 
 TAGS_SPREAD_SECONDS = 60.0
-"""For so long after StartSnapshot a policy may not see the tags of the new snapshot, which ours asks for."""
+"""Seconds after StartSnapshot in which a policy may not see the tags of the new snapshot, which ours asks for."""
 
 _NOT_OF_POLICIES = frozenset({"UNAUTHORIZED_ACCOUNT", "DEPENDENCY_ACCESS_DENIED"})
 """Reasons of AccessDeniedException that no tag changes: another account's snapshot, a key that may not be used."""

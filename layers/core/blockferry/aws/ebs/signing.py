@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from urllib.parse import quote
 
 UNSIGNED_PAYLOAD = "UNSIGNED-PAYLOAD"
-"""PutSnapshotBlock, and it alone, is modelled as ``v4-unsigned-body``: its signed checksum header protects the body."""
+"""Payload hash of PutSnapshotBlock, which alone is modelled as ``v4-unsigned-body``: its signed checksum header
+protects the body."""
 
 _EMPTY_SHA256 = hashlib.sha256(b"").hexdigest()
 

@@ -23,7 +23,8 @@ from blockferry.aws.ebs.signing import UNSIGNED_PAYLOAD, Credentials, Signer, qu
 
 CONNECT_TIMEOUT_SECONDS = 5.0
 READ_TIMEOUT_SECONDS = 30.0
-"""A block answers in tens of milliseconds; a silent connection is given up long before the retry budget ends."""
+"""Seconds until a silent connection is given up, long before the retry budget ends; a block takes tens of
+milliseconds."""
 
 
 class TransportError(Exception):
@@ -32,7 +33,7 @@ class TransportError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """Status, headers (names in lower case) and the whole body."""
+    """An answer of the endpoint: status, headers (names in lower case) and the whole body."""
 
     status: int
     headers: Mapping[str, str]
@@ -64,7 +65,10 @@ class Transport(Protocol):
         body: bytes | None,
         sign_body: bool,
     ) -> Answer:
-        """``headers`` have lower-case names. Raises ``TransportError`` when no complete answer was received."""
+        """Send a request, whose ``headers`` have lower-case names.
+
+        Raises ``TransportError`` when no complete answer was received.
+        """
         ...
 
 
