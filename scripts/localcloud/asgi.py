@@ -36,7 +36,8 @@ def replayed(body: bytes, receive: Receive) -> Receive:
 
 
 async def answer_with(send: Send, answer: Response, *, headless: bool = False) -> None:
-    """``headless``: the request was HEAD, whose answer tells the length of a body that it does not have."""
+    """Send the answer to a client. ``headless``: the request was HEAD, whose answer tells the length of a body that it
+    does not have."""
     status, headers, body = answer
     raw = [(name.lower().encode(), value.encode("latin-1", errors="replace")) for name, value in headers.items()]
     raw.append((b"content-length", str(len(body)).encode()))

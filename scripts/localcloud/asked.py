@@ -31,7 +31,7 @@ class Asked:
 
     @classmethod
     def of(cls, scope: Mapping[str, Any], body: bytes) -> Asked:
-        """``scope`` of ASGI, and the body or its beginning."""
+        """The request of an ASGI ``scope``, told by its head and by the body or the body's beginning."""
         headers = {name.lower(): value.decode("latin-1") for name, value in scope["headers"]}
         signed = _CREDENTIAL.search(headers.get(b"authorization", ""))
         access_key, region, service = signed.groups() if signed else ("-", "-", "-")

@@ -17,7 +17,7 @@ _CHUNK, _TRAILER = "AWS4-HMAC-SHA256-PAYLOAD", "AWS4-HMAC-SHA256-TRAILER"
 
 
 def check_chunks(body: bytes, claim: Claim, key: bytes, *, trailer: bool) -> None:
-    """Raises ``SignatureRefused`` unless every chunk, and the trailing headers if there are any, are signed."""
+    """Raise ``SignatureRefused`` unless every chunk, and the trailing headers if there are any, are signed."""
     before, at = claim.signature, 0
     while True:
         end = body.find(b"\r\n", at)

@@ -38,7 +38,7 @@ from localcloud.signatures import (
 CONTROL = "/_"
 """Control paths of the local cloud and of the base; no bucket's name begins like this."""
 _LARGE = 1024 * 1024
-"""Bodies from here on are hashed in a thread: other requests are served meanwhile."""
+"""Bytes from which on a body is hashed in a thread, so that other requests are served meanwhile."""
 
 
 class KnownSecrets:

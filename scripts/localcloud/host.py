@@ -113,13 +113,13 @@ class Host:
     control: dict[str, ControlHandler] = field(default_factory=dict)
     """Control handlers by the first path segment below ``/_local/``."""
     roles: ServiceRoles | None = None
-    """Set where policies are enforced; without it everything acts as its account."""
+    """The roles that parts act under, set where policies are enforced; without it everything acts as its account."""
     target_refusal: Callable[[Mapping[str, Any], str], str] = field(default=lambda target, source_arn: "")
     """Why a rule or schedule (its ARN) may not call a target; empty if it may."""
     layers: list[Callable[[Any], Any]] = field(default_factory=list)
     """ASGI applications around the base, the innermost first."""
     outer_layers: list[Callable[[Any], Any]] = field(default_factory=list)
-    """The same around the door: they see what it refuses."""
+    """ASGI applications around the door, the innermost first: they see what it refuses."""
     _missing: list[str] = field(default_factory=list)
     _shutdown: list[Callable[[], None]] = field(default_factory=list)
 

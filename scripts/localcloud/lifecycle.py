@@ -23,11 +23,11 @@ from localcloud.state import DIRECTORY_VARIABLE, CloudDirectory, CloudInfo, Clou
 
 DEFAULT_REGIONS = ("us-east-1", "eu-west-1")
 FAR_SIDE_ROLE = "arn:aws:iam::123456789012:role/blockferry-far-side"
-"""What the functions may assume: a role of this name in this other account makes copies between accounts possible."""
+"""A role that the functions may assume: if it is made in this other account, copies between accounts are possible."""
 START_SECONDS = 60.0
 STOP_SECONDS = 15.0
 REPEATED_LINES = 40
-"""Of the log of requests, at most, in the message of a failed apply."""
+"""Lines of the log of requests, at most, in the message of a failed apply."""
 _REGION = re.compile(r"^[a-z]{2}(-[a-z]+)+-\d+$")
 
 
@@ -91,7 +91,7 @@ def down(directory: CloudDirectory | None = None) -> bool:
 
 
 def _refuse_foreign(directory: CloudDirectory) -> None:
-    """Files of others would be closed to everybody else, or deleted."""
+    """Raise ``CloudFailed`` for a folder with files of others, which would be closed to everybody else, or deleted."""
     if names := directory.foreign_files():
         raise CloudFailed(
             f"{directory.path} is no folder of a local cloud: it holds {', '.join(names[:5])}. "

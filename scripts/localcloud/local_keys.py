@@ -24,7 +24,7 @@ class KeysMissing(ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class LocalKeys:
-    """``secret`` is the secret access key of every account's root, whose access key is the account's 12 digits.
+    """The secrets. ``secret`` is the access key's of every account's root, whose access key is the account's 12 digits.
 
     ``token`` opens ``/_local``.
     """
@@ -38,7 +38,7 @@ class LocalKeys:
 
     @classmethod
     def of(cls, environment: Mapping[str, str]) -> LocalKeys:
-        """Raises ``KeysMissing``."""
+        """The secrets that ``variables`` put into an environment. Raises ``KeysMissing`` when they are not there."""
         secret, token = environment.get(SECRET_VARIABLE, ""), environment.get(TOKEN_VARIABLE, "")
         if not secret or not token:
             raise KeysMissing(f"the environment needs {SECRET_VARIABLE} and {TOKEN_VARIABLE}")

@@ -36,7 +36,7 @@ BOTOCORE_NAMES: Mapping[str, str] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Operation:
-    """``name`` is ``UNKNOWN`` if the service has none for the request."""
+    """An operation of a service. ``name`` is ``UNKNOWN`` if the service has none for the request."""
 
     name: str
     protocol: Protocol
@@ -77,7 +77,8 @@ class Operations:
     def of(
         self, service: str, *, method: str, path: str, query: Mapping[str, str], headers: Mapping[str, str], body: bytes
     ) -> Operation:
-        """``path`` as it is sent (with its percent signs), ``headers`` with lower-case names."""
+        """The operation that a request asks for: ``path`` as it is sent (with its percent signs), ``headers`` with
+        lower-case names."""
         if target := headers.get("x-amz-target"):
             return Operation(name=target.rpartition(".")[2], protocol="json")
         if "smithy-protocol" in headers and (match := _RPC_V2.fullmatch(path)):

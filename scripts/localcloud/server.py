@@ -61,7 +61,7 @@ PARTS = (
 )
 CONFIG_PARTS = ("account_id", "ebs", "events", "faults", "iam", "lambda", "states")
 SHUTDOWN_SECONDS = 2.0
-"""For requests that are being answered when the server ends."""
+"""Seconds for requests that are being answered when the server ends."""
 
 
 class ConfigError(ValueError):

@@ -63,7 +63,7 @@ REFUSALS = ("error", "throttle", "access_denied", "conflict", "close_before")
 SPOILED_ANSWERS = ("flip_response", "short_body", "close_after")
 _CONDITIONS = frozenset({"if-match", "if-none-match"})
 SPOILED = "localcloud.spoiled"
-"""In the scope of a request whose answer is not as the service gave it."""
+"""Key in the scope of a request whose answer is not as the service gave it."""
 _OWN_PATHS = ("/_",)
 """Control paths of the local cloud and of the base; no bucket's name begins like this."""
 

@@ -30,7 +30,7 @@ STREAMED = frozenset(
         "STREAMING-AWS4-HMAC-SHA256-PAYLOAD-TRAILER",
     }
 )
-"""``x-amz-content-sha256`` of bodies in chunks, S3's alone."""
+"""Values of ``x-amz-content-sha256`` for bodies in chunks, which only S3 takes."""
 
 Kind = Literal[
     "missing",
@@ -126,7 +126,8 @@ class SigningKeys:
 
 
 class Verifier:
-    """``secret_of`` gives an access key's secret, ``None`` if nobody has such a key; ``now`` epoch seconds."""
+    """Verifies signatures. ``secret_of`` gives an access key's secret, ``None`` if nobody has such a key; ``now`` epoch
+    seconds."""
 
     def __init__(self, secret_of: Callable[[str], Secret | None], *, now: Callable[[], float] = time.time) -> None:
         self._secret_of = secret_of
@@ -140,7 +141,7 @@ class Verifier:
         return self._keys.of(secret.secret_access_key, date=claim.date, region=claim.region, service=claim.service)
 
     def check(self, claim: Claim, request: Incoming, *, service: str, payload: str) -> None:
-        """Raises ``SignatureRefused`` unless the request was signed with its key's secret, for ``service``, now.
+        """Raise ``SignatureRefused`` unless the request was signed with its key's secret, for ``service``, now.
 
         ``payload`` is what the canonical request ends with: the body's SHA-256 in hex, or the literal that stands for
         it where the service allows one (see ``literal_payload``).
@@ -333,7 +334,7 @@ def stamp(seconds: float) -> str:
 
 
 def epoch_of(timestamp: str) -> float:
-    """Raises ``SignatureRefused`` for a day or a time that does not exist."""
+    """Epoch seconds of a ``stamp``. Raises ``SignatureRefused`` for a day or a time that does not exist."""
     try:
         return datetime.strptime(timestamp, "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC).timestamp()
     except ValueError as error:

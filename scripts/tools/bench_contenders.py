@@ -36,7 +36,8 @@ WARM_UP = 32
 
 
 def main() -> None:
-    """``CONTENDER SNAPSHOT BLOCKS THREADS``; ``fill`` makes the snapshot to copy."""
+    """Run one contender, as the arguments say: ``CONTENDER SNAPSHOT BLOCKS THREADS``; ``fill`` makes the snapshot to
+    copy."""
     contender, snapshot_id, blocks, threads = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
     if contender == "fill":
         print(json.dumps({"snapshot_id": fill(blocks)}))
@@ -81,7 +82,7 @@ Copy = Callable[[int, int], None]
 
 
 def worker(snapshot_id: str, _blocks: int, threads: int) -> Copy:
-    """What ``move_blocks`` runs for a range."""
+    """The contender that is this software: what ``move_blocks`` runs for a range."""
     aws, counts, clock = Aws(), RequestCounts(), Clock()
 
     def client() -> Any:
@@ -105,7 +106,8 @@ def worker(snapshot_id: str, _blocks: int, threads: int) -> Copy:
 
 
 def plain_boto3(snapshot_id: str, _blocks: int, threads: int) -> Copy:
-    """What a careful script would do: one client, one checksum per block, as many connections as threads."""
+    """The contender that a careful script would be: one client, one checksum per block, as many connections as
+    threads."""
     ebs = boto3.client("ebs", region_name=REGION, config=Config(max_pool_connections=threads))
     target = _start()
     tokens = allocated(ebs, snapshot_id)
@@ -134,7 +136,8 @@ def plain_boto3(snapshot_id: str, _blocks: int, threads: int) -> Copy:
 
 
 def floor(snapshot_id: str, _blocks: int, _threads: int) -> Copy:
-    """One connection each way, requests written and signed by hand, bodies received into one buffer, one SHA-256."""
+    """The contender that does the least: one connection each way, requests written and signed by hand, bodies received
+    into one buffer, one SHA-256."""
     address = urlsplit(os.environ["AWS_ENDPOINT_URL_EBS"])
     heads = Heads(os.environ["AWS_ENDPOINT_URL_EBS"], os.environ, region=REGION)
     tokens = allocated(boto3.client("ebs", region_name=REGION), snapshot_id)
@@ -144,7 +147,7 @@ def floor(snapshot_id: str, _blocks: int, _threads: int) -> Copy:
     buffer = memoryview(bytearray(BLOCK_SIZE + 4096))
 
     def answer(connection: socket.socket) -> tuple[bytes, int, int]:
-        """Head, where the body begins, and where it ends in the buffer."""
+        """An answer: its head, where its body begins, and where it ends in the buffer."""
         end, have = -1, 0
         while end < 0:
             have += connection.recv_into(buffer[have:])

@@ -38,7 +38,7 @@ _DIFFERENT = 64
 """Different blocks in turn: equal ones would share their place on disk."""
 
 Request = tuple[bytes, bytes]
-"""Head and body as they go out."""
+"""A request as it goes out: head and body."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

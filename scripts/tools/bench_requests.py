@@ -21,7 +21,7 @@ class Heads:
         return self._head("GET", snapshot_id, index, query=query_string({"blockToken": token}))
 
     def put(self, snapshot_id: str, index: int, checksum: str) -> bytes:
-        """``checksum`` is the body's SHA-256 in base64."""
+        """The head of a PutSnapshotBlock; ``checksum`` is the body's SHA-256 in base64."""
         headers = {
             "x-amz-checksum": checksum,
             "x-amz-checksum-algorithm": "SHA256",

@@ -146,7 +146,8 @@ def _bring_up_to_date(target: Path, entries: Mapping[str, bytes | Path], output:
 
 
 def _bring_up_to_date_layer(target: Path, core: Path, platform: Platform, output: Path) -> None:
-    """As above, but without reading the thousands of installed files: the lock's hash stands for them."""
+    """Write the layer if it has changed, without reading the thousands of installed files: the lock's hash stands for
+    them."""
     key = _content_key(
         {
             **package_entries(core),

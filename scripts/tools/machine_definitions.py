@@ -33,12 +33,12 @@ EXECUTION = {
     "started_at": "{% $states.context.Execution.StartTime %}",
     "request": "{% $states.context.Execution.Input %}",
 }
-"""The execution itself, and what the operator started it with."""
+"""Members that tell a function of the execution itself, and of what the operator started it with."""
 
 RECORD = "{% $states.result.Payload.record %}"
 
 CHILD_NAMES = ("operation", "job_id", "record", "range")
-"""What a child of the map gets."""
+"""Members of the input of each child of the map."""
 
 
 def the_job(operation: str) -> dict[str, str]:

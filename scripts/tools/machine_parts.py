@@ -17,16 +17,18 @@ REFUSE = "Refuse request"
 """The state at which every execution ends whose request cannot be fulfilled."""
 
 PROGRESS = "{% $exists($states.input.progress) ? $states.input.progress : null %}"
-"""What a function that was not done returned: its own, and the next call's."""
+"""The progress that a function returned when it was not done, for its next call; null in the first."""
 
 DONE = "{% $states.input.done %}"
 ANSWER = "{% $states.result.Payload %}"
 CHILD_INPUT = "$states.context.Execution.Input"
-"""What a child of a map was started with, in each of its states."""
+"""The input that a child of a map was started with, in each of its states."""
 
 LONG_CALL_SECONDS = 930
+"""Seconds that a task waits for a function which may take 900: thirty more, so that Lambda's own end comes first."""
+
 SHORT_CALL_SECONDS = 330
-"""Thirty seconds more than the functions may take, so that Lambda's own end comes first."""
+"""Seconds that a task waits for a function which may take 300: thirty more, so that Lambda's own end comes first."""
 
 
 def retriers(*more: str) -> list[State]:

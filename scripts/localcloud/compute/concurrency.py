@@ -19,13 +19,13 @@ from localcloud.host import Host, Response
 LAMBDA = "services.lambda_svc"
 
 DEFAULT_ACCOUNT_CONCURRENCY = 10
-"""That of a new account. Whatever works here works in an account that has asked for more."""
+"""The concurrency of a new account. Whatever works here works in an account that has asked for more."""
 
 MOST_KEPT_UNRESERVED = 100
 
 Function = Mapping[str, Any]
 Key = tuple[str, str, str]
-"""Account, Region and name: versions and aliases share what their function has."""
+"""A function by account, Region and name: versions and aliases share what their function has."""
 
 
 def account_concurrency(config: Mapping[str, Any]) -> int:

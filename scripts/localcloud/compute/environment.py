@@ -76,7 +76,7 @@ class ExecutionEnvironment:
         self._peak_kib = 0
 
     def start(self, process: subprocess.Popen[bytes], output: FunctionOutput) -> None:
-        """``process`` was started by ``pool`` with this environment's Runtime API address."""
+        """Serve ``process``, which ``pool`` has started with this environment's Runtime API address."""
         self._process = process
         self._output = output
         self._started = time.monotonic()

@@ -53,7 +53,7 @@ class Faults:
         self._rules: faults.Rules[Fault] = faults.Rules()
 
     def add(self, raw: Mapping[str, Any]) -> int:
-        """Raises ``ControlError`` with a sentence about the first key that is wrong."""
+        """Arm a fault and return its number. Raises ``ControlError`` about the first key that is wrong."""
         if isinstance(raw, Mapping) and not raw.get("function"):
             raise ControlError("function must be the name of a function, or *")
         try:

@@ -31,7 +31,7 @@ RESERVED_VARIABLES = frozenset(
         "LAMBDA_TASK_ROOT",
     }
 )
-"""Lambda developer guide, "Defined runtime environment variables": a function cannot set these."""
+"""Variables that a function cannot set (Lambda developer guide, "Defined runtime environment variables")."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,7 +13,7 @@ INIT_SECONDS = 10.0  # Lambda developer guide, "Init phase"
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """``payload`` is what the caller gets; ``error_type`` is set when it is a function error."""
+    """The end of an invocation. ``payload`` is what the caller gets; ``error_type`` is set for a function error."""
 
     payload: bytes
     status: Literal["success", "error", "timeout"] = "success"
@@ -21,7 +21,7 @@ class Outcome:
 
 
 def handler_error(payload: bytes) -> Outcome:
-    """The error object that AWS's runtime client posted, unchanged."""
+    """The outcome with the error object that AWS's runtime client posted, unchanged."""
     try:
         error_type = str(json.loads(payload).get("errorType") or "Unhandled")
     except (ValueError, AttributeError):
@@ -38,7 +38,8 @@ def timed_out(request_id: str, seconds: int) -> Outcome:
 
 
 def process_exited(request_id: str, code: int) -> Outcome:
-    """``code`` is an exit status, or minus the number of the signal that ended the process."""
+    """The outcome of a process that ended. ``code`` is its exit status, or minus the number of the signal that ended
+    it."""
     if code == 0:
         reason = "Runtime exited without providing a reason"
     elif code > 0:

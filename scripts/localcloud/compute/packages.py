@@ -115,7 +115,8 @@ def _compile(folder: Path) -> None:
 
 @lru_cache(maxsize=128)
 def _digest(archive: bytes) -> bytes:
-    """Cached, because every invocation asks: the archives are the base's own objects and change never."""
+    """The SHA-256 of an archive, cached, because every invocation asks: archives are the base's own objects and never
+    change."""
     return hashlib.sha256(archive).digest()
 
 

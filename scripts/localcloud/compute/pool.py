@@ -30,7 +30,7 @@ _LAUNCHER = Path(__file__).with_name("launch.py")
 
 @dataclass(frozen=True, kw_only=True)
 class PoolSettings:
-    """From the config's ``lambda`` object.
+    """Settings of the pool, from the config's ``lambda`` object.
 
     ``memory_allowance_mib``: what a process may use above the function's memory. It stands for the file-backed
     pages of the interpreter and its libraries, which count as resident here while Lambda can drop them.

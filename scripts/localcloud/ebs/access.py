@@ -48,7 +48,7 @@ def readable(registry: Registry, snapshot_id: str, *, account: str, region: str)
 
 
 def check_key(registry: Registry, snapshot: Snapshot) -> None:
-    """AccessDeniedException unless the snapshot's key can be used. Call it without the registry's lock:
+    """Raise AccessDeniedException unless the snapshot's key can be used. Call it without the registry's lock:
     the answer may come from another process."""
     arn = snapshot.encryption.kms_key_arn
     if arn is None or not registry.config.check_key_on_read:

@@ -30,7 +30,7 @@ _PUNCH_HOLE_KEEP_SIZE = 0x03  # linux/falloc.h: FALLOC_FL_PUNCH_HOLE | FALLOC_FL
 
 
 class BlockStore:
-    """Thread-safe. Every slot handed out is held for the caller until ``release``."""
+    """The store of a folder. Thread-safe. Every slot handed out is held for the caller until ``release``."""
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)

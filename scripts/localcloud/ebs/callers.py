@@ -15,14 +15,14 @@ from localcloud.signatures import Secret
 
 _ACCOUNT = re.compile(r"[0-9]{12}")
 _SECONDS = 60.0
-"""How long an answer of the main server is remembered."""
+"""Seconds for which an answer of the main server is remembered."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Owner:
     account: str
     secret: Secret | None
-    """``None``: nobody has such a key."""
+    """What the key signs with; ``None`` where nobody has such a key."""
 
 
 class Callers:
@@ -36,11 +36,11 @@ class Callers:
         self._lock = threading.Lock()
 
     def secret_of(self, access_key: str) -> Secret | None:
-        """Raises ``OSError`` when the main server does not answer."""
+        """What the key signs with. Raises ``OSError`` when the main server does not answer."""
         return self.owner_of(access_key).secret
 
     def owner_of(self, access_key: str) -> Owner:
-        """Raises ``OSError`` when the main server does not answer."""
+        """The owner of the key. Raises ``OSError`` when the main server does not answer."""
         if _ACCOUNT.fullmatch(access_key):
             return Owner(account=access_key, secret=self._root)
         if not access_key or self._main_url is None:

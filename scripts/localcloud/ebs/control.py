@@ -219,10 +219,10 @@ def _get_volumes(service: EbsService, request: Request) -> Response:
 
 
 def _post_volume(service: EbsService, request: Request) -> Response:
-    """``{"volume_id", "owner", "region", "size", "zone"?, "kms_key_arn"?, "instance_id"?, "device"?,
-    "tags"?}``.
+    """Take on a volume that was made elsewhere. The body: ``{"volume_id", "owner", "region", "size", "zone"?,
+    "kms_key_arn"?, "instance_id"?, "device"?, "tags"?}``.
 
-    Known already: only ``instance_id``, ``device`` and ``size`` are taken over.
+    Of a volume that is known already only ``instance_id``, ``device`` and ``size`` are taken over.
     """
     given = _object(request)
     registry = service.registry
@@ -307,7 +307,8 @@ def _read_volume_block(service: EbsService, request: Request, volume_id: str, in
 
 
 def _fill_volume(service: EbsService, request: Request, volume_id: str) -> Response:
-    """``{"count", "seed"?, "start"?, "stride"?, "distinct"?, "zero_every"?}``; 16 distinct blocks by default."""
+    """Write pattern blocks to a volume. The body: ``{"count", "seed"?, "start"?, "stride"?, "distinct"?,
+    "zero_every"?}``; 16 distinct blocks by default."""
     wanted = {"seed": 0, "start": 0, "stride": 1, "distinct": 16, "zero_every": 0, **_object(request)}
     least = {"count": 1, "seed": 0, "start": 0, "stride": 1, "distinct": 1, "zero_every": 0}
     if set(wanted) != set(least):

@@ -28,7 +28,8 @@ class Caller:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """``error`` is the code of credentials that are no good; ``reason`` AWS's text of a refusal."""
+    """Whether policies allow an action. ``error`` is the code of credentials that are no good; ``reason`` AWS's text of
+    a refusal."""
 
     allowed: bool
     reason: str = ""
@@ -45,7 +46,7 @@ class Decisions(Protocol):
         """Whether ``caller`` may do ``action`` on ``resource``."""
 
     def forget(self) -> None:
-        """Ask anew from now on."""
+        """Drop the remembered decisions: callers' policies are asked anew from now on."""
 
 
 class Everything:

@@ -55,13 +55,13 @@ class Params:
         return int(value)
 
     def texts(self, name: str) -> list[str]:
-        """``Name.1``, ``Name.2``, .. in the order of their numbers."""
+        """The values of ``Name.1``, ``Name.2``, .. in the order of their numbers."""
         wanted = re.compile(re.escape(self._prefix + name) + r"\.([0-9]+)")
         found = [(int(m[1]), value) for key, value in self._values.items() if (m := wanted.fullmatch(key))]
         return [value for _number, value in sorted(found)]
 
     def structures(self, name: str) -> list[Params]:
-        """``Name.1.*``, ``Name.2.*``, .. each as its own parameters."""
+        """The members of the list ``Name.1.*``, ``Name.2.*``, .. each as its own parameters."""
         wanted = re.compile(re.escape(self._prefix + name) + r"\.([0-9]+)\..*")
         numbers = sorted({int(m[1]) for key in self._values if (m := wanted.fullmatch(key))})
         return [Params(self._values, f"{self._prefix}{name}.{number}.") for number in numbers]
@@ -109,7 +109,7 @@ def _wild(pattern: str, text: str) -> bool:
 
 
 def tag_filters_fit(filters: Iterable[Filter], tags: Mapping[str, str]) -> bool:
-    """``tag:<key>``, ``tag-key`` and ``tag-value`` of ``filters``; others are not looked at."""
+    """Whether the tags fit the filters ``tag:<key>``, ``tag-key`` and ``tag-value``; others are not looked at."""
     for each in filters:
         if each.name.startswith("tag:"):
             key = each.name[4:]
@@ -150,8 +150,8 @@ class Call:
 
 Answer = dict[str, Any]
 Action = Callable[[Call], Answer]
-"""Returns the members of ``<Action>Response``: text, numbers, booleans, dicts, lists of ``item``s;
-``None`` members are left out."""
+"""The work of an action. Returns the members of ``<Action>Response``: text, numbers, booleans, dicts, lists of
+``item``s; ``None`` members are left out."""
 
 
 def parse(request: Request) -> dict[str, str]:

@@ -51,7 +51,7 @@ class Events:
         self._emitted = 0
 
     def snapshot_arn(self, config: EbsConfig, *, region: str, account: str, resource: str) -> str:
-        """One of the three shapes the guide shows; ``rotate`` goes through them event by event."""
+        """The ARN in one of the three shapes that the guide shows; ``rotate`` goes through them event by event."""
         shape = config.event_arn if config.event_arn != "rotate" else _SHAPES[self._emitted % len(_SHAPES)]
         scope = {
             "region_as_account": f":{region}",

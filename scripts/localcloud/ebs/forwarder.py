@@ -17,7 +17,7 @@ _HOP_BY_HOP = frozenset({"host", "connection", "content-length", "transfer-encod
 
 
 class Forwarder:
-    """Thread-safe; a connection serves one request at a time and is kept afterwards."""
+    """Connections to the EBS process. Thread-safe; each serves one request at a time and is kept afterwards."""
 
     def __init__(self, url: str, keys: LocalKeys, *, timeout_seconds: float = 300.0) -> None:
         self._keys = keys

@@ -19,7 +19,7 @@ NOBODY = Caller()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """``headers`` have lower-case names; ``query`` has the last value of each name."""
+    """A request as the service sees it: ``headers`` have lower-case names, ``query`` the last value of each name."""
 
     method: str
     path: str
@@ -38,7 +38,7 @@ class Response:
     body: bytes | bytearray = b""
     cut: Cut = "none"
     code: str = ""
-    """The error code, for the statistics."""
+    """The code of the error that the answer tells, for the statistics; empty if it tells none."""
 
 
 def json_response(status: int, value: Mapping[str, Any]) -> Response:

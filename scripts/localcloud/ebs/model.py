@@ -17,7 +17,7 @@ Origin = Literal["direct", "volume", "copy"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Encryption:
-    """``kms_key_arn`` is ``None`` exactly for unencrypted data."""
+    """How data is encrypted: ``kms_key_arn`` is ``None`` exactly for unencrypted data."""
 
     kms_key_arn: str | None
 
@@ -115,7 +115,7 @@ class Snapshot:
 
     @property
     def block_limit(self) -> int:
-        """Block indices are below this."""
+        """The number of block indices of the volume, which all are below it."""
         return self.volume_gib * BLOCKS_PER_GIB
 
     def shared_to(self, account: str) -> bool:

@@ -24,7 +24,7 @@ _REASONS: Mapping[str, str] = MappingProxyType(
         "VolumeSize": "INVALID_VOLUME_SIZE",
     }
 )
-"""By member; which ``Reason`` belongs to a constraint of the model is not documented."""
+"""The ``Reason`` of a refusal by member; which one belongs to a constraint of the model is not documented."""
 
 
 class Modelled:

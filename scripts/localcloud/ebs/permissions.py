@@ -44,7 +44,7 @@ class _Need:
 
 
 class Permissions:
-    """Raises ``EbsError`` or ``Ec2Error`` where the caller's policies do not allow a request."""
+    """Checks of requests by the caller's policies, which raise ``EbsError`` or ``Ec2Error`` for what these forbid."""
 
     def __init__(self, registry: Registry, decisions: Decisions) -> None:
         self._registry = registry
@@ -69,7 +69,8 @@ class Permissions:
                 self._check_reading_key(request, need.resource.rsplit("/", 1)[-1])
 
     def check_new_key(self, request: Request, key_arn: str | None) -> None:
-        """StartSnapshot makes a data key, and EBS keeps a grant to use it for as long as there is the snapshot."""
+        """Check the key of a new snapshot: StartSnapshot makes a data key, and EBS keeps a grant to use it for
+        as long as there is the snapshot."""
         if key_arn is None or not request.caller.access_key:
             return
         self._check_key(request, "kms:DescribeKey", key_arn)

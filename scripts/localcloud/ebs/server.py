@@ -98,7 +98,7 @@ def _read_config(name: str | None) -> tuple[EbsConfig, list[Rule]]:
 
 
 def _write_port(port_file: Path, port: int) -> None:
-    """Atomically: who waits for the file never reads half a number."""
+    """Write the file with the port atomically: who waits for it never reads half a number."""
     unfinished = port_file.with_name(f"{port_file.name}.{os.getpid()}")
     unfinished.write_text(f"{port}\n")
     unfinished.replace(port_file)

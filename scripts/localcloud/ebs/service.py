@@ -67,7 +67,7 @@ class _Target:
     snapshot_id: str | None = None
     block: str = ""
     encryption: Encryption | None = None
-    """What a new snapshot gets instead of its own, by a fault."""
+    """The encryption that a fault gives a new snapshot instead of the one that it should have."""
 
     @property
     def block_index(self) -> int | None:
@@ -75,7 +75,10 @@ class _Target:
 
 
 class EbsService:
-    """Thread-safe. ``close`` gives the data files back."""
+    """The service: answers calls of the EBS direct APIs, of EC2 and of the control. Thread-safe.
+
+    ``close`` gives the data files back.
+    """
 
     def __init__(
         self,

@@ -32,7 +32,7 @@ class Stats:
             self._bytes["sent"] += sent
 
     def as_dict(self) -> dict[str, Any]:
-        """``{"calls": {op: n}, "errors": {op: {code: n}}, "snapshots": {id: {op: n}}, "bytes": {..}}``."""
+        """The counts: ``{"calls": {op: n}, "errors": {op: {code: n}}, "snapshots": {id: {op: n}}, "bytes": {..}}``."""
         with self._lock:
             errors: dict[str, dict[str, int]] = {}
             for (operation, code), number in self._errors.items():

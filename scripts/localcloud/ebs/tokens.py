@@ -19,7 +19,7 @@ _MAC_PAGE = 18
 
 
 class Tokens:
-    """``secret`` is drawn per process: tokens of an earlier process are refused."""
+    """Makes and checks tokens. ``secret`` is drawn per process: tokens of an earlier process are refused."""
 
     def __init__(self, secret: bytes) -> None:
         self._secret = secret
@@ -29,7 +29,8 @@ class Tokens:
         return base64.b64encode(head + self._mac(f"b|{snapshot_id}|{index}", head, _MAC_BLOCK)).decode()
 
     def block_is_good(self, token: str, *, snapshot_id: str, index: int, now: float, listing: int | None) -> bool:
-        """``listing``: the only listing whose tokens still count, or ``None`` if any does."""
+        """Whether a block token opens this block. ``listing``: the only listing whose tokens still count, or ``None``
+        if any does."""
         raw = _decoded(token)
         if len(raw) != _BLOCK.size + _MAC_BLOCK:
             return False

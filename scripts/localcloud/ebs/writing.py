@@ -42,7 +42,8 @@ class Writing:
     # -- StartSnapshot -----------------------------------------------------------
 
     def start(self, request: Request, *, instead: Encryption | None = None) -> Response:
-        """``instead`` is what the new snapshot is encrypted with in place of what it should be: a fault."""
+        """Serve StartSnapshot. ``instead`` is a fault: what the new snapshot is encrypted with in place of what it
+        should be."""
         registry, config = self._registry, self._registry.config
         if config.quotas_enabled and not registry.limits.take(
             ("StartSnapshot", request.account, request.region), config.start_per_account
@@ -142,7 +143,7 @@ class Writing:
         return {name: value for name, value in answer.items() if value not in (None, "", [])}
 
     def _watch_timeout(self, snapshot: Snapshot) -> None:
-        """Timeout counts from the last block written (StartSnapshot reference)."""
+        """Let the snapshot's Timeout pass, which counts from the last block written (StartSnapshot reference)."""
 
         def expire() -> None:
             with self._registry.lock:

@@ -19,11 +19,12 @@ _MONTHS = {calendar.month_abbr[number].upper(): number for number in range(1, 13
 _DAYS = {"SUN": 1, "MON": 2, "TUE": 3, "WED": 4, "THU": 5, "FRI": 6, "SAT": 7}
 _YEARS = (1970, 2199)
 _SEARCH_YEARS = 12
-"""February 29 is at most eight years away (around 2100): what does not come in twelve years never does."""
+"""Years that are searched for the next time: February 29 is at most eight years away (around 2100), so what does not
+come in twelve never does."""
 
 
 class BadExpression(ValueError):
-    """Not a schedule expression that AWS takes."""
+    """A schedule expression is none that AWS takes."""
 
 
 class Expression(Protocol):

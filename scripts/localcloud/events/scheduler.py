@@ -184,7 +184,7 @@ def _paged(
     sort: Callable[[Mapping[str, Any]], Any],
     refuse: Callable[[int, str, str], Response],
 ) -> Callable[[Mapping[str, Any]], Response]:
-    """The base gives one page and no token for the next."""
+    """A listing in pages with tokens, made of the base's, which gives one page and no token for the next."""
 
     def listing(query: Mapping[str, Any]) -> Response:
         size, begin = str(query.get("MaxResults", "100")), str(query.get("NextToken", "0"))

@@ -20,7 +20,8 @@ from localcloud.ebs.clock import Clock
 from localcloud.events.expressions import At, Expression, Rate
 
 MAX_RUNS_AT_ONCE = 10_000
-"""A minute's schedule over a week. More at once is a mistake in what the clock was moved by."""
+"""Runs that one move of the clock may make due: those of a minute's schedule over a week. More is a mistake in what it
+was moved by."""
 
 
 class TooManyRuns(ValueError):

@@ -24,7 +24,7 @@ ConditionKeys = Mapping[str, str | list[str]]
 
 @dataclass(frozen=True, kw_only=True)
 class Decision:
-    """``error`` is the code of credentials that are no good, and empty when policies decided."""
+    """An answer about a request. ``error`` is the code of credentials that are no good, empty if policies decided."""
 
     allowed: bool
     principal: str
@@ -33,7 +33,7 @@ class Decision:
 
 
 class Authorizer:
-    """Safe between threads, as far as the base's stores are."""
+    """Decides by policies, in the base's stores; as safe between threads as these are."""
 
     def __init__(self, host: Host, record: Record, buckets: Buckets) -> None:
         self._record = record

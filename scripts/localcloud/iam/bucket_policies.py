@@ -78,7 +78,7 @@ _TAG_KEYS_OF_EVERY_REQUEST = ("aws:principaltag/",)
 
 
 def checked_policy(body: bytes, bucket: str, exists: Exists) -> None:
-    """Raises ``PolicyRefused`` with S3's message, or with what the local cloud does not evaluate."""
+    """Raise ``PolicyRefused`` for a policy that S3 does not take, or that the local cloud does not evaluate in full."""
     if len(body) > MOST_BYTES:
         raise PolicyRefused("Policy exceeds the maximum allowed document size.")
     policy = _document(body)
@@ -226,7 +226,8 @@ def _is_principal(name: str, exists: Exists, *, excepted: bool) -> bool:
 
 
 def _check_conditions(conditions: Any, possible: frozenset[str], exact: Iterable[frozenset[str]]) -> None:
-    """``possible``: all actions of the statement on its resources; ``exact``: each that is named without wildcards."""
+    """Raise ``PolicyRefused`` for conditions that would not count. ``possible``: all actions of the statement on its
+    resources; ``exact``: each that is named without wildcards."""
     if not isinstance(conditions, dict):
         raise PolicyRefused("Invalid policy syntax.")
     for operator, keys in conditions.items():

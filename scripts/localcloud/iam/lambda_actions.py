@@ -20,7 +20,8 @@ NAMES = {
 }
 
 Route = tuple[str, Pattern[str], str, int, dict[str, str]]
-"""Method, path, operation, how specific the path is, required query parameters; the most specific first."""
+"""A path of Lambda's API: method, path, operation, how specific the path is (the most specific ones are listed first),
+required query parameters."""
 
 
 def install(host: Host) -> None:

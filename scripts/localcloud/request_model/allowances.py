@@ -9,7 +9,7 @@ from localcloud.request_model.problems import Kind, Problem
 
 @dataclass(frozen=True, kw_only=True)
 class Allowance:
-    """``member`` is the end of a problem's path; ``constraint`` is how its words begin."""
+    """A problem that AWS passes over. ``member`` is the end of its path; ``constraint`` is how its words begin."""
 
     service: str
     operation: str = "*"

@@ -18,7 +18,7 @@ from localcloud.request_model.scalars import NUMBERS, blob, from_text, is_timest
 
 _NAMESPACE = re.compile(r"\{.*\}")
 _LARGEST_EXACT = 2**53
-"""From here on a float need not be the number that was written."""
+"""The number from which on a float need not be the number that was written."""
 
 
 class Malformed(ValueError):
@@ -52,7 +52,7 @@ def cbor_document(body: bytes | bytearray) -> Any:
 
 
 def from_json(shape: Shape, value: Any, path: Path, out: list[Problem]) -> Any:
-    """A value of ``json.loads``, or of CBOR with its own bytes and times."""
+    """The member that ``value`` stands for: one of ``json.loads``, or of CBOR with its own bytes and times."""
     match shape.type_name:
         case "structure":
             return _json_structure(cast(StructureShape, shape), value, path, out)
@@ -130,7 +130,7 @@ def xml_document(body: bytes | bytearray) -> ElementTree.Element:
 
 
 def from_xml(shape: Shape, nodes: list[ElementTree.Element], path: Path, out: list[Problem]) -> Any:
-    """``nodes`` are one element, or all of a flattened list or map."""
+    """The member that ``nodes`` stand for: one element, or all of a flattened list or map."""
     node = nodes[-1]
     flattened = bool(shape.serialization.get("flattened"))
     match shape.type_name:

@@ -15,7 +15,8 @@ from localcloud.request_model.requests import Input, WireRequest
 
 
 class Models:
-    """Safe between threads. A service that botocore does not know, and an operation that it does not have, has none."""
+    """Inputs of operations by the models. Safe between threads. A service that botocore does not know, and an operation
+    that it does not have, has none."""
 
     def __init__(self, loader: Loader | None = None) -> None:
         self._loader = loader or Loader()
@@ -24,7 +25,7 @@ class Models:
         self._lock = threading.RLock()
 
     def input_of(self, service: str, operation: str) -> Input | None:
-        """``service`` as requests are signed or as botocore calls it."""
+        """The input of an operation, if it has one; ``service`` as requests are signed or as botocore calls it."""
         key = (service, operation)
         if key not in self._inputs:
             with self._lock:
@@ -36,7 +37,7 @@ class Models:
         return (service, operation) in self._inputs
 
     def problems(self, service: str, operation: Operation, request: WireRequest) -> list[Problem]:
-        """What the service would refuse the request for."""
+        """The problems for which the service would refuse the request."""
         found = self.input_of(service, operation.name)
         if found is None:
             return []

@@ -39,7 +39,7 @@ class PatternUnreadable(ValueError):
 
 @cache
 def compiled(pattern: str) -> Pattern | None:
-    """``None`` for one of ``UNREADABLE``. Raises ``PatternUnreadable``."""
+    """The pattern as Python has it; ``None`` for one of ``UNREADABLE``. Raises ``PatternUnreadable``."""
     if pattern in UNREADABLE:
         return None
     translated = _BRACED.sub(lambda match: f"\\U{int(match.group(1), 16):08x}", _SURROGATES.sub(_character, pattern))

@@ -13,12 +13,13 @@ _MOST_SHOWN = 256
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Problem:
-    """``path`` names the member as the model does, elements of lists with their number from 1: ``Tags, 1, Key``."""
+    """A constraint that a request breaks. ``path`` names the member as the model does, elements of lists with their
+    number from 1: ``Tags, 1, Key``."""
 
     kind: Kind
     path: Path
     constraint: str
-    """As AWS words it: ``Member must have length greater than or equal to 1``."""
+    """The constraint as AWS words it: ``Member must have length greater than or equal to 1``."""
     value: str | None = None
     """What was sent, as it is shown; ``None`` for nothing."""
     place: Place = "body"

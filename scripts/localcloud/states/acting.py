@@ -20,7 +20,7 @@ from localcloud.states.services import Caller
 
 _SERVICE: Final = "states.amazonaws.com"
 _CHAINED_SECONDS: Final = 3000.0
-"""A session of a named role is used this long; it lasts an hour."""
+"""Seconds for which a session of a named role is used; it lasts an hour."""
 
 
 class RoleActing:
@@ -32,7 +32,10 @@ class RoleActing:
         self._chained: dict[tuple[str, str], tuple[float, Credentials]] = {}
 
     def credentials(self, caller: Caller, role_arn: str) -> Credentials:
-        """Raises ``RoleRefused`` where the machine's role cannot be assumed, or may not assume the other one."""
+        """Credentials of the machine's role, or of the role that a task names.
+
+        Raises ``RoleRefused`` where the machine's role cannot be assumed, or may not assume the other one.
+        """
         own = self._own(caller)
         if role_arn == caller.role_arn:
             return _plain(own)

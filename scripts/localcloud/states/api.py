@@ -37,7 +37,7 @@ class Machines(Protocol):
 
 
 class Api:
-    """``handle(action, request)`` answers or raises ``ApiError``."""
+    """The API of the service: ``handle(action, request)`` answers or raises ``ApiError``."""
 
     def __init__(self, *, engine: Engine, machines: Machines) -> None:
         self._engine = engine

@@ -42,7 +42,7 @@ class AwsClients:
     """botocore clients by service, credentials and region. They never retry: that is the machine's part."""
 
     def __init__(self, *, endpoint_url: str, root_secret: str, credentials_for: CredentialsFor | None = None) -> None:
-        """Without ``credentials_for`` calls are signed as the role's account."""
+        """Make no client yet. Without ``credentials_for`` calls are signed as the role's account."""
         self.endpoint_url = endpoint_url
         self._of_account = account_credentials(root_secret)
         self._credentials_for = credentials_for or self._of_account

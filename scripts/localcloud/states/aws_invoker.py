@@ -37,7 +37,7 @@ class AwsInvoker:
         self._lambda = LambdaCalls(clients)
 
     def invoke(self, call: TaskCall) -> Any:
-        """Raises ``StateError`` named after the service's exception."""
+        """The result of the task. Raises ``StateError`` named after the service's exception."""
         try:
             return self._invoked(call)
         except RoleRefused as refused:

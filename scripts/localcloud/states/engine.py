@@ -32,14 +32,15 @@ _UNWIND_SECONDS: Final = 5.0
 
 
 def check_name(name: str) -> None:
-    """Names of machines and executions. Raises ``ApiError`` InvalidName."""
+    """Raise ``ApiError`` InvalidName for what cannot be the name of a machine or an execution."""
     control = any(ord(letter) < 32 or 127 <= ord(letter) <= 159 for letter in name)
     if not 1 <= len(name) <= MAX_NAME_LENGTH or control or _BAD_IN_NAMES & set(name):
         raise ApiError("InvalidName", f"Invalid Name: '{name}'")
 
 
 class Engine:
-    """``on_status`` is called, in order per execution, after each change of a standard execution's status."""
+    """The executions of the local cloud. ``on_status`` is called, in order per execution, after each change of a
+    standard execution's status."""
 
     def __init__(
         self,

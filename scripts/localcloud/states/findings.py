@@ -10,7 +10,7 @@ WARNING = "WARNING"
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """``location`` is a JSON pointer into the definition, as ValidateStateMachineDefinition gives it."""
+    """One finding. ``location`` is a JSON pointer into the definition, as ValidateStateMachineDefinition gives it."""
 
     severity: str
     code: str

@@ -18,7 +18,8 @@ _SHARED_DETAILS = {
 
 
 def details_key(event_type: str) -> str:
-    """``TaskStateEntered`` -> ``stateEnteredEventDetails``, ``TaskFailed`` -> ``taskFailedEventDetails``."""
+    """The member of an event that has its details: ``stateEnteredEventDetails`` of a ``TaskStateEntered``,
+    ``taskFailedEventDetails`` of a ``TaskFailed``."""
     for suffix, key in _SHARED_DETAILS.items():
         if event_type.endswith(suffix):
             return key

@@ -35,7 +35,7 @@ DELIMITERS: Final = {"COMMA": ",", "PIPE": "|", "SEMICOLON": ";", "SPACE": " ", 
 
 @dataclass(frozen=True, kw_only=True)
 class Item:
-    """``key`` is set for members of an object; ``source`` as the context object shows it."""
+    """An item of a map. ``key`` is set for members of an object; ``source`` as the context object shows it."""
 
     index: int
     value: Any

@@ -26,7 +26,8 @@ from localcloud.states.resources import modelled_errors
 from localcloud.states.services import TaskCall
 
 _READ_TIMEOUT_SECONDS: Final = 960
-"""Longer than a function can run (900 s), so that the function's own timeout is what is seen."""
+"""Seconds that an answer is waited for: longer than a function can run (900 s), so that its own timeout is what is
+seen."""
 _INVOKE_FIELDS: Final = frozenset(
     {"FunctionName", "Payload", "InvocationType", "Qualifier", "ClientContext", "LogType"}
 )

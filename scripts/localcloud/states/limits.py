@@ -11,15 +11,15 @@ from typing import Any, Final
 from localcloud.states.errors import StateError
 
 MAX_PAYLOAD_BYTES: Final = 256 * 1024
-"""Input or output of a task, state or execution, as UTF-8 JSON."""
+"""Bytes of the input or output of a task, state or execution, as UTF-8 JSON."""
 
 MAX_VARIABLES_BYTES: Final = 10 * 1024 * 1024
-"""All variables of one execution together."""
+"""Bytes of all variables of one execution together."""
 
 MAX_DEFINITION_BYTES: Final = 1024 * 1024
 MAX_HISTORY_EVENTS: Final = 25_000
 MAX_REDRIVABLE_EVENTS: Final = 24_999
-"""An execution with this many events has no room for ExecutionRedriven and one more."""
+"""Events with which an execution has no room for ExecutionRedriven and one more."""
 
 MAX_MAP_RUN_REDRIVES: Final = 1000
 REDRIVE_DAYS: Final = 14
@@ -28,7 +28,7 @@ MAX_CHILDREN: Final = 10_000
 """Parallel child executions of one Map Run; also what MaxConcurrency 0 means."""
 
 MAX_READ_ITEM_BYTES: Final = 8 * 1024 * 1024
-"""An item of a dataset may be this big if an ItemSelector makes it small enough for a child's input."""
+"""Bytes of an item of a dataset, if an ItemSelector makes it small enough for a child's input."""
 
 MAX_ITEMS: Final = 100_000_000
 MAX_CSV_HEADER_BYTES: Final = 10 * 1024

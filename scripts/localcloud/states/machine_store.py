@@ -53,7 +53,10 @@ class MachineStore:
         return len(parts) > 5 and parts[3] == self._region() and parts[4] == self._account()
 
     def resolve(self, arn: str) -> Machine:
-        """Raises ``ApiError`` StateMachineDoesNotExist or InvalidArn."""
+        """The machine, version, or version behind an alias.
+
+        Raises ``ApiError`` StateMachineDoesNotExist or InvalidArn.
+        """
         if not arn.startswith("arn:"):
             raise ApiError("InvalidArn", f"Invalid Arn: '{arn}'")
         alias_arn = version_arn = None

@@ -22,7 +22,7 @@ _COUNTED: Final = {
 
 
 class MapRun:
-    """Shared by the conductor, its workers and the API: every access holds ``changed``."""
+    """A Map Run, shared by the conductor, its workers and the API: every access holds ``changed``."""
 
     def __init__(
         self,

@@ -159,11 +159,11 @@ class Execution:
     express: bool = False
     lock: threading.RLock = field(default_factory=threading.RLock)
     closed: threading.Event | None = None
-    """Set while the execution is not running; children of a map have none, there may be very many."""
+    """The event that is set while the execution is not running; children of a map have none, there may be very many."""
     unwound: threading.Event | None = None
-    """Set once no thread works on the execution any more; not for children of a map either."""
+    """The event that is set once no thread works on the execution any more; children of a map have none."""
     on_status: Callable[[Execution], None] | None = None
-    """Called with the lock held, so that changes of status are told in order."""
+    """The listener to changes of status, called with the lock held, so that it is told them in order."""
 
     @property
     def is_open(self) -> bool:

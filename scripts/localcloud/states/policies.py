@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 _TERMINAL: Final = frozenset({"States.DataLimitExceeded", "States.Runtime"})
-"""Not matched by a wildcard."""
+"""Errors that no wildcard matches."""
 _UNCATCHABLE: Final = "States.Runtime"
 
 

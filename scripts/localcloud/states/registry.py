@@ -32,7 +32,7 @@ class Registry:
             self._map_runs[map_run.arn] = map_run
 
     def execution(self, arn: str) -> Execution:
-        """Raises ``ApiError`` ExecutionDoesNotExist."""
+        """The execution of this ARN. Raises ``ApiError`` ExecutionDoesNotExist."""
         with self._lock:
             found = self._executions.get(arn)
         if found is None:
@@ -40,7 +40,7 @@ class Registry:
         return found
 
     def map_run(self, arn: str) -> MapRun:
-        """Raises ``ApiError`` ResourceNotFound."""
+        """The Map Run of this ARN. Raises ``ApiError`` ResourceNotFound."""
         with self._lock:
             found = self._map_runs.get(arn)
         if found is None:

@@ -59,7 +59,8 @@ class UnknownResource(ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class Resource:
-    """``kind`` is ``function`` (a Lambda ARN), ``optimized`` or ``sdk``; ``pattern`` as in ``OPTIMIZED``."""
+    """A resource of a task. ``kind`` is ``function`` (a Lambda ARN), ``optimized`` or ``sdk``; ``pattern`` as in
+    ``OPTIMIZED``."""
 
     arn: str
     kind: str
@@ -69,17 +70,17 @@ class Resource:
 
     @property
     def name(self) -> str:
-        """``lambda:invoke`` or ``aws-sdk:ec2:describeSnapshots``, without the pattern."""
+        """The integration without its pattern, such as ``lambda:invoke`` or ``aws-sdk:ec2:describeSnapshots``."""
         return f"aws-sdk:{self.service}:{self.action}" if self.kind == "sdk" else f"{self.service}:{self.action}"
 
     @property
     def event_type(self) -> str:
-        """``resourceType`` of history events."""
+        """The ``resourceType`` of history events."""
         return f"aws-sdk:{self.service}" if self.kind == "sdk" else self.service
 
     @property
     def event_resource(self) -> str:
-        """``resource`` of history events."""
+        """The ``resource`` of history events."""
         return f"{self.action}.{self.pattern}" if self.pattern else self.action
 
     @property
@@ -89,7 +90,7 @@ class Resource:
 
 @functools.lru_cache(maxsize=512)
 def parse_resource(arn: str) -> Resource:
-    """Raises ``UnknownResource``."""
+    """The resource that an ARN names. Raises ``UnknownResource``."""
     if _LAMBDA.fullmatch(arn):
         return Resource(arn=arn, kind="function", service="lambda", action="invoke")
     found = _INTEGRATION.fullmatch(arn)
@@ -116,7 +117,10 @@ def botocore_name(service: str) -> str:
 
 
 def operation_name(service: str, action: str) -> str:
-    """``describeSnapshots`` -> ``DescribeSnapshots``. Raises ``UnknownResource``."""
+    """The operation's name in the service's model: ``DescribeSnapshots`` of ``describeSnapshots``.
+
+    Raises ``UnknownResource``.
+    """
     operations: dict[str, Any] = _model(botocore_name(service))["operations"]
     wanted = action[0].upper() + action[1:]
     if wanted in operations:
@@ -140,7 +144,8 @@ def modelled_errors(service: str, operation: str) -> frozenset[str]:
 
 
 def error_prefix(resource: Resource) -> str:
-    """``Lambda`` for optimized integrations, ``Ec2`` (as in the Java SDK's class names) for SDK ones."""
+    """The service in names of errors: ``Lambda`` for optimized integrations, ``Ec2`` (as in the Java SDK's class names)
+    for SDK ones."""
     if resource.kind != "sdk":
         return _OPTIMIZED_ERRORS.get(resource.service, resource.service.title())
     service_id: str = _model(botocore_name(resource.service))["metadata"]["serviceId"]

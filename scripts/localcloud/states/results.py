@@ -24,7 +24,7 @@ _END: Final = object()
 
 
 class ResultWriter:
-    """Bound to the bucket, prefix and format of one Map state."""
+    """Writes results to the bucket and prefix, and in the format, of one Map state."""
 
     def __init__(self, visit: Visit, *, objects: ObjectStore, caller: Caller, spool_dir: str | None) -> None:
         writer = visit.state.get("ResultWriter", {})

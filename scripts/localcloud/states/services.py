@@ -89,7 +89,7 @@ does as it without a request of its own, as starting the children of a Map Run."
 
 
 def permit_all(caller: Caller, action: str, resource: str) -> None:
-    """Where no policies are enforced."""
+    """The ``Permit`` of a cloud in which no policies are enforced: it allows everything."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -29,7 +29,7 @@ class _Outcome:
 
 
 def run_task(runner: Runner, frame: Frame, visit: Visit, cancellation: Cancellation) -> Any:
-    """One attempt. Returns the task's result; raises ``StateError`` and what ``cancellation`` raises."""
+    """Run one attempt of a task and return its result. Raises ``StateError`` and what ``cancellation`` raises."""
     resource = parse_resource(visit.state["Resource"])
     if not resource.waits_for_token:
         return _Attempt(runner, frame, visit, resource, cancellation).run(None, None)

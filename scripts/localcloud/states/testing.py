@@ -131,7 +131,7 @@ def make_services(
 
 
 def make_machine(definition: Mapping[str, Any] | str, *, kind: str = "STANDARD", name: str = "test") -> Machine:
-    """Raises ``ValueError`` if the definition would be refused."""
+    """A machine of this definition. Raises ``ValueError`` if the definition would be refused."""
     text = definition if isinstance(definition, str) else json.dumps(definition)
     problems = errors_in(text, kind=kind)
     if problems:

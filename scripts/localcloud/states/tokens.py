@@ -43,7 +43,7 @@ class TaskTokens:
         return token, waiting
 
     def end(self, token: str) -> None:
-        """The task does not wait any more: later answers come too late."""
+        """End the waiting of a task: later answers come too late."""
         with self._lock:
             if self._open.pop(token, None) is not None:
                 self._ended[token] = None
@@ -51,7 +51,8 @@ class TaskTokens:
                     self._ended.popitem(last=False)
 
     def succeed(self, token: str, output: str) -> None:
-        """Raises ``ApiError``: InvalidOutput, InvalidToken, TaskDoesNotExist, TaskTimedOut."""
+        """Give a waiting task its output. Raises ``ApiError``: InvalidOutput, InvalidToken, TaskDoesNotExist,
+        TaskTimedOut."""
         if size_of(output) > MAX_PAYLOAD_BYTES:
             raise ApiError("InvalidOutput", "Invalid Output: the output is bigger than 262144 bytes")
         try:

@@ -21,7 +21,8 @@ class Accepted:
 
     @classmethod
     def read(cls, file: Path) -> Accepted:
-        """Raises ``ValueError`` for an entry without a reason and for a fault that is listed twice."""
+        """The faults that a file lists. Raises ``ValueError`` for an entry without a reason and for a fault that is
+        listed twice."""
         reasons: defaultdict[str, dict[str, str]] = defaultdict(dict)
         for entry in tomllib.loads(file.read_text())["accepted"]:
             for key in entry["mutants"]:

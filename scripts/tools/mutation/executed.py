@@ -21,7 +21,8 @@ from tools.mutation.mutants import Mutant
 PACKAGE = "layers/core/blockferry"
 TESTS = "tests/unit"
 SLOW_TESTS = ("test_crash_points.py", "test_model.py", "test_build.py")
-"""They run whole jobs hundreds of times; what only they notice deserves a test that names it."""
+"""Tests that are not asked: they run whole jobs hundreds of times, and what only they notice deserves a test that
+names it."""
 
 DECIDING = (PACKAGE, "functions", "scripts/localcloud", "tests")
 """What the lines that a test executes depend on, besides its own file."""

@@ -92,7 +92,7 @@ class Result:
     module: str
     mutant: Mutant
     verdict: str
-    """``killed``, ``timeout``, ``survived``, ``untested`` (no test executes it) or ``accepted``."""
+    """The verdict: ``killed``, ``timeout``, ``survived``, ``untested`` (no test executes it) or ``accepted``."""
     by: str
 
     def __str__(self) -> str:
