@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import io
 import json
 import re
@@ -11,6 +12,9 @@ from typing import Any
 import pytest
 from blockferry.cli import main as cli
 from blockferry.cli.operate import JobState
+from blockferry.cli.start import request_of
+from blockferry.core.errors import InvalidRequest
+from blockferry.operations import OPERATIONS
 
 NEW, OLD, THERE, ELSEWHERE = (f"snap-{n:017x}" for n in (2, 1, 3, 4))
 KEY = "arn:aws:kms:eu-west-1:111122223333:key/11111111-2222-3333-4444-555555555555"
@@ -222,3 +226,24 @@ def test_a_file_that_cannot_be_used_starts_nothing(
     assert cli.main([operation, "--input", str(path), "--dry-run"]) == 2
     assert expected in capsys.readouterr().err
     assert started.jobs == []
+
+
+BESIDE_AN_INPUT = {"input", "name", "wait", "dry_run"}
+"""Options of a starting command that are no part of its input."""
+
+
+def options_of(operation: str) -> dict[str, Any]:
+    """The options of a command of its own, as they are when none is given."""
+    (command,) = (each for each in cli.COMMANDS if each.name == operation)
+    parser = argparse.ArgumentParser()
+    command.add_options(parser)
+    return vars(parser.parse_args([]))
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_no_option_that_makes_up_an_input_is_dropped_beside_a_file(operation: str, tmp_path: Path) -> None:
+    options = options_of(operation)
+    for name in options.keys() - BESIDE_AN_INPUT:
+        given = argparse.Namespace(**{**options, "input": tmp_path / "none.json", name: "given"})
+        with pytest.raises(InvalidRequest, match="leave out"):
+            request_of(operation, given, lambda _: {})
