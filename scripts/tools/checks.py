@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tools.build import BuildFailed
+from tools.changed import Touched, changed_files, touched
 from tools.environment import EnvironmentFailed, repository_root
-from tools.parts import MUTATED_MODULES, PARTS, Part
+from tools.parts import MUTATED_MODULES, PARTS, TESTED_FILES, Part
 from tools.processes import CommandFailed, Commands
 from tools.terraform import TerraformFailed
 
@@ -100,6 +101,13 @@ def main(arguments: list[str] | None = None) -> int:
         metavar="MODULE",
         help="what the part mutation looks at, as mover.py (default: all of it)",
     )
+    parser.add_argument(
+        "--changed",
+        nargs="?",
+        const="main",
+        metavar="COMMIT",
+        help="only what can be touched by what differs from where this branch left COMMIT (default: %(const)s)",
+    )
     parser.add_argument("--jobs", type=int, default=2, help="how many parts run side by side (default: %(default)s)")
     options = parser.parse_args(arguments)
     if options.jobs < 1:
@@ -112,6 +120,16 @@ def main(arguments: list[str] | None = None) -> int:
         environment[MUTATED_MODULES] = " ".join(options.modules)
     commands = Commands(repository_root(), environment)
     parts = chosen(fast=options.fast, only=options.only)
+    if options.changed is not None:
+        try:
+            found = _touched(commands, options.changed)
+        except CommandFailed as error:
+            parser.error(f"--changed {options.changed}: {error}")
+        parts = [part for part in parts if found.parts is None or part.name in found.parts]
+        commands = Commands(repository_root(), environment | {TESTED_FILES: " ".join(found.tests or ())})
+        if not parts:
+            print("nothing that a check looks at has changed")
+            return 0
     try:
         outcomes = run_parts(parts, commands, jobs=options.jobs)
     except KeyboardInterrupt:
@@ -124,6 +142,18 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     print(f"total: all {len(outcomes)} parts ok in {seconds:.1f} s")
     return 0
+
+
+def _touched(commands: Commands, base: str) -> Touched:
+    """What has to run because of what differs from ``base``, and tell so."""
+    files = changed_files(commands, base)
+    found = touched(commands.directory, files)
+    print(f"changed since {base}: {len(files)} files" + "".join(f"\n  {file}" for file in files))
+    if found.tests is None:
+        print("everything depends on one of them: all parts, all tests")
+    else:
+        print(f"{len(found.tests)} test files read or name them" + "".join(f"\n  {test}" for test in found.tests))
+    return found
 
 
 def _environment() -> dict[str, str]:

@@ -29,6 +29,7 @@ PYTHON_FOLDERS = ("layers/core/blockferry", "functions", "scripts", "tests")
 TYPED_FOLDERS = ("layers/core/blockferry", "scripts/localcloud", "scripts/tools")
 MUTATION_TIMEOUT_SECONDS = 4 * 3600.0
 MUTATED_MODULES = "BLOCKFERRY_MUTATED_MODULES"
+TESTED_FILES = "BLOCKFERRY_TESTED_FILES"
 CLOUD_TIMEOUT_SECONDS = 1500.0  # an apply of the root alone takes two to three minutes
 
 
@@ -70,7 +71,8 @@ def check_unit(commands: Commands) -> list[str]:
     """Tests that need nothing but this checkout."""
     # Two processes, as there are two cores: no test here shares anything with another one.
     side_by_side = ("-n", "2", "--dist", "worksteal")
-    return _pytest(commands, "tests/unit", "tests/localcloud", "tests/terraform", "-m", "not cloud", *side_by_side)
+    files = commands.environment.get(TESTED_FILES, "").split() or ["tests/unit", "tests/localcloud", "tests/terraform"]
+    return _pytest(commands, *files, "-m", "not cloud", *side_by_side)
 
 
 def check_cloud(commands: Commands) -> list[str]:
