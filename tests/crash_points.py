@@ -13,13 +13,11 @@ import itertools
 import json
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import cached_property, partial
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -28,17 +26,20 @@ from blockferry.aws.call import Call as AwsCall
 from blockferry.aws.snapshots import CHECKSUM_TAG, HOLES_TAG, JOB_TAG
 from blockferry.core.blocks import BLOCK_SIZE
 from blockferry.core.retry import Clock
+from blockferry.core.tuning import UnpackTuning
 from blockferry.jobs.folder import JOB, RECEIPT, STARTED, SWEPT, JobFolder
 from blockferry.jobs.workspace import Workspace
 from blockferry.lambdas import Invocation
+from blockferry.local.tuning import UploadTuning
 from blockferry.local.upload import upload_image
 from blockferry.transfer.sweep import sweep_jobs
 from deployment import EXECUTIONS, DeployedJob, Deployment, ExecutionFailed
 from fakes import ManualClock, content
+from job_records import AT_ONCE, UNPACED
 from localcloud.states.cancellation import Cancellation
 from localcloud.states.clock import SkippingClock
 from rig import ACCOUNT, HOME, RECOVERY, THIRD, Rig, hashes, put, running_rig, session
-from wire import Call, TappedAws, Wire, tapped_http
+from wire import Call, TappedAws, Wire
 
 MACHINES = Path(__file__).resolve().parents[1] / "statemachines"
 
@@ -62,8 +63,11 @@ IMAGE = {0: content(1), 1: content(0), 2: content(3), 3: content(0), 4: (b"tail"
 
 IMAGE_BYTES = 4 * BLOCK_SIZE + 100
 
-BLOCKS_PER_CHUNK = 2
-"""Of an unpacked image, instead of 64: a small one has three chunks then, too."""
+SMALL_CHUNKS = UnpackTuning(chunk_bytes=2 * BLOCK_SIZE, writers=1)
+"""Two blocks to a chunk of an unpacked image, instead of 64: a small one has three chunks then, too."""
+
+ONE_THREAD = replace(UNPACED, min_threads=1, max_threads=1, proving_threads=1)
+"""So that call n is the same call in every run."""
 
 TWO_RANGES = {"blocks_per_range": 1024}
 ONE_RANGE = {"blocks_per_range": 2048}
@@ -178,6 +182,7 @@ class Proving:
     wire: Wire
     aws: _LateAws
     clock: ManualClock
+    unpacking: UnpackTuning = SMALL_CHUNKS
     points: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
     kept: dict[str, Mapping[int, str]] = field(default_factory=dict)
     executions: dict[str, Execution] = field(default_factory=dict)
@@ -196,6 +201,9 @@ class Proving:
             workspace=execution.workspace,
             time_left=lambda: execution.seconds_left,
             clock=self.clock,
+            waits=AT_ONCE,
+            throughput=ONE_THREAD,
+            unpacking=self.unpacking,
         )
 
     @contextmanager
@@ -253,7 +261,9 @@ class Proving:
         """A snapshot of an image, whose sealing is waited for by moving the clock."""
         self.wire.clear()
         clock = Clock(sleep=lambda _seconds: self.seal())
-        return upload_image(image, region=HOME, aws=self.aws, clock=clock).snapshot_id
+        tuning = UploadTuning(threads=1)
+        made = upload_image(image, region=HOME, aws=self.aws, clock=clock, waits=AT_ONCE, tuning=tuning)
+        return made.snapshot_id
 
     def keep(self, snapshot_id: str) -> str:
         """No job may change the snapshot from here on, and EC2 has no doubt about it any more."""
@@ -414,7 +424,7 @@ class Proving:
     def sweep(self, execution: Execution) -> dict[str, Any]:
         """One run of the sweeper over the job's bucket, long after the job."""
         return sweep_jobs(
-            AwsCall(aws=self.aws, clock=self.clock),
+            AwsCall(aws=self.aws, clock=self.clock, waits=AT_ONCE),
             execution.workspace,
             executions=EXECUTIONS,
             resume_window=timedelta(hours=72),
@@ -471,17 +481,6 @@ def proving_ground(settings: Mapping[str, Any] | None = None) -> Iterator[Provin
     }
     with pytest.MonkeyPatch.context() as patch, running_rig(patch, wanted) as rig:
         wire, clock = Wire(rig.server.service.faults), ManualClock()
-        patch.setattr("blockferry.aws.sessions.SignedHttp", tapped_http(wire))
-        patch.setattr("blockferry.transfer.plan.MIN_THREADS", 1)
-        patch.setattr("blockferry.transfer.plan.MAX_THREADS", 1)
-        patch.setattr("blockferry.transfer.complete.ThreadPoolExecutor", lambda **_: ThreadPoolExecutor(1))
-        patch.setattr("blockferry.sources.unpack.WRITERS", 1)
-        patch.setattr("blockferry.local.upload.THREADS", 1)
-        patch.setattr("blockferry.sources.unpack.CHUNK_BLOCKS", BLOCKS_PER_CHUNK)
-        patch.setattr("blockferry.sources.unpack.CHUNK_BYTES", BLOCKS_PER_CHUNK * BLOCK_SIZE)
-        patch.setattr("blockferry.sources.image.CHUNK_BLOCKS", BLOCKS_PER_CHUNK)
-        # botocore's own retries wait with time.sleep.
-        patch.setattr("botocore.endpoint.time", SimpleNamespace(sleep=lambda _seconds: None))
         proving = Proving(rig, wire, _LateAws(base=session(), wire=wire, clock=clock), clock)
         with proving.deployment:
             yield proving

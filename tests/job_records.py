@@ -6,6 +6,7 @@ from typing import Any, cast
 
 from blockferry.core.holes import HolePolicy
 from blockferry.core.retry import Clock
+from blockferry.core.tuning import Throughput, Waits
 from blockferry.jobs.call import JobCall
 from blockferry.jobs.execution import Execution
 from blockferry.jobs.folder import JobFolder
@@ -22,6 +23,12 @@ HOME, RECOVERY, THIRD = "us-east-1", "eu-west-1", "ap-southeast-2"
 
 EXECUTION = Execution(f"arn:aws:states:{HOME}:111122223333:execution:blockferry-copy:job-1")
 """That of the job, unless a test says otherwise."""
+
+AT_ONCE = Waits(look_seconds=0.0)
+"""Looks at a snapshot that is shown as pending follow each other at once."""
+
+UNPACED = Throughput(lists_per_second=10_000.0)
+"""Without the share of a quota that no server here has: it would only make the tests wait."""
 
 LONG_BEFORE = "2026-01-01T00:00:00+00:00"
 

@@ -20,6 +20,7 @@ import pytest
 from blockferry.aws.sessions import Aws, Identity, new_session
 from blockferry.core.blocks import BLOCKS_PER_GIB, BlockRange
 from blockferry.core.retry import Clock
+from blockferry.core.tuning import Throughput, UnpackTuning, Waits
 from blockferry.jobs.folder import JOB, MISSING, RANGES, STARTED, STARTED_LATE, JobFolder
 from blockferry.jobs.record import Proof
 from blockferry.jobs.workspace import Workspace
@@ -27,6 +28,7 @@ from blockferry.lambdas import Invocation
 from blockferry.transfer.job import Job, recorded_job, save_job, save_started
 from botocore.awsrequest import AWSResponse
 from deployment import Around, Deployment, ExecutionFailed, step_of
+from job_records import AT_ONCE, UNPACED
 from localcloud.ebs.testing import RunningServer, running_server
 from localcloud.states.cancellation import Cancellation
 from localcloud.states.clock import SkippingClock
@@ -111,7 +113,7 @@ class RigAws(Aws):
 
 @dataclass
 class Rig:
-    """``server`` holds the snapshots; ``aws`` and ``workspace`` are what every step gets."""
+    """``server`` holds the snapshots; ``aws``, ``workspace``, ``clock`` and the tunings are what every step gets."""
 
     server: RunningServer
     aws: Aws
@@ -119,6 +121,9 @@ class Rig:
     jobs: int = 0
     seconds_left: float = 900.0
     clock: Clock = field(default_factory=Clock)
+    waits: Waits = AT_ONCE
+    throughput: Throughput = UNPACED
+    unpacking: UnpackTuning = field(default_factory=UnpackTuning)
     operations: dict[str, str] = field(default_factory=dict)
     proofs: dict[str, str] = field(default_factory=dict)
     requests: dict[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -176,7 +181,15 @@ class Rig:
         return step_of(function)(event, replace(self.invocation(), **more))
 
     def invocation(self) -> Invocation:
-        return Invocation(aws=self.aws, workspace=self.workspace, time_left=lambda: self.seconds_left, clock=self.clock)
+        return Invocation(
+            aws=self.aws,
+            workspace=self.workspace,
+            time_left=lambda: self.seconds_left,
+            clock=self.clock,
+            waits=self.waits,
+            throughput=self.throughput,
+            unpacking=self.unpacking,
+        )
 
     # -- records ---------------------------------------------------------------------
 
@@ -411,10 +424,6 @@ def running_rig(monkeypatch: pytest.MonkeyPatch, settings: Mapping[str, Any] | N
         monkeypatch.setattr("moto.backend_index.backend_url_patterns", served)
         # For each request, moto would load the module with the addresses of S3 again.
         monkeypatch.setattr("moto.s3.models.S3Backend.urls", s3_backends["123456789012"]["aws"].urls)
-        # The share of a quota that this server does not have: it would only make the tests wait.
-        monkeypatch.setattr("blockferry.transfer.complete.LISTS_PER_SECOND", 10_000.0)
-        # Looks at a snapshot that is shown as pending follow each other at once.
-        monkeypatch.setattr("blockferry.aws.snapshots.LOOK_SECONDS", 0.0)
         # botocore's own retries wait with time.sleep.
         monkeypatch.setattr("botocore.endpoint.time", SimpleNamespace(sleep=lambda _seconds: None))
         aws = RigAws(base=session())

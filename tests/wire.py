@@ -207,7 +207,7 @@ class TappedAws(Aws):
     """
 
     def __init__(self, *, base: boto3.Session, wire: Wire, clock: Clock) -> None:
-        super().__init__(base=base)
+        super().__init__(base=base, transport=tapped_http(wire))
         self.wire = wire
         self.clock = clock
         self._tapped_ec2: dict[Identity, Any] = {}
@@ -254,7 +254,7 @@ class TappedAws(Aws):
 
 
 def tapped_http(wire: Wire) -> type[SignedHttp]:
-    """The transport whose requests pass the wire, to stand in for ``blockferry.aws.sessions.SignedHttp``."""
+    """The transport whose requests pass the wire."""
 
     class TappedHttp(SignedHttp):
         def send(

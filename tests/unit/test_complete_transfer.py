@@ -16,11 +16,12 @@ from blockferry.core.checksums import ZERO_DIGEST, Linear, digest_of
 from blockferry.core.counts import RequestCounts
 from blockferry.core.errors import IncompleteTransfer, InvalidRequest, RequestRefused, RetryLater, TargetFailed
 from blockferry.core.holes import HolePolicy
+from blockferry.core.tuning import Throughput
 from blockferry.jobs import folder as names
 from blockferry.jobs.digests import Stretch
 from blockferry.jobs.record import Proof
 from blockferry.sources.delta import BaseSnapshot
-from blockferry.transfer.complete import AHEAD, MOST_ROUNDS, complete_transfer
+from blockferry.transfer.complete import MOST_ROUNDS, complete_transfer
 from blockferry.transfer.job import started_job
 from fakes import ManualClock, content
 from job_records import HOME, RECOVERY, THIRD, delta, folder_of, image, job, job_call, recorded, source, target
@@ -262,7 +263,7 @@ def test_many_stretches_are_proved_in_the_order_of_their_blocks() -> None:
     cloud = Cloud(blocks)
     for first in range(0, TOTAL, 2):
         cloud.moved(first, first + 2, {first: blocks[first]})
-    assert TOTAL / 2 > 2 * AHEAD
+    assert 2 * Throughput().proving_ahead < TOTAL / 2
     began = cloud.clock.now
     assert cloud.complete()["linear_checksum"] == linear(blocks)
     # They are listed at a share of the account's quota.

@@ -452,7 +452,7 @@ def test_an_image_that_takes_several_invocations_is_unpacked_across_a_crash_at_a
 ) -> None:
     proving = ground.proving
     scenario = ground.clean("fanout of a compressed image").scenario
-    monkeypatch.setattr("blockferry.sources.unpack.PART_BYTES", 8192)
+    monkeypatch.setattr(proving, "unpacking", replace(proving.unpacking, part_bytes=8192))
 
     def slowly(call: Call) -> None:
         # Four reads of the image, and the time of an invocation is over.

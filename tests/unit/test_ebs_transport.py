@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pytest
-from blockferry.aws.ebs import transport
 from blockferry.aws.ebs.signing import Credentials
 from blockferry.aws.ebs.transport import Answer, SignedHttp, TransportError
 
@@ -35,9 +34,9 @@ def server(serve: Callable[[socket.socket, bytes], None]) -> Iterator[str]:
         thread.join(timeout=5)
 
 
-def send(url: str, *, body: bytes | None = None) -> Answer:
+def send(url: str, *, body: bytes | None = None, **more: float) -> Answer:
     http = SignedHttp(
-        endpoint_url=url, region="eu-west-1", credentials=lambda: Credentials("111122223333", "secret", "token")
+        endpoint_url=url, region="eu-west-1", credentials=lambda: Credentials("111122223333", "secret", "token"), **more
     )
     method = "GET" if body is None else "PUT"
     return http.send(
@@ -79,8 +78,7 @@ def test_an_incomplete_answer_is_no_answer(sent: bytes) -> None:
         send(url)
 
 
-def test_a_silent_server_is_given_up_after_the_read_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transport, "READ_TIMEOUT_SECONDS", 0.2)
+def test_a_silent_server_is_given_up_after_the_read_timeout() -> None:
     ended = threading.Event()
 
     def serve(_connection: socket.socket, _head: bytes) -> None:
@@ -88,7 +86,7 @@ def test_a_silent_server_is_given_up_after_the_read_timeout(monkeypatch: pytest.
 
     with server(serve) as url:
         with pytest.raises(TransportError, match="ReadTimeoutError"):
-            send(url)
+            send(url, read_timeout=0.2)
         ended.set()
 
 

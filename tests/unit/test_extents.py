@@ -81,8 +81,7 @@ def test_more_extents_than_one_answer_holds_are_asked_for_until_the_last(
     mapped = [(index * BLOCK_SIZE + part * 8192, 4096) for index in range(0, 40, 2) for part in range(3)]
     files = FileSystem(mapped)
     monkeypatch.setattr("fcntl.ioctl", files.ioctl)
-    monkeypatch.setattr(extents, "EXTENTS_PER_CALL", 7)
-    assert listed(WrittenImage(sparse), 0, 2048) == sorted({3, *range(0, 40, 2)})
+    assert listed(WrittenImage(sparse, extents_per_call=7), 0, 2048) == sorted({3, *range(0, 40, 2)})
     assert len(files.asked) == 9
     assert [start for start, _ in files.asked] == sorted({start for start, _ in files.asked})
 
@@ -91,11 +90,10 @@ def test_nothing_is_asked_for_behind_the_last_extent_or_the_end(
     sparse: ImageSource, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mapped = [(index * BLOCK_SIZE, 4096) for index in range(7)]
-    monkeypatch.setattr(extents, "EXTENTS_PER_CALL", 7)
     for more, stop in (([], 40 * BLOCK_SIZE), ([(20 * BLOCK_SIZE, 4096)], 6 * BLOCK_SIZE + 4096)):
         files = FileSystem([*mapped, *more])
         monkeypatch.setattr("fcntl.ioctl", files.ioctl)
-        assert list(extents.extents(sparse.fileno(), 8, stop)) == mapped
+        assert list(extents.extents(sparse.fileno(), 8, stop, per_call=7)) == mapped
         assert files.asked == [(8, stop - 8)]
 
 

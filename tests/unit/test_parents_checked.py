@@ -17,7 +17,7 @@ from blockferry.sources.chain import MOST_CANDIDATES, delta_base, examine_delta,
 from blockferry.sources.delta import BaseSnapshot, ExaminedDelta, base_record
 from blockferry.sources.snapshot import copy_tags
 from blockferry.targets.on_parent import SnapshotOnParent, propose_on_parents
-from job_records import EXECUTION, HOME, RECOVERY, THIRD, delta
+from job_records import AT_ONCE, EXECUTION, HOME, RECOVERY, THIRD, delta
 from memory_ebs import MemoryEbs, refused
 from memory_ec2 import MemoryEc2, described, refusal
 
@@ -26,11 +26,6 @@ TAKEN = datetime(2026, 1, 1, tzinfo=UTC)
 OWN, OTHER = "111122223333", "444455556666"
 ROLE = f"arn:aws:iam::{OTHER}:role/writer"
 HERE = Identity(HOME)
-
-
-@pytest.fixture(autouse=True)
-def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("blockferry.aws.snapshots.LOOK_SECONDS", 0.0)
 
 
 class Cloud:
@@ -81,7 +76,7 @@ def facts(shown: Any) -> SnapshotFacts:
 def call_of(aws: Cloud, ebs: MemoryEbs | None = None) -> Call:
     if ebs is not None:
         aws.clients = ebs
-    return Call(aws=cast(Any, aws))
+    return Call(aws=cast(Any, aws), waits=AT_ONCE)
 
 
 # -- the base that is named --------------------------------------------------------------------------------------------
@@ -332,6 +327,7 @@ def parented(
     base: Any = None,
     encrypts: bool = False,
     cloud: Cloud | None = None,
+    decision: HoleDecision = DELTA,
     **more: Any,
 ) -> SnapshotOnParent:
     """The proposal of the second of two targets on top of parents."""
@@ -344,7 +340,7 @@ def parented(
 
     class Found(ExaminedDelta):
         def decide(self, asked: HolePolicy | None, *, may_be_encrypted: bool) -> HoleDecision:
-            return DELTA
+            return decision
 
     first = {"region": THIRD, "parent_snapshot_id": "snap-0000000e"}
     second = {"region": RECOVERY, "parent_snapshot_id": "snap-0000000f", **more}
@@ -485,9 +481,7 @@ def test_holes_that_do_not_read_as_those_of_the_base_are_refused_or_compared() -
     zeros = HoleDecision(HolePolicy.PRESERVE, HoleMeaning.ZEROS, HoleMeaning.ZEROS, "default", "zeros were left out")
 
     def on_encrypted(*, verify: bool) -> SnapshotOnParent:
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(f"{__name__}.DELTA", zeros)
-            return parented(copy_of(BASE, "snap-p", Encrypted=True, VolumeSize=2), verify=verify)
+        return parented(copy_of(BASE, "snap-p", Encrypted=True, VolumeSize=2), verify=verify, decision=zeros)
 
     with pytest.raises(InvalidRequest, match=f"{NAME} is encrypted.*zeros were left out"):
         on_encrypted(verify=False)

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from blockferry.core.checksums import Linear, digest_of
 from blockferry.core.errors import IncompleteTransfer
+from blockferry.core.tuning import Throughput
 from blockferry.jobs.digests import Stretch
 from blockferry.sources.kind import Listed
 from blockferry.sources.snapshot import JobSnapshot
@@ -173,11 +174,11 @@ def test_a_snapshot_of_which_ec2_does_not_tell_how_much_it_holds_may_be_empty(ri
     assert (proof.allocated_blocks, proof.blocks_written) == (0, 0)
 
 
-def test_listing_again_keeps_to_its_share_of_the_quota(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_listing_again_keeps_to_its_share_of_the_quota(rig: Rig) -> None:
     job_id = moved(rig, {0: content(1)}, blocks_per_range=64)
-    monkeypatch.setattr("blockferry.transfer.complete.LISTS_PER_SECOND", 10.0)
     clock = ManualClock()
-    complete_transfer(job_call(rig.aws, rig.folder(job_id), clock=clock), rig.record(job_id))
+    slow = Throughput(lists_per_second=10.0)
+    complete_transfer(job_call(rig.aws, rig.folder(job_id), clock=clock, throughput=slow), rig.record(job_id))
     assert clock.now - 1_000 == pytest.approx(3.1)  # 32 ranges, the first of them at once
 
 

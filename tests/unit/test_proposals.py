@@ -84,25 +84,25 @@ def test_a_list_of_regions_that_is_refused_ends_the_plan(error: Exception) -> No
 def test_a_completed_snapshot_is_read_by_its_side() -> None:
     identity = Identity(RECOVERY, ROLE)
     aws = account(MemoryEc2(described(SNAPSHOT, VolumeId="vol-1", Encrypted=False)), only=identity)
-    assert readable_snapshot(aws, identity, SNAPSHOT).snapshot_id == SNAPSHOT
+    assert readable_snapshot(Call(aws=aws), identity, SNAPSHOT).snapshot_id == SNAPSHOT
 
 
 def test_one_that_ec2_does_not_know_is_refused_with_its_region() -> None:
     with pytest.raises(InvalidRequest, match=rf"snapshot {SNAPSHOT} in {RECOVERY}: EC2 does not know it"):
-        readable_snapshot(account(MemoryEc2()), Identity(RECOVERY), SNAPSHOT)
+        readable_snapshot(Call(aws=account(MemoryEc2())), Identity(RECOVERY), SNAPSHOT)
 
 
 def test_one_that_the_direct_apis_cannot_read_is_refused() -> None:
     ec2 = MemoryEc2(described(SNAPSHOT, state="error", VolumeId="vol-1", Encrypted=False))
     with pytest.raises(InvalidRequest, match=rf"snapshot {SNAPSHOT} in {RECOVERY} is in state error"):
-        readable_snapshot(account(ec2), Identity(RECOVERY), SNAPSHOT)
+        readable_snapshot(Call(aws=account(ec2)), Identity(RECOVERY), SNAPSHOT)
 
 
 def test_a_reading_role_that_may_not_be_assumed_is_the_sources() -> None:
     ec2 = MemoryEc2()
     ec2.errors["DescribeSnapshots"] = refusal("AccessDenied", "AssumeRole")
     with pytest.raises(InvalidRequest, match=rf"source in {RECOVERY}: the role cannot be assumed"):
-        readable_snapshot(account(ec2), Identity(RECOVERY, ROLE), SNAPSHOT)
+        readable_snapshot(Call(aws=account(ec2)), Identity(RECOVERY, ROLE), SNAPSHOT)
 
 
 def test_reading_is_tried_with_one_short_list() -> None:

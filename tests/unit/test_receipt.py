@@ -26,7 +26,7 @@ from blockferry.transfer.job import Job
 from blockferry.transfer.receipt import report, write_receipt
 from blockferry.transfer.sentences import holes_line
 from botocore.exceptions import EndpointConnectionError
-from job_records import HOME, PROOF, RECOVERY, THIRD, delta, folder_of, image, job, on_parent, source, target
+from job_records import AT_ONCE, HOME, PROOF, RECOVERY, THIRD, delta, folder_of, image, job, on_parent, source, target
 from job_records import recorded as put_on_record
 from memory_ec2 import MemoryEc2, described, refusal
 from memory_s3 import MemoryS3
@@ -35,12 +35,6 @@ KEY = f"arn:aws:kms:{RECOVERY}:111122223333:key/11111111-2222-3333-4444-55555555
 ENDED = datetime(2026, 1, 1, 0, 1, 2, 345_678, tzinfo=UTC)
 
 Regions = dict[str, MemoryEc2]
-
-
-@pytest.fixture(autouse=True)
-def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Looks at what is pending follow each other at once."""
-    monkeypatch.setattr("blockferry.aws.snapshots.LOOK_SECONDS", 0.0)
 
 
 class Recorded:
@@ -53,7 +47,7 @@ class Recorded:
         self.proof = self.folder.save_proof(PROOF) if proved else "0" * 64
 
     def call(self, regions: Regions) -> JobCall:
-        return JobCall(aws=aws(regions), folder=self.folder)
+        return JobCall(aws=aws(regions), folder=self.folder, waits=AT_ONCE)
 
 
 def aws(regions: Regions) -> Any:

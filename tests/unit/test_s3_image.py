@@ -28,7 +28,7 @@ from blockferry.jobs.folder import JobFolder
 from blockferry.sources.address import MAX_IMAGE_BYTES, Address, codec_by_name, examine, parse_address
 from blockferry.sources.chunks import KEPT_CHUNKS, ChunkedImage
 from blockferry.sources.image import BLOCKS_PER_READ, S3ImageSource, UnpackedImageSource
-from blockferry.sources.unpack import CHUNK_BLOCKS, CHUNK_BYTES, chunk_name
+from blockferry.sources.unpack import chunk_name
 from botocore.exceptions import ClientError, ConnectTimeoutError, IncompleteReadError
 from fakes import ManualClock, MemorySink, content
 from memory_s3 import MemoryS3
@@ -480,6 +480,13 @@ def test_memory_is_bounded_for_blocks_that_nobody_takes() -> None:
 
 # An unpacked image as a source
 
+CHUNK_BLOCKS = 64
+CHUNK_BYTES = CHUNK_BLOCKS * BLOCK_SIZE
+
+
+def stored_image(folder: JobFolder, size_bytes: int, **more: Any) -> UnpackedImageSource:
+    return UnpackedImageSource(folder, size_bytes, chunk_blocks=CHUNK_BLOCKS, **more)
+
 
 def store(s3: Any, data: bytes) -> JobFolder:
     folder = JobFolder(BUCKET, s3, "fanout", "job")
@@ -495,7 +502,7 @@ def test_an_unpacked_image_is_read_chunk_by_chunk(s3: Any, threads: int) -> None
     data = disk(2 * CHUNK_BYTES + 3 * BLOCK_SIZE + 11)
     folder, counts = store(s3, data), RequestCounts()
     whole = BlockRange(0, 2048)
-    reads = UnpackedImageSource(folder, len(data), counts=counts)
+    reads = stored_image(folder, len(data), counts=counts)
     assert carry(reads, whole, threads=threads) == blocks_of(data, whole)
     assert counts.requests == {"GetObject": 3}
     assert reads._chunks == {}
@@ -505,7 +512,7 @@ def test_an_unpacked_image_is_read_chunk_by_chunk(s3: Any, threads: int) -> None
 def test_a_range_of_an_unpacked_image_takes_parts_of_chunks(s3: Any, first: int, stop: int) -> None:
     data = disk(CHUNK_BYTES + 3 * BLOCK_SIZE + 11)
     within = BlockRange(first, stop)
-    reads = UnpackedImageSource(store(s3, data), len(data))
+    reads = stored_image(store(s3, data), len(data))
     assert carry(reads, within) == blocks_of(data, within)
 
 
@@ -514,7 +521,7 @@ def test_a_missing_chunk_is_named(s3: Any) -> None:
     folder = store(s3, data)
     s3.delete_object(Bucket=BUCKET, Key="jobs/fanout/job/image/00000001.zst")
     with pytest.raises(IncompleteTransfer, match=r"s3://images/jobs/fanout/job/image/00000001\.zst.* is gone"):
-        carry(UnpackedImageSource(folder, len(data)), BlockRange(0, CHUNK_BLOCKS + 1))
+        carry(stored_image(folder, len(data)), BlockRange(0, CHUNK_BLOCKS + 1))
 
 
 @pytest.mark.parametrize("damage", ["flipped", "cut", "longer", "other size", "no zstd", "empty"])
@@ -533,13 +540,13 @@ def test_a_damaged_chunk_is_named(s3: Any, damage: str) -> None:
     }
     folder.write(chunk_name(0), bad[damage])
     with pytest.raises(IncompleteTransfer, match=r"s3://images/jobs/fanout/job/image/00000000\.zst is damaged"):
-        carry(UnpackedImageSource(folder, len(data)), BlockRange(0, 3))
+        carry(stored_image(folder, len(data)), BlockRange(0, 3))
 
 
 def test_of_chunks_that_nobody_takes_whole_the_last_four_are_kept() -> None:
     data = bytes(7 * CHUNK_BYTES)
     memory, counts = MemoryS3(), RequestCounts()
-    reads = UnpackedImageSource(store(memory, data), len(data), counts=counts)
+    reads = stored_image(store(memory, data), len(data), counts=counts)
     begins = [next(reads.blocks(BlockRange(n * CHUNK_BLOCKS, 7 * CHUNK_BLOCKS))) for n in range(7)]
     for ref in begins[:6]:
         reads.read(ref)
@@ -562,7 +569,7 @@ def test_a_policy_and_a_deadline_of_ones_own_bound_the_attempts(kind: str, hurri
     reads = (
         source(memory, bytes(BLOCK_SIZE), **more)
         if kind == "raw"
-        else UnpackedImageSource(JobFolder(BUCKET, cast(Any, memory), "fanout", "job"), 1, **more)
+        else stored_image(JobFolder(BUCKET, cast(Any, memory), "fanout", "job"), 1, **more)
     )
     with pytest.raises(OutOfTime if hurried else RetryLater, match=f"after {1 if hurried else 3} attempts"):
         reads.read(next(reads.blocks(BlockRange(0, 1))))

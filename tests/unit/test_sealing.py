@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -29,9 +30,9 @@ def rig(monkeypatch: pytest.MonkeyPatch) -> Iterator[Rig]:
 
 
 @pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+def impatient(rig: Rig) -> None:
     """One attempt of every request."""
-    monkeypatch.setattr("blockferry.aws.ebs.client.RetryPolicy", lambda: RetryPolicy(max_attempts=1))
+    rig.waits = replace(rig.waits, requests=RetryPolicy(max_attempts=1))
 
 
 def snapshot(rig: Rig, blocks: Mapping[int, bytes], *, region: str = HOME, **more: Any) -> str:
@@ -379,9 +380,9 @@ def test_a_target_with_another_encryption_than_was_asked_for_is_refused_before_a
 
 
 def test_a_target_that_was_started_late_with_another_encryption_is_given_up_and_the_others_are_kept(
-    rig: Rig, monkeypatch: pytest.MonkeyPatch
+    rig: Rig,
 ) -> None:
-    monkeypatch.setattr("blockferry.targets.snapshot.START_POLICY", RetryPolicy(max_attempts=1))
+    rig.waits = replace(rig.waits, starts=RetryPolicy(max_attempts=1))
     source = snapshot(rig, BLOCKS)
     rig.control(
         "faults", {"operation": "StartSnapshot", "region": RECOVERY, "action": "error", "status": 503, "times": 1}

@@ -9,6 +9,7 @@ import pytest
 from blockferry.aws import snapshots
 from blockferry.aws.snapshots import EXECUTION_TAG, JOB_TAG, SnapshotFacts
 from blockferry.core.errors import InvalidRequest
+from blockferry.core.tuning import Waits
 from blockferry.jobs.execution import Execution
 from botocore.exceptions import ClientError, EndpointConnectionError
 from fakes import ManualClock
@@ -178,7 +179,7 @@ def looked(*states: tuple[str, ...]) -> tuple[list[str], ManualClock, int]:
         looks.append(shown)
         return [facts(state=state) for state in shown]
 
-    return [one.state for one in snapshots.settled(look, clock=clock)], clock, len(looks)
+    return [one.state for one in snapshots.settled(look, clock=clock, waits=Waits())], clock, len(looks)
 
 
 def test_what_is_pending_is_looked_at_again_until_nothing_is() -> None:

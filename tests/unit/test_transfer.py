@@ -6,6 +6,7 @@ import dataclasses
 import itertools
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -382,10 +383,8 @@ def test_when_no_target_can_be_written_the_range_fails(rig: Rig) -> None:
             rig.move(job_id, rig.ranges(job_id)[0])
 
 
-def test_a_region_that_cannot_be_reached_at_first_gets_its_copy_at_the_end(
-    rig: Rig, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("blockferry.targets.snapshot.START_POLICY", RetryPolicy(max_attempts=1))
+def test_a_region_that_cannot_be_reached_at_first_gets_its_copy_at_the_end(rig: Rig) -> None:
+    rig.waits = replace(rig.waits, starts=RetryPolicy(max_attempts=1))
     blocks = {index: content(index + 1) for index in range(70)}
     source = rig.snapshot(blocks)
     rig.control("faults", {"operation": "StartSnapshot", "nth": 2, "action": "error", "status": 503,
@@ -395,10 +394,8 @@ def test_a_region_that_cannot_be_reached_at_first_gets_its_copy_at_the_end(
     assert [rig.held(target["snapshot_id"]) for target in receipt["targets"]] == [hashes(blocks)] * 2
 
 
-def test_a_region_that_cannot_be_reached_at_all_leaves_the_others_completed(
-    rig: Rig, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("blockferry.targets.snapshot.START_POLICY", RetryPolicy(max_attempts=1))
+def test_a_region_that_cannot_be_reached_at_all_leaves_the_others_completed(rig: Rig) -> None:
+    rig.waits = replace(rig.waits, starts=RetryPolicy(max_attempts=1))
     source = rig.snapshot({0: content(1)})
     rig.control("faults", {"operation": "StartSnapshot", "after": 1, "action": "error", "status": 503,
                            "code": "InternalServerException"})  # fmt: skip

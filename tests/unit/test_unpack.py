@@ -18,10 +18,10 @@ import zstandard
 from blockferry.core.blocks import BLOCK_SIZE, BlockRange
 from blockferry.core.errors import IncompleteTransfer, InvalidRequest, RequestRefused, RetryLater
 from blockferry.core.retry import Clock, RetryPolicy
+from blockferry.core.tuning import UnpackTuning
 from blockferry.formats.stream import MAX_PIECE
 from blockferry.jobs.call import JobCall
 from blockferry.jobs.folder import JOB, JobFolder
-from blockferry.sources import unpack
 from blockferry.sources.address import Image, examine
 from blockferry.sources.image import UnpackedImageSource
 from blockferry.sources.unpack import MARKER, UnpackedInfo, drop_unpacked, expand, unpack_image, unpacked
@@ -35,6 +35,9 @@ REGION = "us-east-1"
 IMAGES = "images"
 SMALL_CHUNK = 3 * MAX_PIECE + 1_000
 """Not a multiple of a piece, so that pieces lie across the ends of chunks."""
+
+SMALL = UnpackTuning(chunk_bytes=SMALL_CHUNK, part_bytes=50_000)
+"""Chunks and reads so small that little images have many of them."""
 
 RESERVE = 60.0
 
@@ -64,13 +67,6 @@ def folder(s3: Any) -> JobFolder:
     return JobFolder("work", s3, "fanout", "job")
 
 
-@pytest.fixture
-def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Chunks and reads so small that little images have many of them."""
-    monkeypatch.setattr(unpack, "CHUNK_BYTES", SMALL_CHUNK)
-    monkeypatch.setattr(unpack, "PART_BYTES", 50_000)
-
-
 def upload(s3: Any, stream: bytes, *, codec: Any = "zstd") -> Image:
     s3.put_object(Bucket=IMAGES, Key="disk", Body=stream)
     return examine(s3, f"s3://{IMAGES}/disk", codec, region=REGION)
@@ -85,11 +81,19 @@ def step(
     work_seconds: float = 800.0,
     clock: Clock | None = None,
     max_bytes: int = 1 << 40,
+    unpacking: UnpackTuning = SMALL,
     memory_gb: float = 0.0,
     **more: Any,
 ) -> dict[str, Any]:
     seconds = RESERVE + work_seconds
-    call = job_call(None, folder, clock=clock or ManualClock(), seconds_left=seconds, memory_gb=memory_gb)
+    call = job_call(
+        None,
+        folder,
+        clock=clock or ManualClock(),
+        seconds_left=seconds,
+        memory_gb=memory_gb,
+        unpacking=unpacking,
+    )
     return unpack_image(call, image, s3, progress=progress, max_bytes=max_bytes, **more)
 
 
@@ -135,19 +139,19 @@ def pieces_of_disk(count: int) -> list[bytes]:
 def test_an_image_is_unpacked_and_read_as_it_was(s3: Any, folder: JobFolder, codec: str) -> None:
     raw = random.Random(1).randbytes(3 * BLOCK_SIZE) + bytes(40 << 20) + b"the end"
     image = upload(s3, frames([raw], codec), codec=codec)
-    result = step(s3, folder, image, max_bytes=len(raw))
+    result = step(s3, folder, image, max_bytes=len(raw), unpacking=UnpackTuning())
     assert (result["done"], result["raw_bytes"]) == (True, len(raw))
     requests = {"GetObject us-east-1": 1, "PutObject us-east-1": 2}
     assert unpacked(folder) == UnpackedInfo(
         raw_bytes=len(raw), chunks=2, etag=image.etag, codec=codec, requests=requests
     )
     assert result["progress"]["requests"] == requests
-    reads = UnpackedImageSource(folder, len(raw))
+    reads = UnpackedImageSource(folder, len(raw), chunk_blocks=64)
     blocks = [reads.read(ref).data for ref in reads.blocks(BlockRange(0, 2048))]
     assert b"".join(blocks)[: len(raw)] == raw
 
 
-def test_a_chunk_is_one_checked_frame_that_tells_its_size(s3: Any, folder: JobFolder, small: None) -> None:
+def test_a_chunk_is_one_checked_frame_that_tells_its_size(s3: Any, folder: JobFolder) -> None:
     step(s3, folder, upload(s3, frames([bytes(SMALL_CHUNK + 5)], "zstd")))
     for name, size in (("image/00000000.zst", SMALL_CHUNK), ("image/00000001.zst", 5)):
         parameters = zstandard.get_frame_parameters(stored(folder)[name])
@@ -157,7 +161,7 @@ def test_a_chunk_is_one_checked_frame_that_tells_its_size(s3: Any, folder: JobFo
 
 
 @pytest.mark.parametrize("raw_bytes", [1, SMALL_CHUNK - 1, SMALL_CHUNK, SMALL_CHUNK + 1, 2 * SMALL_CHUNK])
-def test_images_end_anywhere(s3: Any, folder: JobFolder, small: None, raw_bytes: int) -> None:
+def test_images_end_anywhere(s3: Any, folder: JobFolder, raw_bytes: int) -> None:
     raw = random.Random(2).randbytes(raw_bytes)
     assert step(s3, folder, upload(s3, frames([raw], "zstd")), max_bytes=raw_bytes)["done"]
     assert image_in(folder) == raw
@@ -171,9 +175,7 @@ def test_images_end_anywhere(s3: Any, folder: JobFolder, small: None, raw_bytes:
         *((how, 29) for how in ("xz", "xz of blocks", "bzip2")),
     ],
 )
-def test_unpacking_in_many_invocations_gives_the_same_chunks(
-    s3: Any, folder: JobFolder, small: None, how: str, looks: int
-) -> None:
+def test_unpacking_in_many_invocations_gives_the_same_chunks(s3: Any, folder: JobFolder, how: str, looks: int) -> None:
     pieces = pieces_of_disk(40)
     image = upload(s3, xz_of_blocks(pieces) if how == "xz of blocks" else frames(pieces, how), codec=how.split()[0])
     step(s3, folder, image)
@@ -210,9 +212,7 @@ WAYS_OUT = {"gzip": "one by one", "zstd": "pzstd", "xz": "xz --threads=0 --block
 
 
 @pytest.mark.parametrize("how", [*PACK, "xz of blocks"])
-def test_a_frame_that_takes_whole_invocations_is_refused_with_a_way_out(
-    s3: Any, folder: JobFolder, small: None, how: str
-) -> None:
+def test_a_frame_that_takes_whole_invocations_is_refused_with_a_way_out(s3: Any, folder: JobFolder, how: str) -> None:
     huge, codec = bytes(40 * SMALL_CHUNK), how.split()[0]
     stream = xz_of_blocks([bytes(5 * SMALL_CHUNK), huge]) if how == "xz of blocks" else PACK[codec](huge)
     image = upload(s3, stream, codec=codec)
@@ -233,7 +233,7 @@ def test_a_frame_that_takes_whole_invocations_is_refused_with_a_way_out(
     assert unpacked(folder) is None
 
 
-def test_another_image_under_the_same_job_begins_at_its_start(s3: Any, folder: JobFolder, small: None) -> None:
+def test_another_image_under_the_same_job_begins_at_its_start(s3: Any, folder: JobFolder) -> None:
     image = upload(s3, frames([bytes(9 * SMALL_CHUNK)] * 2, "zstd"))
     first = step(s3, folder, image, work_seconds=20, clock=TickingClock())
     assert first["progress"]["chunks"] > 1
@@ -243,7 +243,7 @@ def test_another_image_under_the_same_job_begins_at_its_start(s3: Any, folder: J
     assert image_in(folder) == b"another disk"
 
 
-def test_an_image_larger_than_its_volume_is_refused(s3: Any, folder: JobFolder, small: None) -> None:
+def test_an_image_larger_than_its_volume_is_refused(s3: Any, folder: JobFolder) -> None:
     image = upload(s3, frames([bytes(1_000), bytes(1_000)], "zstd"))
     with pytest.raises(InvalidRequest, match=r"image s3://images/disk unpacks to more than 1999 bytes"):
         step(s3, folder, image, max_bytes=1_999)
@@ -257,7 +257,7 @@ def test_an_image_of_zero_bytes_is_refused(s3: Any, folder: JobFolder, codec: st
     assert stored(folder) == {}
 
 
-def test_a_damaged_image_is_refused_with_the_place_of_the_damage(s3: Any, folder: JobFolder, small: None) -> None:
+def test_a_damaged_image_is_refused_with_the_place_of_the_damage(s3: Any, folder: JobFolder) -> None:
     stream = frames([random.Random(3).randbytes(5 * SMALL_CHUNK)], "zstd")
     with pytest.raises(InvalidRequest, match=r"image s3://images/disk is damaged at byte \d+ of its zstd stream"):
         step(s3, folder, upload(s3, stream[:-1]))
@@ -265,7 +265,7 @@ def test_a_damaged_image_is_refused_with_the_place_of_the_damage(s3: Any, folder
 
 
 @pytest.mark.parametrize("how", ["replaced", "deleted"])
-def test_an_image_that_changes_meanwhile_is_refused(s3: Any, folder: JobFolder, small: None, how: str) -> None:
+def test_an_image_that_changes_meanwhile_is_refused(s3: Any, folder: JobFolder, how: str) -> None:
     image = upload(s3, frames([bytes(20 * SMALL_CHUNK)] * 20, "zstd"))
     progress = step(s3, folder, image, work_seconds=100, clock=TickingClock())["progress"]
     if how == "replaced":
@@ -292,7 +292,7 @@ class Refusing:
         return self._s3.get_object(**arguments)
 
 
-def test_what_was_stored_before_time_ran_out_is_kept(s3: Any, folder: JobFolder, small: None) -> None:
+def test_what_was_stored_before_time_ran_out_is_kept(s3: Any, folder: JobFolder) -> None:
     pieces = [random.Random(seed).randbytes(SMALL_CHUNK) for seed in range(4)]
     image = upload(s3, frames(pieces, "zstd"))
     part_way = step(Refusing(s3, 20), folder, image, work_seconds=30)
@@ -302,9 +302,7 @@ def test_what_was_stored_before_time_ran_out_is_kept(s3: Any, folder: JobFolder,
     assert image_in(folder) == b"".join(pieces)
 
 
-def test_an_image_that_cannot_be_read_for_long_is_left_to_a_later_attempt(
-    s3: Any, folder: JobFolder, small: None
-) -> None:
+def test_an_image_that_cannot_be_read_for_long_is_left_to_a_later_attempt(s3: Any, folder: JobFolder) -> None:
     image = upload(s3, frames([b"disk"], "zstd"))
     with pytest.raises(RetryLater, match=r"s3://images/disk.*SlowDown"):
         step(Refusing(s3, 0), folder, image)
@@ -314,7 +312,7 @@ def test_an_image_that_cannot_be_read_for_long_is_left_to_a_later_attempt(
         step(Refusing(s3, 0, status=403, code="AccessDenied"), folder, image, policy=RetryPolicy())
 
 
-def test_a_chunk_that_cannot_be_stored_fails_the_step(s3: Any, folder: JobFolder, small: None) -> None:
+def test_a_chunk_that_cannot_be_stored_fails_the_step(s3: Any, folder: JobFolder) -> None:
     image = upload(s3, frames([bytes(9 * SMALL_CHUNK)], "zstd"))
     s3.delete_bucket(Bucket="work")
     with pytest.raises(s3.exceptions.NoSuchBucket):
@@ -333,7 +331,7 @@ def test_the_record_is_missing_or_damaged(folder: JobFolder) -> None:
         unpacked(folder)
 
 
-def test_dropping_leaves_the_rest_of_the_job(s3: Any, folder: JobFolder, small: None) -> None:
+def test_dropping_leaves_the_rest_of_the_job(s3: Any, folder: JobFolder) -> None:
     drop_unpacked(folder)
     folder.write(JOB, b"{}")
     folder.write("images.txt", b"")
@@ -352,9 +350,7 @@ def image_of(s3: Any, stream: bytes, codec: Any, *, believed_raw: bool = False) 
 
 
 @pytest.mark.parametrize("codec", PACK)
-def test_what_is_no_raw_disk_is_refused_with_its_first_bytes(
-    s3: Any, folder: JobFolder, small: None, codec: str
-) -> None:
+def test_what_is_no_raw_disk_is_refused_with_its_first_bytes(s3: Any, folder: JobFolder, codec: str) -> None:
     raw = ALL["qcow2"].body + bytes(40 * SMALL_CHUNK)
     with pytest.raises(InvalidRequest, match="image s3://images/disk unpacks to a qcow2 image"):
         step(s3, folder, image_of(s3, frames([raw[:100], raw[100:]], codec), codec))
@@ -362,7 +358,7 @@ def test_what_is_no_raw_disk_is_refused_with_its_first_bytes(
 
 
 @pytest.mark.parametrize("length", [1, 511])
-def test_a_footer_is_seen_wherever_unpacking_went_on(s3: Any, folder: JobFolder, small: None, length: int) -> None:
+def test_a_footer_is_seen_wherever_unpacking_went_on(s3: Any, folder: JobFolder, length: int) -> None:
     """The last frame has less than the footer, and all of it but that is stored before time is up."""
     raw = bytes(2 * SMALL_CHUNK - 512) + vhd_footer(2)
     cuts = [0, SMALL_CHUNK, len(raw) - length, len(raw)]
@@ -381,9 +377,7 @@ def test_a_footer_is_seen_wherever_unpacking_went_on(s3: Any, folder: JobFolder,
     assert {progress["chunks"] for progress in part_way} >= {1, 2}
 
 
-def test_only_the_beginning_of_a_disk_is_looked_at_wherever_unpacking_went_on(
-    s3: Any, folder: JobFolder, small: None
-) -> None:
+def test_only_the_beginning_of_a_disk_is_looked_at_wherever_unpacking_went_on(s3: Any, folder: JobFolder) -> None:
     """A disk may hold other images."""
     pieces = [bytes(SMALL_CHUNK - 5_000)] + [ALL["qcow2"].body + bytes(SMALL_CHUNK)] * 6
     image, progress, begun = image_of(s3, frames(pieces, "gzip"), "gzip"), None, set()
@@ -397,9 +391,7 @@ def test_only_the_beginning_of_a_disk_is_looked_at_wherever_unpacking_went_on(
     assert image_in(folder) == b"".join(pieces)
 
 
-def test_what_is_said_to_be_a_raw_disk_is_unpacked_whatever_it_looks_like(
-    s3: Any, folder: JobFolder, small: None
-) -> None:
+def test_what_is_said_to_be_a_raw_disk_is_unpacked_whatever_it_looks_like(s3: Any, folder: JobFolder) -> None:
     raw = ALL["qcow2"].body + DISK + vhd_footer(2)
     assert step(s3, folder, image_of(s3, frames([raw], "xz"), "xz", believed_raw=True))["done"]
     assert image_in(folder) == raw
@@ -409,7 +401,7 @@ def test_what_is_said_to_be_a_raw_disk_is_unpacked_whatever_it_looks_like(
 
 
 def test_a_chunk_has_32_mib_of_the_disk(s3: Any, folder: JobFolder) -> None:
-    step(s3, folder, upload(s3, frames([bytes(65 * BLOCK_SIZE)], "zstd")))
+    step(s3, folder, upload(s3, frames([bytes(65 * BLOCK_SIZE)], "zstd")), unpacking=UnpackTuning())
     sizes = {name: zstandard.frame_content_size(data) for name, data in stored(folder).items() if "zst" in name}
     assert sizes == {"image/00000000.zst": 32 << 20, "image/00000001.zst": 512 << 10}
     head = s3.head_object(Bucket="work", Key="jobs/fanout/job/image/00000001.zst")
@@ -418,7 +410,7 @@ def test_a_chunk_has_32_mib_of_the_disk(s3: Any, folder: JobFolder) -> None:
 
 @pytest.mark.parametrize("lengths", [[0.4] * 20, [1.0] * 8, [2.3, 0.1, 0.1, 1.6, 0.5, 1.2, 0.7, 1.1]])
 def test_a_step_goes_on_from_the_last_frame_that_lies_in_what_is_stored(
-    s3: Any, folder: JobFolder, small: None, lengths: list[float]
+    s3: Any, folder: JobFolder, lengths: list[float]
 ) -> None:
     pieces = [random.Random(n).randbytes(int(length * SMALL_CHUNK)) for n, length in enumerate(lengths)]
     image = upload(s3, frames(pieces, "zstd"))
@@ -440,7 +432,7 @@ def test_a_step_goes_on_from_the_last_frame_that_lies_in_what_is_stored(
     assert image_in(folder) == b"".join(pieces)
 
 
-def test_what_all_steps_took_is_added_up(s3: Any, folder: JobFolder, small: None) -> None:
+def test_what_all_steps_took_is_added_up(s3: Any, folder: JobFolder) -> None:
     image = upload(s3, frames(pieces_of_disk(30), "zstd"))
     progress, seconds, requests, steps = None, 0.0, 0, 0
     while True:
@@ -462,9 +454,7 @@ def test_what_all_steps_took_is_added_up(s3: Any, folder: JobFolder, small: None
     assert requests["PutObject us-east-1"] >= info.chunks
 
 
-def test_a_step_of_unknown_memory_and_a_progress_without_figures_count_nothing(
-    s3: Any, folder: JobFolder, small: None
-) -> None:
+def test_a_step_of_unknown_memory_and_a_progress_without_figures_count_nothing(s3: Any, folder: JobFolder) -> None:
     image = upload(s3, frames([bytes(2 * SMALL_CHUNK)], "zstd"))
     told = {"etag": image.etag, "chunks": 1, "compressed_offset": 0, "raw_offset": 0}
     result = step(s3, folder, image, told, clock=TickingClock())
@@ -504,7 +494,7 @@ def test_a_record_without_figures_is_read_and_one_with_something_unknown_is_not(
         unpacked(folder)
 
 
-def test_a_record_stays_while_the_same_image_is_unpacked_again(s3: Any, folder: JobFolder, small: None) -> None:
+def test_a_record_stays_while_the_same_image_is_unpacked_again(s3: Any, folder: JobFolder) -> None:
     image = upload(s3, frames([bytes(9 * SMALL_CHUNK)] * 2, "zstd"))
     step(s3, folder, image)
     before = stored(folder)
@@ -514,7 +504,7 @@ def test_a_record_stays_while_the_same_image_is_unpacked_again(s3: Any, folder: 
 
 @pytest.mark.parametrize("other", [{"codec": "gzip"}, {"etag": '"other"'}])
 def test_the_record_of_another_image_goes_when_unpacking_begins_and_never_later(
-    s3: Any, folder: JobFolder, small: None, other: dict[str, str]
+    s3: Any, folder: JobFolder, other: dict[str, str]
 ) -> None:
     pieces = [bytes(4 * SMALL_CHUNK), b"end"] * 3
     image = upload(s3, frames(pieces, "zstd"))
@@ -529,9 +519,7 @@ def test_the_record_of_another_image_goes_when_unpacking_begins_and_never_later(
     assert image_in(folder) == b"".join(pieces)
 
 
-def test_damage_is_told_before_what_could_not_be_stored_and_nobody_writes_on(
-    s3: Any, folder: JobFolder, small: None
-) -> None:
+def test_damage_is_told_before_what_could_not_be_stored_and_nobody_writes_on(s3: Any, folder: JobFolder) -> None:
     stream = frames([bytes(2 * SMALL_CHUNK), b"damaged"], "zstd")[:-1]
     image = upload(s3, stream)
     s3.delete_bucket(Bucket="work")

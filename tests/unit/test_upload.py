@@ -20,12 +20,14 @@ from blockferry.core.errors import (
     EncryptionDiffers,
     InvalidRequest,
     RequestRefused,
+    RetryLater,
     SourceChanged,
     TargetFailed,
     UnreadableSource,
 )
 from blockferry.core.holes import HolePolicy
 from blockferry.core.retry import RetryPolicy
+from blockferry.core.tuning import Waits
 from blockferry.local.estimate import estimate_upload
 from blockferry.local.upload import upload_image
 from botocore.exceptions import ClientError
@@ -488,15 +490,15 @@ def test_an_upload_whose_completion_answers_the_second_time_only_succeeds(rig: R
     assert rig.held(made.snapshot_id) == hashes({0: content(1)})
 
 
-def test_a_snapshot_that_ebs_may_have_sealed_is_kept_and_named(
-    rig: Rig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr("blockferry.aws.ebs.client.RetryPolicy", lambda: RetryPolicy(max_attempts=1))
+def test_a_snapshot_that_ebs_may_have_sealed_is_kept_and_named(rig: Rig, tmp_path: Path) -> None:
     rig.control("config", {"seal_seconds": 5.0})
     lose_answers_to_the_completion(rig, times=None)
-    assert cli.main(["upload", str(image(tmp_path, content(1)))]) == 1
+    impatient = Waits(requests=RetryPolicy(max_attempts=1))
+    with pytest.raises(RetryLater) as caught:
+        upload_image(image(tmp_path, content(1)), region=HOME, aws=rig.aws, waits=impatient)
     (made,) = rig.snapshots()
-    assert f"{made['snapshot_id']} in {HOME} is kept: EBS was asked to seal it" in capsys.readouterr().err
+    (note,) = caught.value.__notes__
+    assert f"{made['snapshot_id']} in {HOME} is kept: EBS was asked to seal it" in note
     rig.control("clock", {"advance": 6})
     assert rig.state(made["snapshot_id"]) == "completed"
 

@@ -27,6 +27,7 @@ from blockferry.core.errors import (
 from blockferry.core.holes import HoleMeaning, HolePolicy
 from blockferry.core.retry import Clock
 from blockferry.local import upload
+from blockferry.local.tuning import UploadTuning
 from blockferry.local.upload import Uploaded, upload_image
 from botocore.exceptions import EndpointConnectionError
 from fakes import ManualClock, content
@@ -78,7 +79,7 @@ class Region(MemoryEbs):
     def ebs(self, identity: Identity, *, counts: RequestCounts, clock: Any, connections: int, **_: Any) -> Any:
         assert identity == Identity(RECOVERY)
         assert clock is self.clock or (self.has_no_clock and isinstance(clock, Clock))
-        assert connections == upload.THREADS
+        assert connections == UploadTuning().threads
         self.counts = counts
         return self
 
@@ -195,7 +196,7 @@ def test_an_image_is_put_sealed_marked_and_waited_for(disk: Path) -> None:
     }
     assert region.started_ago == [pytest.approx(0, abs=30)] * 2
     assert region.steps == ["start", "put", "put", "complete"]
-    assert region.waited() == 3 * upload.POLL_SECONDS
+    assert region.waited() == 3 * UploadTuning().poll_seconds
 
 
 def test_nothing_but_image_and_region_has_to_be_named(disk: Path) -> None:
@@ -246,8 +247,7 @@ def test_the_choice_about_holes_is_the_operators(disk: Path) -> None:
     )
 
 
-def test_a_huge_volume_is_moved_in_stretches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(upload, "STRETCH", 600)
+def test_a_huge_volume_is_moved_in_stretches(tmp_path: Path) -> None:
     blocks = {0: content(1), 599: content(2), 600: content(3), 2_000: content(4)}
     image = tmp_path / "disk.img"
     with image.open("wb") as file:
@@ -255,7 +255,7 @@ def test_a_huge_volume_is_moved_in_stretches(tmp_path: Path, monkeypatch: pytest
             file.seek(index * BLOCK_SIZE)
             file.write(data)
     region = Region()
-    assert put(image, region).blocks == 4
+    assert put(image, region, tuning=UploadTuning(stretch=600)).blocks == 4
     assert region.snapshots[NEW] == blocks
     assert region.completed == [(4, checksum(blocks))]
 
@@ -343,8 +343,7 @@ def test_on_a_parent_only_what_differs_is_put_and_encryption_is_its_own(disk: Pa
     assert on_parent(disk, region, volume_size_gib=3).volume_size_gib == 3
 
 
-def test_a_parent_is_not_asked_for_blocks_behind_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(upload, "STRETCH", 2_048)
+def test_a_parent_is_not_asked_for_blocks_behind_its_end(tmp_path: Path) -> None:
     image = tmp_path / "disk.img"
     with image.open("wb") as file:
         file.truncate(2 * GIB)
@@ -352,7 +351,7 @@ def test_a_parent_is_not_asked_for_blocks_behind_its_end(tmp_path: Path, monkeyp
         file.write(content(1))
     region = Region()
     region.has_parent({3: content(2)})
-    on_parent(image, region)
+    on_parent(image, region, tuning=UploadTuning(stretch=2_048))
     assert region.snapshots[NEW] == {3: ZERO, 2_048: content(1)}
     assert all(start < 2_048 for operation, _, start, _ in region.asked if operation == "ListSnapshotBlocks")
 
@@ -550,7 +549,7 @@ def test_a_snapshot_that_ebs_finds_fault_with_after_it_was_proved_is_kept_and_na
     region = Region(looks=2, ends="error")
     words = rf"{NEW} in {RECOVERY} is in state error, not completed: so it is"
     assert fails(disk, region, TargetFailed, words).startswith(f"{NEW} in {RECOVERY} is kept: EBS took its checksum")
-    assert region.waited() == 2 * upload.POLL_SECONDS
+    assert region.waited() == 2 * UploadTuning().poll_seconds
     assert NEW in region.control.snapshots
 
 
@@ -558,4 +557,6 @@ def test_one_that_is_sealed_for_too_long_is_kept(disk: Path) -> None:
     region = Region(looks=10_000)
     told = fails(disk, region, TargetFailed, f"{NEW} in {RECOVERY} is in state pending, not completed")
     assert "is kept: EBS was asked to seal it" in told
-    assert upload.SEAL_SECONDS <= region.waited() <= upload.SEAL_SECONDS + 2 * upload.POLL_SECONDS
+    assert (
+        UploadTuning().seal_seconds <= region.waited() <= UploadTuning().seal_seconds + 2 * UploadTuning().poll_seconds
+    )

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
-from blockferry.aws.snapshots import LOOKS
 from blockferry.core.errors import InvalidRequest, RetryLater, TargetFailed
 from blockferry.core.retry import Clock, RetryPolicy
 from blockferry.transfer.check import check_targets
@@ -51,16 +51,16 @@ def check(rig: Rig, job_id: str) -> dict[str, object]:
 
 
 @pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+def impatient(rig: Rig) -> None:
     """One attempt of every request to EC2."""
-    monkeypatch.setattr("blockferry.aws.sessions._DESCRIBING", Config(retries={"total_max_attempts": 1}))
+    rig.aws.describing = Config(retries={"total_max_attempts": 1})
 
 
 @pytest.fixture
-def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+def waits(rig: Rig) -> list[float]:
     """How long EC2 was given to come to its senses, each time."""
     slept: list[float] = []
-    monkeypatch.setattr("blockferry.aws.snapshots.Clock", lambda: Clock(sleep=slept.append))
+    rig.clock = Clock(sleep=slept.append)
     return slept
 
 
@@ -160,7 +160,7 @@ def test_parents_that_are_pending_are_waited_for_together(rig: Rig, waits: list[
     waits.clear()
     with pytest.raises(InvalidRequest, match=f"{parents[0]} in {RECOVERY} is in state pending"):
         rig.plan({"base_snapshot_id": base, "snapshot_id": later, "targets": targets}, operation="sync")
-    assert len(waits) == LOOKS - 1
+    assert len(waits) == rig.waits.looks - 1
 
 
 def test_copies_that_are_pending_are_waited_for_together(rig: Rig, waits: list[float]) -> None:
@@ -170,7 +170,7 @@ def test_copies_that_are_pending_are_waited_for_together(rig: Rig, waits: list[f
     request = {"snapshot_id": later, "follow": True, "targets": [{"region": RECOVERY}, {"region": THIRD}]}
     with pytest.raises(InvalidRequest, match="there is no earlier snapshot of lineage"):
         rig.plan(request, operation="sync")
-    assert len(waits) == LOOKS - 1
+    assert len(waits) == rig.waits.looks - 1
 
 
 # -- targets that cannot be reached ------------------------------------------------------------------------------------
@@ -192,7 +192,7 @@ def several(rig: Rig, *regions: str) -> dict[str, object]:
 
 
 def complete(rig: Rig, job_id: str, *, seconds_left: float) -> None:
-    call = job_call(rig.aws, rig.folder(job_id), clock=ManualClock(), seconds_left=seconds_left)
+    call = job_call(rig.aws, rig.folder(job_id), clock=ManualClock(), seconds_left=seconds_left, waits=rig.waits)
     complete_transfer(call, rig.record(job_id))
 
 
@@ -200,10 +200,8 @@ def silent(rig: Rig, operation: str, region: str) -> None:
     rig.control("faults", {"operation": operation, "region": region, "action": "error", "status": 503})
 
 
-def test_targets_that_cannot_be_reached_do_not_use_up_the_time_of_others(
-    rig: Rig, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("blockferry.aws.ebs.client.RetryPolicy", lambda: RetryPolicy(max_attempts=1))
+def test_targets_that_cannot_be_reached_do_not_use_up_the_time_of_others(rig: Rig) -> None:
+    rig.waits = replace(rig.waits, requests=RetryPolicy(max_attempts=1))
     rig.control("config", {"seal_seconds": 0.0})
     job_id = rig.plan(several(rig, RECOVERY, RECOVERY, RECOVERY, THIRD))["job_id"]
     rig.move_all(job_id)
@@ -221,11 +219,8 @@ def test_targets_that_cannot_be_reached_do_not_use_up_the_time_of_others(
     assert len(rig.finish(job_id)["targets"]) == 4
 
 
-def test_targets_that_cannot_be_started_do_not_use_up_the_time_of_others(
-    rig: Rig, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("blockferry.targets.snapshot.START_POLICY", RetryPolicy(max_attempts=1))
-    monkeypatch.setattr("blockferry.transfer.plan.START_SECONDS", 0.0)
+def test_targets_that_cannot_be_started_do_not_use_up_the_time_of_others(rig: Rig) -> None:
+    rig.waits = replace(rig.waits, starts=RetryPolicy(max_attempts=1), start_seconds=0.0)
     rig.control("config", {"seal_seconds": 0.0})
     request = several(rig, RECOVERY, RECOVERY, RECOVERY, THIRD)
     silent(rig, "StartSnapshot", RECOVERY)

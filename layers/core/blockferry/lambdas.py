@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Protocol
 
@@ -52,8 +52,7 @@ class Invocation(Call):
         """
         if "operation" not in event:
             raise IncompleteTransfer(EARLIER_MACHINE)
-        members = {each.name: getattr(self, each.name) for each in fields(Call)}
-        return JobCall(**members, folder=self.workspace.folder(event["operation"], event["job_id"]))
+        return JobCall.of(self, self.workspace.folder(event["operation"], event["job_id"]))
 
 
 EARLIER_MACHINE = (

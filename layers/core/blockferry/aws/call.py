@@ -11,6 +11,7 @@ from blockferry.aws.ebs.client import EbsDirect
 from blockferry.aws.sessions import Aws, Identity
 from blockferry.core.counts import RequestCounts
 from blockferry.core.retry import Clock, Deadline, RetryPolicy
+from blockferry.core.tuning import Throughput, UnpackTuning, Waits
 
 if TYPE_CHECKING:
     from mypy_boto3_ec2 import EC2Client
@@ -28,7 +29,8 @@ class Call:
 
     ``time_left`` gives the seconds that remain until Lambda ends it, ``memory_gb`` is the size by which its seconds are
     billed (0 where nobody bills them). Requests are noted in ``counts``. Clients keep ``connections`` open to a place,
-    and give up in time for ``deadline``.
+    and give up in time for ``deadline``. How long things are waited for, and how much is under way, is in ``waits``,
+    ``throughput`` and ``unpacking``.
     """
 
     aws: Aws
@@ -38,6 +40,9 @@ class Call:
     clock: Clock = field(default_factory=Clock)
     deadline: Deadline | None = None
     connections: int = CONNECTIONS
+    waits: Waits = field(default_factory=Waits)
+    throughput: Throughput = field(default_factory=Throughput)
+    unpacking: UnpackTuning = field(default_factory=UnpackTuning)
 
     @property
     def seconds_left(self) -> float:
@@ -58,7 +63,7 @@ class Call:
         return self.aws.ebs(
             identity,
             counts=self.counts if counts is None else counts,
-            policy=policy,
+            policy=policy or self.waits.requests,
             clock=self.clock,
             deadline=self.deadline,
             connections=self.connections,

@@ -96,10 +96,15 @@ class Identity:
 
 @dataclass
 class Aws:
-    """Makes clients. One per invocation or process; safe to share between threads after the clients are made."""
+    """Makes clients. One per invocation or process; safe to share between threads after the clients are made.
+
+    ``describing`` is how clients of EC2 wait and try again, ``transport`` carries the requests to EBS.
+    """
 
     job_id: str = "blockferry"
     base: boto3.Session = field(default_factory=lambda: boto3.Session(botocore_session=new_session()))
+    describing: Config = _DESCRIBING
+    transport: type[SignedHttp] = SignedHttp
     _sessions: dict[tuple[str, str | None], boto3.Session] = field(default_factory=dict)
     _endpoints: dict[str, str] = field(default_factory=dict)
     _ec2: dict[Identity, EC2Client] = field(default_factory=dict)
@@ -116,7 +121,8 @@ class Aws:
     def ec2(self, identity: Identity) -> EC2Client:
         # Kept: EC2's model is by far the largest, and making a client of it takes a third of a second.
         if identity not in self._ec2:
-            self._ec2[identity] = self._session(identity).client("ec2", region_name=identity.region, config=_DESCRIBING)
+            session = self._session(identity)
+            self._ec2[identity] = session.client("ec2", region_name=identity.region, config=self.describing)
         return self._ec2[identity]
 
     def s3(self, region: str) -> S3Client:
@@ -150,7 +156,7 @@ class Aws:
         key = (identity, connections)
         if key not in self._transports:
             session = self._session(identity)
-            self._transports[key] = SignedHttp(
+            self._transports[key] = self.transport(
                 endpoint_url=self._ebs_endpoint(identity.region),
                 region=identity.region,
                 credentials=_credentials_of(session),

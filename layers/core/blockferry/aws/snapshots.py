@@ -12,6 +12,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from blockferry.core.errors import InvalidRequest
 from blockferry.core.quotas import FILTER_VALUES
 from blockferry.core.retry import Clock
+from blockferry.core.tuning import Waits
 
 if TYPE_CHECKING:
     from mypy_boto3_ec2 import EC2Client
@@ -35,12 +36,6 @@ snapshots may inherit them."""
 
 HOLES_TAG = "blockferry:holes"
 """The tag that tells what the snapshot's holes stand for, a ``HoleMeaning``; set when the snapshot is started."""
-
-LOOKS = 10
-"""Times that EC2 is asked about a snapshot, the first one included, before its answer is taken for what it is."""
-
-LOOK_SECONDS = 2.0
-"""Seconds between two questions to EC2 about a snapshot that it calls pending or does not know yet."""
 
 
 @dataclass(frozen=True)
@@ -110,14 +105,14 @@ def describe(
     return _facts(found[0])
 
 
-def described_soon(ec2: EC2Client, snapshot_id: str, *, clock: Clock) -> SnapshotFacts | None:
+def described_soon(ec2: EC2Client, snapshot_id: str, *, clock: Clock, waits: Waits) -> SnapshotFacts | None:
     """The facts of a snapshot that was started a moment ago, which EC2 need not know yet: it is asked for a while.
     ``None`` when it does not know it after that."""
     found = existing(ec2, [snapshot_id])
-    for _ in range(LOOKS - 1):
+    for _ in range(waits.looks - 1):
         if found:
             break
-        clock.sleep(LOOK_SECONDS)
+        clock.sleep(waits.look_seconds)
         found = existing(ec2, [snapshot_id])
     return found[0] if found else None
 
@@ -134,18 +129,17 @@ def existing(ec2: EC2Client, snapshot_ids: Iterable[str]) -> list[SnapshotFacts]
     return found
 
 
-def settled(look: Callable[[], list[SnapshotFacts]], *, clock: Clock | None = None) -> list[SnapshotFacts]:
+def settled(look: Callable[[], list[SnapshotFacts]], *, clock: Clock, waits: Waits) -> list[SnapshotFacts]:
     """What ``look`` finds, asked again for a short while as long as any of it is pending.
 
     EC2's answers are not all of the same moment: one may show a completed snapshot as pending once more (coldsnap,
     AWS's own tool, waits for several completed answers in a row). What is pending for longer is returned as pending.
     """
-    clock = clock or Clock()
     found = look()
-    for _ in range(LOOKS - 1):
+    for _ in range(waits.looks - 1):
         if all(facts.state != "pending" for facts in found):
             break
-        clock.sleep(LOOK_SECONDS)
+        clock.sleep(waits.look_seconds)
         found = look()
     return found
 

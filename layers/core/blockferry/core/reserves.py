@@ -14,7 +14,3 @@ INSPECT_SECONDS = 60.0
 
 COMPLETE_SECONDS = 300.0
 """Reserve of Complete transfer: one target may take its whole retry budgets, then the states are stored."""
-
-START_SECONDS = 300.0
-"""Time, and not a rest of it, in which Plan transfer starts targets in Regions where another target could not be
-reached: it leaves most of an invocation (900 s) to those that can be."""

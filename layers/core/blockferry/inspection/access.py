@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from botocore.exceptions import BotoCoreError, ClientError
 
+from blockferry.aws.call import Call
 from blockferry.aws.ebs.client import EbsDirect
 from blockferry.aws.sessions import Aws, Identity
 from blockferry.aws.snapshots import SnapshotFacts, has_volume
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from mypy_boto3_ec2 import EC2Client
 
 
-def described(aws: Aws, identity: Identity, named: Sequence[tuple[str, str]]) -> dict[str, SnapshotFacts]:
+def described(call: Call, identity: Identity, named: Sequence[tuple[str, str]]) -> dict[str, SnapshotFacts]:
     """The facts of snapshots given as (field of the input, id), all of them readable in state and tier.
 
     Raises ``InvalidRequest`` for the first one that is not, with its field.
@@ -28,7 +29,7 @@ def described(aws: Aws, identity: Identity, named: Sequence[tuple[str, str]]) ->
     for field, snapshot_id in named:
         if snapshot_id not in found:
             try:
-                found[snapshot_id] = readable.readable_snapshot(aws, identity, snapshot_id)
+                found[snapshot_id] = readable.readable_snapshot(call, identity, snapshot_id)
             except InvalidRequest as error:
                 raise InvalidRequest(f"{field}: {error}") from error
     return found

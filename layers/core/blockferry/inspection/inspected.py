@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from blockferry.aws.call import Call
 from blockferry.aws.regions import refuse_unknown_regions
-from blockferry.aws.sessions import Aws, Identity
+from blockferry.aws.sessions import Identity
 from blockferry.aws.snapshots import SnapshotFacts
 from blockferry.core.blocks import blocks_of_volume
 from blockferry.core.errors import InvalidRequest
@@ -67,9 +68,10 @@ class Inspected:
         )
 
 
-def look_at(request: Mapping[str, Any], execution_arn: str, *, aws: Aws) -> Inspected:
+def look_at(request: Mapping[str, Any], execution_arn: str, call: Call) -> Inspected:
     """Parse the request and look at every snapshot that it names. Raises ``InvalidRequest``."""
     parsed = parse(InspectRequest, request, what="inspect")
+    aws = call.aws
     identity = source_identity(parsed.source, aws)
     own = partition_of(aws.own_region)
     # A target may be in another partition, of which this one knows nothing: how to get there is what is asked.
@@ -80,7 +82,7 @@ def look_at(request: Mapping[str, Any], execution_arn: str, *, aws: Aws) -> Insp
         named.insert(0, ("base_snapshot_id", parsed.base_snapshot_id))
     if parsed.snapshot_id is not None:
         named.insert(0, ("snapshot_id", parsed.snapshot_id))
-    facts = access.described(aws, identity, named)
+    facts = access.described(call, identity, named)
     members = tuple(facts[name] for name in chain.in_order([facts[name] for name in parsed.chain or ()]))
     source = facts[parsed.snapshot_id] if parsed.snapshot_id is not None else members[-1]
     if parsed.base_snapshot_id == source.snapshot_id:

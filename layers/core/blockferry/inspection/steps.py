@@ -39,7 +39,7 @@ def inspect_snapshots(
     clock, tuning = call.clock, tuning or Tuning()
     seconds_left = call.seconds_left
     deadline = call.reserving(INSPECT_SECONDS)
-    what = look_at(request, execution.arn, aws=call.aws)
+    what = look_at(request, execution.arn, call)
     lists = what.lists(tuning)
     ebs = call.until(deadline).ebs(what.identity)
     if progress is None:

@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from blockferry.aws.sessions import Aws, Identity
+from blockferry.aws.call import Call
+from blockferry.aws.sessions import Aws
 from blockferry.core.blocks import BlockRange, blocks_of_volume, split
 from blockferry.core.checksums import ZERO_BLOCK
-from blockferry.core.counts import RequestCounts, at
+from blockferry.core.counts import at
 from blockferry.core.holes import HolePolicy
 from blockferry.core.ports import BlockSource
 from blockferry.core.quotas import MAX_PAGE
@@ -38,12 +39,11 @@ def estimate_upload(
     ``InvalidRequest`` for what the upload itself refuses, and ``SourceChanged`` for a file that changes meanwhile.
     """
     with ImageSource(image) as source:
-        ebs = aws.ebs(Identity(region), counts=RequestCounts())
         found = prepare(
             source,
             image,
-            ec2=aws.ec2(Identity(region)),
-            ebs=ebs,
+            region=region,
+            call=Call(aws=aws),
             volume_size_gib=volume_size_gib,
             parent=parent_snapshot_id,
             holes=holes,

@@ -13,7 +13,6 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from blockferry.aws import snapshots
 from blockferry.aws.call import Call
-from blockferry.aws.ebs.client import EbsDirect
 from blockferry.aws.errors import translated
 from blockferry.aws.sessions import Aws, Identity
 from blockferry.aws.snapshots import SnapshotFacts
@@ -24,9 +23,11 @@ from blockferry.core.holes import HoleMeaning, HolePolicy
 from blockferry.core.mover import move
 from blockferry.core.quotas import MAX_DESCRIPTION, MAX_TAGS
 from blockferry.core.retry import Clock, Deadline
+from blockferry.core.tuning import Waits
 from blockferry.formats.recognise import ImageFormat, looks_like, refusal
 from blockferry.jobs.record import Sealing, Sums
 from blockferry.local.holes import UploadHoles, decide
+from blockferry.local.tuning import UploadTuning
 from blockferry.requests.parts import check_tags
 from blockferry.sources.device import ImageSource
 from blockferry.sources.readable import refuse_no_access
@@ -38,14 +39,6 @@ from blockferry.targets.snapshot import Leftover, SnapshotTarget
 
 if TYPE_CHECKING:
     from mypy_boto3_ec2 import EC2Client
-
-THREADS = 16
-POLL_SECONDS = 2.0
-SEAL_SECONDS = 3_600.0
-"""How long sealing is waited for before the command gives up waiting; the snapshot is complete by then."""
-
-STRETCH = 64 * BLOCKS_PER_GIB
-"""Blocks moved at a time, so that digests of a huge image are folded into the checksum as they come."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +84,8 @@ def upload_image(
     holes: HolePolicy | None = None,
     image_format: ImageFormat | None = None,
     clock: Clock | None = None,
+    waits: Waits | None = None,
+    tuning: UploadTuning | None = None,
 ) -> Uploaded:
     """Make a snapshot of ``image`` in ``region`` and wait until EC2 calls it completed.
 
@@ -104,14 +99,15 @@ def upload_image(
     for an image that looks like another kind of file, unless ``image_format`` says that it is raw, and
     ``SourceChanged`` for a file that changes meanwhile, and ``UnreadableSource`` for a disk that fails.
     """
-    call = Call(aws=aws, clock=clock or Clock(), connections=THREADS)
+    tuning = tuning or UploadTuning()
+    call = Call(aws=aws, clock=clock or Clock(), connections=tuning.threads, waits=waits or Waits())
     _refuse_unusable(description, tags or {})
     with ImageSource(image) as source:
         found = prepare(
             source,
             image,
-            ec2=call.ec2(Identity(region)),
-            ebs=call.ebs(Identity(region)),
+            region=region,
+            call=call,
             volume_size_gib=volume_size_gib,
             parent=parent_snapshot_id,
             holes=holes,
@@ -126,7 +122,7 @@ def upload_image(
         target = proposed.start(call, token=token, mark=mark)
         sealings = _Sealings()
         try:
-            linear = _put(found, target.sink(call), clock=call.clock)
+            linear = _put(found, target.sink(call), clock=call.clock, tuning=tuning)
             source.refuse_changed()
             sums = Sums(blocks_written=linear.blocks, linear_checksum=linear.value())
             target.seal(call, sums, sealings)
@@ -134,7 +130,7 @@ def upload_image(
             error.add_note(_left(target, call, sealings, mark))
             raise
     warnings = [*found.holes.warnings, *_mark_proved(target, sums, call)]
-    _wait(target, call, sealings, mark)
+    _wait(target, call, sealings, mark, tuning)
     return Uploaded(
         target.snapshot_id,
         region,
@@ -197,8 +193,8 @@ def prepare(
     source: ImageSource,
     image: Path,
     *,
-    ec2: EC2Client,
-    ebs: EbsDirect,
+    region: str,
+    call: Call,
     volume_size_gib: int | None,
     parent: str | None,
     holes: HolePolicy | None,
@@ -209,11 +205,12 @@ def prepare(
     if image_format is None:
         _refuse_other_format(image, source)
     size = _volume_size(source, image, volume_size_gib)
-    encrypted = snapshots.encrypted_by_default(ec2)
+    here = Identity(region)
+    encrypted = snapshots.encrypted_by_default(call.ec2(here))
     facts = below = None
     if parent is not None:
-        facts = _parent(ec2, ebs, parent, asked_gib=volume_size_gib, encrypts=encrypted)
-        below = SnapshotSource(ebs, parent, total_blocks=blocks_of_volume(facts.size_gib))
+        facts = _parent(here, call, parent, asked_gib=volume_size_gib, encrypts=encrypted)
+        below = SnapshotSource(call.ebs(here), parent, total_blocks=blocks_of_volume(facts.size_gib))
         size, encrypted = max(size, facts.size_gib), facts.encrypted
     decided = decide(
         holes,
@@ -291,12 +288,12 @@ def _volume_size(source: ImageSource, image: Path, asked_gib: int | None) -> int
 
 
 def _parent(
-    ec2: EC2Client, ebs: EbsDirect, snapshot_id: str, *, asked_gib: int | None, encrypts: bool | None
+    here: Identity, call: Call, snapshot_id: str, *, asked_gib: int | None, encrypts: bool | None
 ) -> SnapshotFacts:
     """The facts of a parent that a snapshot can be made on top of. Raises ``InvalidRequest`` for any other."""
-    region = ebs.region
+    region, ec2 = here.region, call.ec2(here)
     name = f"parent {snapshot_id} in {region}"
-    found = snapshots.settled(lambda: snapshots.existing(ec2, [snapshot_id]))
+    found = snapshots.settled(lambda: snapshots.existing(ec2, [snapshot_id]), clock=call.clock, waits=call.waits)
     if not found:
         raise InvalidRequest(
             f"{name}: EC2 does not know it. Check the id and the region: a parent is in the region and account of the "
@@ -319,7 +316,7 @@ def _parent(
             f"{name} is not encrypted, and the account encrypts by default in {region}: there EBS refuses a snapshot "
             "on top of an unencrypted parent. Upload without a parent, or on top of an encrypted copy of it"
         )
-    refuse_no_access(ebs, snapshot_id)
+    refuse_no_access(call.ebs(here), snapshot_id)
     return facts
 
 
@@ -330,13 +327,14 @@ def _own(ec2: EC2Client, snapshot_id: str) -> bool:
     return any(page["Snapshots"] for page in pages)
 
 
-def _put(found: Prepared, sink: SnapshotSink, *, clock: Clock) -> Linear:
+def _put(found: Prepared, sink: SnapshotSink, *, clock: Clock, tuning: UploadTuning) -> Linear:
     """Put every block that has to be; returns their number and checksum."""
     source, holes = found.holes.to_put(found.below)
     linear = Linear()
     written = 0
-    for stretch in split(blocks_of_volume(found.size_gib), STRETCH):
-        moved = move(stretch, source, [sink], holes=holes, threads=THREADS, deadline=Deadline(None, clock=clock))
+    for stretch in split(blocks_of_volume(found.size_gib), tuning.stretch):
+        deadline = Deadline(None, clock=clock)
+        moved = move(stretch, source, [sink], holes=holes, threads=tuning.threads, deadline=deadline)
         written += moved.blocks_written
         for index, digest in moved.digests:
             if holes.writes(digest):
@@ -348,9 +346,9 @@ def _put(found: Prepared, sink: SnapshotSink, *, clock: Clock) -> Linear:
     return linear
 
 
-def _wait(target: SnapshotTarget, call: Call, sealings: _Sealings, mark: str) -> None:
+def _wait(target: SnapshotTarget, call: Call, sealings: _Sealings, mark: str, tuning: UploadTuning) -> None:
     """Wait until EC2 calls the snapshot completed. Raises ``TargetFailed`` when it does not."""
-    deadline = Deadline(SEAL_SECONDS, clock=call.clock)
+    deadline = Deadline(tuning.seal_seconds, clock=call.clock)
     while True:
         facts = snapshots.describe(call.ec2(target.identity), target.snapshot_id, region=target.region)
         if facts.state == "completed":
@@ -364,4 +362,4 @@ def _wait(target: SnapshotTarget, call: Call, sealings: _Sealings, mark: str) ->
             failed = TargetFailed(f"{target.name} is in state {facts.state}, not completed: {facts.state_message}")
             failed.add_note(_left(target, call, sealings, mark))
             raise failed
-        call.clock.sleep(POLL_SECONDS)
+        call.clock.sleep(tuning.poll_seconds)

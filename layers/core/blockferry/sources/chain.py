@@ -27,7 +27,7 @@ direct uploads, can be of several lineages at all."""
 
 def delta_base(base_snapshot_id: str, source: SnapshotFacts, identity: Identity, call: Call) -> SnapshotFacts:
     """The base that a request names, checked. Raises ``InvalidRequest`` when no delta can start there."""
-    facts = readable_snapshot(call.aws, identity, base_snapshot_id)
+    facts = readable_snapshot(call, identity, base_snapshot_id)
     name = f"base_snapshot_id {facts.snapshot_id}"
     if facts.start_time > source.start_time:
         raise InvalidRequest(
@@ -58,7 +58,7 @@ def named_parents(targets: Sequence[SyncTarget], call: Call) -> list[SnapshotFac
                 found[number] = _parent_facts(target, number, call)
         return list(found.values())
 
-    snapshots.settled(look)
+    snapshots.settled(look, clock=call.clock, waits=call.waits)
     return [found[number] for number in range(len(targets))]
 
 
@@ -88,7 +88,9 @@ def follow(
     common = set.intersection(*(set(found) for found in copies)) - {source.snapshot_id}
     alive = [
         facts
-        for facts in snapshots.settled(lambda: snapshots.existing(call.ec2(identity), common))
+        for facts in snapshots.settled(
+            lambda: snapshots.existing(call.ec2(identity), common), clock=call.clock, waits=call.waits
+        )
         if facts.state == "completed" and facts.tier == "standard" and facts.start_time <= source.start_time
     ]
     alive.sort(key=lambda facts: (facts.start_time, facts.snapshot_id), reverse=True)
@@ -120,7 +122,7 @@ def _copies_by_source(
                 found[number] = _copies(target, lineage, region, call)
         return [facts for each in found.values() for facts in each]
 
-    snapshots.settled(look)
+    snapshots.settled(look, clock=call.clock, waits=call.waits)
     return [
         {
             facts.tags[snapshots.SOURCE_TAG]: facts
@@ -143,7 +145,7 @@ def examine_delta(request: SyncRequest, identity: Identity, call: Call) -> Exami
 
     Raises ``InvalidRequest`` when one of them cannot be read or does not belong to the others.
     """
-    facts = readable_snapshot(call.aws, identity, request.snapshot_id)
+    facts = readable_snapshot(call, identity, request.snapshot_id)
     refuse_no_access(call.ebs(identity), request.snapshot_id)
     members = snapshot_members(facts, identity, request.lineage)
     if request.base_snapshot_id is None:

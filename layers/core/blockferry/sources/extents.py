@@ -31,19 +31,21 @@ _HEADER = struct.Struct("=QQLLLL")
 _EXTENT = struct.Struct("=QQQQQLLLL")
 
 EXTENTS_PER_CALL = 256
+"""An answer of 14 KiB."""
 
 
 class NoExtents(Exception):
     """The file system does not tell what of a file was written (tmpfs, NFS), or it is none (a block device)."""
 
 
-def extents(descriptor: int, start: int, stop: int) -> Iterator[tuple[int, int]]:
+def extents(descriptor: int, start: int, stop: int, *, per_call: int = EXTENTS_PER_CALL) -> Iterator[tuple[int, int]]:
     """The extents of a file that touch ``start <= offset < stop``, unwritten ones among them, as (offset, length).
 
-    What is still on its way to the disk is written first. Raises ``NoExtents``.
+    ``per_call`` of them are asked for at a time. What is still on its way to the disk is written first. Raises
+    ``NoExtents``.
     """
     while start < stop:
-        found = _ask(descriptor, start, stop - start)
+        found = _ask(descriptor, start, stop - start, per_call)
         for offset, length, flags in found:
             yield offset, length
             if offset + length <= start:
@@ -51,22 +53,22 @@ def extents(descriptor: int, start: int, stop: int) -> Iterator[tuple[int, int]]
             start = offset + length
             if flags & _FIEMAP_EXTENT_LAST:
                 return
-        if len(found) < EXTENTS_PER_CALL:
+        if len(found) < per_call:
             return
 
 
 def tells_extents(descriptor: int) -> bool:
     """Whether the file system tells a hole from an unwritten extent."""
     try:
-        _ask(descriptor, 0, 1)
+        _ask(descriptor, 0, 1, EXTENTS_PER_CALL)
     except NoExtents:
         return False
     return True
 
 
-def _ask(descriptor: int, start: int, length: int) -> list[tuple[int, int, int]]:
-    request = bytearray(_HEADER.size + EXTENTS_PER_CALL * _EXTENT.size)
-    _HEADER.pack_into(request, 0, start, length, _FIEMAP_FLAG_SYNC, 0, EXTENTS_PER_CALL, 0)
+def _ask(descriptor: int, start: int, length: int, most: int) -> list[tuple[int, int, int]]:
+    request = bytearray(_HEADER.size + most * _EXTENT.size)
+    _HEADER.pack_into(request, 0, start, length, _FIEMAP_FLAG_SYNC, 0, most, 0)
     if sys.platform == "win32":
         raise NoExtents
     try:
@@ -99,8 +101,9 @@ class WrittenImage:
     Only for images of which ``tells_extents``. Listing raises ``UnreadableSource`` when the file system stops to tell.
     """
 
-    def __init__(self, image: ImageSource) -> None:
+    def __init__(self, image: ImageSource, *, extents_per_call: int = EXTENTS_PER_CALL) -> None:
         self._image = image
+        self._per_call = extents_per_call
 
     def blocks(self, within: BlockRange) -> Iterator[BlockRef]:
         merged = heapq.merge((ref.index for ref in self._image.blocks(within)), self._of_extents(within))
@@ -113,7 +116,7 @@ class WrittenImage:
     def _of_extents(self, within: BlockRange) -> Iterator[int]:
         stop = min(within.stop, self._image.total_blocks)
         due = within.first
-        found = extents(self._image.fileno(), within.first * BLOCK_SIZE, stop * BLOCK_SIZE)
+        found = extents(self._image.fileno(), within.first * BLOCK_SIZE, stop * BLOCK_SIZE, per_call=self._per_call)
         for offset, length in self._told(found):
             first = max(due, offset // BLOCK_SIZE)
             due = max(first, min(stop, -(-(offset + length) // BLOCK_SIZE)))

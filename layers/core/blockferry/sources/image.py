@@ -31,7 +31,7 @@ from blockferry.sources.chunks import ChunkedImage
 from blockferry.sources.kind import Examined, Extent, JobSource, Listed
 from blockferry.sources.meaning import for_image
 from blockferry.sources.reading import Reading, reading_objects
-from blockferry.sources.unpack import CHUNK_BLOCKS, chunk_name, drop_unpacked, expand, unpack_image, unpacked
+from blockferry.sources.unpack import chunk_name, drop_unpacked, expand, unpack_image, unpacked
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -102,7 +102,12 @@ class JobImage(JobSource):
     def open(self, call: JobCall) -> BlockSource:
         if self.codec != "raw":
             return UnpackedImageSource(
-                call.folder, self.raw_bytes, counts=call.counts, clock=call.clock, deadline=call.deadline
+                call.folder,
+                self.raw_bytes,
+                chunk_blocks=call.unpacking.chunk_blocks,
+                counts=call.counts,
+                clock=call.clock,
+                deadline=call.deadline,
             )
         return S3ImageSource(
             call.aws.image_s3(self.identity),
@@ -128,7 +133,7 @@ class JobImage(JobSource):
         requests = reading_objects(
             self.region if raw else extent.home,
             read=self.blocks,
-            blocks_per_request=BLOCKS_PER_READ if raw else CHUNK_BLOCKS,
+            blocks_per_request=BLOCKS_PER_READ if raw else call.unpacking.chunk_blocks,
         )
         return Reading(
             allocated=self.blocks,
@@ -241,7 +246,8 @@ class S3ImageSource(ChunkedImage):
 
 
 class UnpackedImageSource(ChunkedImage):
-    """The blocks of an image of ``size_bytes`` that ``unpack_image`` has stored for a job, zeros included.
+    """The blocks of an image of ``size_bytes`` that ``unpack_image`` has stored for a job, ``chunk_blocks`` to an
+    object, zeros included.
 
     Reading raises ``IncompleteTransfer`` when a stored chunk is missing or damaged, and else what ``ObjectReader``
     raises.
@@ -252,22 +258,24 @@ class UnpackedImageSource(ChunkedImage):
         folder: JobFolder,
         size_bytes: int,
         *,
+        chunk_blocks: int,
         counts: RequestCounts | None = None,
         clock: Clock | None = None,
         deadline: Deadline | None = None,
         policy: RetryPolicy | None = None,
     ) -> None:
-        super().__init__(size_bytes, blocks_per_chunk=CHUNK_BLOCKS, fetch=self._part, keep=KEPT_UNPACKED)
+        super().__init__(size_bytes, blocks_per_chunk=chunk_blocks, fetch=self._part, keep=KEPT_UNPACKED)
+        self._chunk_blocks = chunk_blocks
         self._reader = ObjectReader(folder.s3, counts=counts, clock=clock, deadline=deadline, policy=policy)
         self._folder = folder
 
     def _part(self, chunk: BlockRange) -> bytes:
-        number = chunk.first // CHUNK_BLOCKS
+        number = chunk.first // self._chunk_blocks
         name = chunk_name(number)
         uri = self._folder.uri(name)
         stored = self._reader.whole(self._folder.bucket, self._folder.key(name))
         if stored is None:
             raise IncompleteTransfer(f"{uri}, a part of the unpacked image, is gone; start a new job")
-        start = number * CHUNK_BLOCKS * BLOCK_SIZE
-        raw = expand(stored, min(CHUNK_BLOCKS * BLOCK_SIZE, self.size - start), name=uri)
+        start = number * self._chunk_blocks * BLOCK_SIZE
+        raw = expand(stored, min(self._chunk_blocks * BLOCK_SIZE, self.size - start), name=uri)
         return raw[chunk.first * BLOCK_SIZE - start : chunk.stop * BLOCK_SIZE - start]

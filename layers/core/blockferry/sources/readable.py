@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from blockferry.aws import snapshots
+from blockferry.aws.call import Call
 from blockferry.aws.ebs.client import EbsDirect
 from blockferry.aws.ebs.refusals import EbsError
 from blockferry.aws.errors import assuming
@@ -17,15 +18,17 @@ def source_identity(source: Source, aws: Aws) -> Identity:
     return Identity(source.region or aws.own_region, source.role_arn, source.external_id)
 
 
-def readable_snapshot(aws: Aws, identity: Identity, snapshot_id: str) -> SnapshotFacts:
+def readable_snapshot(call: Call, identity: Identity, snapshot_id: str) -> SnapshotFacts:
     """The facts of a completed snapshot that the direct APIs can read. Raises ``InvalidRequest`` for any other."""
     (facts,) = snapshots.settled(
         lambda: [
             assuming(
-                lambda: snapshots.describe(aws.ec2(identity), snapshot_id, region=identity.region),
+                lambda: snapshots.describe(call.ec2(identity), snapshot_id, region=identity.region),
                 f"source in {identity.region}",
             )
-        ]
+        ],
+        clock=call.clock,
+        waits=call.waits,
     )
     snapshots.refuse_unreadable(facts, region=identity.region)
     return facts

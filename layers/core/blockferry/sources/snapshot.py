@@ -130,7 +130,7 @@ class ExaminedSnapshot(Examined[JobSnapshot]):
 
 def examine_snapshot(snapshot_id: str, lineage: str | None, identity: Identity, call: Call) -> ExaminedSnapshot:
     """Look at a snapshot that is to be copied whole. Raises ``InvalidRequest`` when it cannot be read."""
-    facts = readable_snapshot(call.aws, identity, snapshot_id)
+    facts = readable_snapshot(call, identity, snapshot_id)
     refuse_no_access(call.ebs(identity), snapshot_id)
     source = JobSnapshot(**snapshot_members(facts, identity, lineage))
     return ExaminedSnapshot(

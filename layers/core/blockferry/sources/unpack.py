@@ -16,11 +16,11 @@ import zstandard
 from pydantic import BaseModel, ConfigDict
 
 from blockferry.aws.objects import ObjectReader, parts
-from blockferry.core.blocks import BLOCK_SIZE
 from blockferry.core.counts import RequestCounts
 from blockferry.core.errors import IncompleteTransfer, InvalidRequest, OutOfTime, RetryLater, SourceChanged
 from blockferry.core.reserves import UNPACK_SECONDS
 from blockferry.core.retry import RetryPolicy
+from blockferry.core.tuning import UnpackTuning
 from blockferry.formats.codecs import Unpacking
 from blockferry.formats.errors import DamagedImage
 from blockferry.formats.recognise import HEAD_BYTES, TAIL_BYTES, PackedCodec
@@ -31,16 +31,6 @@ from blockferry.sources.address import Image, refuse_other_format
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
-
-CHUNK_BLOCKS = 64
-CHUNK_BYTES = CHUNK_BLOCKS * BLOCK_SIZE
-"""32 MiB: large enough that S3's requests do not count, small enough that a worker holds several."""
-
-PART_BYTES = 16 * 1024 * 1024
-"""Compressed bytes per request."""
-
-WRITERS = 3
-"""Chunks being compressed and stored while the next one is unpacked; each holds 32 MiB."""
 
 _CONCATENATED = "pieces of the disk compressed one by one and concatenated"
 
@@ -132,7 +122,7 @@ def unpack_image(
             etag=image.etag,
             size_bytes=image.size_bytes,
             start=before.compressed_offset,
-            length=PART_BYTES,
+            length=call.unpacking.part_bytes,
         ),
         codec,
         name=image.uri,
@@ -141,7 +131,7 @@ def unpack_image(
     ends = _Ends(before.raw_offset)
     late: OutOfTime | None = None
     done = False
-    with _Chunks(folder, before, counts) as chunks:
+    with _Chunks(folder, before, counts, call.unpacking) as chunks:
         try:
             for piece in unpacking:
                 if unpacking.raw_offset > max_bytes:
@@ -181,10 +171,11 @@ def unpack_image(
     elif after == before:
         if late is not None:
             raise RetryLater(f"nothing of image {image.uri} could be read in time: {late}") from late
+        stored = before.chunks * call.unpacking.chunk_bytes
         raise InvalidRequest(
             f"image {image.uri} cannot be unpacked in several steps: its {codec} stream goes on in one piece from byte "
-            f"{before.compressed_offset}, and unpacking again what is stored already ({before.chunks * CHUNK_BYTES} "
-            f"bytes of the disk) took all the time of an invocation. Compress it in many pieces ({_IN_PIECES[codec]}), "
+            f"{before.compressed_offset}, and unpacking again what is stored already ({stored} bytes "
+            f"of the disk) took all the time of an invocation. Compress it in many pieces ({_IN_PIECES[codec]}), "
             "or upload it raw"
         )
     now = asdict(after) | {"requests": requests, "gb_seconds": gb_seconds}
@@ -226,17 +217,19 @@ def _forget_other_image(folder: JobFolder, image: Image) -> None:
 class _Chunks:
     """Cuts the image into chunks and stores those that are not stored yet, a few at a time."""
 
-    def __init__(self, folder: JobFolder, before: _Progress, counts: RequestCounts) -> None:
+    def __init__(self, folder: JobFolder, before: _Progress, counts: RequestCounts, tuning: UnpackTuning) -> None:
         self._folder = folder
         self._counts = counts
+        self._chunk_bytes = tuning.chunk_bytes
+        self._writers = tuning.writers
         self._etag = before.etag
         self._stored = before.chunks
         self._restart = before.restart
         self._ahead: deque[RestartPoint] = deque()
         # Bytes that are unpacked again only to get to the first chunk that is not stored.
-        self._skip = before.chunks * CHUNK_BYTES - before.raw_offset
+        self._skip = before.chunks * self._chunk_bytes - before.raw_offset
         self._buffer = bytearray()
-        self._pool = ThreadPoolExecutor(max_workers=WRITERS, thread_name_prefix="unpack")
+        self._pool = ThreadPoolExecutor(max_workers=self._writers, thread_name_prefix="unpack")
         self._storing: deque[Future[None]] = deque()
 
     def __enter__(self) -> _Chunks:
@@ -255,13 +248,13 @@ class _Chunks:
         skipped = min(self._skip, len(piece))
         self._skip -= skipped
         self._buffer += piece[skipped:]
-        while len(self._buffer) >= CHUNK_BYTES:
-            self._store(self._buffer[:CHUNK_BYTES])
-            del self._buffer[:CHUNK_BYTES]
+        while len(self._buffer) >= self._chunk_bytes:
+            self._store(self._buffer[: self._chunk_bytes])
+            del self._buffer[: self._chunk_bytes]
 
     def passed(self, point: RestartPoint) -> None:
         """Note where unpacking could go on; of the points within a chunk only the last one matters."""
-        if self._ahead and _serves_from(self._ahead[-1]) == _serves_from(point):
+        if self._ahead and self._serves_from(self._ahead[-1]) == self._serves_from(point):
             self._ahead.pop()
         self._ahead.append(point)
 
@@ -275,7 +268,7 @@ class _Chunks:
         return _Progress(self._etag, self._stored, point.compressed_offset, point.raw_offset, point.stream)
 
     def _store(self, raw: bytearray) -> None:
-        while len(self._storing) >= WRITERS:
+        while len(self._storing) >= self._writers:
             self._await_oldest()
         number = self._stored + len(self._storing)
         self._storing.append(self._pool.submit(self._write, number, raw))
@@ -289,14 +282,13 @@ class _Chunks:
         self._storing[0].result()
         self._storing.popleft()
         self._stored += 1
-        while self._ahead and _serves_from(self._ahead[0]) <= self._stored:
+        while self._ahead and self._serves_from(self._ahead[0]) <= self._stored:
             self._restart = self._ahead.popleft()
 
-
-def _serves_from(point: RestartPoint) -> int:
-    """How many chunks must be stored for the point to serve. They hold the image up to it and a little more, so that
-    what is unpacked from there on has at least the image's last bytes, by which some formats are told."""
-    return -(-(point.raw_offset + TAIL_BYTES) // CHUNK_BYTES)
+    def _serves_from(self, point: RestartPoint) -> int:
+        """How many chunks must be stored for the point to serve. They hold the image up to it and a little more, so
+        that what is unpacked from there on has at least the image's last bytes, by which some formats are told."""
+        return -(-(point.raw_offset + TAIL_BYTES) // self._chunk_bytes)
 
 
 class _Ends:

@@ -31,15 +31,11 @@ from blockferry.core.errors import (
     RetryLater,
     TargetFailed,
 )
-from blockferry.core.retry import RetryPolicy
 from blockferry.jobs.record import Place, Record, Sealing, Sums
 from blockferry.requests.parts import taken_at_the_start
 from blockferry.sources.equal import Clone
 from blockferry.targets.encryption import WantedEncryption
 from blockferry.targets.sink import SnapshotSink
-
-START_POLICY = RetryPolicy(budget_seconds=30.0)
-"""A region that does not answer must not use up the time in which the other targets are started."""
 
 
 class Started(Record):
@@ -150,7 +146,7 @@ class SnapshotTarget(Place, ABC):
         when it is not encrypted as it was asked for, and what ``EbsDirect.start_snapshot`` raises.
         """
         tags = {key: value for key, value in self.tags.items() if taken_at_the_start(key, value)}
-        client = call.ebs(self.identity, policy=START_POLICY)
+        client = call.ebs(self.identity, policy=call.waits.starts)
         began = assuming(lambda: client.start_snapshot(self._new(token, tags)), f"target in {self.region}")
         target = self.model_copy(
             update={"started": Started(snapshot_id=began.snapshot_id, at=datetime.now(UTC).isoformat())}
@@ -205,7 +201,7 @@ class SnapshotTarget(Place, ABC):
         if before is not None and before.state == "accepted":
             return
         ec2 = call.ec2(self.identity)
-        facts = snapshots.described_soon(ec2, self.snapshot_id, clock=call.clock)
+        facts = snapshots.described_soon(ec2, self.snapshot_id, clock=call.clock, waits=call.waits)
         if facts is not None:
             self.refuse_other_encryption(facts)
         asked = Sealing(state="asked", changed_blocks=sums.blocks_written, linear_checksum=sums.linear_checksum)

@@ -22,7 +22,6 @@ from blockferry.core.checksums import ZERO_DIGEST, Linear
 from blockferry.core.errors import IncompleteTransfer, InvalidRequest, RequestRefused, RetryLater, TargetFailed
 from blockferry.core.holes import HolePolicy
 from blockferry.core.pacing import Pace
-from blockferry.core.quotas import LISTS_PER_SECOND
 from blockferry.core.reserves import COMPLETE_SECONDS
 from blockferry.core.retry import Deadline
 from blockferry.jobs.call import JobCall
@@ -34,9 +33,6 @@ from blockferry.transfer.discard import Discarded, discard
 from blockferry.transfer.job import Job, Target, save_started, started_job
 from blockferry.transfer.settle import TargetState, settle
 from blockferry.transfer.turns import in_turn
-
-AHEAD = 16
-"""Digest objects in memory at a time (a range of 4,096 blocks is 147 KB): hides S3's answer time, bounds memory."""
 
 MOST_ROUNDS = 3
 """How often missing ranges are moved before the job fails; each redrive has as many again."""
@@ -179,12 +175,13 @@ def _discarded(job: Job, targets: Iterable[Target], call: JobCall) -> Discarded:
 
 
 def _prove(job: Job, coverage: Coverage, call: JobCall) -> Proof:
-    pace = Pace(LISTS_PER_SECOND, clock=call.clock)
+    pace = Pace(call.throughput.lists_per_second, clock=call.clock)
     linear = Linear()
     requests: Counter[str] = Counter()
     retries: Counter[str] = Counter()
     allocated = read = removed = zeros = parent_blocks = 0
     gb_seconds = 0.0
+    most = call.throughput.proving_ahead
 
     def recount(stretch: Stretch) -> tuple[Stretch, Listed]:
         pace.take()
@@ -195,9 +192,9 @@ def _prove(job: Job, coverage: Coverage, call: JobCall) -> Proof:
             coverage.add(stretch)
             yield stretch
 
-    with ThreadPoolExecutor(max_workers=8, thread_name_prefix="prove") as pool:
-        stored = covered(_ahead(pool, call.folder.stretch, call.folder.stretch_keys()))
-        for stretch, listed in _ahead(pool, recount, joined(stored, total_blocks=job.blocks)):
+    with ThreadPoolExecutor(max_workers=call.throughput.proving_threads, thread_name_prefix="prove") as pool:
+        stored = covered(_ahead(pool, call.folder.stretch, call.folder.stretch_keys(), most=most))
+        for stretch, listed in _ahead(pool, recount, joined(stored, total_blocks=job.blocks), most=most):
             _compare(job, stretch, listed.indices)
             allocated += listed.allocated
             removed += len(listed.removed)
@@ -258,12 +255,12 @@ def _compare(job: Job, stretch: Stretch, listed: frozenset[int]) -> None:
         )
 
 
-def _ahead(pool: ThreadPoolExecutor, call: Callable[[A], B], items: Iterable[A]) -> Iterator[B]:
-    """Results of ``call`` in the order of ``items``, at most ``AHEAD`` of them under way or waiting."""
+def _ahead(pool: ThreadPoolExecutor, call: Callable[[A], B], items: Iterable[A], *, most: int) -> Iterator[B]:
+    """Results of ``call`` in the order of ``items``, at most ``most`` of them under way or waiting."""
     waiting: deque[Future[B]] = deque()
     for item in items:
         waiting.append(pool.submit(call, item))
-        if len(waiting) >= AHEAD:
+        if len(waiting) >= most:
             yield waiting.popleft().result()
     while waiting:
         yield waiting.popleft().result()

@@ -20,8 +20,8 @@ from blockferry.core.blocks import blocks_per_range, split
 from blockferry.core.errors import EncryptionDiffers, InvalidRequest, RequestRefused, RetryLater
 from blockferry.core.holes import HolePolicy
 from blockferry.core.quotas import BLOCKS_PER_SECOND
-from blockferry.core.reserves import START_SECONDS
 from blockferry.core.retry import Deadline
+from blockferry.core.tuning import Throughput
 from blockferry.jobs.call import JobCall
 from blockferry.jobs.execution import Execution
 from blockferry.jobs.folder import RANGES, RESULTS
@@ -34,9 +34,6 @@ from blockferry.transfer.workers import plan_workers
 
 REQUEST_SECONDS = 0.03
 """Answer time of a block request inside a region, for Little's law."""
-
-MIN_THREADS, MAX_THREADS = 4, 32
-"""A worker has at most one vCPU; more than 32 threads gain nothing at 30 ms and cost memory."""
 
 
 @dataclass(frozen=True)
@@ -144,7 +141,7 @@ def _job(call: JobCall, event: PlanInput, subject: Subject) -> Job:
         workers_because=workers.because,
         warnings=workers.warnings,
         blocks_per_second=share,
-        threads=_threads(share, len(subject.targets)),
+        threads=_threads(share, len(subject.targets), call.throughput),
         holes=subject.holes.policy or HolePolicy.PRESERVE,
         holes_taken_for=subject.holes.taken_for,
         holes_decided_by=subject.holes.by,
@@ -158,10 +155,10 @@ def _share(workers: int, targets: Sequence[Target]) -> float:
     return BLOCKS_PER_SECOND / workers / max(Counter(target.place for target in targets).values())
 
 
-def _threads(blocks_per_second: float, targets: int) -> int:
+def _threads(blocks_per_second: float, targets: int, within: Throughput) -> int:
     """Little's law: requests in flight = rate x answer time, doubled for slower answers."""
     in_flight = 2 * blocks_per_second * REQUEST_SECONDS * (1 + targets)
-    return max(MIN_THREADS, min(MAX_THREADS, math.ceil(in_flight)))
+    return max(within.min_threads, min(within.max_threads, math.ceil(in_flight)))
 
 
 def _start_targets(job: Job, call: JobCall) -> Job:
@@ -191,7 +188,7 @@ def _start_targets(job: Job, call: JobCall) -> Job:
             ) from error
         return True
 
-    until = Deadline(START_SECONDS, clock=call.clock)
+    until = Deadline(call.waits.start_seconds, clock=call.clock)
     in_turn(
         (number for number in range(len(targets)) if number not in job.started),
         region=lambda number: job.targets[number].region,

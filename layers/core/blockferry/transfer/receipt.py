@@ -101,7 +101,7 @@ def _all_confirmed(job: Job, proof: Proof, call: JobCall) -> list[dict[str, Any]
         facts.update(looked.facts)
         return list(facts.values())
 
-    snapshots.settled(look)
+    snapshots.settled(look, clock=call.clock, waits=call.waits)
     for number, found in facts.items():
         try:
             job.targets[number].confirm(found)

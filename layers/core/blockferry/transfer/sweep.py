@@ -99,7 +99,7 @@ class _Swept:
 
 
 def _for(folder: JobFolder, call: Call) -> JobCall:
-    return JobCall(aws=call.aws, time_left=call.time_left, counts=call.counts, clock=call.clock, folder=folder)
+    return JobCall.of(call, folder)
 
 
 def _sweep(call: JobCall, executions: str, moment: datetime, resume_window: timedelta) -> _Swept | None:

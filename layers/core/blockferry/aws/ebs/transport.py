@@ -83,10 +83,11 @@ class SignedHttp:
         credentials: Callable[[], Credentials],
         trust_store: str | None = None,
         connections: int = 32,
+        read_timeout: float = READ_TIMEOUT_SECONDS,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         parts = urlsplit(endpoint_url)
-        self._pool = _pool(endpoint_url, connections=connections, trust_store=trust_store)
+        self._pool = _pool(endpoint_url, connections=connections, trust_store=trust_store, read_timeout=read_timeout)
         self._signer = Signer(service="ebs", region=region, host=parts.netloc)
         self._base = parts.path.rstrip("/")
         self._credentials = credentials
@@ -145,11 +146,11 @@ class SignedHttp:
             return  # an answer that is not of EBS: what it is worth is for the caller to say
 
 
-def _pool(endpoint_url: str, *, connections: int, trust_store: str | None) -> Any:
+def _pool(endpoint_url: str, *, connections: int, trust_store: str | None, read_timeout: float) -> Any:
     """A urllib3 pool for the endpoint, through the environment's proxy where it names one."""
     options: dict[str, Any] = {
         "maxsize": connections,
-        "timeout": urllib3.Timeout(connect=CONNECT_TIMEOUT_SECONDS, read=READ_TIMEOUT_SECONDS),
+        "timeout": urllib3.Timeout(connect=CONNECT_TIMEOUT_SECONDS, read=read_timeout),
     }
     if endpoint_url.startswith("https:"):
         options |= {"cert_reqs": "CERT_REQUIRED", "ca_certs": trust_store}

@@ -1,0 +1,77 @@
+"""How long a job waits, how much of it is under way at a time, and how fast it asks. None of it decides what a target
+holds in the end. A call carries the figures; whoever wants others hands in others."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from blockferry.core.blocks import BLOCK_SIZE
+from blockferry.core.quotas import LISTS_PER_SECOND
+from blockferry.core.retry import RetryPolicy
+
+
+def _of_a_start() -> RetryPolicy:
+    return RetryPolicy(budget_seconds=30.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Waits:
+    """How long AWS is waited for before its answer, or its silence, is taken for what it is."""
+
+    requests: RetryPolicy = field(default_factory=RetryPolicy)
+    """The budget of a request of the EBS direct APIs."""
+
+    starts: RetryPolicy = field(default_factory=_of_a_start)
+    """The budget of StartSnapshot: a Region that does not answer must not use up the time in which the other targets
+    are started."""
+
+    start_seconds: float = 300.0
+    """Seconds, and not a rest of them, in which targets are started in Regions where another one could not be reached:
+    most of an invocation (900 s) is left to those that can be."""
+
+    looks: int = 10
+    """Times that EC2 is asked about a snapshot, the first one included, before its answer is taken for what it is."""
+
+    look_seconds: float = 2.0
+    """Seconds between two questions to EC2 about a snapshot that it calls pending or does not know yet."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Throughput:
+    """How much of a transfer is under way at a time, and how fast it is proved."""
+
+    min_threads: int = 4
+    """Blocks under way at a time in a worker, at least, so that a slow answer does not hold up all of it."""
+
+    max_threads: int = 32
+    """Blocks under way at a time in a worker, at most: it has no more than one vCPU, and more threads gain nothing at
+    30 ms a request and cost memory."""
+
+    proving_threads: int = 8
+    """Digest objects and lists that are fetched at a time when the transfer is proved."""
+
+    proving_ahead: int = 16
+    """Digest objects in memory at a time (a range of 4,096 blocks is 147 KB): enough to hide S3's answer time."""
+
+    lists_per_second: float = LISTS_PER_SECOND
+    """Ranges listed again a second when the transfer is proved: the share of the quota that is this step's."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnpackTuning:
+    """How a compressed image is cut and stored. All steps of a job must go by the same ``chunk_bytes``."""
+
+    chunk_bytes: int = 64 * BLOCK_SIZE
+    """Bytes of a stored chunk, whole blocks where workers are to read it: 32 MiB are large enough that S3's requests do
+    not count, small enough that a worker holds several."""
+
+    part_bytes: int = 16 * 1024 * 1024
+    """Compressed bytes a request."""
+
+    writers: int = 3
+    """Chunks being compressed and stored while the next one is unpacked; each holds ``chunk_bytes``."""
+
+    @property
+    def chunk_blocks(self) -> int:
+        """Blocks of a stored chunk."""
+        return self.chunk_bytes // BLOCK_SIZE

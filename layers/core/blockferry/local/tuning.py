@@ -1,0 +1,24 @@
+"""How much of an upload is under way at a time, and how long it waits for its snapshot."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from blockferry.core.blocks import BLOCKS_PER_GIB
+
+
+@dataclass(frozen=True, kw_only=True)
+class UploadTuning:
+    """The figures by which an upload goes, none of which decides what its snapshot holds."""
+
+    threads: int = 16
+    """Blocks under way at a time, and connections kept open: 8 MiB in memory, more than an uplink of 1 Gbit/s takes."""
+
+    stretch: int = 64 * BLOCKS_PER_GIB
+    """Blocks moved in one go, so that digests of a huge image are folded into the checksum as they come."""
+
+    poll_seconds: float = 2.0
+    """Seconds between two questions to EC2 whether the snapshot is completed."""
+
+    seal_seconds: float = 3_600.0
+    """Seconds for which sealing is waited for before the command gives up waiting; all blocks are written by then."""
