@@ -12,7 +12,8 @@ class UploadTuning:
     """The figures by which an upload goes, none of which decides what its snapshot holds."""
 
     threads: int = 16
-    """Blocks under way at a time, and connections kept open: 8 MiB in memory, more than an uplink of 1 Gbit/s takes."""
+    """Blocks under way at a time, and connections kept open: 8 MiB in memory, and at 30 ms a
+    request more than an uplink of 1 Gbit/s takes."""
 
     stretch: int = 64 * BLOCKS_PER_GIB
     """Blocks moved in one go, so that digests of a huge image are folded into the checksum as they come."""
