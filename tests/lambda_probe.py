@@ -152,7 +152,7 @@ def payload_of(answer: Answer) -> Any:
 
 
 @contextlib.contextmanager
-def running_pool(folder: Path, **settings: Any) -> Iterator[Runner]:
+def running_pool(folder: Path, *, idle_check_seconds: float = 5.0, **settings: Any) -> Iterator[Runner]:
     faults, logged = Faults(), []  # type: tuple[Faults, list[str]]
     packages = PackageStore(folder / "packages")
     pool = Pool(
@@ -165,6 +165,7 @@ def running_pool(folder: Path, **settings: Any) -> Iterator[Runner]:
         credentials_for=account_credentials("secret"),
         deliver=lambda function, stream, events: logged.extend(text for _, text in events),
         faults=faults,
+        idle_check_seconds=idle_check_seconds,
     )
     try:
         yield Runner(pool=pool, packages=packages, faults=faults, logged=logged)

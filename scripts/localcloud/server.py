@@ -28,7 +28,7 @@ import resource
 import signal
 import socket
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -68,7 +68,8 @@ class ConfigError(ValueError):
     """The config file cannot be used."""
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main(arguments: list[str] | None = None, *, parts: Sequence[str] = PARTS) -> int:
+    """The server with these parts plugged in; ``arguments`` instead of those of the command line."""
     parser = argparse.ArgumentParser(prog="python -m localcloud.server", description="The local cloud's server.")
     parser.add_argument("--port", type=int, default=0, help="port on 127.0.0.1; 0, the default, takes a free one")
     parser.add_argument("--data-dir", type=Path, required=True, help="folder for block data, packages and logs")
@@ -78,13 +79,13 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     os.umask(0o077)  # packages, blocks and logs, of the EBS server too, are for the user's eyes only
     try:
-        return _run(options)
+        return _run(options, parts)
     except (OSError, ConfigError, EbsProcessFailed, HookMissing) as error:
         print(f"local cloud: {error}", file=sys.stderr)
         return 1
 
 
-def _run(options: argparse.Namespace) -> int:
+def _run(options: argparse.Namespace, parts: Sequence[str]) -> int:
     config = read_config(options.config)
     listener = socket.create_server(("127.0.0.1", options.port), backlog=512)
     data_dir = options.data_dir.resolve()
@@ -102,7 +103,7 @@ def _run(options: argparse.Namespace) -> int:
         keys=keys,
     )
     try:
-        host = _plugged_host(config, port=port, ebs=ebs, data_dir=data_dir, keys=keys)
+        host = _plugged_host(config, parts, port=port, ebs=ebs, data_dir=data_dir, keys=keys)
         try:
             door = functools.partial(Door, host=host, secrets=KnownSecrets(host), anonymous_reads=enforced(config))
             asyncio.run(_serve(host, listener, door=door, ready_file=options.ready_file))
@@ -158,7 +159,9 @@ def _server_environment(
     return environment
 
 
-def _plugged_host(config: Mapping[str, Any], *, port: int, ebs: EbsProcess, data_dir: Path, keys: LocalKeys) -> Host:
+def _plugged_host(
+    config: Mapping[str, Any], parts: Sequence[str], *, port: int, ebs: EbsProcess, data_dir: Path, keys: LocalKeys
+) -> Host:
     base = importlib.import_module("ministack.app")
     host = Host(
         endpoint_url=f"http://127.0.0.1:{port}",
@@ -170,7 +173,7 @@ def _plugged_host(config: Mapping[str, Any], *, port: int, ebs: EbsProcess, data
         keys=keys,
     )
     try:
-        for part in PARTS:
+        for part in parts:
             try:
                 importlib.import_module(part).install(host)
             except (ValueError, ControlError) as error:

@@ -75,25 +75,25 @@ def report(outcome: Outcome) -> None:
         print(line, flush=True)
 
 
-def chosen(*, fast: bool, only: Sequence[str] | None) -> list[Part]:
+def chosen(*, fast: bool, only: Sequence[str] | None, parts: Sequence[Part] = PARTS) -> list[Part]:
     """The parts to run, in their order. Naming a part includes it, also a slow one in a fast run."""
     if only:
-        return [part for part in PARTS if part.name in only]
-    return [part for part in PARTS if not part.on_request and not (fast and part.slow)]
+        return [part for part in parts if part.name in only]
+    return [part for part in parts if not part.on_request and not (fast and part.slow)]
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """The command ``scripts/test``."""
+def main(arguments: list[str] | None = None, *, known: Sequence[Part] = PARTS) -> int:
+    """The command ``scripts/test``, with these parts to choose from."""
     parser = argparse.ArgumentParser(
         prog="scripts/test",
         description="Run the checks of this repository. Exit status 1 if any of them fails.",
-        epilog="parts:\n" + "\n".join(f"  {part.name:<10} {part.says}" for part in PARTS),
+        epilog="parts:\n" + "\n".join(f"  {part.name:<10} {part.says}" for part in known),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    slow = " and ".join(part.name for part in PARTS if part.slow and not part.on_request)
+    slow = " and ".join(part.name for part in known if part.slow and not part.on_request)
     parser.add_argument("--fast", action="store_true", help=f"leave out {slow}: before each commit")
     parser.add_argument(
-        "--only", nargs="+", metavar="PART", choices=[part.name for part in PARTS], help="only these parts"
+        "--only", nargs="+", metavar="PART", choices=[part.name for part in known], help="only these parts"
     )
     parser.add_argument(
         "--modules",
@@ -119,7 +119,7 @@ def main(arguments: list[str] | None = None) -> int:
     if options.modules:
         environment[MUTATED_MODULES] = " ".join(options.modules)
     commands = Commands(repository_root(), environment)
-    parts = chosen(fast=options.fast, only=options.only)
+    parts = chosen(fast=options.fast, only=options.only, parts=known)
     if options.changed is not None:
         try:
             found = _touched(commands, options.changed)

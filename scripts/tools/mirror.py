@@ -12,7 +12,7 @@ import os
 import platform
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 MIRROR_VARIABLE = "BLOCKFERRY_TERRAFORM_MIRROR"
@@ -28,12 +28,15 @@ class MirrorUnusable(Exception):
     """The mirror that the operator named holds no provider that will do."""
 
 
-def find_mirror(environment: Mapping[str, str]) -> Path | None:
+def find_mirror(
+    environment: Mapping[str, str], *, roots: Iterable[str] = SEARCH_ROOTS, most_folders: int = SEARCH_LIMIT
+) -> Path | None:
     """The folder that holds ``registry.terraform.io/`` with a fitting provider, or None.
 
     Asks, in this order: the variable BLOCKFERRY_TERRAFORM_MIRROR, Terraform's own settings, the places
     where Terraform looks by itself, and then a short search of the places where administrators put
-    such things. Raises MirrorUnusable when the variable names a folder without a fitting provider.
+    such things: below ``roots`` and the user's home, in no more than ``most_folders``. Raises
+    MirrorUnusable when the variable names a folder without a fitting provider.
     """
     named = environment.get(MIRROR_VARIABLE)
     if named:
@@ -47,7 +50,7 @@ def find_mirror(environment: Mapping[str, str]) -> Path | None:
     for folder in _usual_places(environment):
         if holds_provider(folder):
             return folder.resolve()
-    for folder in _search(_search_roots(environment)):
+    for folder in _search([*map(Path, roots), _home(environment)], most_folders):
         if holds_provider(folder):
             return folder
     return None
@@ -112,11 +115,7 @@ def _usual_places(environment: Mapping[str, str]) -> Iterator[Path]:
     yield Path("/usr/share/terraform/plugins")
 
 
-def _search_roots(environment: Mapping[str, str]) -> list[Path]:
-    return [*map(Path, SEARCH_ROOTS), _home(environment)]
-
-
-def _search(roots: list[Path]) -> Iterator[Path]:
+def _search(roots: list[Path], most_folders: int) -> Iterator[Path]:
     """Folders below ``roots`` that hold a ``registry.terraform.io``, nearest first."""
     level = [root for root in roots if root.is_dir()]
     looked_at = 0
@@ -124,7 +123,7 @@ def _search(roots: list[Path]) -> Iterator[Path]:
         below: list[Path] = []
         for folder in level:
             looked_at += 1
-            if looked_at > SEARCH_LIMIT:
+            if looked_at > most_folders:
                 return
             try:
                 with os.scandir(folder) as entries:

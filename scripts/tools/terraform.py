@@ -23,7 +23,7 @@ import re
 import shutil
 import signal
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from tools import mirror
@@ -37,6 +37,9 @@ TAIL_LINES = 60  # of a failed command's output: an error of the provider takes 
 LONGEST_COMMAND_SECONDS = 1800.0
 GRACE_SECONDS = 60.0  # for Terraform to write its state after an interrupt
 PLAN_HAS_CHANGES = 2  # exit status of plan -detailed-exitcode
+
+FindMirror = Callable[[Mapping[str, str]], Path | None]
+"""How a copy of the AWS provider is found, as ``mirror.find_mirror`` does it."""
 
 
 class TerraformFailed(Exception):
@@ -63,6 +66,7 @@ class Terraform:
         *,
         overrides: Mapping[str, str] | None = None,
         timeout_seconds: float = LONGEST_COMMAND_SECONDS,
+        find_mirror: FindMirror = mirror.find_mirror,
     ) -> None:
         self._repository = repository_root()
         self._root_module = root_module.resolve()
@@ -71,7 +75,7 @@ class Terraform:
         self._overrides = dict(overrides or {})
         self._timeout_seconds = timeout_seconds
         self._work.mkdir(parents=True, exist_ok=True)
-        self._environment = terraform_environment(self._work, {**os.environ, **(env or {})})
+        self._environment = terraform_environment(self._work, {**os.environ, **(env or {})}, find_mirror)
 
     @property
     def log(self) -> Path:
@@ -218,7 +222,9 @@ class Terraform:
             return log.read().decode(errors="replace")
 
 
-def terraform_environment(work: Path, environment: Mapping[str, str]) -> dict[str, str]:
+def terraform_environment(
+    work: Path, environment: Mapping[str, str], find_mirror: FindMirror = mirror.find_mirror
+) -> dict[str, str]:
     """The environment for Terraform commands; writes the CLI configuration into ``work``.
 
     Without a mirror the user's own CLI configuration stays in force, as it may name a network mirror;
@@ -235,7 +241,7 @@ def terraform_environment(work: Path, environment: Mapping[str, str]) -> dict[st
     for name in [name for name in result if name.startswith("TF_CLI_ARGS")]:
         del result[name]
     try:
-        folder = mirror.find_mirror(environment)
+        folder = find_mirror(environment)
     except mirror.MirrorUnusable as unusable:
         raise TerraformFailed(str(unusable)) from unusable
     configuration = mirror.user_configuration(environment)

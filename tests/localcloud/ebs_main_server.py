@@ -22,8 +22,8 @@ START_SECONDS = 60.0
 _PROGRAM = """
 import sys
 from localcloud import server
-server.PARTS = ("localcloud.base_fixes", "localcloud.iam.plugin", "localcloud.ebs.plugin")
-sys.exit(server.main(sys.argv[1:]))
+parts = ("localcloud.base_fixes", "localcloud.iam.plugin", "localcloud.ebs.plugin")
+sys.exit(server.main(sys.argv[1:], parts=parts))
 """
 
 

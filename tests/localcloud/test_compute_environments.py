@@ -191,10 +191,7 @@ def test_changed_configuration_ends_the_warm_process_of_the_old_one(runner: Runn
 
 
 def test_idle_environments_end_after_their_time(tmp_path: Path) -> None:
-    with (
-        mock.patch("localcloud.compute.pool.IDLE_CHECK_SECONDS", 0.02),
-        running_pool(tmp_path, idle_seconds=0.05) as runner,
-    ):
+    with running_pool(tmp_path, idle_seconds=0.05, idle_check_seconds=0.02) as runner:
         pid = payload_of(runner.ask(runner.function(), {"do": "echo"}))["pid"]
         wait_until(lambda: not is_running(pid), "the idle process ends")
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tools import checks, parts
+from tools import parts
 from tools.checks import chosen, main, run_parts
 from tools.parts import PARTS, Part
 from tools.processes import CommandFailed, Commands
@@ -42,15 +42,15 @@ def test_planting_faults_takes_long_and_happens_only_when_it_is_named() -> None:
     assert [p.name for p in chosen(fast=True, only=["mutation"])] == ["mutation"]
 
 
-def test_the_modules_named_are_those_that_faults_are_planted_in(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_modules_named_are_those_that_faults_are_planted_in() -> None:
     seen: list[str] = []
 
     def look(commands: Commands) -> list[str]:
         seen.append(commands.environment[parts.MUTATED_MODULES])
         return []
 
-    monkeypatch.setattr(checks, "PARTS", (part("mutation", look),))
-    assert main(["--only", "mutation", "--modules", "mover.py", "retry.py"]) == 0
+    mutation = part("mutation", look)
+    assert main(["--only", "mutation", "--modules", "mover.py", "retry.py"], known=[mutation]) == 0
     assert seen == ["mover.py retry.py"]
 
 
@@ -64,20 +64,16 @@ def test_named_parts_run_in_their_order_even_in_a_fast_run() -> None:
     assert [p.name for p in chosen(fast=True, only=["cloud", "lint"])] == ["lint", "cloud"]
 
 
-def test_one_failed_part_fails_the_run_and_shows_why(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(checks, "PARTS", (part("good", lambda _: ["3 passed in 0.1s"]), part("bad", fails)))
-    assert main([]) == 1
+def test_one_failed_part_fails_the_run_and_shows_why(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([], known=[part("good", lambda _: ["3 passed in 0.1s"]), part("bad", fails)]) == 1
     printed = capsys.readouterr().out
     assert "\n3 passed in 0.1s\n" in f"\n{printed}"
     assert "\nthe reason\n" in printed
     assert printed.splitlines()[-1].startswith("total: 1 of 2 parts FAILED (bad) in ")
 
 
-def test_a_run_without_failures_succeeds(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(checks, "PARTS", (part("one", lambda _: []), part("two", lambda _: [], alone=True)))
-    assert main(["--jobs", "1"]) == 0
+def test_a_run_without_failures_succeeds(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--jobs", "1"], known=[part("one", lambda _: []), part("two", lambda _: [], alone=True)]) == 0
     assert capsys.readouterr().out.splitlines()[-1].startswith("total: all 2 parts ok in ")
 
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import pytest
 from tools import mirror
-from tools.mirror import MIRROR_VARIABLE, MirrorUnusable, find_mirror, holds_provider, platform_name, user_configuration
+from tools.mirror import MIRROR_VARIABLE, MirrorUnusable, holds_provider, platform_name, user_configuration
 
-
-@pytest.fixture(autouse=True)
-def _no_mirror_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mirror, "SEARCH_ROOTS", ())
+find_mirror = partial(mirror.find_mirror, roots=())
+"""Not one of this machine, unless a test says where."""
 
 
 def unpacked(folder: Path, version: str = "5.100.0", target: str | None = None) -> Path:
@@ -91,22 +90,16 @@ def test_the_plugin_cache_is_a_mirror(tmp_path: Path, home: dict[str, str]) -> N
     assert find_mirror({**home, "TF_PLUGIN_CACHE_DIR": str(cache)}) == cache
 
 
-def test_a_mirror_near_the_top_of_a_likely_root_is_found(
-    tmp_path: Path, home: dict[str, str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_mirror_near_the_top_of_a_likely_root_is_found(tmp_path: Path, home: dict[str, str]) -> None:
     folder = unpacked(tmp_path / "opt" / "some" / "mirror")
     unpacked(tmp_path / "opt" / "an" / "old" / "one", version="4.0.0")
-    monkeypatch.setattr(mirror, "SEARCH_ROOTS", (str(tmp_path / "opt"),))
-    assert find_mirror(home) == folder
+    assert find_mirror(home, roots=[str(tmp_path / "opt")]) == folder
 
 
-def test_the_search_gives_up_below_its_depth_and_after_its_limit(
-    tmp_path: Path, home: dict[str, str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(mirror, "SEARCH_ROOTS", (str(tmp_path / "opt"),))
+def test_the_search_gives_up_below_its_depth_and_after_its_limit(tmp_path: Path, home: dict[str, str]) -> None:
+    roots = [str(tmp_path / "opt")]
     unpacked(tmp_path / "opt" / "a" / "b" / "c" / "d")
-    assert find_mirror(home) is None
+    assert find_mirror(home, roots=roots) is None
     unpacked(tmp_path / "opt" / "z")
-    assert find_mirror(home) == tmp_path / "opt" / "z"
-    monkeypatch.setattr(mirror, "SEARCH_LIMIT", 1)
-    assert find_mirror(home) is None
+    assert find_mirror(home, roots=roots) == tmp_path / "opt" / "z"
+    assert find_mirror(home, roots=roots, most_folders=1) is None

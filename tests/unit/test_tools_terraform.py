@@ -8,7 +8,7 @@ import stat
 from pathlib import Path
 
 import pytest
-from tools import mirror, terraform
+from tools import terraform
 from tools.terraform import Terraform, TerraformFailed, TerraformMissing, require_terraform, terraform_environment
 
 # Stands in for the program: writes down how it was called, and does what the test laid down for it.
@@ -43,7 +43,6 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (root / "statemachines").mkdir()
     (root / "statemachines" / "copy.asl.json").write_text("{}")
     monkeypatch.setattr(terraform, "repository_root", lambda: root)
-    monkeypatch.setattr(mirror, "SEARCH_ROOTS", ())
     return root
 
 
@@ -60,6 +59,7 @@ def make(repository: Path, program: Path, **options: object) -> Terraform:
         repository / "terraform",
         repository.parent / "work",
         environment(program),
+        find_mirror=lambda _: None,
         **options,  # type: ignore[arg-type]
     )
 
@@ -130,21 +130,17 @@ def test_the_environment_is_its_own(
     }
 
 
-def test_a_mirror_is_written_into_the_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mirror, "find_mirror", lambda _: tmp_path / 'a "mirror"')
-    result = terraform_environment(tmp_path, {"HOME": str(tmp_path)})
+def test_a_mirror_is_written_into_the_configuration(tmp_path: Path) -> None:
+    result = terraform_environment(tmp_path, {"HOME": str(tmp_path)}, lambda _: tmp_path / 'a "mirror"')
     text = Path(result["TF_CLI_CONFIG_FILE"]).read_text()
     assert f"path    = {json.dumps(str(tmp_path / 'a ') + chr(92) + '', ensure_ascii=False)[:-3]}" in text
     assert 'include = ["registry.terraform.io/hashicorp/aws"]' in text
 
 
-def test_without_a_mirror_the_users_configuration_stays_in_force(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(mirror, "find_mirror", lambda _: None)
+def test_without_a_mirror_the_users_configuration_stays_in_force(tmp_path: Path) -> None:
     file = tmp_path / "own"
     file.write_text('provider_installation {\n  network_mirror {\n    url = "https://mirror.example/"\n  }\n}\n')
-    result = terraform_environment(tmp_path, {"TF_CLI_CONFIG_FILE": str(file)})
+    result = terraform_environment(tmp_path, {"TF_CLI_CONFIG_FILE": str(file)}, lambda _: None)
     assert result["TF_CLI_CONFIG_FILE"] == str(file)
 
 

@@ -57,6 +57,7 @@ class Pool:
         credentials_for: Callable[[Function], Credentials],
         deliver: Deliver,
         faults: Faults,
+        idle_check_seconds: float = IDLE_CHECK_SECONDS,
     ) -> None:
         self._settings = settings
         self._packages = packages
@@ -67,6 +68,7 @@ class Pool:
         self._credentials_for = credentials_for
         self._deliver = deliver
         self._faults = faults
+        self._idle_check_seconds = idle_check_seconds
         self._lock = threading.Lock()
         self._idle: dict[str, list[ExecutionEnvironment]] = {}
         self._all: set[ExecutionEnvironment] = set()
@@ -289,7 +291,7 @@ class Pool:
                     environment.out_of_memory()
 
     def _end_idle(self) -> None:
-        while not self._closed.wait(IDLE_CHECK_SECONDS):
+        while not self._closed.wait(self._idle_check_seconds):
             oldest = time.monotonic() - self._settings.idle_seconds
             with self._lock:
                 old = [
