@@ -91,17 +91,35 @@ locals {
     failed = {
       description = "The sweeper of ${var.name_prefix} failed. Pending snapshots of abandoned jobs may stay: read the function's log."
       metric_name = "Errors"
+      namespace   = "AWS/Lambda"
+      metric_name = "Errors"
+      dimensions  = { FunctionName = module.function["sweep_jobs"].name }
       period      = 3600
       comparison  = "GreaterThanOrEqualToThreshold"
       missing     = "notBreaching"
+      silence     = []
+    }
+    refused = {
+      description = "The schedule of ${var.name_prefix} could not start the sweeper in an hour. Look at the schedule's role and at the function."
+      namespace   = "AWS/Scheduler"
+      metric_name = "InvocationDroppedCount"
+      dimensions  = { ScheduleGroup = aws_scheduler_schedule_group.this.name }
+      period      = 3600
+      comparison  = "GreaterThanOrEqualToThreshold"
+      missing     = "notBreaching"
+      silence     = []
     }
     missed = {
-      description = "The sweeper of ${var.name_prefix} has not run for three hours. Look at its schedule and at the schedule's role."
+      description = "The sweeper of ${var.name_prefix} does not run any more: insufficient data means no run for three hours, or none yet. Look at its schedule."
+      namespace   = "AWS/Lambda"
       metric_name = "Invocations"
+      dimensions  = { FunctionName = module.function["sweep_jobs"].name }
       period      = 10800
       comparison  = "LessThanThreshold"
-      # No data is what a sweeper that does not run looks like.
-      missing = "breaching"
+      # No data is what a sweeper that does not run looks like, and what a new deployment looks like, too. As "breaching"
+      # it would ring with every first apply. An alarm begins with insufficient data, so going back there is what tells.
+      missing = "missing"
+      silence = var.alarm_topic_arns
     }
   }
 }
@@ -109,18 +127,19 @@ locals {
 resource "aws_cloudwatch_metric_alarm" "sweep" {
   for_each = var.observability.alarms ? local.sweep_alarms : {}
 
-  alarm_name          = "${var.name_prefix}-sweep-jobs-${each.key}"
-  alarm_description   = each.value.description
-  namespace           = "AWS/Lambda"
-  metric_name         = each.value.metric_name
-  dimensions          = { FunctionName = module.function["sweep_jobs"].name }
-  statistic           = "Sum"
-  period              = each.value.period
-  evaluation_periods  = 1
-  threshold           = 1
-  comparison_operator = each.value.comparison
-  treat_missing_data  = each.value.missing
-  alarm_actions       = var.alarm_topic_arns
-  ok_actions          = var.alarm_topic_arns
-  tags                = local.tags
+  alarm_name                = "${var.name_prefix}-sweep-jobs-${each.key}"
+  alarm_description         = each.value.description
+  namespace                 = each.value.namespace
+  metric_name               = each.value.metric_name
+  dimensions                = each.value.dimensions
+  statistic                 = "Sum"
+  period                    = each.value.period
+  evaluation_periods        = 1
+  threshold                 = 1
+  comparison_operator       = each.value.comparison
+  treat_missing_data        = each.value.missing
+  alarm_actions             = var.alarm_topic_arns
+  ok_actions                = var.alarm_topic_arns
+  insufficient_data_actions = each.value.silence
+  tags                      = local.tags
 }

@@ -40,7 +40,7 @@ run "a_region_has_everything_by_default" {
   }
 
   assert {
-    condition     = toset(keys(aws_cloudwatch_metric_alarm.sweep)) == toset(["failed", "missed"]) && output.dashboard == "blockferry-us-east-1"
+    condition     = toset(keys(aws_cloudwatch_metric_alarm.sweep)) == toset(["failed", "missed", "refused"]) && output.dashboard == "blockferry-us-east-1"
     error_message = "Alarms and dashboard must be on."
   }
 
@@ -129,4 +129,36 @@ run "a_missing_layer_says_to_build" {
   }
 
   expect_failures = [aws_lambda_layer_version.core]
+}
+
+run "a_sweeper_that_never_ran_rings_when_it_is_refused_and_one_that_stopped_when_it_is_silent" {
+  variables {
+    alarm_topic_arns = ["arn:aws:sns:us-east-1:111122223333:operations"]
+  }
+
+  assert {
+    condition     = alltrue([for alarm in aws_cloudwatch_metric_alarm.sweep : alarm.treat_missing_data != "breaching"])
+    error_message = "A deployment in which nothing has run yet must raise no alarm."
+  }
+
+  assert {
+    condition     = aws_cloudwatch_metric_alarm.sweep["missed"].treat_missing_data == "missing" && aws_cloudwatch_metric_alarm.sweep["missed"].insufficient_data_actions == toset(var.alarm_topic_arns)
+    error_message = "A sweeper that falls silent must be told of."
+  }
+
+  assert {
+    condition = alltrue([
+      aws_cloudwatch_metric_alarm.sweep["refused"].namespace == "AWS/Scheduler",
+      aws_cloudwatch_metric_alarm.sweep["refused"].metric_name == "InvocationDroppedCount",
+      aws_cloudwatch_metric_alarm.sweep["refused"].dimensions == tomap({ ScheduleGroup = aws_scheduler_schedule.sweep.group_name }),
+      aws_cloudwatch_metric_alarm.sweep["refused"].alarm_actions == toset(var.alarm_topic_arns),
+    ])
+    error_message = "A schedule that cannot start the sweeper must be told of."
+  }
+
+  # The schedule gives a run up within the period, so that the alarm comes in the first hours.
+  assert {
+    condition     = aws_scheduler_schedule.sweep.target[0].retry_policy[0].maximum_event_age_in_seconds <= aws_cloudwatch_metric_alarm.sweep["refused"].period
+    error_message = "A run that cannot be started must be given up before the next one is due."
+  }
 }
