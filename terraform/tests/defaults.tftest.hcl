@@ -55,8 +55,8 @@ run "wrong_values_are_refused_by_name" {
     name_prefix           = "block--ferry"
     lambda                = { runtime = "nodejs22.x", architecture = "amd64", log_level = "LOUD" }
     observability         = { state_machine_log_level = "DEBUG" }
-    resume_window_hours   = 73
-    job_retention_in_days = 3
+    resume_window_hours   = 0
+    job_retention_in_days = 10.5
     log_retention_in_days = 0
     kms_key_arns          = { snapshots = ["alias/aws/ebs"] }
     permissions_boundary  = "boundary"

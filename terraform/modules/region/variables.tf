@@ -71,13 +71,13 @@ variable "observability" {
 }
 
 variable "resume_window_hours" {
-  description = "Hours in which a failed job may be redriven. After them its pending targets are deleted."
+  description = "Hours in which a failed job may be redriven, 1 to 47. After them its pending targets are deleted."
   type        = number
-  default     = 72
+  default     = 47
 
   validation {
-    condition     = var.resume_window_hours >= 1 && var.resume_window_hours <= 72 && floor(var.resume_window_hours) == var.resume_window_hours
-    error_message = "The resume window must be a whole number of hours from 1 to 72: EBS cancels a pending snapshot 4320 minutes after its last block."
+    condition     = var.resume_window_hours >= 1 && floor(var.resume_window_hours) == var.resume_window_hours
+    error_message = "The resume window must be a whole number of hours, at least 1."
   }
 }
 
@@ -87,8 +87,8 @@ variable "job_retention_in_days" {
   default     = 35
 
   validation {
-    condition     = var.job_retention_in_days >= 4 && floor(var.job_retention_in_days) == var.job_retention_in_days
-    error_message = "Job records must be kept for at least 4 whole days: a job may be resumed for 72 hours and needs its plan and digests."
+    condition     = var.job_retention_in_days >= 1 && floor(var.job_retention_in_days) == var.job_retention_in_days
+    error_message = "Job records must be kept for a whole number of days, at least 1."
   }
 }
 

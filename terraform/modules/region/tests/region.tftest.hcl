@@ -162,3 +162,46 @@ run "a_sweeper_that_never_ran_rings_when_it_is_refused_and_one_that_stopped_when
     error_message = "A run that cannot be started must be given up before the next one is due."
   }
 }
+
+run "the_default_windows_fit_together" {
+  command = plan
+
+  assert {
+    condition     = local.windows == { run = 168, wait = 24, pending = 72, sweep = 1, resume = 47, keep = 840 }
+    error_message = "The windows must be those of the machines, of EBS and of the variables."
+  }
+}
+
+run "a_resume_window_that_outlasts_the_targets_is_refused" {
+  command = plan
+
+  variables {
+    resume_window_hours = 48
+  }
+
+  expect_failures = [terraform_data.windows]
+}
+
+run "records_that_expire_before_the_last_sweep_of_a_job_are_refused" {
+  command = plan
+
+  variables {
+    job_retention_in_days = 10
+  }
+
+  expect_failures = [terraform_data.windows]
+}
+
+run "the_longest_window_and_the_shortest_retention_that_fit_are_taken" {
+  command = plan
+
+  variables {
+    resume_window_hours   = 47
+    job_retention_in_days = 11
+  }
+
+  assert {
+    condition     = local.pending_hours == local.windows.pending && local.record_hours <= local.windows.keep
+    error_message = "What fits must be planned."
+  }
+}
