@@ -107,7 +107,8 @@ class RigAws(Aws):
         def answer(**_: Any) -> AWSResponse:
             return AWSResponse("http://local", 200, {}, _Raw(DESCRIBE_REGIONS.encode()))
 
-        client.meta.events.register("before-send.ec2.DescribeRegions", answer)
+        # By an id: threads share the client, and one of them may be sending.
+        client.meta.events.register("before-send.ec2.DescribeRegions", answer, unique_id="regions")
         return client
 
 

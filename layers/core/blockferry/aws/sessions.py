@@ -7,6 +7,7 @@ integrations cannot leave their region, a function can.
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
@@ -96,7 +97,7 @@ class Identity:
 
 @dataclass
 class Aws:
-    """Makes clients. One per invocation or process; safe to share between threads after the clients are made.
+    """Makes clients. One per invocation or process; threads may share it, and its clients.
 
     ``describing`` is how clients of EC2 wait and try again, ``transport`` carries the requests to EBS.
     """
@@ -105,6 +106,8 @@ class Aws:
     base: boto3.Session = field(default_factory=lambda: boto3.Session(botocore_session=new_session()))
     describing: Config = _DESCRIBING
     transport: type[SignedHttp] = SignedHttp
+    # Neither sessions nor the making of a client are safe between threads; clients are.
+    _making: threading.RLock = field(default_factory=threading.RLock, repr=False)
     _sessions: dict[tuple[str, str | None], boto3.Session] = field(default_factory=dict)
     _endpoints: dict[str, str] = field(default_factory=dict)
     _ec2: dict[Identity, EC2Client] = field(default_factory=dict)
@@ -120,10 +123,11 @@ class Aws:
 
     def ec2(self, identity: Identity) -> EC2Client:
         # Kept: EC2's model is by far the largest, and making a client of it takes a third of a second.
-        if identity not in self._ec2:
-            session = self._session(identity)
-            self._ec2[identity] = session.client("ec2", region_name=identity.region, config=self.describing)
-        return self._ec2[identity]
+        with self._making:
+            if identity not in self._ec2:
+                session = self._session(identity)
+                self._ec2[identity] = session.client("ec2", region_name=identity.region, config=self.describing)
+            return self._ec2[identity]
 
     def s3(self, region: str) -> S3Client:
         return self.base.client("s3", region_name=region, config=_CONFIG)
@@ -153,20 +157,24 @@ class Aws:
         connections: int = 32,
     ) -> EbsDirect:
         """An EBS direct client for this identity; all of an identity's share ``connections`` kept-alive ones."""
-        key = (identity, connections)
-        if key not in self._transports:
-            session = self._session(identity)
-            self._transports[key] = self.transport(
-                endpoint_url=self._ebs_endpoint(identity.region),
-                region=identity.region,
-                credentials=_credentials_of(session),
-                trust_store=session._session.get_config_variable("ca_bundle") or get_cert_path(True),
-                connections=connections,
-            )
-        transport = self._transports[key]
+        transport = self._transport(identity, connections)
         return EbsDirect(
             transport, region=identity.region, counts=counts, policy=policy, clock=clock, deadline=deadline
         )
+
+    def _transport(self, identity: Identity, connections: int) -> SignedHttp:
+        key = (identity, connections)
+        with self._making:
+            if key not in self._transports:
+                session = self._session(identity)
+                self._transports[key] = self.transport(
+                    endpoint_url=self._ebs_endpoint(identity.region),
+                    region=identity.region,
+                    credentials=_credentials_of(session),
+                    trust_store=session._session.get_config_variable("ca_bundle") or get_cert_path(True),
+                    connections=connections,
+                )
+            return self._transports[key]
 
     def _ebs_endpoint(self, region: str) -> str:
         """The endpoint as botocore resolves it: partition, FIPS, dual stack, ``AWS_ENDPOINT_URL_EBS``.
@@ -192,8 +200,14 @@ class Aws:
         arguments = {"RoleSessionName": _session_name(self.job_id)}
         if external_id is not None:
             arguments["ExternalId"] = external_id
+
+        def client(*args: Any, **more: Any) -> Any:
+            # The role is assumed with the first request, in whatever thread that is.
+            with self._making:
+                return base.create_client(*args, **more)
+
         fetcher = AssumeRoleCredentialFetcher(
-            client_creator=base.create_client,
+            client_creator=client,
             source_credentials=base.get_credentials(),
             role_arn=role_arn,
             extra_args=arguments,

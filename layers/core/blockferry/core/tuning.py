@@ -40,6 +40,10 @@ class Waits:
 class Throughput:
     """How much of a transfer is under way at a time, and how fast it is proved."""
 
+    places_at_a_time: int = 16
+    """Places, each a Region and a role, that are asked about a job's targets at a time, and targets that are deleted at
+    a time: a hundred places one after another would take longer than a step may."""
+
     min_threads: int = 4
     """Blocks under way at a time in a worker, at least, so that a slow answer does not hold up all of it."""
 

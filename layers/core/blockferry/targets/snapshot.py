@@ -31,6 +31,7 @@ from blockferry.core.errors import (
     RetryLater,
     TargetFailed,
 )
+from blockferry.core.together import together
 from blockferry.jobs.record import Place, Record, Sealing, Sums
 from blockferry.requests.parts import taken_at_the_start
 from blockferry.sources.equal import Clone
@@ -236,18 +237,25 @@ class SnapshotTarget(Place, ABC):
 
     @classmethod
     def look(cls, targets: Mapping[int, SnapshotTarget], call: Call) -> Looked:
-        """What EC2 says of started targets, given by their positions: one request for all that are in one place. A
-        place that does not answer says nothing of others."""
+        """What EC2 says of started targets, given by their positions: one request for all that are in one place, and
+        several places at a time. A place that does not answer says nothing of others."""
         places: dict[Identity, dict[str, int]] = {}
         for number, target in targets.items():
             places.setdefault(target.identity, {})[target.snapshot_id] = number
         facts: dict[int, SnapshotFacts] = {}
         errors: dict[int, BlockferryError] = {}
-        for identity, numbers in places.items():
+
+        def ask(place: tuple[Identity, dict[str, int]]) -> list[SnapshotFacts] | BlockferryError:
+            identity, numbers = place
             try:
-                found = snapshots.existing(call.ec2(identity), numbers)
+                return snapshots.existing(call.ec2(identity), numbers)
             except (ClientError, BotoCoreError) as error:
-                errors |= dict.fromkeys(numbers.values(), translated(error))
+                return translated(error)
+
+        answers = together(ask, places.items(), most=call.throughput.places_at_a_time)
+        for (identity, numbers), found in zip(places.items(), answers, strict=True):
+            if isinstance(found, BlockferryError):
+                errors |= dict.fromkeys(numbers.values(), found)
                 continue
             facts |= {numbers[each.snapshot_id]: each for each in found}
             for snapshot_id in numbers.keys() - {each.snapshot_id for each in found}:

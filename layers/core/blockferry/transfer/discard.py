@@ -9,6 +9,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from blockferry.aws.errors import translated
 from blockferry.core.errors import BlockferryError
+from blockferry.core.together import together
 from blockferry.jobs.call import JobCall
 from blockferry.targets.snapshot import Leftover
 from blockferry.transfer.job import Job, Target
@@ -43,20 +44,25 @@ def discard(job: Job, targets: Iterable[Target], call: JobCall) -> Discarded:
 
 def discard_all(found: Iterable[Leftover], call: JobCall, job: Job) -> Discarded:
     """Delete these snapshots of a job, all but those that are or may be sealed."""
+
+    def discarded(left: Leftover) -> str | BlockferryError | None:
+        try:
+            return left.discard(call, call.folder, mark=job.execution.mark)
+        except (ClientError, BotoCoreError) as error:
+            return translated(error)
+        except BlockferryError as error:
+            return error
+
     gone, kept, failed = [], [], []
     errors: list[BlockferryError] = []
-    for left in found:
-        try:
-            why = left.discard(call, call.folder, mark=job.execution.mark)
-        except (ClientError, BotoCoreError) as error:
-            errors.append(translated(error))
-            failed.append(f"{left.name} ({errors[-1]})")
-        except BlockferryError as error:
-            errors.append(error)
-            failed.append(f"{left.name} ({error})")
+    doomed = list(found)
+    ends = together(discarded, doomed, most=call.throughput.places_at_a_time)
+    for left, end in zip(doomed, ends, strict=True):
+        if end is None:
+            gone.append(left.snapshot_id)
+        elif isinstance(end, str):
+            kept.append(f"{left.name} ({end})")
         else:
-            if why is None:
-                gone.append(left.snapshot_id)
-            else:
-                kept.append(f"{left.name} ({why})")
+            errors.append(end)
+            failed.append(f"{left.name} ({end})")
     return Discarded(tuple(gone), tuple(kept), tuple(failed), tuple(errors))

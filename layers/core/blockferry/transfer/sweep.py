@@ -12,7 +12,7 @@ execution was started with: no role is assumed that the operator's input does no
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -22,6 +22,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from blockferry.aws.call import Call
 from blockferry.aws.sessions import Identity
 from blockferry.core.errors import BlockferryError, IncompleteTransfer
+from blockferry.core.together import together
 from blockferry.jobs.call import JobCall
 from blockferry.jobs.execution import Execution
 from blockferry.jobs.folder import JOB, RECEIPT, STARTED, SWEPT, JobFolder
@@ -191,11 +192,16 @@ def _delete_targets(job: Job, call: JobCall, ended: _Ended, *, pending_too: bool
     kept = [f"in {place.region}, as {place.role_arn} ({lost})" for place in ended.unknown]
     failed: list[str] = []
     kind = type(job.targets[0])
-    for identity in ended.places:
+
+    def look(identity: Identity) -> Sequence[Leftover] | str:
         try:
-            found = kind.left_behind(identity, call, mark=job.execution.mark)
+            return kind.left_behind(identity, call, mark=job.execution.mark)
         except (ClientError, BotoCoreError) as error:
-            failed.append(f"in {identity.region}: {error}")
+            return f"in {identity.region}: {error}"
+
+    for found in together(look, ended.places, most=call.throughput.places_at_a_time):
+        if isinstance(found, str):
+            failed.append(found)
             continue
         for left in found:
             if pending_too or left.failed:
