@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from blockferry.core.errors import InvalidRequest, RetryLater, TargetFailed
 from blockferry.core.retry import Clock, RetryPolicy
 from blockferry.transfer.check import check_targets
 from blockferry.transfer.complete import complete_transfer
+from blockferry.transfer.job import planned_job
 from botocore.config import Config
 from fakes import ManualClock, content
 from job_records import job_call
@@ -231,3 +233,79 @@ def test_targets_that_cannot_be_started_do_not_use_up_the_time_of_others(rig: Ri
     rig.control("faults", method="DELETE")
     receipt = rig.finish(job_id)
     assert [rig.held(target["snapshot_id"]) for target in receipt["targets"]] == [hashes({0: content(1)})] * 4
+
+
+class Dying:
+    """EBS of a process that dies as it asks for its second target; the first is on its way to the record by then."""
+
+    def __init__(self, ebs: Any) -> None:
+        self._ebs = ebs
+        self.asked = 0
+
+    def __call__(self, *args: Any, **more: Any) -> Any:
+        client = self._ebs(*args, **more)
+        start = client.start_snapshot
+
+        def start_snapshot(new: Any) -> Any:
+            self.asked += 1
+            if self.asked > 1:
+                raise SystemExit
+            return start(new)
+
+        client.start_snapshot = start_snapshot
+        return client
+
+
+def test_a_plan_that_died_goes_on_behind_the_targets_that_it_had_started(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rig.control("config", {"seal_seconds": 0.0})
+    request = several(rig, RECOVERY, RECOVERY, RECOVERY)
+    with monkeypatch.context() as patch:
+        patch.setattr(rig.aws, "ebs", Dying(rig.aws.ebs))
+        rig.throughput = replace(rig.throughput, starts_at_a_time=1)
+        with pytest.raises(SystemExit):
+            rig.plan(request, job_id="again")
+    before = planned_job(rig.folder("again"))
+    assert before is not None
+    assert list(before.started) == [0]
+    rig.control("stats/reset", {})
+    rig.plan(request, job_id="again")
+    assert rig.calls()["StartSnapshot"] == 2
+    after = planned_job(rig.folder("again"))
+    assert after is not None
+    assert after.started[0] == before.started[0]
+    assert len({target.snapshot_id for target in after.targets}) == 3
+
+
+def test_a_dead_region_costs_two_attempts_however_many_targets_it_has(rig: Rig) -> None:
+    rig.waits = replace(rig.waits, starts=RetryPolicy(max_attempts=1))
+    rig.control("config", {"seal_seconds": 0.0})
+    request = several(rig, *[RECOVERY] * 25, THIRD, THIRD)
+    silent(rig, "StartSnapshot", RECOVERY)
+    rig.control("stats/reset", {})
+    rig.plan(request, job_id="dead")
+    assert rig.calls()["StartSnapshot"] == 4
+    job = planned_job(rig.folder("dead"))
+    assert job is not None
+    assert list(job.started) == [25, 26]
+
+
+def test_nothing_that_was_deleted_stays_on_record_when_a_target_is_refused(rig: Rig) -> None:
+    rig.control("config", {"seal_seconds": 0.0})
+    request = several(rig, RECOVERY, RECOVERY, THIRD)
+    rig.control(
+        "faults",
+        {
+            "operation": "StartSnapshot",
+            "region": THIRD,
+            "action": "error",
+            "status": 403,
+            "code": "AccessDeniedException",
+        },
+    )
+    with pytest.raises(InvalidRequest, match=rf"targets\[2\] in {THIRD} cannot be started.*Nothing is left"):
+        rig.plan(request, job_id="refused")
+    job = planned_job(rig.folder("refused"))
+    assert job is not None
+    assert job.started == {}

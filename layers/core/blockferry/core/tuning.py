@@ -44,6 +44,10 @@ class Throughput:
     """Places, each a Region and a role, that are asked about a job's targets at a time, and targets that are deleted at
     a time: a hundred places one after another would take longer than a step may."""
 
+    starts_at_a_time: int = 8
+    """Targets that are started at a time: EBS takes ten StartSnapshot a second of an account in a Region, and each
+    takes some tenths of a second."""
+
     min_threads: int = 4
     """Blocks under way at a time in a worker, at least, so that a slow answer does not hold up all of it."""
 

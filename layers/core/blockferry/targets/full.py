@@ -11,6 +11,7 @@ from blockferry.aws.ebs.client import NewSnapshot
 from blockferry.aws.sessions import Identity
 from blockferry.core.errors import InvalidRequest
 from blockferry.core.holes import HolePolicy
+from blockferry.core.together import together
 from blockferry.jobs.execution import Execution
 from blockferry.requests.parts import Target, TransferOptions
 from blockferry.sources.kind import Examined, JobSource
@@ -61,7 +62,9 @@ def propose_full(
     tags."""
     asked, options = request.targets, request.options
     # The account is asked once for each place: two targets of which nothing is said there are twins, and refused.
-    encrypted = [_will_be_encrypted(target, found.encrypted, call) for target in asked]
+    encrypted = together(
+        lambda target: _will_be_encrypted(target, found.encrypted, call), asked, most=call.throughput.places_at_a_time
+    )
     holes = found.decide(options.holes, may_be_encrypted=any(each is not False for each in encrypted))
     if options.holes is HolePolicy.SKIP_ZERO:
         _refuse_skipping_zeros(asked, encrypted)

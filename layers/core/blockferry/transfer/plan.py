@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import threading
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from typing import Any
 from botocore.exceptions import BotoCoreError
 
 from blockferry.core.blocks import blocks_per_range, split
-from blockferry.core.errors import EncryptionDiffers, InvalidRequest, RequestRefused, RetryLater
+from blockferry.core.errors import BlockferryError, EncryptionDiffers, InvalidRequest, RequestRefused, RetryLater
 from blockferry.core.holes import HolePolicy
 from blockferry.core.quotas import BLOCKS_PER_SECOND
 from blockferry.core.retry import Deadline
@@ -29,7 +30,7 @@ from blockferry.transfer.discard import discard
 from blockferry.transfer.estimate import estimate, question
 from blockferry.transfer.job import Job, Target, planned_job, record_digest, refuse_swept, save_job, save_started
 from blockferry.transfer.pairing import Pairing, Subject
-from blockferry.transfer.turns import in_turn
+from blockferry.transfer.turns import side_by_side
 from blockferry.transfer.workers import plan_workers
 
 REQUEST_SECONDS = 0.03
@@ -93,7 +94,7 @@ def plan_transfer(call: JobCall, pairing: Pairing[Any, Any], event: PlanInput) -
         save_job(folder, job)
     if not job.source.prepared:
         return pointer | {"record": record_digest(folder)}
-    record = save_started(folder, _start_targets(job, call))
+    record = _start_targets(job, call)
     folder.save_ranges(split(job.blocks, job.blocks_per_range))
     return pointer | {"record": record}
 
@@ -161,20 +162,28 @@ def _threads(blocks_per_second: float, targets: int, within: Throughput) -> int:
     return max(within.min_threads, min(within.max_threads, math.ceil(in_flight)))
 
 
-def _start_targets(job: Job, call: JobCall) -> Job:
-    """Start every target.
+def _start_targets(job: Job, call: JobCall) -> str:
+    """Start every target; returns the SHA-256 of the record with those that are started.
 
-    If one is refused for good, or comes out with another encryption than was asked for, those started before are
-    deleted and nothing is left. One that cannot be reached at present is left to the end of the job, unless it is the
-    only one or none can be reached; so are others in its region when that has taken too long.
+    Each is on record as soon as it is started, so that a repeated plan starts only the others; of one that was started
+    when the call died before that, EBS gives the same one for the same token. If one is refused for good, or comes out
+    with another encryption than was asked for, those started before are deleted and nothing is left. One that cannot be
+    reached at present is left to the end of the job, unless it is the only one or none can be reached; so are others in
+    a region that is dead.
     """
     targets = list(job.targets)
     unreachable: RetryLater | None = None
+    refused: dict[int, BlockferryError] = {}
+    recording = threading.Lock()
+    record: str | None = None
+
+    def begun() -> Job:
+        return job.model_copy(update={"targets": tuple(targets)})
 
     def attempt(number: int) -> bool:
-        nonlocal unreachable
+        nonlocal unreachable, record
         try:
-            targets[number] = start(job, number, call)
+            target = start(job, number, call)
         except RetryLater as error:
             unreachable = unreachable or error
             return False
@@ -182,23 +191,38 @@ def _start_targets(job: Job, call: JobCall) -> Job:
             unreachable = unreachable or RetryLater(f"target in {job.targets[number].region}: {error}")
             return False
         except (RequestRefused, InvalidRequest, EncryptionDiffers) as error:
-            gone = discard(job, targets, call)
-            raise InvalidRequest(
-                f"targets[{number}] in {job.targets[number].region} cannot be started: {error}. {gone.told()}"
-            ) from error
+            refused[number] = error
+            raise
+        with recording:
+            targets[number] = target
+            record = save_started(call.folder, begun())
         return True
 
     until = Deadline(call.waits.start_seconds, clock=call.clock)
-    in_turn(
-        (number for number in range(len(targets)) if number not in job.started),
-        region=lambda number: job.targets[number].region,
-        attempt=attempt,
-        time_left=lambda: not until.passed(),
-    )
-    begun = job.model_copy(update={"targets": tuple(targets)})
-    if unreachable is not None and not begun.started:
+    try:
+        side_by_side(
+            (number for number in range(len(targets)) if number not in job.started),
+            region=lambda number: job.targets[number].region,
+            attempt=attempt,
+            time_left=lambda: not until.passed(),
+            most=call.throughput.starts_at_a_time,
+        )
+    except BlockferryError as error:
+        if not refused:
+            raise
+        number = min(refused)
+        gone = discard(job, targets, call)
+        # What is gone must not be found by a plan that is repeated.
+        save_started(
+            call.folder,
+            job.model_copy(update={"targets": tuple(t.model_copy(update={"started": None}) for t in targets)}),
+        )
+        raise InvalidRequest(
+            f"targets[{number}] in {job.targets[number].region} cannot be started: {refused[number]}. {gone.told()}"
+        ) from error
+    if unreachable is not None and not begun().started:
         raise unreachable
-    return begun
+    return record or save_started(call.folder, begun())
 
 
 def start(job: Job, number: int, call: JobCall) -> Target:
