@@ -293,9 +293,7 @@ def test_one_that_comes_out_encrypted_ends_the_job_and_nothing_is_left(workspace
 @pytest.mark.parametrize(
     "error", [RetryLater("no answer"), EndpointConnectionError(endpoint_url=f"https://ebs.{RECOVERY}.amazonaws.com")]
 )
-def test_one_more_of_a_region_that_did_not_answer_is_tried(
-    error: Exception, workspace: Workspace
-) -> None:
+def test_one_more_of_a_region_that_did_not_answer_is_tried(error: Exception, workspace: Workspace) -> None:
     account = Account()
     account.errors[RECOVERY] = error
     request = asked(RECOVERY, THIRD, THIRD)
