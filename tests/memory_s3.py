@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections import Counter
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -22,16 +23,19 @@ class MemoryS3:
         self.types: dict[str, str] = {}
         self.stuck: set[str] = set()
         self.errors: dict[str, Exception] = {}
+        self.calls: Counter[str] = Counter()
 
     def put_object(
         self, *, Bucket: str, Key: str, Body: bytes, ContentType: str, ChecksumAlgorithm: str, IfNoneMatch: str = ""
     ) -> None:
+        self.calls["PutObject"] += 1
         if IfNoneMatch and Key in self.objects:
             raise refusal("PreconditionFailed", "PutObject", status=412)
         assert ChecksumAlgorithm in ("CRC32", "CRC32C", "SHA1", "SHA256", "CRC64NVME")
         self.objects[Key], self.types[Key] = Body, ContentType
 
     def get_object(self, *, Bucket: str, Key: str, **_: Any) -> Any:
+        self.calls["GetObject"] += 1
         if "GetObject" in self.errors:
             raise self.errors["GetObject"]
         if Key not in self.objects:

@@ -182,6 +182,7 @@ def test_what_the_time_does_not_allow_is_left_to_the_next_run(rig: Rig, executio
     executions.states["old"] = stopped(NOW - timedelta(days=5))
     assert sweep(rig, time_left=10) == {
         "jobs": 0,
+        "left": 1,
         "swept": [],
         "deleted_snapshots": [],
         "kept_snapshots": [],

@@ -53,7 +53,7 @@ class Cloud:
         def describe_execution(*, executionArn: str) -> Any:
             self.asked.append(f"{region} {executionArn}")
             found = self.executions[executionArn.rsplit(":", 1)[-1]]
-            if isinstance(found, Exception):
+            if isinstance(found, BaseException):
                 raise found
             return {"input": json.dumps(INPUT)} | found
 
@@ -64,7 +64,7 @@ class Cloud:
         swept = more.pop("swept", None)
         known = {"job_id": job_id, "fingerprint": fingerprint_of(INPUT), **more}
         made = job(source(), *(targets or (target(snapshot_id=""),)), **known)
-        folder = self.folder(job_id)
+        folder = self.workspace.folder(made.operation, job_id)
         recorded(folder, made)
         if swept is not None:
             folder.save_swept(swept)
@@ -76,8 +76,10 @@ class Cloud:
     def folder(self, job_id: str) -> JobFolder:
         return self.workspace.folder("copy", job_id)
 
-    def shows(self, region: str, snapshot_id: str, job_id: str, *, state: str = "pending") -> None:
-        tags = {EXECUTION_TAG: Execution(f"{EXECUTIONS}copy:{job_id}").mark}
+    def shows(
+        self, region: str, snapshot_id: str, job_id: str, *, state: str = "pending", operation: str = "copy"
+    ) -> None:
+        tags = {EXECUTION_TAG: Execution(f"{EXECUTIONS}{operation}:{job_id}").mark}
         self.regions[region].snapshots[snapshot_id] = described(snapshot_id, state=state, tags=tags)
 
     def sweep(self, *times: float, now: datetime | None = NOW) -> dict[str, Any]:
@@ -110,6 +112,7 @@ def test_each_target_of_each_job_is_told_of_once() -> None:
     cloud.folder("one").save_sealing("snap-b", SEALED)
     assert cloud.sweep() == {
         "jobs": 2,
+        "left": 0,
         "swept": ["one", "two"],
         "deleted_snapshots": ["snap-a", "snap-c", "snap-d"],
         "kept_snapshots": [f"snap-b in {RECOVERY} (EBS was asked to seal it)"],
@@ -417,3 +420,57 @@ def test_jobs_of_earlier_versions_are_named() -> None:
     cloud = Cloud()
     cloud.s3.objects["jobs/nightly/job.json"] = b"{}"
     assert cloud.sweep()["earlier_versions"] == ["nightly"]
+
+
+def finished(cloud: Cloud, *names: str) -> None:
+    for name in names:
+        operation, job_id = name.split("/")
+        cloud.workspace.folder(operation, job_id).write(RECEIPT, b"{}")
+
+
+def test_thousands_of_jobs_are_all_reached_by_sweeps_that_go_on_where_one_stopped() -> None:
+    cloud = Cloud()
+    finished(cloud, *(f"copy/job-{number:04}" for number in range(1_500)))
+    cloud.add("old", target(snapshot_id="snap-a"), operation="sync", execution_arn=f"{EXECUTIONS}sync:old")
+    cloud.shows(RECOVERY, "snap-a", "old", operation="sync")
+    results = [cloud.sweep(*[300.0] * 400, 29.0) for _ in range(4)]
+    assert [(result["jobs"], result["left"]) for result in results] == [(400, 1_101)] * 4
+    assert [result["deleted_snapshots"] for result in results] == [[], [], [], ["snap-a"]]
+    assert cloud.regions[RECOVERY].snapshots == {}
+
+
+def test_what_is_finished_costs_one_request_each() -> None:
+    cloud = Cloud()
+    finished(cloud, *(f"copy/job-{number:04}" for number in range(100)))
+    cloud.s3.calls.clear()
+    assert cloud.sweep(*[300.0] * 100)["jobs"] == 100
+    # And one to see where to begin.
+    assert cloud.s3.calls["GetObject"] == 101
+    assert cloud.s3.calls["PutObject"] == 0
+
+
+def test_a_job_that_the_sweeper_dies_of_holds_up_no_other() -> None:
+    cloud = Cloud()
+    for name in "abc":
+        cloud.add(name, target(snapshot_id=f"snap-{name}"))
+        cloud.shows(RECOVERY, f"snap-{name}", name)
+    cloud.executions["b"] = SystemExit()
+    with pytest.raises(SystemExit):
+        cloud.sweep()
+    assert sorted(cloud.regions[RECOVERY].snapshots) == ["snap-b", "snap-c"]
+    with pytest.raises(SystemExit):
+        cloud.sweep()
+    assert sorted(cloud.regions[RECOVERY].snapshots) == ["snap-b"]
+    cloud.executions["b"] = {"status": "FAILED", "stopDate": LONG_AGO}
+    assert cloud.sweep()["deleted_snapshots"] == ["snap-b"]
+
+
+@pytest.mark.parametrize("planted", [b"", b"null", b"{}", b"7", b"[1, 2]", b'["zzz", "zzz"]', b'["copy"]', b"\xff"])
+def test_where_to_begin_is_no_matter_of_trust(planted: bytes) -> None:
+    cloud = Cloud()
+    for name in "ab":
+        cloud.add(name, target(snapshot_id=f"snap-{name}"))
+        cloud.shows(RECOVERY, f"snap-{name}", name)
+    cloud.workspace.folder("sweep", "next").write(SWEPT, planted)
+    assert sorted(cloud.sweep()["swept"]) == ["a", "b"]
+    assert cloud.regions[RECOVERY].snapshots == {}

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from blockferry.jobs.folder import PREFIX, JobFolder
+from blockferry.jobs.folder import PREFIX, SWEPT, JobFolder
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
+
+SWEEPS = "sweep"
+"""No operation: what stands here in place of one is the sweeper's own, below the one name that its role may write."""
 
 
 @dataclass(frozen=True)
@@ -26,8 +30,30 @@ class Workspace:
     def folders(self) -> Iterator[JobFolder]:
         """The folder of every job that has left anything in the bucket."""
         for operation in self._names(PREFIX):
+            if operation == SWEEPS:
+                continue
             for job_id in self._names(f"{PREFIX}{operation}/"):
                 yield self.folder(operation, job_id)
+
+    def folders_in_turn(self) -> list[JobFolder]:
+        """The folders of all jobs, beginning where an earlier sweep said that the next one is to go on."""
+        found = sorted(self.folders(), key=_place)
+        after = self._own.read(SWEPT)
+        try:
+            place = tuple(json.loads(after or b"[]"))
+            first = next((number for number, folder in enumerate(found) if _place(folder) >= place), 0)
+        except (ValueError, TypeError):
+            # Damaged, or somebody else's. It only says where to begin.
+            first = 0
+        return found[first:] + found[:first]
+
+    def go_on_at(self, folder: JobFolder) -> None:
+        """Note where the next sweep is to begin."""
+        self._own.write(SWEPT, json.dumps(_place(folder)).encode())
+
+    @property
+    def _own(self) -> JobFolder:
+        return self.folder(SWEEPS, "next")
 
     def earlier_versions(self) -> list[str]:
         """Names of jobs that versions before 0.9 have left directly below ``jobs/``."""
@@ -42,3 +68,7 @@ class Workspace:
         for page in pages:
             for common in page.get("CommonPrefixes", ()):
                 yield common["Prefix"].removeprefix(prefix).removesuffix("/")
+
+
+def _place(folder: JobFolder) -> tuple[str, str]:
+    return folder.operation, folder.job_id
