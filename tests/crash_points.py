@@ -27,8 +27,8 @@ from blockferry.aws.snapshots import CHECKSUM_TAG, HOLES_TAG, JOB_TAG
 from blockferry.core.blocks import BLOCK_SIZE
 from blockferry.core.retry import Clock
 from blockferry.core.tuning import UnpackTuning
-from blockferry.jobs.folder import JOB, RECEIPT, STARTED, SWEPT, JobFolder
-from blockferry.jobs.workspace import Workspace
+from blockferry.jobs.folder import JOB, PREFIX, RECEIPT, STARTED, SWEPT, JobFolder
+from blockferry.jobs.workspace import SWEEPS, Workspace
 from blockferry.lambdas import Invocation
 from blockferry.local.tuning import UploadTuning
 from blockferry.local.upload import upload_image
@@ -371,10 +371,12 @@ class Proving:
             return {i for i, s in registry.snapshots.items() if JOB_TAG not in s.tags and i not in self.kept}
 
     def objects(self, execution: Execution) -> set[str]:
-        """Names of what the job has in its bucket."""
+        """Names of what the job has in its bucket, and keys of anything else there but the sweeper's note of where it
+        goes on."""
         listed = self.aws.s3(HOME).list_objects_v2(Bucket=execution.workspace.bucket)
         prefix = execution.folder.prefix
-        return {item["Key"].removeprefix(prefix) for item in listed.get("Contents", ())}
+        keys = {item["Key"] for item in listed.get("Contents", ())} - {f"{PREFIX}{SWEEPS}/next/{SWEPT}"}
+        return {key.removeprefix(prefix) for key in keys}
 
     def redriven(self, execution: Execution, *, times: int = 3) -> tuple[dict[str, Any] | None, ExecutionFailed | None]:
         """Run, and redrive what failed: the receipt, or the failure that no redrive has mended."""

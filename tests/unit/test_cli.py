@@ -127,6 +127,7 @@ def test_a_failed_job_gives_its_reason_the_state_of_each_target_and_how_to_go_on
     assert cli.main(["copy", SNAPSHOT, "--to", "eu-west-1", "--wait"]) == 1
     out, err = capsys.readouterr()
     assert "RetryLater: throttled" in err
+    assert "take up places of the 100 pending snapshots" in err
     assert "blockferry resume job" in err
     assert out.splitlines() == [
         "job: FAILED",

@@ -34,7 +34,7 @@ CALLS: Mapping[str, Table] = {
     "copy": {
         "Plan transfer": {
             "ec2.DescribeRegions": 1,
-            "ec2.DescribeSnapshots": 1,
+            "ec2.DescribeSnapshots": 3,
             "ec2.GetEbsEncryptionByDefault": 2,
             "ebs.ListSnapshotBlocks": 1,
             "s3.GetObject": 3,
@@ -63,7 +63,7 @@ CALLS: Mapping[str, Table] = {
     "sync": {
         "Plan transfer": {
             "ec2.DescribeRegions": 1,
-            "ec2.DescribeSnapshots": 4,
+            "ec2.DescribeSnapshots": 6,
             "ebs.ListSnapshotBlocks": 1,
             "ebs.ListChangedBlocks": 1,
             "ec2.GetEbsEncryptionByDefault": 2,
@@ -94,7 +94,7 @@ CALLS: Mapping[str, Table] = {
     "sync that compares its parent": {
         "Plan transfer": {
             "ec2.DescribeRegions": 1,
-            "ec2.DescribeSnapshots": 3,
+            "ec2.DescribeSnapshots": 4,
             "ebs.ListSnapshotBlocks": 2,
             "ebs.ListChangedBlocks": 1,
             "ec2.GetEbsEncryptionByDefault": 1,
@@ -127,6 +127,7 @@ CALLS: Mapping[str, Table] = {
     "fanout of a compressed image": {
         "Plan transfer": {
             "ec2.DescribeRegions": 2,
+            "ec2.DescribeSnapshots": 4,
             "image.HeadObject": 2,
             "image.GetObject": 2,
             "ec2.GetEbsEncryptionByDefault": 4,
@@ -155,6 +156,7 @@ CALLS: Mapping[str, Table] = {
     "fanout of a raw image": {
         "Plan transfer": {
             "ec2.DescribeRegions": 1,
+            "ec2.DescribeSnapshots": 2,
             "image.HeadObject": 1,
             "image.GetObject": 2,
             "ec2.GetEbsEncryptionByDefault": 2,

@@ -13,6 +13,7 @@ from typing import Any, cast
 import pytest
 from blockferry.aws.ebs.client import NewSnapshot, StartedSnapshot
 from blockferry.aws.sessions import Identity
+from blockferry.aws.snapshots import EXECUTION_TAG
 from blockferry.core.errors import IncompleteTransfer, InvalidRequest, RequestRefused, RetryLater
 from blockferry.jobs.call import JobCall
 from blockferry.jobs.execution import Execution
@@ -28,7 +29,7 @@ from botocore.exceptions import EndpointConnectionError
 from fakes import ManualClock
 from job_records import HOME, RECOVERY, THIRD
 from memory_ebs import MemoryEbs
-from memory_ec2 import MemoryEc2, described
+from memory_ec2 import MemoryEc2, described, refusal
 from memory_s3 import MemoryS3
 
 SNAPSHOT = "snap-0123456789abcdef0"
@@ -368,3 +369,71 @@ def test_a_dry_run_starts_and_writes_nothing(workspace: Workspace) -> None:
     found = plan(asked(RECOVERY, dry_run=True), account, workspace)
     assert (found["dry_run"], found["estimate"]["status"], account.tries) == (True, "DRY_RUN", [])
     assert objects(workspace) == {}
+
+
+def crowded(account: Account, region: str, count: int, **more: Any) -> None:
+    for number in range(count):
+        name = f"snap-{region}-{number}"
+        shown = {"state": "pending", "tags": {}, "VolumeId": "vol-ffffffff", **more}
+        account.regions[region].snapshots[name] = described(name, **shown)
+
+
+def test_a_job_that_cannot_start_all_its_targets_is_refused_and_starts_none(workspace: Workspace) -> None:
+    account = Account()
+    crowded(account, RECOVERY, 99)
+    crowded(account, THIRD, 99)
+    two = asked(THIRD, RECOVERY, RECOVERY)
+    key = f"arn:aws:kms:{RECOVERY}:111122223333:key/11111111-2222-3333-4444-555555555555"
+    two["targets"][1]["role_arn"] = ROLE
+    two["targets"][2] = {"region": RECOVERY, "role_arn": ROLE, "kms_key_arn": key}
+    with pytest.raises(InvalidRequest) as caught:
+        plan(two, account, workspace)
+    assert str(caught.value).startswith(
+        f"targets[1], targets[2]: the account of {ROLE} has 99 pending snapshots in {RECOVERY} and EBS lets it have "
+        "100, a quota that cannot be raised: there is room for 1 of 2."
+    )
+    assert f"aws ec2 describe-snapshots --region {RECOVERY} " in str(caught.value)
+    assert THIRD not in str(caught.value)
+    assert account.tries == []
+    assert objects(workspace) == {}
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"VolumeId": "vol-0123456789abcdef0"},
+        {"TransferType": "standard"},
+        {"state": "completed"},
+        {"state": "error"},
+        {"OwnerId": "123456789012"},
+        {"tags": {EXECUTION_TAG: event({}).execution.mark}},
+    ],
+    ids=["of a volume", "a copy", "completed", "failed", "of others", "of this job"],
+)
+def test_what_does_not_count_towards_the_quota_takes_up_no_room(more: dict[str, Any], workspace: Workspace) -> None:
+    account = Account()
+    crowded(account, RECOVERY, 100, **more)
+    plan(asked(RECOVERY), account, workspace)
+    assert account.tries == [RECOVERY]
+
+
+def test_the_last_place_is_taken(workspace: Workspace) -> None:
+    account = Account()
+    crowded(account, RECOVERY, 99)
+    plan(asked(RECOVERY), account, workspace)
+    assert account.tries == [RECOVERY]
+
+
+def test_where_nobody_may_look_ebs_decides(workspace: Workspace) -> None:
+    account = Account()
+    account.regions[RECOVERY].errors["DescribeSnapshots"] = refusal("UnauthorizedOperation", "DescribeSnapshots")
+    plan(asked(RECOVERY), account, workspace)
+    assert account.tries == [RECOVERY]
+
+
+def test_a_plan_that_is_asked_for_again_needs_no_room_for_what_it_has_started(workspace: Workspace) -> None:
+    account = Account()
+    plan(asked(RECOVERY), account, workspace)
+    crowded(account, RECOVERY, 100)
+    plan(asked(RECOVERY), account, workspace)
+    assert account.tries == [RECOVERY]

@@ -178,6 +178,25 @@ def unfinished_of(ec2: EC2Client, mark: str) -> list[SnapshotFacts]:
     return [_facts(snapshot) for page in pages for snapshot in page["Snapshots"]]
 
 
+def pending_uploads(ec2: EC2Client, *, but_of: str) -> list[str]:
+    """Ids of the account's pending snapshots in the client's region that StartSnapshot began, but for those of the
+    execution with this mark.
+
+    They are of no volume, and no copies, of which alone EC2 tells a transfer type (botocore's ec2 model): those have
+    quotas of their own.
+    """
+    pages = ec2.get_paginator("describe_snapshots").paginate(
+        OwnerIds=["self"], Filters=[{"Name": "status", "Values": ["pending"]}]
+    )
+    return [
+        facts.snapshot_id
+        for page in pages
+        for found in page["Snapshots"]
+        if not found.get("TransferType") and not has_volume((facts := _facts(found)).volume_id)
+        if facts.tags.get(EXECUTION_TAG) != but_of
+    ]
+
+
 def delete(ec2: EC2Client, snapshot_id: str, *, mark: str, asked_to_seal: bool) -> str | None:
     """Delete a snapshot that was never completed; returns why it is kept, ``None`` when it is gone.
 

@@ -11,6 +11,7 @@ from blockferry.cli.console import FAILED, RUNNING, command_for, say
 from blockferry.cli.operate import JobState, Operator
 from blockferry.cli.render import receipt_table, target_line
 from blockferry.cli.render_inspection import inspection_report
+from blockferry.core.quotas import PENDING_SNAPSHOTS
 from blockferry.operations import OPERATIONS
 
 
@@ -62,6 +63,11 @@ def report(options: argparse.Namespace, operator: Operator, state: JobState) -> 
     say(f"{state.error or state.status}: {reason_of(state) or 'Step Functions gives no cause'}")
     if not state.refused:
         say(f"what is finished stays finished; go on with: {command_for('resume', state.job_id, options)}")
+        if state.operation != "inspect":
+            say(
+                "targets that are not completed stay pending until then, or until the resume window is over, and "
+                f"take up places of the {PENDING_SNAPSHOTS} pending snapshots that EBS lets an account have in a Region"
+            )
     return FAILED
 
 

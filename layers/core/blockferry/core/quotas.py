@@ -27,6 +27,10 @@ MIN_PAGE, MAX_PAGE = 100, 10_000
 START_TIMEOUT_MINUTES = 4_320
 """The longest Timeout of StartSnapshot: minutes without a block until EBS gives a snapshot up (botocore's model)."""
 
+PENDING_SNAPSHOTS = 100
+"""Snapshots that StartSnapshot has begun and that are pending; not adjustable (EBS user guide, quotas, "pending
+snapshots per account")."""
+
 MAX_VOLUME_GIB = 65_536
 """GiB of the largest volume that StartSnapshot takes, 64 TiB (EBS user guide, volume sizes)."""
 

@@ -30,6 +30,7 @@ from blockferry.transfer.discard import discard
 from blockferry.transfer.estimate import estimate, question
 from blockferry.transfer.job import Job, Target, planned_job, record_digest, refuse_swept, save_job, save_started
 from blockferry.transfer.pairing import Pairing, Subject
+from blockferry.transfer.room import refuse_without_room
 from blockferry.transfer.turns import side_by_side
 from blockferry.transfer.workers import plan_workers
 
@@ -89,6 +90,8 @@ def plan_transfer(call: JobCall, pairing: Pairing[Any, Any], event: PlanInput) -
     }
     if dry_run:
         return pointer | {"estimate": estimate(job, possible, call)}
+    if job is not earlier:
+        refuse_without_room(job, call)
     # The record comes first: whatever is started after it can be found again by the sweeper.
     if job is not earlier:
         save_job(folder, job)
