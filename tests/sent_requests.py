@@ -9,7 +9,7 @@ import botocore.handlers
 import pytest
 from botocore.awsrequest import AWSPreparedRequest
 from localcloud.operations import Operation
-from localcloud.request_model.models import Models
+from localcloud.request_model.models import shared_models
 from localcloud.request_model.requests import WireRequest
 from model_requests import WIRE_NAMES, protocols, service_model
 
@@ -26,7 +26,7 @@ class SentRequests:
 
     def __init__(self) -> None:
         self.refused: list[str] = []
-        self._models = Models()
+        self._models = shared_models()
 
     def watch(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Look at every request of every client of a session made from now on."""

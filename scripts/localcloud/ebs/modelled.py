@@ -8,7 +8,7 @@ from types import MappingProxyType
 from localcloud.ebs.errors import ApiError, EbsError, Ec2Error
 from localcloud.ebs.messages import Request
 from localcloud.operations import Operation
-from localcloud.request_model.models import Models
+from localcloud.request_model.models import shared_models
 from localcloud.request_model.problems import Problem
 from localcloud.request_model.refusals import refusal
 from localcloud.request_model.requests import WireRequest
@@ -29,7 +29,7 @@ _REASONS: Mapping[str, str] = MappingProxyType(
 
 class Modelled:
     def __init__(self) -> None:
-        self._models = Models()
+        self._models = shared_models()
 
     def check(self, request: Request, operation: str, *, ec2: bool) -> None:
         """Raise the service's refusal of the first thing that is wrong."""

@@ -201,13 +201,13 @@ class Aws:
         if external_id is not None:
             arguments["ExternalId"] = external_id
 
-        def client(*args: Any, **more: Any) -> Any:
+        def token_service(_name: str, **options: Any) -> Any:
             # The role is assumed with the first request, in whatever thread that is.
             with self._making:
-                return base.create_client(*args, **more)
+                return base.create_client("sts", **options)
 
         fetcher = AssumeRoleCredentialFetcher(
-            client_creator=client,
+            client_creator=token_service,
             source_credentials=base.get_credentials(),
             role_arn=role_arn,
             extra_args=arguments,
