@@ -9,6 +9,7 @@ import hashlib
 import json
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
@@ -261,7 +262,7 @@ class Rig:
         return {**self.named(job_id), "record": self.record(job_id)}
 
     def plan(self, request: Mapping[str, Any], *, operation: str = "copy", job_id: str | None = None) -> dict[str, Any]:
-        """Plan transfer, and Unpack image where it asks for that."""
+        """Plan transfer, once."""
         job_id = job_id or self._next_job()
         self.operations[job_id], self.requests[job_id] = operation, request
         event = {
@@ -271,16 +272,7 @@ class Rig:
             "started_at": "2026-01-01T00:00:00.000Z",
             "request": request,
         }
-        pointer = self.call("plan_transfer", event)
-        if pointer["unpack"] and not pointer["dry_run"]:
-            self.unpack(job_id)
-            pointer = self.call("plan_transfer", event)
-        return pointer
-
-    def unpack(self, job_id: str) -> None:
-        answer: dict[str, Any] = {"done": False, "progress": None}
-        while not answer["done"]:
-            answer = self.call("unpack_image", {**self.event(job_id), "progress": answer["progress"]})
+        return self.call("plan_transfer", event)
 
     def ranges(self, job_id: str) -> list[BlockRange]:
         plan = self.folder(job_id).read(RANGES)
@@ -327,6 +319,18 @@ class Rig:
     def move_all(self, job_id: str) -> None:
         """The map over the plan."""
         self._rest(job_id, RANGES, begin="Move block ranges", until="Complete transfer")
+
+    def move_all_in_little_time(self, job_id: str, *, latency_ms: int, seconds_left: float) -> Counter[int]:
+        """The map over the plan, with a server so slow that a call of Move blocks has no time for a whole range.
+
+        Returns how often it was called for each range, by the range's first block.
+        """
+        self.control("config", {"latency_ms": latency_ms})
+        self.seconds_left, before = seconds_left, self.seconds_left
+        self.move_all(job_id)
+        self.seconds_left = before
+        self.control("config", {"latency_ms": 0})
+        return Counter(attempt.event["range"]["first"] for attempt in self.deployment.attempts[job_id])
 
     def move_missing(self, job_id: str) -> None:
         """The map over what single targets miss."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 import bz2
 import gzip
 import lzma
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -156,19 +157,25 @@ def test_blocks_of_zeros_are_written_where_a_hole_would_not_read_as_zeros(rig: R
 
 def test_what_was_unpacked_is_removed_when_every_target_has_it(rig: Rig) -> None:
     uri = store(rig, gzip.compress(disk(1, 2, 3)), "disk.gz")
-    job_id = rig.plan(request(uri), operation="fanout")["job_id"]
-    names = [name for name in objects(rig, job_id) if name.startswith("image")]
-    assert names == ["image/00000000.zst", "image/image.json"]
-    rig.move_all(job_id)
-    rig.finish(job_id)
-    assert [name for name in objects(rig, job_id) if name.startswith("image")] == []
+    before: dict[str, list[str]] = {}
+
+    def image(job_id: str) -> list[str]:
+        return [name for name in objects(rig, job_id) if name.startswith("image")]
+
+    @contextmanager
+    def look(step: str, event: Mapping[str, Any]) -> Iterator[None]:
+        before[step] = image(event["job_id"])
+        yield
+
+    rig.around = look
+    rig.run("fanout", request(uri), job_id="packed")
+    assert (before["Unpack image"], before["Move blocks"]) == ([], ["image/00000000.zst", "image/image.json"])
+    assert image("packed") == []
 
 
 def test_the_receipt_counts_what_unpacking_took(rig: Rig) -> None:
     image = disk(*range(1, 70))
-    job_id = rig.plan(request(store(rig, gzip.compress(image), "disk.gz")), operation="fanout")["job_id"]
-    rig.move_all(job_id)
-    receipt = rig.finish(job_id)
+    receipt = rig.run("fanout", request(store(rig, gzip.compress(image), "disk.gz")))
     # One part of the compressed image and one read of each piece; two pieces of 64 blocks were stored.
     assert receipt["requests"]["PutObject"] == 2
     assert receipt["requests"]["GetObject"] >= 1 + 2
@@ -276,7 +283,7 @@ def test_targets_that_were_completed_before_the_image_was_replaced_are_kept_and_
 
 def refused(rig: Rig, wanted: dict[str, Any]) -> str:
     with pytest.raises(InvalidRequest) as caught:
-        rig.plan(wanted, operation="fanout")
+        rig.run("fanout", wanted)
     assert rig.snapshots() == []
     return str(caught.value)
 

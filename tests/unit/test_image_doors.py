@@ -53,7 +53,7 @@ def refused_fanout(rig: Rig, key: str, body: bytes, **more: Any) -> str:
     rig.aws.s3(HOME).put_object(Bucket=IMAGES, Key=key, Body=body)
     wanted = {"image_uri": f"s3://{IMAGES}/{key}", "targets": [{"region": RECOVERY}], **more}
     with pytest.raises(InvalidRequest) as caught:
-        rig.plan(wanted, operation="fanout")
+        rig.run("fanout", wanted)
     return str(caught.value)
 
 

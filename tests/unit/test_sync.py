@@ -439,13 +439,8 @@ def test_comparing_parents_goes_on_where_time_ran_out(rig: Rig) -> None:
     snapshot = volume.becomes(changed).snapshot()
     wanted = request(base, snapshot, parent, options={"verify_parent": True, "blocks_per_range": 2048})
     job_id = rig.plan(wanted, operation="sync")["job_id"]
-    (whole,) = rig.ranges(job_id)
-    rig.control("config", {"latency_ms": 100})
-    rounds = [rig.move(job_id, whole, seconds_left=60.9)]
-    while not rounds[-1]["done"]:
-        rounds.append(rig.move(job_id, whole, next_index=rounds[-1]["next_index"], seconds_left=60.9))
-    rig.control("config", {"latency_ms": 0})
-    assert len(rounds) > 1
+    calls = rig.move_all_in_little_time(job_id, latency_ms=100, seconds_left=60.9)
+    assert calls[0] > 1
     receipt = rig.finish(job_id)
     assert rig.image_of(receipt["targets"][0]["snapshot_id"], size_gib=1) == reads_as(changed)
     assert receipt["parent_blocks_compared"] >= 80

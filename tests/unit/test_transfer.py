@@ -179,17 +179,10 @@ def test_planning_twice_finds_the_same_targets(rig: Rig) -> None:
 
 
 def test_an_invocation_without_time_goes_on_where_it_stopped(rig: Rig) -> None:
-    blocks = {index: content(index + 1) for index in range(60)}
-    job_id = rig.plan(request(rig.snapshot(blocks), **SMALL))["job_id"]
-    rig.control("config", {"latency_ms": 150})
-    whole, *rest = rig.ranges(job_id)
-    rounds = [rig.move(job_id, whole, seconds_left=60.4)]
-    while not rounds[-1]["done"]:
-        rounds.append(rig.move(job_id, whole, next_index=rounds[-1]["next_index"], seconds_left=60.4))
-    rig.control("config", {"latency_ms": 0})
-    for part in rest:
-        rig.move(job_id, part)
-    assert len(rounds) > 1
+    blocks = {index: content(index + 1) for index in range(120)}
+    job_id = rig.plan(request(rig.snapshot(blocks), blocks_per_range=1024))["job_id"]
+    calls = rig.move_all_in_little_time(job_id, latency_ms=150, seconds_left=60.4)
+    assert (len(calls), calls[0] > 1) == (len(rig.ranges(job_id)), True)
     receipt = rig.finish(job_id)
     assert rig.held(receipt["targets"][0]["snapshot_id"]) == hashes(blocks)
 
