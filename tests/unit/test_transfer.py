@@ -390,7 +390,7 @@ def test_a_region_that_cannot_be_reached_at_first_gets_its_copy_at_the_end(rig: 
 def test_a_region_that_cannot_be_reached_at_all_leaves_the_others_completed(rig: Rig) -> None:
     rig.waits = replace(rig.waits, starts=RetryPolicy(max_attempts=1))
     source = rig.snapshot({0: content(1)})
-    rig.control("faults", {"operation": "StartSnapshot", "after": 1, "action": "error", "status": 503,
+    rig.control("faults", {"operation": "StartSnapshot", "region": RECOVERY, "action": "error", "status": 503,
                            "code": "InternalServerException"})  # fmt: skip
     job_id = rig.plan(request(source, HOME, RECOVERY))["job_id"]
     rig.move_all(job_id)
