@@ -290,7 +290,7 @@ def test_a_snapshot_that_may_be_seen_but_not_read_is_refused_before_anything_is_
 
 def test_a_target_that_ebs_refuses_leaves_nothing_of_the_targets_started_before_it(rig: Rig) -> None:
     source = rig.snapshot({0: content(1)})
-    rig.control("faults", {"operation": "StartSnapshot", "nth": 3, "action": "error", "status": 400,
+    rig.control("faults", {"operation": "StartSnapshot", "region": THIRD, "action": "error", "status": 400,
                            "code": "ValidationException", "reason": "INVALID_CUSTOMER_KEY"})  # fmt: skip
     with pytest.raises(InvalidRequest, match=r"targets\[2\] in ap-southeast-2 cannot be started") as caught:
         rig.plan(request(source, HOME, RECOVERY, THIRD))
