@@ -143,9 +143,12 @@ class CloudDirectory:
 
     def foreign_files(self) -> list[str]:
         """What is in a folder that ``make`` has not made one of ours."""
-        if self.lock.exists() or not self.path.is_dir():
+        try:
+            # Looked at once: another process that makes the folder at this moment begins with the lock.
+            names = sorted(file.name for file in self.path.iterdir())
+        except (FileNotFoundError, NotADirectoryError):
             return []
-        return sorted(file.name for file in self.path.iterdir())
+        return [] if self.lock.name in names else names
 
     def read(self) -> CloudState | None:
         """The recorded state, or ``None`` if there is none; whether the server still lives is for the caller."""

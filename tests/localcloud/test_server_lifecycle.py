@@ -186,6 +186,18 @@ def test_up_is_done_once_whoever_asks_and_down_leaves_nothing(directory: CloudDi
     assert not directory.data.exists()
 
 
+def test_a_folder_with_files_of_others_is_refused_and_one_that_is_just_being_made_is_not(tmp_path: Path) -> None:
+    others, fresh, ours = (CloudDirectory(tmp_path / name) for name in ("others", "fresh", "ours"))
+    others.path.mkdir()
+    (others.path / "thesis.tex").touch()
+    ours.make()
+    (ours.path / "server.log").touch()
+    assert [each.foreign_files() for each in (others, fresh, ours)] == [["thesis.tex"], [], []]
+    with pytest.raises(CloudFailed, match=r"holds thesis\.tex"):
+        down(others)
+    assert [file.name for file in others.path.iterdir()] == ["thesis.tex"]
+
+
 def test_up_refuses_to_pass_off_another_cloud_as_the_one_asked_for(directory: CloudDirectory) -> None:
     up(apply=False, directory=directory)
 

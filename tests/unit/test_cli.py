@@ -256,10 +256,17 @@ def test_the_region_is_that_of_the_environment(
 
 
 @pytest.mark.parametrize("command", [["status", "job"], ["upload", "disk.img"]], ids=["job", "upload"])
+@pytest.mark.parametrize("empty", [[], ["AWS_REGION", "AWS_DEFAULT_REGION"]], ids=["unset", "empty"])
 def test_without_a_region_every_command_says_how_to_name_one(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str], command: list[str]
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    command: list[str],
+    empty: list[str],
 ) -> None:
     without_region(monkeypatch, tmp_path)
+    for name in empty:
+        monkeypatch.setenv(name, "")
     assert cli.main(command) == 2
     assert "give --region, or set AWS_REGION" in capsys.readouterr().err
 

@@ -83,7 +83,7 @@ def configured_region(session: boto3.Session) -> str | None:
 
     boto3 looks at ``AWS_DEFAULT_REGION`` only; ``AWS_REGION`` is what Lambda sets and what other AWS tools read first.
     """
-    return os.environ.get("AWS_REGION") or session.region_name
+    return os.environ.get("AWS_REGION") or session.region_name or None
 
 
 @dataclass(frozen=True)
