@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterator
 
 import pytest
 from hypothesis import settings
 from network_guard import NetworkGuard
+from remembered import remember
 
 # The same examples on every run and machine; a failing one is printed with the call that reproduces it. More
 # examples, found at random, with: HYPOTHESIS_PROFILE=search scripts/test --only unit
 settings.register_profile("fixed", deadline=None, derandomize=True, print_blob=True)
 settings.register_profile("search", deadline=None, max_examples=1_000, print_blob=True)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fixed"))
+
+remember()
+
+
+def pytest_collection_finish() -> None:
+    """Leave what is there for the whole run, which is much, out of every collection of garbage."""
+    gc.collect()
+    gc.freeze()
+
 
 _guard = NetworkGuard()
 if os.environ.get("BLOCKFERRY_AWS_TESTS") != "1":  # those of tests/aws use a real account

@@ -213,6 +213,7 @@ class TappedAws(Aws):
         self._tapped_ec2: dict[Identity, Any] = {}
         self._tapped_s3: dict[str, Any] = {}
         self._tapped_images: dict[Identity, Any] = {}
+        self._answered: dict[str, Any] = {}
 
     def ec2(self, identity: Identity) -> Any:
         if identity not in self._tapped_ec2:
@@ -231,7 +232,9 @@ class TappedAws(Aws):
 
     def functions(self, region: str) -> Any:
         # Not behind the wire: a job does without the answer.
-        return with_account_settings(super().functions(region))
+        if region not in self._answered:
+            self._answered[region] = with_account_settings(super().functions(region))
+        return self._answered[region]
 
     def ebs(
         self,
