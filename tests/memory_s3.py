@@ -50,8 +50,10 @@ class MemoryS3:
         assert operation == "list_objects_v2"
         return self
 
-    def paginate(self, *, Bucket: str, Prefix: str, Delimiter: str = "") -> Iterator[Any]:
-        keys = sorted(key for key in self.objects if key.startswith(Prefix))
+    def paginate(
+        self, *, Bucket: str, Prefix: str, Delimiter: str = "", StartAfter: str = "", PaginationConfig: Any = None
+    ) -> Iterator[Any]:
+        keys = sorted(key for key in self.objects if key.startswith(Prefix) and key > StartAfter)
         name, entry, values = "Contents", "Key", keys
         if Delimiter:
             # Every key of a workspace lies in a folder.

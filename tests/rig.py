@@ -24,7 +24,7 @@ from blockferry.aws.sessions import Aws, Identity, new_session
 from blockferry.core.blocks import BLOCKS_PER_GIB, BlockRange
 from blockferry.core.retry import Clock
 from blockferry.core.tuning import Throughput, UnpackTuning, Waits
-from blockferry.jobs.folder import JOB, MISSING, RANGES, STARTED, STARTED_LATE, JobFolder
+from blockferry.jobs.folder import JOB, MISSING, RANGES, RECOUNTS, STARTED, STARTED_LATE, JobFolder
 from blockferry.jobs.record import Proof
 from blockferry.jobs.workspace import Workspace
 from blockferry.lambdas import Invocation
@@ -331,6 +331,10 @@ class Rig:
         self.seconds_left = before
         self.control("config", {"latency_ms": 0})
         return Counter(attempt.event["range"]["first"] for attempt in self.deployment.attempts[job_id])
+
+    def forget_recounts(self, job_id: str) -> None:
+        """Take away what was counted behind the workers, so that Complete transfer has to count."""
+        assert self.folder(job_id).delete_below(RECOUNTS) > 0
 
     def move_missing(self, job_id: str) -> None:
         """The map over what single targets miss."""

@@ -11,7 +11,7 @@ import pytest
 from blockferry.aws.ebs.client import StartedSnapshot
 from blockferry.aws.sessions import Identity
 from blockferry.aws.snapshots import CHECKSUM_TAG
-from blockferry.core.blocks import BLOCK_SIZE
+from blockferry.core.blocks import BLOCK_SIZE, split
 from blockferry.core.checksums import ZERO_DIGEST, Linear, digest_of
 from blockferry.core.counts import RequestCounts
 from blockferry.core.errors import IncompleteTransfer, InvalidRequest, RequestRefused, RetryLater, TargetFailed
@@ -23,6 +23,7 @@ from blockferry.jobs.record import Proof
 from blockferry.sources.delta import BaseSnapshot
 from blockferry.transfer.complete import MOST_ROUNDS, complete_transfer
 from blockferry.transfer.job import started_job
+from blockferry.transfer.recount import recount
 from fakes import ManualClock, content
 from job_records import HOME, RECOVERY, THIRD, delta, folder_of, image, job, job_call, recorded, source, target
 from memory_ebs import MemoryEbs
@@ -45,7 +46,9 @@ class Cloud:
     ) -> None:
         known = more.pop("known", {})
         of = source(**known) if base is None else delta(BASE, **known)
-        self.job = job(of, *(targets or TARGETS), total_blocks=TOTAL, blocks_per_range=10, **more)
+        # One range, unless a test needs several.
+        more.setdefault("blocks_per_range", TOTAL)
+        self.job = job(of, *(targets or TARGETS), total_blocks=TOTAL, **more)
         self.home = MemoryEbs({"snap-0": blocks, "snap-b": base or {}})
         self.places = {RECOVERY: MemoryEc2(described("snap-1", state="pending"))}
         self.places[THIRD] = MemoryEc2(described("snap-2", state="pending"))
@@ -91,10 +94,14 @@ class Cloud:
         )
 
     def moved(self, first: int, stop: int, digests: dict[int, bytes], *targets: int, **more: Any) -> None:
-        """Put a stretch on record."""
-        found = tuple((index, digest_of(data)) for index, data in sorted(digests.items()))
-        stretch = Stretch(first, stop, targets or (0, 1), found, more.pop("requests", {}), more.pop("retries", {}))
-        self.folder.save_stretch(dataclasses.replace(stretch, **more))
+        """Put a stretch on record, cut into ranges; ``more`` is what the first of them took."""
+        for within in split(TOTAL, self.job.blocks_per_range):
+            begin, end = max(first, within.first), min(stop, within.stop)
+            if begin < end:
+                held = sorted((index, digest_of(data)) for index, data in digests.items() if begin <= index < end)
+                stretch = Stretch(begin, end, targets or (0, 1), tuple(held), {}, {})
+                self.folder.save_stretch(dataclasses.replace(stretch, **more))
+                more = {}
 
     def complete(self, **more: Any) -> dict[str, Any]:
         call = job_call(self, self.folder, clock=self.clock, seconds_left=more.pop("seconds_left", 900.0))
@@ -172,8 +179,8 @@ def test_a_transfer_that_is_whole_is_sealed_everywhere_and_proved() -> None:
         "blocks_written": 3,
         "parent_blocks": 9,
         "linear_checksum": checksum,
-        "requests": {"a": 1, "b": 5, f"ListSnapshotBlocks {HOME}": 2},
-        "retries": {"r": 3, "ListSnapshotBlocks Throttled": 2},
+        "requests": {"a": 1, "b": 5, f"ListSnapshotBlocks {HOME}": 1},
+        "retries": {"r": 3, "ListSnapshotBlocks Throttled": 1},
         "worker_gb_seconds": 3.0,
     }
     assert [state["completed"] for state in cloud.states()] == [True, True]
@@ -252,22 +259,62 @@ def test_a_list_that_is_not_empty_is_held_against_no_size() -> None:
 
 def test_an_image_has_to_be_moved_whole() -> None:
     cloud = Cloud({})
-    of = job(image(raw_bytes=TOTAL * BLOCK_SIZE), *TARGETS, total_blocks=TOTAL, blocks_per_range=10)
+    of = job(image(raw_bytes=TOTAL * BLOCK_SIZE), *TARGETS, total_blocks=TOTAL, blocks_per_range=TOTAL)
     cloud.record = recorded(cloud.folder, of)
     cloud.moved(0, TOTAL, dict.fromkeys(range(1, TOTAL), ONE))
     assert "block 0 of s3://b/k is allocated but was not moved (1 such" in cloud.fails(IncompleteTransfer)
 
 
-def test_many_stretches_are_proved_in_the_order_of_their_blocks() -> None:
-    blocks = {index: content(index + 1) for index in range(0, TOTAL, 2)}
-    cloud = Cloud(blocks)
-    for first in range(0, TOTAL, 2):
-        cloud.moved(first, first + 2, {first: blocks[first]})
-    assert 2 * Throughput().proving_ahead < TOTAL / 2
+MANY = {index: content(index + 1) for index in range(0, TOTAL, 2)}
+"""A block in each of fifty ranges: more than are looked at ahead."""
+
+
+def test_many_ranges_are_proved_in_the_order_of_their_blocks() -> None:
+    assert 2 * Throughput().proving_ahead < len(MANY)
+    cloud = whole(MANY, blocks_per_range=2)
     began = cloud.clock.now
-    assert cloud.complete()["linear_checksum"] == linear(blocks)
+    assert cloud.complete()["linear_checksum"] == linear(MANY)
     # They are listed at a share of the account's quota.
     assert cloud.clock.now - began >= 1
+
+
+def test_ranges_that_were_counted_behind_their_workers_are_not_listed_again() -> None:
+    cloud = whole(MANY, blocks_per_range=2)
+    call = job_call(cloud, cloud.folder, clock=cloud.clock, memory_gb=2.0)
+    for within in split(TOTAL, 2):
+        cloud.folder.save_recount(*recount(started_job(call, cloud.record), call, within))
+    cloud.s3.calls.clear()
+    cloud.home = MemoryEbs({})
+    assert cloud.complete()["linear_checksum"] == linear(MANY)
+    assert cloud.proof is not None
+    assert (cloud.proof.allocated_blocks, cloud.proof.blocks_read) == (50, 50)
+    # Those of the recounts, and no other.
+    assert cloud.proof.requests == {f"ListSnapshotBlocks {HOME}": 50}
+    # What is asked for is one object a range, and the records of the job.
+    assert cloud.s3.calls["GetObject"] < 50 + 20
+
+
+def test_a_source_that_needs_no_list_is_counted_without_a_pause() -> None:
+    cloud = Cloud({})
+    cloud.job = job(image(raw_bytes=TOTAL * BLOCK_SIZE), *TARGETS, total_blocks=TOTAL, blocks_per_range=2)
+    cloud.record = recorded(cloud.folder, cloud.job)
+    blocks = dict.fromkeys(range(TOTAL), ONE)
+    cloud.moved(0, TOTAL, blocks)
+    began = cloud.clock.now
+    assert cloud.complete()["linear_checksum"] == linear(blocks)
+    assert cloud.clock.now == began
+
+
+def test_the_count_of_another_range_under_the_name_of_one_is_damage() -> None:
+    cloud = whole(MANY, blocks_per_range=50)
+    call = job_call(cloud, cloud.folder, clock=cloud.clock)
+    first, second = split(TOTAL, 50)
+    cloud.folder.save_recount(*recount(started_job(call, cloud.record), call, first))
+    name = f"moved/recounts/{first.first:010d}-{first.stop:010d}.bin"
+    cloud.folder.write(f"moved/recounts/{second.first:010d}-{second.stop:010d}.bin", cloud.folder.read(name) or b"")
+    told = cloud.fails(IncompleteTransfer)
+    assert "moved/recounts/0000000050-0000000100.bin is damaged: it is that of blocks 0 to 49" in told
+    assert cloud.sealed == {}
 
 
 # -- targets that miss something ---------------------------------------------------------------------------------------
@@ -275,7 +322,7 @@ def test_many_stretches_are_proved_in_the_order_of_their_blocks() -> None:
 
 def behind() -> Cloud:
     """The second target misses 20 to 40."""
-    cloud = Cloud({3: ONE, 30: TWO})
+    cloud = Cloud({3: ONE, 30: TWO}, blocks_per_range=10)
     cloud.moved(0, 20, {3: ONE})
     cloud.moved(20, 40, {30: TWO}, 0)
     cloud.moved(40, TOTAL, {})
@@ -403,7 +450,7 @@ def test_one_that_had_no_turn_is_named_and_another_attempt_is_asked_for() -> Non
 
 
 def test_a_target_that_was_never_started_is_started_recorded_and_planned() -> None:
-    cloud = Cloud({3: ONE}, TARGETS[0], target(snapshot_id="", region=THIRD))
+    cloud = Cloud({3: ONE}, TARGETS[0], target(snapshot_id="", region=THIRD), blocks_per_range=10)
     cloud.moved(0, TOTAL, {3: ONE}, 0)
     before = cloud.record
     assert cloud.complete()["missing_ranges"] == 10
@@ -415,7 +462,8 @@ def test_a_target_that_was_never_started_is_started_recorded_and_planned() -> No
 
 
 def test_targets_that_are_started_one_after_the_other_are_found_from_every_earlier_record() -> None:
-    cloud = Cloud({3: ONE}, TARGETS[0], target(snapshot_id="", region=THIRD), target(snapshot_id="", region="silent"))
+    unknown = (target(snapshot_id="", region=THIRD), target(snapshot_id="", region="silent"))
+    cloud = Cloud({3: ONE}, TARGETS[0], *unknown, blocks_per_range=10)
     cloud.moved(0, TOTAL, {3: ONE}, 0)
     cloud.silent.add("silent")
     cloud.complete()

@@ -53,6 +53,16 @@ class Linear:
         self.blocks += 1
         self._hash.update(digest)
 
+    def extend(self, last: int, digests: bytes | memoryview) -> None:
+        """Take further blocks up to index ``last`` at once: their raw digests one after another, 32 bytes each, in
+        ascending order. Raises ``ValueError`` when they cannot come after those before, or are no digests."""
+        blocks, rest = divmod(len(digests), DIGEST_SIZE)
+        if rest or last - blocks < self._last:
+            raise ValueError(f"{len(digests)} bytes of digests up to block {last} after block {self._last}")
+        self._last = last
+        self.blocks += blocks
+        self._hash.update(digests)
+
     def value(self) -> str:
         """The checksum so far, base64."""
         return encode(self._hash.digest())

@@ -87,13 +87,13 @@ def unpack(data: bytes, *, name: str) -> Stretch:
     return stretch
 
 
-def joined(stretches: Iterable[Stretch], *, total_blocks: int) -> Iterator[Stretch]:
-    """The stretches in ascending order of ``first``, cut so that they cover ``0 <= index < total_blocks`` once.
+def joined(stretches: Iterable[Stretch], within: BlockRange) -> Iterator[Stretch]:
+    """The stretches of a range in ascending order of ``first``, cut so that they cover it once.
 
     A task that was run twice leaves overlapping stretches; a snapshot does not change, so both say the same of a
     block. Raises ``IncompleteTransfer`` for a gap, for a missing end and for stretches that contradict each other.
     """
-    done = 0
+    done = within.first
     before: Stretch | None = None
     for stretch in stretches:
         if stretch.first > done:
@@ -108,8 +108,10 @@ def joined(stretches: Iterable[Stretch], *, total_blocks: int) -> Iterator[Stret
         else:
             # Nothing new in it, but its requests were made and are counted.
             yield replace(stretch, first=done, stop=done, digests=())
-    if done != total_blocks:
-        raise IncompleteTransfer(f"digests end at block {done} of {total_blocks}: the rest was not moved")
+    if done < within.stop:
+        raise IncompleteTransfer(f"no digests for blocks {done} to {within.stop - 1}: they were not moved")
+    if done > within.stop:
+        raise IncompleteTransfer(f"digests end at block {done} of a range that ends at {within.stop}")
 
 
 def _agree(before: Stretch, stretch: Stretch) -> None:
@@ -125,18 +127,19 @@ def _agree(before: Stretch, stretch: Stretch) -> None:
 
 
 class Coverage:
-    """Which blocks each target holds, from stretches that come in ascending order of ``first``."""
+    """Which blocks each target holds, from parts that come in ascending order of ``first``."""
 
     def __init__(self, *, targets: int, total_blocks: int) -> None:
         self._total = total_blocks
         self._done = [0] * targets
         self._gaps: list[list[BlockRange]] = [[] for _ in range(targets)]
 
-    def add(self, stretch: Stretch) -> None:
-        for target in stretch.targets:
-            if stretch.first > self._done[target]:
-                self._gaps[target].append(BlockRange(self._done[target], stretch.first))
-            self._done[target] = max(self._done[target], stretch.stop)
+    def add(self, first: int, stop: int, targets: Iterable[int]) -> None:
+        """Take that the blocks ``first <= index < stop`` are in these targets."""
+        for target in targets:
+            if first > self._done[target]:
+                self._gaps[target].append(BlockRange(self._done[target], first))
+            self._done[target] = max(self._done[target], stop)
 
     def missing(self, target: int) -> list[BlockRange]:
         """The blocks that were not written to the target; empty when it holds all. Ask when all are added."""
@@ -144,13 +147,17 @@ class Coverage:
         return [*self._gaps[target], *rest]
 
     def missing_by_range(self, length: int) -> list[tuple[BlockRange, tuple[int, ...]]]:
-        """What is missing, cut at multiples of ``length``, each piece with the targets that miss it, ascending."""
-        pieces: dict[BlockRange, list[int]] = {}
+        """What is missing, one piece for each range of ``length`` in which anything is, ascending: from the first to
+        the last block that a target misses there, and the targets that miss some.
+
+        One piece and not one for each gap, so that no two workers are in a range at a time. What a target holds
+        already is written once more, which changes nothing.
+        """
+        pieces: dict[int, tuple[BlockRange, set[int]]] = {}
         for target in range(len(self._done)):
             for gap in self.missing(target):
-                first = gap.first
-                while first < gap.stop:
-                    stop = min(gap.stop, (first // length + 1) * length)
-                    pieces.setdefault(BlockRange(first, stop), []).append(target)
-                    first = stop
-        return [(piece, tuple(pieces[piece])) for piece in sorted(pieces)]
+                for number in range(gap.first // length, -(-gap.stop // length)):
+                    first, stop = max(gap.first, number * length), min(gap.stop, (number + 1) * length)
+                    known, targets = pieces.get(number, (BlockRange(first, stop), set()))
+                    pieces[number] = (BlockRange(min(known.first, first), max(known.stop, stop)), {*targets, target})
+        return [(piece, tuple(sorted(targets))) for _, (piece, targets) in sorted(pieces.items())]

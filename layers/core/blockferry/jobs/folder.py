@@ -14,8 +14,10 @@ from pydantic import BaseModel, ValidationError
 from blockferry.core.blocks import BlockRange
 from blockferry.core.errors import IncompleteTransfer
 from blockferry.core.quotas import DELETED_OBJECTS
+from blockferry.jobs import recounts
 from blockferry.jobs.digests import Stretch, pack, unpack
 from blockferry.jobs.record import Proof, Sealing, Swept
+from blockferry.jobs.recounts import Recounted
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -26,6 +28,7 @@ JOB = "plan/job.json"
 RANGES = "plan/ranges.jsonl"
 STARTED = "plan/started.json"
 DIGESTS = "moved/digests/"
+RECOUNTS = "moved/recounts/"
 FAILED = "moved/failed/"
 REFUSED = "moved/refused.txt"
 STARTED_LATE = "proved/started/"
@@ -39,6 +42,9 @@ REPORT = "report.md"
 SWEPT = "swept.json"
 
 FINAL = ".final.txt"
+
+RANGE_PAGE = 20
+"""Keys that are asked for at a time where those of one range are looked for."""
 
 DIFFERS_AGAIN = frozenset({"duration_seconds", "inspection", "tool_version", "cost_usd"})
 """Members of a receipt that are not the same when a repeated call finds it out again: times, its own requests, and what
@@ -63,7 +69,8 @@ class JobFolder:
 
     Plan transfer writes below ``plan/``: ``job.json`` the record, ``ranges.jsonl`` one range a line, ``started.json``
     the targets that it has started. Unpack image writes ``image/``. Move blocks writes below ``moved/``:
-    ``digests/<first>-<stop>-<targets>.bin`` what was proved of a stretch, ``failed/<target>.txt`` a target that could
+    ``digests/<first>-<stop>-<targets>.bin`` what was proved of a stretch, ``recounts/<first>-<stop>.bin`` what a whole
+    range was found to hold when it was listed again, ``failed/<target>.txt`` a target that could
     not be written for a while, ``failed/<target>.final.txt`` why one cannot be made at all, ``refused.txt`` why the job
     cannot be done at all. Complete transfer writes below ``proved/``: ``started/<sha256 of the record>.json`` the
     targets with those that it has started, ``sealing/<snapshot id>.json`` whether EBS was asked to seal a target,
@@ -104,14 +111,36 @@ class JobFolder:
         targets = ".".join(str(number) for number in stretch.targets)
         self.write(f"{DIGESTS}{stretch.first:010d}-{stretch.stop:010d}-{targets}.bin", pack(stretch))
 
-    def stretch_keys(self) -> Iterator[str]:
-        """Keys of the digest objects in ascending order of their first block."""
-        yield from self._keys(DIGESTS)
+    def stretch_keys(self, within: BlockRange | None = None) -> Iterator[str]:
+        """Keys of the digest objects in ascending order of their first block; of those that begin ``within``."""
+        first, end = ("", "~") if within is None else (f"{within.first:010d}", f"{within.stop:010d}")
+        prefix = self.key(DIGESTS)
+        # A range has one digest object, or one for each call that it took: most of 1,000 keys would be those of others.
+        for key in self._keys(DIGESTS, after=first, page=None if within is None else RANGE_PAGE):
+            if key.removeprefix(prefix) >= end:
+                return
+            yield key
+
+    def stretches(self, within: BlockRange) -> list[Stretch]:
+        """What is on record of a range of the plan, in ascending order of the first block. Raises
+        ``IncompleteTransfer`` when an object is damaged."""
+        return [self.stretch(key) for key in self.stretch_keys(within)]
 
     def stretch(self, key: str) -> Stretch:
         """The stretch under a key. Raises ``IncompleteTransfer`` when the object is damaged."""
         body = self.s3.get_object(Bucket=self.bucket, Key=key)["Body"].read()
         return unpack(body, name=f"s3://{self.bucket}/{key}")
+
+    def save_recount(self, found: Recounted, digests: bytes) -> None:
+        """Store what was found when a range was counted again."""
+        self.write(_recount_name(BlockRange(found.first, found.stop)), recounts.pack(found, digests))
+
+    def recount(self, within: BlockRange) -> tuple[Recounted, memoryview] | None:
+        """What was found when the range was counted again, with the digests; ``None`` when nobody has. Raises
+        ``IncompleteTransfer`` when the object is damaged."""
+        name = _recount_name(within)
+        body = self.read(name)
+        return None if body is None else recounts.unpack(body, within, name=self.uri(name))
 
     def mark_failed(self, target: int, reason: str) -> None:
         """Let the other workers know that a target cannot be written at present."""
@@ -271,8 +300,12 @@ class JobFolder:
         body = self.read(name)
         return None if body is None else body.decode()
 
-    def _keys(self, name: str) -> Iterator[str]:
-        pages = self.s3.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=self.key(name))
+    def _keys(self, name: str, *, after: str = "", page: int | None = None) -> Iterator[str]:
+        """Keys below a name, ascending, those ``after`` it only; ``page`` of them are asked for at a time."""
+        more: Any = {"StartAfter": self.key(f"{name}{after}")} if after else {}
+        if page is not None:
+            more["PaginationConfig"] = {"PageSize": page}
+        pages = self.s3.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=self.key(name), **more)
         return (item["Key"] for page in pages for item in page.get("Contents", ()))
 
     def _delete(self, keys: Iterable[str], keep: frozenset[str]) -> int:
@@ -295,6 +328,10 @@ class JobFolder:
         if answer.get("Errors"):
             first = answer["Errors"][0]
             raise RuntimeError(f"s3://{self.bucket}/{first.get('Key')}: {first.get('Message')}")
+
+
+def _recount_name(within: BlockRange) -> str:
+    return f"{RECOUNTS}{within.first:010d}-{within.stop:010d}.bin"
 
 
 def _proof_name(digest: str) -> str:

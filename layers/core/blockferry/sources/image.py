@@ -124,6 +124,9 @@ class JobImage(JobSource):
         indices = frozenset(range(first, min(stop, self.blocks)))
         return Listed(indices, frozenset(), len(indices))
 
+    def pages(self, blocks: int) -> int:
+        return 0
+
     @property
     def may_change(self) -> bool:
         return True

@@ -72,6 +72,10 @@ class JobSource(Place, ABC):
         Raises ``IncompleteTransfer`` when two lists of the source contradict each other.
         """
 
+    def pages(self, blocks: int) -> int:
+        """Requests of each list operation that listing a stretch of so many blocks again takes at least."""
+        return -(-blocks // MAX_PAGE)
+
     def beside(self, call: JobCall, clones: Sequence[Clone]) -> EqualSnapshots:
         """What the parents of targets must equal, beside these. Raises ``IncompleteTransfer`` where there is none."""
         raise IncompleteTransfer(f"{self.name} has no base to compare parents with")

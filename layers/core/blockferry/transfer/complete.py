@@ -1,8 +1,9 @@
-"""Complete transfer: hold what was moved against the source once more, then let EBS seal the targets.
+"""Complete transfer: put together what was proved of the ranges, then let EBS seal the targets.
 
-The digests of all ranges are streamed in the order of their blocks. Each range is listed again, independently of
-the worker that moved it: a block that is allocated but has no digest, or the other way round, fails the job before
-any target is completed. EBS then gets the count and the LINEAR checksum and refuses a target that does not match.
+Every range was counted again behind the worker that moved it; what was found is taken in the order of the blocks, and
+what nobody has counted is counted now: a block that is allocated but was not moved, or the other way round, fails the
+job before any target is completed. EBS then gets the count and the LINEAR checksum and refuses a target that does not
+match.
 
 A target that could not be written everywhere, or not be completed, does not hold up the others: they are completed, and
 what is missing is planned as ranges of its own, for a few rounds. A target that cannot be made at all ends here,
@@ -17,20 +18,20 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
-from blockferry.core.blocks import BlockRange
-from blockferry.core.checksums import ZERO_DIGEST, Linear
+from blockferry.core.blocks import BlockRange, split
+from blockferry.core.checksums import Linear
 from blockferry.core.errors import IncompleteTransfer, InvalidRequest, RequestRefused, RetryLater, TargetFailed
-from blockferry.core.holes import HolePolicy
 from blockferry.core.pacing import Pace
 from blockferry.core.reserves import COMPLETE_SECONDS
 from blockferry.core.retry import Deadline
 from blockferry.jobs.call import JobCall
-from blockferry.jobs.digests import Coverage, Stretch, joined
+from blockferry.jobs.digests import Coverage
 from blockferry.jobs.folder import MISSING, TARGETS
 from blockferry.jobs.record import Proof
-from blockferry.sources.kind import Listed
+from blockferry.jobs.recounts import Recounted
 from blockferry.transfer.discard import Discarded, discard
 from blockferry.transfer.job import Job, Target, save_started, started_job
+from blockferry.transfer.recount import recount
 from blockferry.transfer.settle import TargetState, settle
 from blockferry.transfer.turns import in_turn
 
@@ -175,45 +176,36 @@ def _discarded(job: Job, targets: Iterable[Target], call: JobCall) -> Discarded:
 
 
 def _prove(job: Job, coverage: Coverage, call: JobCall) -> Proof:
+    """Put together what was found when the ranges were counted again, in their order; counts those that nobody has."""
     pace = Pace(call.throughput.lists_per_second, clock=call.clock)
     linear = Linear()
     requests: Counter[str] = Counter()
     retries: Counter[str] = Counter()
     allocated = read = removed = zeros = parent_blocks = 0
     gb_seconds = 0.0
-    most = call.throughput.proving_ahead
 
-    def recount(stretch: Stretch) -> tuple[Stretch, Listed]:
-        pace.take()
-        return stretch, job.source.relist(call, stretch.first, stretch.stop)
+    def counted(within: BlockRange) -> tuple[Recounted, bytes | memoryview]:
+        known = call.folder.recount(within)
+        if known is not None:
+            return known
+        for _ in range(job.source.pages(len(within))):
+            pace.take()
+        return recount(job, call, within)
 
-    def covered(stretches: Iterable[Stretch]) -> Iterator[Stretch]:
-        for stretch in stretches:
-            coverage.add(stretch)
-            yield stretch
-
+    ranges = split(job.blocks, job.blocks_per_range)
     with ThreadPoolExecutor(max_workers=call.throughput.proving_threads, thread_name_prefix="prove") as pool:
-        stored = covered(_ahead(pool, call.folder.stretch, call.folder.stretch_keys(), most=most))
-        for stretch, listed in _ahead(pool, recount, joined(stored, total_blocks=job.blocks), most=most):
-            _compare(job, stretch, listed.indices)
-            allocated += listed.allocated
-            removed += len(listed.removed)
-            read += len(listed.indices) - len(listed.removed)
-            requests.update(stretch.requests)
-            retries.update(stretch.retries)
-            parent_blocks += stretch.parent_blocks
-            gb_seconds += stretch.gb_seconds
-            for index, digest in stretch.digests:
-                if index in listed.removed:
-                    if digest != ZERO_DIGEST:
-                        raise IncompleteTransfer(
-                            f"block {index} is gone from {job.source.name}, but something else than zeros was written "
-                            "there; no target was completed"
-                        )
-                else:
-                    zeros += digest == ZERO_DIGEST
-                if job.holes.writes(digest):
-                    linear.add(index, digest)
+        for found, digests in _ahead(pool, counted, ranges, most=call.throughput.proving_ahead):
+            for part in found.held:
+                coverage.add(part.first, part.stop, part.targets)
+            allocated += found.allocated
+            removed += found.removed
+            read += found.read
+            zeros += found.zeros
+            requests.update(found.requests)
+            retries.update(found.retries)
+            parent_blocks += found.parent_blocks
+            gb_seconds += found.gb_seconds
+            linear.extend(found.stop - 1, digests)
     contradiction = job.source.contradiction(allocated)
     if contradiction is not None:
         raise IncompleteTransfer(contradiction)
@@ -232,27 +224,6 @@ def _prove(job: Job, coverage: Coverage, call: JobCall) -> Proof:
         retries=dict(retries),
         worker_gb_seconds=round(gb_seconds, 3),
     )
-
-
-def _compare(job: Job, stretch: Stretch, listed: frozenset[int]) -> None:
-    moved = {index for index, _ in stretch.digests}
-    missing = listed - moved
-    if missing:
-        raise IncompleteTransfer(
-            f"block {min(missing)} of {job.source.name} is {job.source.due} but was not moved ({len(missing)} such "
-            f"blocks between {stretch.first} and {stretch.stop}); no target was completed"
-        )
-    if job.holes is HolePolicy.ZERO_FILL:
-        if len(moved) != stretch.stop - stretch.first:
-            raise IncompleteTransfer(
-                f"holes are to be filled, but only {len(moved)} blocks between {stretch.first} and {stretch.stop} were "
-                "moved; no target was completed"
-            )
-    elif moved - listed:
-        raise IncompleteTransfer(
-            f"block {min(moved - listed)} was moved but is not {job.source.due} in {job.source.name}; no target was "
-            "completed"
-        )
 
 
 def _ahead(pool: ThreadPoolExecutor, call: Callable[[A], B], items: Iterable[A], *, most: int) -> Iterator[B]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from typing import Any
 
 from blockferry.core.blocks import BlockRange
-from blockferry.core.errors import ParentDiffers, RetryLater, SourceChanged
+from blockferry.core.errors import IncompleteTransfer, OutOfTime, ParentDiffers, RetryLater, SourceChanged
 from blockferry.core.holes import HolePolicy
 from blockferry.core.mover import move
 from blockferry.core.pacing import Pace
@@ -16,6 +17,7 @@ from blockferry.jobs.call import JobCall
 from blockferry.jobs.digests import Stretch
 from blockferry.jobs.folder import JobFolder
 from blockferry.transfer.job import Job, started_job
+from blockferry.transfer.recount import range_around, recount
 
 MOVED, LEFT, REFUSED = "moved", "left", "refused"
 """How a range ends: its blocks are in every target that took them; no target takes them, so Complete transfer has to
@@ -31,6 +33,9 @@ def move_range(
     targets: tuple[int, ...] | None = None,
 ) -> dict[str, Any]:
     """Move the blocks of ``within`` from ``next_index`` on, as far as the time allows, and store their digests.
+
+    When all are moved the range of the plan around them is counted again, in this call or, where no time is left, in
+    the next.
 
     Without ``targets`` the blocks go to all of them; with ``targets`` (positions) to these only. A target that fails is
     marked and left to the end of the job, so that it does not spoil the rest, and others that are marked are left out.
@@ -53,7 +58,7 @@ def move_range(
     call = call.until(deadline, connections=job.threads)
     rest = within.after(within.first if next_index is None else next_index)
     if rest is None:
-        return _nothing_more(within, MOVED)
+        return _recounted(job, call, within)
     if _may_be_refused(job) and folder.refusal() is not None:
         return _nothing_more(within, REFUSED)
     numbers = _writable(job, folder, targets)
@@ -111,14 +116,24 @@ def move_range(
                 round((clock.monotonic() - began) * call.memory_gb, 3),
             ),
         )
-    done = moved.next_index >= within.stop
-    return {
-        "next_index": moved.next_index,
-        "done": done,
-        "outcome": MOVED if done else None,
-        "blocks_read": moved.blocks_read,
-        "blocks_written": moved.blocks_written,
-    }
+    facts = {"blocks_read": moved.blocks_read, "blocks_written": moved.blocks_written}
+    if moved.next_index < within.stop:
+        return {"next_index": moved.next_index, "done": False, "outcome": None, **facts}
+    try:
+        return {**_recounted(job, call, within), **facts}
+    except (OutOfTime, RetryLater):
+        # Everything is on record: the next call only has to count it again.
+        return {"next_index": within.stop, "done": False, "outcome": None, **facts}
+
+
+def _recounted(job: Job, call: JobCall, within: BlockRange) -> dict[str, Any]:
+    """Count the range of the plan again that is moved now, and store what was found.
+
+    What does not fit is left to Complete transfer, which finds it too, and then no target was completed.
+    """
+    with contextlib.suppress(IncompleteTransfer):
+        call.folder.save_recount(*recount(job, call, range_around(job, within.first)))
+    return _nothing_more(within, MOVED)
 
 
 def _mark(failures: Mapping[int, Exception], folder: JobFolder) -> None:
