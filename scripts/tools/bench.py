@@ -5,7 +5,8 @@ and lets each contender copy it several times, the contenders in turn, each time
 reports its own CPU time (user + system, after imports and a warm-up) and its peak memory. Compare the ratios, not
 the absolute values.
 
-``ebs`` measures the EBS server of the local cloud itself, see ``bench_ebs``.
+``ebs`` measures the EBS server of the local cloud itself, see ``bench_ebs``; ``prove`` what the proof of a transfer
+takes at the size of the largest volume, see ``bench_prove``.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tools import bench_ebs
+from tools import bench_ebs, bench_prove
 from tools.bench_server import contend, ebs_server
 
 CONTENDERS = {
@@ -39,9 +40,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     copy.add_argument("--json", action="store_true", help="print one JSON object")
     ebs = commands.add_parser("ebs", help="blocks per second that the local EBS server gives and takes on one core")
     bench_ebs.add_arguments(ebs)
+    proving = commands.add_parser("prove", help="CPU and seconds of proving a transfer of the largest volume")
+    bench_prove.add_arguments(proving)
     options = parser.parse_args(arguments)
     if options.benchmark == "ebs":
         return bench_ebs.run(options)
+    if options.benchmark == "prove":
+        return bench_prove.run(options)
     result = bench_copy(blocks=options.blocks, rounds=options.rounds, threads=options.threads)
     print(json.dumps(result, indent=1) if options.json else table(result))
     return 0

@@ -80,7 +80,7 @@ def transfer(operation: str, comment: str, *, unpacks: bool = False) -> State:
             MOVE: _move_ranges(job),
             **call_until_done(
                 "Complete transfer",
-                "Lists the source again, holds it against the digests of all ranges, and gives EBS the count and the "
+                "Puts together what was found when the ranges were counted again, and gives EBS the count and the "
                 "checksum of every target that holds them all.",
                 function="complete_transfer",
                 payload=job,
@@ -176,8 +176,8 @@ def _move_ranges(job: Mapping[str, str]) -> State:
             "States": {
                 **call_until_done(
                     "Move blocks",
-                    "Lists the range, moves its blocks and stores their digests; stops in time and says where to go "
-                    "on.",
+                    "Lists the range, moves its blocks, stores their digests and counts the range again; stops in time "
+                    "and says where to go on.",
                     function="move_blocks",
                     payload=child,
                     seconds=LONG_CALL_SECONDS,

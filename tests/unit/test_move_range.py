@@ -9,11 +9,13 @@ from typing import Any
 import pytest
 from blockferry.aws.sessions import Identity
 from blockferry.core.blocks import BlockRange
+from blockferry.core.checksums import digest_of
 from blockferry.core.counts import RequestCounts
 from blockferry.core.errors import OutOfTime, RequestRefused, RetryLater, SourceChanged
 from blockferry.core.retry import Deadline
 from blockferry.jobs.digests import Stretch
 from blockferry.jobs.folder import Marks
+from blockferry.jobs.recounts import Held, Recounted
 from blockferry.sources.delta import BaseSnapshot
 from blockferry.sources.image import JobImage
 from blockferry.transfer.job import Job
@@ -106,6 +108,10 @@ class Cloud:
     def written(self) -> dict[str, list[int]]:
         both = self.recovery.written | self.third.written
         return {name: sorted(blocks) for name, blocks in sorted(both.items())}
+
+    def recounted(self, first: int = 0, stop: int = 512) -> tuple[Recounted, bytes] | None:
+        found = self.folder.recount(BlockRange(first, stop))
+        return None if found is None else (found[0], bytes(found[1]))
 
 
 TWO = (target(snapshot_id="snap-1"), target(snapshot_id="snap-2", region=THIRD))
@@ -223,6 +229,100 @@ def test_an_invocation_that_is_nearly_over_has_a_second_all_the_same() -> None:
     cloud = copy()
     cloud.move(seconds_left=10.0)
     assert set(cloud.deadlines) == {1.0}
+
+
+# -- the range is counted again ----------------------------------------------------------------------------------------
+
+
+def counted(**more: Any) -> Cloud:
+    """A copy whose plan has two ranges of ten blocks."""
+    return copy(total_blocks=20, blocks_per_range=10, **more)
+
+
+WHOLE = b"".join(digest_of(BLOCKS[index]) for index in ALL)
+
+
+def test_a_range_that_is_moved_is_counted_again_from_what_is_stored() -> None:
+    cloud = counted()
+    counts = RequestCounts()
+    counts.sent("PutSnapshotBlock", RECOVERY)
+    cloud.move(counts=counts)
+    assert cloud.home.asked.count(("ListSnapshotBlocks", "snap-0", 0, 10)) == 2
+    found = cloud.recounted(0, 10)
+    assert found is not None
+    assert found[1] == WHOLE
+    assert (found[0].blocks, found[0].allocated, found[0].read, found[0].zeros, found[0].removed) == (3, 3, 3, 0, 0)
+    assert found[0].held == (Held(first=0, stop=10, targets=(0, 1)),)
+    assert found[0].requests == {f"PutSnapshotBlock {RECOVERY}": 1}
+    # The requests of the count are its own, and on nobody's bill twice.
+    assert [each is counts for each in cloud.counts].count(False) == 1
+    assert cloud.recounted(10, 20) is None
+
+
+@pytest.mark.parametrize("error", [OutOfTime("the end is near"), RetryLater("throttled")])
+def test_a_range_that_could_not_be_counted_any_more_is_counted_by_the_next_call(error: Exception) -> None:
+    cloud = counted()
+    whole = cloud.home.list_blocks
+    lists = iter([whole])
+
+    def list_blocks(*args: Any, **more: Any) -> Any:
+        ask = next(lists, None)
+        if ask is None:
+            raise error
+        return ask(*args, **more)
+
+    cloud.home.list_blocks = list_blocks  # type: ignore[method-assign]
+    answer = cloud.move()
+    assert answer == {"next_index": 10, "done": False, "outcome": None, "blocks_read": 3, "blocks_written": 3}
+    assert (cloud.recounted(0, 10), len(cloud.stretches())) == (None, 1)
+    cloud.home.list_blocks = whole  # type: ignore[method-assign]
+    written = dict(cloud.recovery.written)
+    cloud.recovery.refuses["snap-1"] = DENIED
+    assert cloud.move(next_index=10) == {**NOTHING, "outcome": "moved"}
+    assert cloud.recounted(0, 10) is not None
+    assert cloud.recovery.written == written
+
+
+def test_a_count_that_keeps_failing_fails_its_own_call() -> None:
+    cloud = counted()
+    cloud.move()
+    cloud.home.errors["ListSnapshotBlocks"] = RetryLater("throttled")
+    with pytest.raises(RetryLater, match="throttled"):
+        cloud.move(next_index=10)
+
+
+def test_what_does_not_fit_is_left_to_complete_transfer() -> None:
+    cloud = counted()
+    cloud.move(next_index=2)
+    # Nobody has moved block 1: the count is not stored, and Complete transfer names the block.
+    assert cloud.recounted(0, 10) is None
+    cloud.move()
+    found = cloud.recounted(0, 10)
+    assert found is not None
+    assert found[1] == WHOLE
+
+
+def test_a_piece_that_a_target_missed_has_its_whole_range_counted() -> None:
+    cloud = counted()
+    cloud.recovery.refuses["snap-1"] = DENIED
+    cloud.move()
+    cloud.recovery.refuses.clear()
+    cloud.folder.forget_failures([0])
+    cloud.move(BlockRange(3, 9), targets=(0,))
+    found = cloud.recounted(0, 10)
+    assert found is not None
+    assert found[0].held == (Held(first=0, stop=10, targets=(1,)), Held(first=3, stop=9, targets=(0,)))
+    assert found[1] == WHOLE
+
+
+def test_stretches_that_continue_each_other_are_told_as_one() -> None:
+    cloud = counted()
+    cloud.move(BlockRange(0, 4))
+    cloud.move(BlockRange(4, 7))
+    cloud.move(next_index=7)
+    found = cloud.recounted(0, 10)
+    assert found is not None
+    assert found[0].held == (Held(first=0, stop=10, targets=(0, 1)),)
 
 
 # -- targets that cannot be written ------------------------------------------------------------------------------------

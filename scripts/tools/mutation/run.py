@@ -50,6 +50,7 @@ MODULES = (
     "inspection/zeros.py",
     "jobs/digests.py",
     "jobs/folder.py",
+    "jobs/recounts.py",
     "jobs/workspace.py",
     "local/holes.py",
     "local/upload.py",
@@ -81,7 +82,9 @@ MODULES = (
     "transfer/move.py",
     "transfer/pairing.py",
     "transfer/plan.py",
+    "transfer/prove.py",
     "transfer/receipt.py",
+    "transfer/recount.py",
     "transfer/settle.py",
     "transfer/sweep.py",
 )

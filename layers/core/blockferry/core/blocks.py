@@ -17,7 +17,7 @@ BLOCK_SIZE = 524_288
 BLOCKS_PER_GIB = 2_048
 
 MAX_RANGES = 10_000
-"""No job is cut into more ranges: the map's children, the digest objects and the recount stay countable."""
+"""No job is cut into more ranges: the map's children and the recounts that the last step fetches stay countable."""
 
 
 @dataclass(frozen=True, order=True)

@@ -56,13 +56,13 @@ class Throughput:
     30 ms a request and cost memory."""
 
     proving_threads: int = 8
-    """Digest objects and lists that are fetched at a time when the transfer is proved."""
+    """Recounts that are fetched, or made, at a time when the transfer is proved."""
 
     proving_ahead: int = 16
-    """Digest objects in memory at a time (a range of 4,096 blocks is 147 KB): enough to hide S3's answer time."""
+    """Recounts in memory at a time (that of a range of 65,536 blocks has 2 MiB): enough to hide S3's answer time."""
 
     lists_per_second: float = LISTS_PER_SECOND
-    """Ranges listed again a second when the transfer is proved: the share of the quota that is this step's."""
+    """List requests a second of the last step, for ranges that nobody has counted: its share of the quota."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,33 +13,24 @@ deleted and named; so does a job that a worker has refused.
 from __future__ import annotations
 
 import json
-from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TypeVar
+from collections.abc import Iterable, Mapping, Sequence
 
-from blockferry.core.blocks import BlockRange, split
-from blockferry.core.checksums import Linear
+from blockferry.core.blocks import BlockRange
 from blockferry.core.errors import IncompleteTransfer, InvalidRequest, RequestRefused, RetryLater, TargetFailed
-from blockferry.core.pacing import Pace
 from blockferry.core.reserves import COMPLETE_SECONDS
 from blockferry.core.retry import Deadline
 from blockferry.jobs.call import JobCall
 from blockferry.jobs.digests import Coverage
 from blockferry.jobs.folder import MISSING, TARGETS
 from blockferry.jobs.record import Proof
-from blockferry.jobs.recounts import Recounted
 from blockferry.transfer.discard import Discarded, discard
 from blockferry.transfer.job import Job, Target, save_started, started_job
-from blockferry.transfer.recount import recount
+from blockferry.transfer.prove import prove
 from blockferry.transfer.settle import TargetState, settle
 from blockferry.transfer.turns import in_turn
 
 MOST_ROUNDS = 3
 """How often missing ranges are moved before the job fails; each redrive has as many again."""
-
-A = TypeVar("A")
-B = TypeVar("B")
 
 
 def complete_transfer(call: JobCall, record: str, *, missing_moved: bool = False) -> dict[str, object]:
@@ -65,7 +56,7 @@ def complete_transfer(call: JobCall, record: str, *, missing_moved: bool = False
     if refusal is not None:
         raise InvalidRequest(f"{refusal}. {_discarded(job, job.targets, call).told()}")
     coverage = Coverage(targets=len(job.targets), total_blocks=job.blocks)
-    proof = _prove(job, coverage, call)
+    proof = prove(job, coverage, call)
     digest = folder.save_proof(proof)
     states = _settled(job, coverage, proof, given_up=given_up, call=call)
     targets = tuple(state.target for state in states)
@@ -173,65 +164,3 @@ def _discarded(job: Job, targets: Iterable[Target], call: JobCall) -> Discarded:
         kind = RetryLater if any(isinstance(error, RetryLater) for error in gone.errors) else RequestRefused
         raise kind(f"targets of a job that cannot be done. {gone.told()}")
     return gone
-
-
-def _prove(job: Job, coverage: Coverage, call: JobCall) -> Proof:
-    """Put together what was found when the ranges were counted again, in their order; counts those that nobody has."""
-    pace = Pace(call.throughput.lists_per_second, clock=call.clock)
-    linear = Linear()
-    requests: Counter[str] = Counter()
-    retries: Counter[str] = Counter()
-    allocated = read = removed = zeros = parent_blocks = 0
-    gb_seconds = 0.0
-
-    def counted(within: BlockRange) -> tuple[Recounted, bytes | memoryview]:
-        known = call.folder.recount(within)
-        if known is not None:
-            return known
-        for _ in range(job.source.pages(len(within))):
-            pace.take()
-        return recount(job, call, within)
-
-    ranges = split(job.blocks, job.blocks_per_range)
-    with ThreadPoolExecutor(max_workers=call.throughput.proving_threads, thread_name_prefix="prove") as pool:
-        for found, digests in _ahead(pool, counted, ranges, most=call.throughput.proving_ahead):
-            for part in found.held:
-                coverage.add(part.first, part.stop, part.targets)
-            allocated += found.allocated
-            removed += found.removed
-            read += found.read
-            zeros += found.zeros
-            requests.update(found.requests)
-            retries.update(found.retries)
-            parent_blocks += found.parent_blocks
-            gb_seconds += found.gb_seconds
-            linear.extend(found.stop - 1, digests)
-    contradiction = job.source.contradiction(allocated)
-    if contradiction is not None:
-        raise IncompleteTransfer(contradiction)
-    requests.update(call.counts.placed)
-    retries.update(call.counts.retries)
-    return Proof(
-        allocated_blocks=allocated,
-        changed_blocks=linear.blocks - removed,
-        removed_blocks=removed,
-        zero_blocks=zeros,
-        blocks_read=read,
-        blocks_written=linear.blocks,
-        parent_blocks=parent_blocks,
-        linear_checksum=linear.value(),
-        requests=dict(requests),
-        retries=dict(retries),
-        worker_gb_seconds=round(gb_seconds, 3),
-    )
-
-
-def _ahead(pool: ThreadPoolExecutor, call: Callable[[A], B], items: Iterable[A], *, most: int) -> Iterator[B]:
-    """Results of ``call`` in the order of ``items``, at most ``most`` of them under way or waiting."""
-    waiting: deque[Future[B]] = deque()
-    for item in items:
-        waiting.append(pool.submit(call, item))
-        if len(waiting) >= most:
-            yield waiting.popleft().result()
-    while waiting:
-        yield waiting.popleft().result()
