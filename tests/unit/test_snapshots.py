@@ -198,6 +198,41 @@ def test_what_stays_pending_is_given_back_as_pending_within_half_a_minute() -> N
     assert sum(clock.slept) < 30
 
 
+@pytest.mark.parametrize("looks", [1, 2, 4])
+def test_ec2_is_asked_as_often_as_was_said_before_pending_is_believed(looks: int) -> None:
+    clock, asked = ManualClock(), []
+
+    def look() -> list[SnapshotFacts]:
+        asked.append(1)
+        return [facts(state="pending")]
+
+    found = snapshots.settled(look, clock=clock, waits=Waits(looks=looks, look_seconds=0.5))
+    assert ([one.state for one in found], len(asked), clock.slept) == (["pending"], looks, [0.5] * (looks - 1))
+
+
+class LateEc2(MemoryEc2):
+    """Knows its snapshot from a look on; the first look is 1."""
+
+    def __init__(self, known_from: int) -> None:
+        super().__init__()
+        self._known_from = known_from
+
+    def _called(self, operation: str) -> None:
+        super()._called(operation)
+        if self.calls[operation] >= self._known_from:
+            self.snapshots[ONE] = described(ONE, state="pending")
+
+
+@pytest.mark.parametrize("known_from", [1, 2, 4, 5])
+def test_a_snapshot_that_was_just_started_is_asked_for_until_ec2_knows_it(known_from: int) -> None:
+    ec2, clock = LateEc2(known_from), ManualClock()
+    waits = Waits(looks=4, look_seconds=0.5)
+    found = snapshots.described_soon(cast(Any, ec2), ONE, clock=clock, waits=waits)
+    looks = min(known_from, 4)
+    assert (found and found.snapshot_id, clock.slept) == (ONE if known_from <= 4 else None, [0.5] * (looks - 1))
+    assert ec2.calls == {"DescribeSnapshots": looks}
+
+
 @pytest.mark.parametrize("state", ["completed", "pending"])
 def test_a_proved_copy_of_the_lineage_is_found(state: str) -> None:
     ec2 = MemoryEc2(described(ONE, state=state, tags=COPY), described(TWO, tags={**COPY, PROVED_TAG: TWO}))

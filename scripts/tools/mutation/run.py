@@ -49,8 +49,10 @@ MODULES = (
     "inspection/count.py",
     "inspection/zeros.py",
     "jobs/digests.py",
+    "jobs/execution.py",
     "jobs/folder.py",
     "jobs/recounts.py",
+    "jobs/record.py",
     "jobs/workspace.py",
     "local/holes.py",
     "local/upload.py",
@@ -67,6 +69,7 @@ MODULES = (
     "sources/listing.py",
     "sources/meaning.py",
     "sources/readable.py",
+    "sources/reading.py",
     "sources/snapshot.py",
     "sources/unpack.py",
     "targets/encryption.py",
@@ -87,6 +90,8 @@ MODULES = (
     "transfer/recount.py",
     "transfer/settle.py",
     "transfer/sweep.py",
+    "transfer/turns.py",
+    "transfer/unpack.py",
 )
 
 
