@@ -12,7 +12,14 @@ from blockferry.aws.sealing import NotAsked
 from blockferry.aws.snapshots import CHECKSUM_TAG, EXECUTION_TAG, PROVED_TAG
 from blockferry.core.blocks import BlockRange
 from blockferry.core.counts import RequestCounts
-from blockferry.core.errors import BlockferryError, EncryptionDiffers, RequestRefused, RetryLater, TargetFailed
+from blockferry.core.errors import (
+    BlockferryError,
+    EncryptionDiffers,
+    IncompleteTransfer,
+    RequestRefused,
+    RetryLater,
+    TargetFailed,
+)
 from blockferry.jobs.record import Sealing
 from blockferry.targets.full import FullSnapshot
 from blockferry.transfer.settle import TargetState, settle
@@ -58,6 +65,8 @@ class Region:
 
     def complete_snapshot(self, snapshot_id: str, **asked: Any) -> None:
         assert snapshot_id == "snap-1"
+        # What was answered for other targets says nothing about this one.
+        assert not self.counts.retries
         self.completed.append(asked)
         self.recorded.append(self.record())
         for code in self.codes:
@@ -87,12 +96,19 @@ class Region:
             list(missing),
             PROOF,
             given_up=given_up,
-            call=job_call(self, self.folder, clock=CLOCK),
+            call=job_call(self, self.folder, clock=CLOCK, counts=others()),
         )
 
     def tags(self) -> dict[str, str]:
         held = {tag["Key"]: tag["Value"] for tag in self.ec2_client.snapshots["snap-1"]["Tags"]}
         return {key: value for key, value in held.items() if key != EXECUTION_TAG}
+
+
+def others() -> RequestCounts:
+    """What a call has noted of other targets."""
+    counts = RequestCounts()
+    counts.retried("CompleteSnapshot", "ThrottlingException")
+    return counts
 
 
 CLOCK = ManualClock()
@@ -102,6 +118,23 @@ PROVED = {CHECKSUM_TAG: "c", PROVED_TAG: "snap-1"}
 
 def pending() -> Region:
     return Region(described("snap-1", state="pending"))
+
+
+def test_a_target_that_was_never_started_has_neither_an_id_nor_an_age() -> None:
+    unknown = target(snapshot_id="", size_gib=None)
+    for ask in (lambda: unknown.snapshot_id, lambda: unknown.seconds_old):
+        with pytest.raises(IncompleteTransfer, match=f"the target in {RECOVERY} was never started"):
+            ask()
+    with pytest.raises(IncompleteTransfer, match=f"the size of the target in {RECOVERY} is not known yet"):
+        _ = unknown.volume_gib
+    assert TargetState(0, unknown).record()["snapshot_id"] == ""
+    assert TargetState(0, target()).record()["snapshot_id"] == "snap-1"
+
+
+def test_what_is_left_of_a_target_counts_as_failed_only_where_ec2_says_so() -> None:
+    left = target().leftover()
+    assert left is not None
+    assert (left.snapshot_id, left.failed) == ("snap-1", False)
 
 
 def test_a_target_is_sealed_with_count_and_checksum_and_tagged() -> None:

@@ -148,6 +148,26 @@ def test_what_was_kept_is_kept_until_it_has_come_to_its_end() -> None:
     assert len(cloud.asked) == looked
 
 
+def test_what_was_kept_is_left_alone_while_its_execution_runs_again() -> None:
+    cloud = Cloud()
+    cloud.add("old", target(snapshot_id="snap-a"), swept=Swept(at=LONG_AGO.isoformat(), kept=True))
+    cloud.shows(RECOVERY, "snap-a", "old", state="error")
+    cloud.executions["old"] = {"status": "RUNNING"}
+    found = cloud.sweep()
+    assert (found["deleted_snapshots"], found["kept_snapshots"], found["failed"]) == ([], [], [])
+    assert cloud.regions[RECOVERY].snapshots.keys() == {"snap-a"}
+
+
+def test_an_execution_that_does_not_tell_its_input_has_nothing_deleted() -> None:
+    cloud = Cloud()
+    cloud.add("old", target(snapshot_id="snap-a"))
+    cloud.shows(RECOVERY, "snap-a", "old")
+    cloud.executions["old"] = {"status": "FAILED", "stopDate": LONG_AGO, "input": None}
+    with pytest.raises(BlockferryError, match=f"names a target in {RECOVERY}, which arn"):
+        cloud.sweep()
+    assert cloud.regions[RECOVERY].snapshots.keys() == {"snap-a"}
+
+
 def test_a_swept_job_with_nothing_kept_only_loses_what_a_late_worker_has_stored() -> None:
     cloud = Cloud()
     cloud.add("old", target(snapshot_id="snap-a"), swept=Swept(at=LONG_AGO.isoformat(), kept=False))

@@ -48,7 +48,8 @@ _NESTED = ("body", "orelse", "finalbody", "handlers", "cases")
 _NOT_RUN = ("annotation", "returns", "decorator_list", "type_params", "bases", "keywords")
 _DECLARATIONS = frozenset({"TypeVar", "NewType", "getLogger"})
 _Statement = ast.stmt | ast.ExceptHandler | ast.match_case
-_LABELS = frozenset({"daemon", "name", "thread_name_prefix"})
+_LABELS = frozenset({"daemon", "name", "strict", "thread_name_prefix"})
+"""Keyword arguments that are left alone: they only name a thread, or let zip raise an alarm about the code itself."""
 
 N = TypeVar("N", bound=ast.AST)
 

@@ -6,7 +6,6 @@ completes a sealed target again nor takes it for one that may be deleted.
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -111,9 +110,13 @@ class SnapshotTarget(Place, ABC):
     @property
     def snapshot_id(self) -> str:
         """The id of the snapshot. Raises ``IncompleteTransfer`` when it was never started."""
+        return self._begun.snapshot_id
+
+    @property
+    def _begun(self) -> Started:
         if self.started is None:
             raise IncompleteTransfer(f"the target in {self.region} was never started")
-        return self.started.snapshot_id
+        return self.started
 
     @property
     def volume_gib(self) -> int:
@@ -180,10 +183,8 @@ class SnapshotTarget(Place, ABC):
 
     @property
     def seconds_old(self) -> float:
-        """Seconds since it was started; infinity when it was not."""
-        if self.started is None:
-            return math.inf
-        return (datetime.now(UTC) - datetime.fromisoformat(self.started.at)).total_seconds()
+        """Seconds since it was started. Raises ``IncompleteTransfer`` when it never was."""
+        return (datetime.now(UTC) - datetime.fromisoformat(self._begun.at)).total_seconds()
 
     def mark_proved(self, call: Call, sums: Sums) -> None:
         """Let its tags say what EBS was given, which a later sync trusts, and add those that are set late."""
@@ -207,14 +208,12 @@ class SnapshotTarget(Place, ABC):
             self.refuse_other_encryption(facts)
         asked = Sealing(state="asked", changed_blocks=sums.blocks_written, linear_checksum=sums.linear_checksum)
         accepted, refused = (asked.model_copy(update={"state": state}) for state in ("accepted", "refused"))
-        state = "pending" if facts is None else facts.state
-        if state == "completed":
+        if facts is not None and facts.state == "completed":
             # Only this completes targets, always with count and checksum: an earlier call did.
             sealings.save_sealing(self.snapshot_id, accepted)
             return
-        if state != "pending":
-            why = facts and facts.state_message
-            raise TargetFailed(f"it is in state {state}: {why or 'EC2 gives no reason'}")
+        if facts is not None and facts.state != "pending":
+            raise TargetFailed(f"it is in state {facts.state}: {facts.state_message or 'EC2 gives no reason'}")
         sealings.save_sealing(self.snapshot_id, asked)
         ebs = call.ebs(self.identity, counts=RequestCounts())
         ebs.was_started(self.snapshot_id, seconds_ago=self.seconds_old)
