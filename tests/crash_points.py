@@ -66,7 +66,15 @@ IMAGE_BYTES = 4 * BLOCK_SIZE + 100
 SMALL_CHUNKS = UnpackTuning(chunk_bytes=2 * BLOCK_SIZE, writers=1)
 """Two blocks to a chunk of an unpacked image, instead of 64: a small one has three chunks then, too."""
 
-ONE_THREAD = replace(UNPACED, min_threads=1, max_threads=1, proving_threads=1, starts_at_a_time=1, places_at_a_time=1)
+ONE_THREAD = replace(
+    UNPACED,
+    min_threads=1,
+    max_threads=1,
+    max_writers=0,
+    proving_threads=1,
+    starts_at_a_time=1,
+    places_at_a_time=1,
+)
 """So that call n is the same call in every run."""
 
 TWO_RANGES = {"blocks_per_range": 1024}

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -41,6 +42,15 @@ def ebs_server(folder: Path) -> Iterator[str]:
     finally:
         server.terminate()
         server.wait(timeout=20)
+
+
+def control(url: str, path: str, body: Any) -> None:
+    """Ask the control endpoint of a server that ``ebs_server`` has started."""
+    request = urllib.request.Request(  # noqa: S310 - our own server's address
+        f"{url}/_local/{path}", json.dumps(body).encode(), method="POST", headers=_KEYS.control_headers()
+    )
+    with urllib.request.urlopen(request, timeout=60):  # noqa: S310
+        pass
 
 
 def contend(contender: str, url: str, *, snapshot: str, blocks: int, threads: int) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -337,6 +338,78 @@ def test_what_lies_behind_a_block_without_time_is_moved_again_and_not_recorded_n
     moved = run(BlockRange(0, 2), source, sink, threads=2)
     assert sink.writes == [1]
     assert (moved.next_index, moved.digests) == (0, ())
+
+
+def test_a_block_goes_to_all_sinks_at_once_and_the_slowest_holds_up_nobody_but_its_block() -> None:
+    everywhere = threading.Barrier(3, timeout=20)
+
+    def meet(_index: int) -> None:
+        # Passes only when the writes to all three are under way at the same time.
+        everywhere.wait()
+
+    sinks = [MemorySink(before_write=meet) for _ in range(3)]
+    blocks = {index: content(index + 1) for index in range(4)}
+    moved = run(BlockRange(0, 10), MemorySource(blocks), *sinks, threads=1, writers=2)
+    assert moved.done
+    assert [sink.blocks for sink in sinks] == [blocks] * 3
+
+
+def test_no_more_blocks_are_in_memory_than_there_are_threads_however_slow_a_sink_is() -> None:
+    held: set[int] = set()
+    most = 0
+    lock = threading.Lock()
+    source = MemorySource({index: content(index + 1) for index in range(40)})
+    read = source.read
+
+    def reading(ref: BlockRef) -> Block:
+        nonlocal most
+        with lock:
+            held.add(ref.index)
+            most = max(most, len(held))
+        return read(ref)
+
+    source.read = reading  # type: ignore[method-assign]
+    writes: Counter[int] = Counter()
+
+    def written(index: int) -> None:
+        with lock:
+            writes[index] += 1
+            if writes[index] == 5:
+                held.discard(index)
+
+    sinks = [MemorySink(before_write=written) for _ in range(5)]
+    moved = run(BlockRange(0, 40), source, *sinks, threads=3, writers=7)
+    assert (moved.done, len(source.reads)) == (True, 40)
+    assert 1 <= most <= 3
+    assert [len(sink.blocks) for sink in sinks] == [40] * 5
+
+
+def test_nothing_is_written_any_more_when_the_loop_has_ended_with_an_error() -> None:
+    failed = threading.Event()
+    late: list[int] = []
+
+    def wait_for_the_error(index: int) -> None:
+        assert failed.wait(20)
+        late.append(index)
+
+    def fail(_index: int) -> None:
+        failed.set()
+        raise RuntimeError("refused")
+
+    sinks = [MemorySink(before_write=fail), MemorySink(before_write=wait_for_the_error)]
+    with pytest.raises(RuntimeError, match="refused"):
+        run(BlockRange(0, 10), MemorySource({3: content(1)}), *sinks, threads=1, writers=1)
+    # The write that was under way has ended before the loop did.
+    assert (late, sinks[1].writes) == ([3], [3])
+
+
+@pytest.mark.parametrize("writers", [0, 4])
+def test_of_sinks_that_are_written_at_once_one_may_fail_alone(writers: int) -> None:
+    sinks = [MemorySink(), MemorySink(before_write=refuse_from(2)), MemorySink()]
+    blocks = {index: content(index + 1) for index in range(6)}
+    moved = run(BlockRange(0, 10), MemorySource(blocks), *sinks, threads=2, writers=writers, spare_others=True)
+    assert list(moved.failed_sinks) == [1]
+    assert (sinks[0].blocks, sinks[2].blocks) == (blocks, blocks)
 
 
 class PackingSink:

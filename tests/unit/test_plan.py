@@ -93,11 +93,11 @@ def asked(*regions: str, **options: Any) -> dict[str, Any]:
     }
 
 
-def twins(*roles: str | None) -> dict[str, Any]:
+def twins(*roles: str | None, **options: Any) -> dict[str, Any]:
     return {
         "snapshot_id": SNAPSHOT,
         "targets": [{"region": RECOVERY, "encrypted": False, "role_arn": role} for role in roles],
-        "options": {"holes": "preserve"},
+        "options": {"holes": "preserve", **options},
     }
 
 
@@ -178,12 +178,16 @@ def test_the_record_holds_what_was_planned(workspace: Workspace) -> None:
     ("request_", "workers", "share", "threads"),
     [
         (asked(RECOVERY, blocks_per_range=2_048), 1, 1_000.0, 32),
-        (asked(RECOVERY, blocks_per_range=205), 10, 100.0, 12),
-        (asked(RECOVERY, THIRD, blocks_per_range=205), 10, 100.0, 18),
-        (twins(None, ROLE), 1, 1_000.0, 32),
+        (asked(RECOVERY, blocks_per_range=205), 10, 100.0, 26),
+        (asked(HOME, blocks_per_range=205), 10, 100.0, 12),
+        (asked(RECOVERY, THIRD, blocks_per_range=205), 10, 100.0, 26),
+        (asked(RECOVERY, blocks_per_range=1), 14, 1_000 / 14, 19),
+        (asked(RECOVERY, THIRD, blocks_per_range=1), 21, 1_000 / 21, 13),
+        (twins(None, ROLE, blocks_per_range=1), 21, 1_000 / 21, 13),
+        (twins(None, ROLE, blocks_per_range=2_048), 1, 1_000.0, 32),
         (asked(RECOVERY, blocks_per_range=1, max_concurrency=100), 100, 10.0, 4),
-        (asked(RECOVERY, blocks_per_range=1, max_concurrency=40), 40, 25.0, 4),
-        (asked(RECOVERY, blocks_per_range=1, max_concurrency=16), 16, 62.5, 8),
+        (asked(RECOVERY, blocks_per_range=1, max_concurrency=40), 40, 25.0, 7),
+        (asked(RECOVERY, blocks_per_range=1, max_concurrency=16), 16, 62.5, 17),
     ],
 )
 def test_the_quota_is_shared_by_workers_and_threads_follow_littles_law(

@@ -1,13 +1,16 @@
-"""The loop of every transfer: for each block in a range, read it, give it to the sinks, and keep its digest.
+"""The loop of every transfer: for each block in a range, read it, give it to all sinks at once, and keep its digest.
 
-Threads share one lazy list of blocks. Each holds one block at a time, so memory is threads x 512 KiB plus one
-list page plus 36 bytes per block of the range, whatever the size of the volume.
+Threads share one lazy list of blocks. Each holds one block at a time until every sink has it, so memory is threads x
+512 KiB plus one list page plus 36 bytes per block of the range, whatever the size of the volume and the number of
+sinks. The slowest sink sets the pace, not the sum of them.
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 from blockferry.core.blocks import BlockRange
@@ -50,9 +53,13 @@ def move(
     threads: int,
     deadline: Deadline,
     pace: Pace | None = None,
+    writers: int = 0,
     spare_others: bool = False,
 ) -> Moved:
-    """Carry the blocks of ``within`` from the source to every sink.
+    """Carry the blocks of ``within`` from the source to every sink, ``threads`` blocks at a time.
+
+    With several sinks up to ``writers`` requests to them are under way beside those of the threads; with none a block
+    is given to one sink after the other.
 
     Stops cleanly when the deadline passes. The first error of a source or sink stops the loop and is raised after
     the blocks in flight have ended; nothing is reported as moved then, and moving the range again is harmless.
@@ -74,27 +81,44 @@ def move(
                     continue
                 written = holes.writes(block.digest)
                 if written:
-                    for number, sink in enumerate(sinks):
-                        if number not in work.failed_sinks:
-                            _write(work, number, sink, block)
+                    _write(work, sinks, block, pool)
                 work.finished(index, block.digest, read=held is not None, written=written)
             except OutOfTime:
                 work.unfinished(index)
             except BaseException as error:
                 work.fail(error)
 
-    if threads == 1:
-        run()
-    else:
-        pool = [threading.Thread(target=run, name=f"mover-{n}", daemon=True) for n in range(threads)]
-        for thread in pool:
-            thread.start()
-        for thread in pool:
-            thread.join()
+    beside = min(writers, threads * (len(sinks) - 1))
+    with ThreadPoolExecutor(beside, thread_name_prefix="writer") if beside > 0 else nullcontext() as pool:
+        if threads == 1:
+            run()
+        else:
+            movers = [threading.Thread(target=run, name=f"mover-{n}", daemon=True) for n in range(threads)]
+            for thread in movers:
+                thread.start()
+            for thread in movers:
+                thread.join()
     return work.outcome(sinks)
 
 
-def _write(work: _Work, number: int, sink: BlockSink, block: Block) -> None:
+def _write(work: _Work, sinks: Sequence[BlockSink], block: Block, pool: ThreadPoolExecutor | None) -> None:
+    """Give the block to every sink that takes blocks; returns or raises when none is writing any more."""
+    numbers = [number for number in range(len(sinks)) if number not in work.failed_sinks]
+    if pool is None:
+        for number in numbers:
+            _write_one(work, number, sinks[number], block)
+        return
+    under_way = [pool.submit(_write_one, work, number, sinks[number], block) for number in numbers[1:]]
+    try:
+        for number in numbers[:1]:
+            _write_one(work, number, sinks[number], block)
+    finally:
+        wait(under_way)
+    for each in under_way:
+        each.result()
+
+
+def _write_one(work: _Work, number: int, sink: BlockSink, block: Block) -> None:
     try:
         sink.write(block)
     except OutOfTime:

@@ -55,6 +55,10 @@ class Throughput:
     """Blocks under way at a time in a worker, at most: it has no more than one vCPU, and more threads gain nothing at
     30 ms a request and cost memory."""
 
+    max_writers: int = 64
+    """Requests of a worker to targets under way beside those of its threads: at 100 ms a request four times what its
+    network takes."""
+
     proving_threads: int = 8
     """Recounts that are fetched, or made, at a time when the transfer is proved."""
 

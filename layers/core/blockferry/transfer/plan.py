@@ -10,8 +10,7 @@ import hashlib
 import json
 import math
 import threading
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +19,7 @@ from botocore.exceptions import BotoCoreError
 from blockferry.core.blocks import blocks_per_range, split
 from blockferry.core.errors import BlockferryError, EncryptionDiffers, InvalidRequest, RequestRefused, RetryLater
 from blockferry.core.holes import HolePolicy
-from blockferry.core.quotas import BLOCKS_PER_SECOND
+from blockferry.core.rates import blocks_in_flight, rate_of
 from blockferry.core.retry import Deadline
 from blockferry.core.tuning import Throughput
 from blockferry.jobs.call import JobCall
@@ -33,9 +32,6 @@ from blockferry.transfer.pairing import Pairing, Subject
 from blockferry.transfer.room import refuse_without_room
 from blockferry.transfer.turns import side_by_side
 from blockferry.transfer.workers import plan_workers
-
-REQUEST_SECONDS = 0.03
-"""Answer time of a block request inside a region, for Little's law."""
 
 
 @dataclass(frozen=True)
@@ -124,13 +120,16 @@ def _job(call: JobCall, event: PlanInput, subject: Subject) -> Job:
     total = subject.total_blocks or 0
     length = blocks_per_range(total, options.blocks_per_range)
     home = event.execution.region
+    rate = rate_of(target.place for target in subject.targets)
     workers = plan_workers(
         options.max_concurrency,
+        useful=rate.workers,
         ranges=math.ceil(total / length),
         client=lambda: call.aws.functions(home),
         region=home,
     )
-    share = _share(workers.count, subject.targets)
+    share = rate.share(workers.count)
+    far = any(place.region != home for place in (subject.source, *subject.targets))
     return Job(
         operation=call.folder.operation,
         job_id=call.folder.job_id,
@@ -145,7 +144,7 @@ def _job(call: JobCall, event: PlanInput, subject: Subject) -> Job:
         workers_because=workers.because,
         warnings=workers.warnings,
         blocks_per_second=share,
-        threads=_threads(share, len(subject.targets), call.throughput),
+        threads=_threads(blocks_in_flight(share, far=far), call.throughput),
         holes=subject.holes.policy or HolePolicy.PRESERVE,
         holes_taken_for=subject.holes.taken_for,
         holes_decided_by=subject.holes.by,
@@ -154,14 +153,7 @@ def _job(call: JobCall, event: PlanInput, subject: Subject) -> Job:
     )
 
 
-def _share(workers: int, targets: Sequence[Target]) -> float:
-    """Blocks per second of one worker: the quota divided by the workers and by the targets that share an account."""
-    return BLOCKS_PER_SECOND / workers / max(Counter(target.place for target in targets).values())
-
-
-def _threads(blocks_per_second: float, targets: int, within: Throughput) -> int:
-    """Little's law: requests in flight = rate x answer time, doubled for slower answers."""
-    in_flight = 2 * blocks_per_second * REQUEST_SECONDS * (1 + targets)
+def _threads(in_flight: float, within: Throughput) -> int:
     return max(within.min_threads, min(within.max_threads, math.ceil(in_flight)))
 
 

@@ -1,4 +1,4 @@
-"""How many workers a job gets: as many as EBS has requests for, and as Lambda has room for.
+"""How many workers a job gets: as many as its rate takes, and as Lambda has room for.
 
 Every worker is a running function, and an account's functions share one limit in a Region: 1,000 in most accounts, 10
 in new ones (Lambda developer guide, "Understanding Lambda function scaling"). A job that takes all of it makes every
@@ -20,8 +20,8 @@ from blockferry.jobs.record import JobWarning
 if TYPE_CHECKING:
     from mypy_boto3_lambda import LambdaClient
 
-MOST_USEFUL_WORKERS = 10
-"""A worker moves some 150 blocks a second, its network's share, and EBS gives a snapshot 1,000."""
+MOST_WORKERS = 1_000
+"""Workers of a job, asked for or not: more than its ranges are worth."""
 
 SHARE_OF_A_JOB = 0.4
 """Of what the account has for functions that reserve nothing: two jobs, and a fifth for their other steps and for
@@ -49,29 +49,31 @@ class Workers:
     warnings: tuple[JobWarning, ...] = ()
 
 
-def plan_workers(asked: int | None, *, ranges: int, client: Callable[[], LambdaClient], region: str) -> Workers:
-    """Workers of a job with so many ranges.
+def plan_workers(
+    asked: int | None, *, useful: int, ranges: int, client: Callable[[], LambdaClient], region: str
+) -> Workers:
+    """Workers of a job with so many ranges, of which ``useful`` reach all that the quotas of its places allow.
 
     ``asked`` is the operator's word, which may take all that the account has; without it a job leaves room for another
     one. What the account has not is not planned: the workers that run would keep to the shares of those that cannot.
     A refused or failed look at the account is a warning: the state machine waits where Lambda has no room.
     """
-    wanted = asked or MOST_USEFUL_WORKERS
-    useful = max(1, min(wanted, ranges))
-    if useful < wanted:
-        because = "there is one range" if useful == 1 else f"one for each of {useful} ranges"
+    wanted = asked or min(useful, MOST_WORKERS)
+    planned = max(1, min(wanted, ranges))
+    if planned < wanted:
+        because = "there is one range" if planned == 1 else f"one for each of {planned} ranges"
     elif asked:
         because = "options.max_concurrency"
     else:
-        because = "enough for all requests that EBS gives a snapshot"
+        because = "enough for all requests that EBS gives source and targets"
     try:
         room = _room(client(), region)
     except (ClientError, BotoCoreError) as error:
-        return Workers(useful, because, (_unknown(region, error),))
+        return Workers(planned, because, (_unknown(region, error),))
     allowed = max(1, room.unreserved if asked else int(room.unreserved * SHARE_OF_A_JOB))
-    if useful <= allowed:
-        return Workers(useful, because)
-    return Workers(allowed, f"the account's Lambda concurrency in {region}", (_fewer(useful, allowed, room, asked),))
+    if planned <= allowed:
+        return Workers(planned, because)
+    return Workers(allowed, f"the account's Lambda concurrency in {region}", (_fewer(planned, allowed, room, asked),))
 
 
 def _room(client: LambdaClient, region: str) -> Room:
