@@ -97,6 +97,11 @@ def wait_until(condition: Callable[[], bool], what: str, seconds: float = 10.0) 
         time.sleep(0.01)
 
 
+def is_written(file: Path) -> bool:
+    """Whether a handler has come so far as to write there; it opens the file first."""
+    return file.is_file() and file.stat().st_size > 0
+
+
 def is_running(pid: int) -> bool:
     """Whether a process lives; one that only waits for its parent to ask does not."""
     with contextlib.suppress(OSError):

@@ -11,7 +11,7 @@ from pathlib import Path
 from unittest import mock
 
 import pytest
-from lambda_probe import Runner, is_running, payload_of, running_pool, wait_until, zip_of
+from lambda_probe import Runner, is_running, is_written, payload_of, running_pool, wait_until, zip_of
 from localcloud.compute.environment import Answer
 from localcloud.compute.faults import Faults
 from localcloud.compute.packages import BadPackage, PackageStore
@@ -307,7 +307,7 @@ def test_a_crash_strikes_one_delivery_of_a_duplicate_only(runner: Runner, tmp_pa
     runner.ask(runner.function(), {"do": "mark", "file": str(file)})
 
     wait_until(lambda: not any(worker["busy"] for worker in runner.pool.workers()), "both deliveries ended")
-    wait_until(file.exists, "the other delivery ran")
+    wait_until(lambda: is_written(file), "the other delivery ran")
     assert file.read_text() == "handled\n"
 
 

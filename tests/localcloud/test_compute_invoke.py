@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
-from lambda_probe import HANDLER, is_running, wait_until, zip_of
+from lambda_probe import HANDLER, is_running, is_written, wait_until, zip_of
 from server_probe import RunningServer, running_server
 
 
@@ -176,7 +176,7 @@ def test_an_asynchronous_invocation_is_retried_until_it_succeeds(server: Running
     answer, _ = invoke(server, name, {"do": "mark", "file": str(file)}, InvocationType="Event")
 
     assert answer["StatusCode"] == 202
-    wait_until(file.exists, "the second attempt runs")
+    wait_until(lambda: is_written(file), "the second attempt runs")
     assert file.read_text() == "handled\n"
 
 
@@ -185,7 +185,7 @@ def test_metrics_count_every_run_once_whoever_asked_for_it(server: RunningServer
     invoke(server, name, {"do": "echo"})
     invoke(server, name, {"do": "raise"})
     invoke(server, name, {"do": "mark", "file": str(file)}, InvocationType="Event")
-    wait_until(file.exists, "the asynchronous invocation runs")
+    wait_until(lambda: is_written(file), "the asynchronous invocation runs")
     server.client("lambda").put_function_concurrency(FunctionName=name, ReservedConcurrentExecutions=0)
 
     with pytest.raises(ClientError):
