@@ -7,7 +7,7 @@ the absolute values.
 
 ``ebs`` measures the EBS server of the local cloud itself, see ``bench_ebs``; ``prove`` what the proof of a transfer
 takes at the size of the largest volume, see ``bench_prove``; ``saturate`` how much of its share of the quotas a worker
-reaches with few targets and with many, see ``bench_saturate``.
+reaches with few targets and with many, see ``bench_saturate``; ``small`` how long short jobs take, see ``bench_small``.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tools import bench_ebs, bench_prove, bench_saturate
+from tools import bench_ebs, bench_prove, bench_saturate, bench_small
 from tools.bench_server import contend, ebs_server
 
 CONTENDERS = {
@@ -49,11 +49,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     bench_prove.add_arguments(proving)
     saturate = commands.add_parser("saturate", help="what of its share of the quotas a worker reaches, by targets")
     bench_saturate.add_arguments(saturate)
+    small = commands.add_parser("small", help="seconds of a short copy and inspection, and where each goes")
+    bench_small.add_arguments(small)
     options = parser.parse_args(arguments)
     if options.benchmark == "ebs":
         return bench_ebs.run(options)
     if options.benchmark == "prove":
         return bench_prove.run(options)
+    if options.benchmark == "small":
+        return bench_small.run(options)
     if options.benchmark == "saturate":
         return bench_saturate.run(options)
     result = bench_copy(blocks=options.blocks, rounds=options.rounds, threads=options.threads)

@@ -166,7 +166,7 @@ def _copy(operator: Operator, snapshot_id: str, region: str, job_id: str, steps:
             shown = line
             steps.say(line)
 
-    return operator.wait(arn, sleep=time.sleep, on_progress=progress, every=0.5)
+    return operator.wait(arn, sleep=time.sleep, on_progress=progress)
 
 
 def _table(result: dict[str, Any]) -> str:

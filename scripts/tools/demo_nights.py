@@ -45,7 +45,7 @@ def ended(operator: Operator, operation: str, request: Mapping[str, Any], say: S
     """Start a job and wait for its end."""
     arn = operator.start(operation, request, job_id=f"demo-{operation}-{time.time_ns()}")
     say(f"started {arn}")
-    return operator.wait(arn, sleep=time.sleep, on_progress=lambda _state: None, every=0.5)
+    return operator.wait(arn, sleep=time.sleep, on_progress=lambda _state: None)
 
 
 def succeeded(operator: Operator, operation: str, request: Mapping[str, Any], say: Say) -> Any:
@@ -179,7 +179,7 @@ def _with_one_region_down(
     _control(info, f"faults/{rule}", method="DELETE")
     _control(info, "stats/reset", {})
     operator.resume(failed.arn)
-    state = operator.wait(failed.arn, sleep=time.sleep, on_progress=lambda _state: None, every=0.5)
+    state = operator.wait(failed.arn, sleep=time.sleep, on_progress=lambda _state: None)
     if state.status != "SUCCEEDED":
         raise JobFailed(f"resumed fanout {state.job_id} {state.status}: {state.error}: {state.cause}")
     receipt: dict[str, Any] = state.output

@@ -25,6 +25,7 @@ class Machines:
 
     def __init__(self, operator: Operator, stub: Stubber) -> None:
         self.operator, self._stub = operator, stub
+        self.status = "RUNNING"
 
     def have(self, *operations: str, denied: tuple[str, ...] = ()) -> None:
         for operation in OPERATIONS:
@@ -53,7 +54,7 @@ class Machines:
             "executionArn": arn(operation),
             "stateMachineArn": machine,
             "name": "nightly",
-            "status": "RUNNING",
+            "status": self.status,
             **times,
         }
 
@@ -106,3 +107,16 @@ def test_a_job_that_may_be_where_nobody_was_let_in_is_not_said_to_be_nowhere(mac
     machines.have(denied=("sync",))
     with pytest.raises(InvalidRequest, match=r"of copy, fanout, inspect in .*to look at sync: may not look at sync"):
         machines.operator.find("nightly")
+
+
+def test_a_job_is_asked_about_often_at_first_and_less_and_less(machines: Machines) -> None:
+    for _ in range(12):
+        machines.has_only("copy")
+    machines.status = "SUCCEEDED"
+    machines.has_only("copy")
+    slept: list[float] = []
+    seen: list[str] = []
+    state = machines.operator.wait(arn("copy"), sleep=slept.append, on_progress=lambda state: seen.append(state.status))
+    assert (state.status, seen) == ("SUCCEEDED", ["RUNNING"] * 12 + ["SUCCEEDED"])
+    assert slept[:3] == pytest.approx([0.2, 0.3, 0.45])
+    assert (slept == sorted(slept), slept[-1]) == (True, 5.0)

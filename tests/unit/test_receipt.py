@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
@@ -26,6 +27,7 @@ from blockferry.transfer.job import Job
 from blockferry.transfer.receipt import report, write_receipt
 from blockferry.transfer.sentences import holes_line
 from botocore.exceptions import EndpointConnectionError
+from fakes import ManualClock
 from job_records import AT_ONCE, HOME, PROOF, RECOVERY, THIRD, delta, folder_of, image, job, on_parent, source, target
 from job_records import recorded as put_on_record
 from memory_ec2 import MemoryEc2, described, refusal
@@ -383,6 +385,40 @@ def test_targets_that_are_completed_are_no_longer_waited_for() -> None:
         "wait_seconds": 2,
         "states": {"snap-1": "completed", "snap-2": "completed"},
     }
+
+
+class Sealing(MemoryEc2):
+    """Completes its snapshot when so many questions have found it pending."""
+
+    def __init__(self, after: int) -> None:
+        super().__init__(described("snap-2", state="pending"))
+        self.after = after
+
+    def _called(self, operation: str) -> None:
+        super()._called(operation)
+        if self.calls["DescribeSnapshots"] > self.after:
+            self.snapshots["snap-2"]["State"] = "completed"
+
+
+def sealing(after: int) -> Regions:
+    return {RECOVERY: MemoryEc2(described("snap-1")), THIRD: Sealing(after)}
+
+
+@pytest.mark.parametrize(("after", "done"), [(0, True), (1, True), (3, True), (4, False)])
+def test_what_is_sealed_soon_is_noticed_within_the_first_call(after: int, done: bool) -> None:
+    of = job(source(), *TARGETS)
+    on = Recorded(of)
+    regions, clock = sealing(after), ManualClock()
+    call = replace(on.call(regions), clock=clock)
+    assert check_targets(call, on.record, None)["completed"] is done
+    assert clock.slept == [0.2, 0.4, 0.8][:after]
+    assert regions[THIRD].calls["DescribeSnapshots"] == min(after + 1, 4)
+
+
+def test_a_later_call_looks_once() -> None:
+    regions = sealing(1)
+    assert checked(regions, waited=2)["completed"] is False
+    assert regions[THIRD].calls["DescribeSnapshots"] == 1
 
 
 def test_states_are_told_in_the_order_of_the_targets() -> None:

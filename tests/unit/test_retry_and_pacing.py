@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from blockferry.core.pacing import Pace
+from blockferry.core.pacing import Pace, growing
 from blockferry.core.retry import Attempts, Deadline, RetryPolicy
 from fakes import ManualClock
 
@@ -131,3 +131,9 @@ def test_time_lost_to_a_slow_answer_is_caught_up_only_for_a_second() -> None:
 def test_a_share_of_nothing_is_refused() -> None:
     with pytest.raises(ValueError, match="above zero"):
         Pace(0, clock=ManualClock())
+
+
+def test_pauses_grow_by_half_up_to_the_longest() -> None:
+    pauses = growing(0.2, longest=1.0)
+    assert [next(pauses) for _ in range(6)] == pytest.approx([0.2, 0.3, 0.45, 0.675, 1.0, 1.0])
+    assert next(growing(3.0, longest=1.0)) == 1.0

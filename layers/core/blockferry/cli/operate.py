@@ -11,6 +11,7 @@ import boto3
 from botocore.exceptions import ClientError
 
 from blockferry.core.errors import InvalidRequest
+from blockferry.core.pacing import growing
 from blockferry.jobs.folder import TARGETS
 from blockferry.jobs.workspace import Workspace
 from blockferry.operations import OPERATIONS
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
     from mypy_boto3_stepfunctions import SFNClient
     from mypy_boto3_stepfunctions.type_defs import DescribeExecutionOutputTypeDef
+
+FIRST_POLL_SECONDS, LONGEST_POLL_SECONDS = 0.2, 5.0
+"""Pauses between two questions how far a job is: at first, and in the end."""
 
 
 @dataclass(frozen=True)
@@ -193,13 +197,12 @@ class Operator:
     def stop(self, arn: str, *, reason: str) -> None:
         self.sfn.stop_execution(executionArn=arn, error="Stopped", cause=reason)
 
-    def wait(
-        self, arn: str, *, sleep: Callable[[float], None], on_progress: Callable[[JobState], None], every: float = 2.0
-    ) -> JobState:
-        """Poll until the job has ended; ``on_progress`` sees every state."""
+    def wait(self, arn: str, *, sleep: Callable[[float], None], on_progress: Callable[[JobState], None]) -> JobState:
+        """Poll until the job has ended, less and less often; ``on_progress`` sees every state."""
+        pauses = growing(FIRST_POLL_SECONDS, longest=LONGEST_POLL_SECONDS)
         while True:
             state = self.state(arn)
             on_progress(state)
             if not state.running:
                 return state
-            sleep(every)
+            sleep(next(pauses))

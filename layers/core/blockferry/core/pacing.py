@@ -1,4 +1,4 @@
-"""A worker's fixed share of a request quota.
+"""A worker's fixed share of a request quota, and pauses between questions.
 
 Measured on a throttled endpoint: workers that keep to a share reach 98 % of the quota and waste nothing, retry
 modes alone reach 55-87 % and waste a fifth of the requests. So: share first, back off second.
@@ -7,6 +7,7 @@ modes alone reach 55-87 % and waste a fifth of the requests. So: share first, ba
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
 
 from blockferry.core.retry import Clock
 
@@ -33,3 +34,14 @@ class Pace:
             self._next = due + self._interval
         if due > now:
             self._clock.sleep(due - now)
+
+
+def growing(first: float, *, longest: float) -> Iterator[float]:
+    """Seconds of pauses without end, each half as long again as the one before, up to the ``longest``.
+
+    What is over soon is noticed soon, and what takes long is not asked about all the time.
+    """
+    pause = first
+    while True:
+        yield min(pause, longest)
+        pause = min(pause * 1.5, longest)

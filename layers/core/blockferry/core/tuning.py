@@ -32,6 +32,9 @@ class Waits:
     looks: int = 10
     """Times that EC2 is asked about a snapshot, the first one included, before its answer is taken for what it is."""
 
+    first_looks: tuple[float, ...] = (0.2, 0.4, 0.8)
+    """Seconds between the first questions to EC2 whether targets are sealed, within a call: small ones are by then."""
+
     look_seconds: float = 2.0
     """Seconds between two questions to EC2 about a snapshot that it calls pending or does not know yet."""
 

@@ -18,8 +18,9 @@ class UploadTuning:
     stretch: int = 64 * BLOCKS_PER_GIB
     """Blocks moved in one go, so that digests of a huge image are folded into the checksum as they come."""
 
+    first_poll_seconds: float = 0.2
     poll_seconds: float = 2.0
-    """Seconds between two questions to EC2 whether the snapshot is completed."""
+    """Seconds between two questions to EC2 whether the snapshot is completed, at first and in the end."""
 
     seal_seconds: float = 3_600.0
     """Seconds for which sealing is waited for before the command gives up waiting; all blocks are written by then."""

@@ -21,6 +21,7 @@ from blockferry.core.checksums import Linear
 from blockferry.core.errors import EncryptionDiffers, IncompleteTransfer, InvalidRequest, TargetFailed
 from blockferry.core.holes import HoleMeaning, HolePolicy
 from blockferry.core.mover import move
+from blockferry.core.pacing import growing
 from blockferry.core.quotas import MAX_DESCRIPTION, MAX_TAGS
 from blockferry.core.retry import Clock, Deadline
 from blockferry.core.tuning import Waits
@@ -349,6 +350,7 @@ def _put(found: Prepared, sink: SnapshotSink, *, clock: Clock, tuning: UploadTun
 def _wait(target: SnapshotTarget, call: Call, sealings: _Sealings, mark: str, tuning: UploadTuning) -> None:
     """Wait until EC2 calls the snapshot completed. Raises ``TargetFailed`` when it does not."""
     deadline = Deadline(tuning.seal_seconds, clock=call.clock)
+    pauses = growing(tuning.first_poll_seconds, longest=tuning.poll_seconds)
     while True:
         facts = snapshots.describe(call.ec2(target.identity), target.snapshot_id, region=target.region)
         if facts.state == "completed":
@@ -362,4 +364,4 @@ def _wait(target: SnapshotTarget, call: Call, sealings: _Sealings, mark: str, tu
             failed = TargetFailed(f"{target.name} is in state {facts.state}, not completed: {facts.state_message}")
             failed.add_note(_left(target, call, sealings, mark))
             raise failed
-        call.clock.sleep(tuning.poll_seconds)
+        call.clock.sleep(next(pauses))

@@ -11,8 +11,9 @@ from blockferry.transfer.job import started_job
 FIRST_WAIT_SECONDS = 2
 SOON_SECONDS = 60
 MAX_WAIT_SECONDS = 300
-"""Small snapshots seal in seconds. One of which it is not known whether EBS took its completion may be pending until
-EBS cancels it, after three days: the waits grow until the history of an execution (25,000 events) has room for that."""
+"""Small snapshots seal in seconds, mostly within the first call, which looks several times. One of which nobody knows
+whether EBS took its completion may be pending until EBS cancels it, after three days: the waits grow until the history
+of an execution (25,000 events) has room for that."""
 
 
 def check_targets(call: JobCall, record: str, waited_seconds: int | None) -> dict[str, Any]:
@@ -25,6 +26,11 @@ def check_targets(call: JobCall, record: str, waited_seconds: int | None) -> dic
     """
     job = started_job(call, record)
     looked = job.look(range(len(job.targets)), call)
+    for pause in call.waits.first_looks if waited_seconds is None else ():
+        if not any(facts.state == "pending" for facts in looked.facts.values()):
+            break
+        call.clock.sleep(pause)
+        looked = job.look(range(len(job.targets)), call)
     failed: list[str] = []
     unknown: list[str] = []
     for number, target in enumerate(job.targets):
