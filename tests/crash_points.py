@@ -66,6 +66,9 @@ IMAGE_BYTES = 4 * BLOCK_SIZE + 100
 SMALL_CHUNKS = UnpackTuning(chunk_bytes=2 * BLOCK_SIZE, writers=1)
 """Two blocks to a chunk of an unpacked image, instead of 64: a small one has three chunks then, too."""
 
+LOOKING_ONCE = replace(AT_ONCE, first_looks=())
+"""A call asks once whether targets are sealed, so that the machine waits between two questions, too."""
+
 ONE_THREAD = replace(
     UNPACED,
     min_threads=1,
@@ -209,7 +212,7 @@ class Proving:
             workspace=execution.workspace,
             time_left=lambda: execution.seconds_left,
             clock=self.clock,
-            waits=AT_ONCE,
+            waits=LOOKING_ONCE,
             throughput=ONE_THREAD,
             unpacking=self.unpacking,
         )
@@ -270,7 +273,7 @@ class Proving:
         self.wire.clear()
         clock = Clock(sleep=lambda _seconds: self.seal())
         tuning = UploadTuning(threads=1)
-        made = upload_image(image, region=HOME, aws=self.aws, clock=clock, waits=AT_ONCE, tuning=tuning)
+        made = upload_image(image, region=HOME, aws=self.aws, clock=clock, waits=LOOKING_ONCE, tuning=tuning)
         return made.snapshot_id
 
     def keep(self, snapshot_id: str) -> str:
@@ -434,7 +437,7 @@ class Proving:
     def sweep(self, execution: Execution) -> dict[str, Any]:
         """One run of the sweeper over the job's bucket, long after the job."""
         return sweep_jobs(
-            AwsCall(aws=self.aws, clock=self.clock, waits=AT_ONCE),
+            AwsCall(aws=self.aws, clock=self.clock, waits=LOOKING_ONCE),
             execution.workspace,
             executions=EXECUTIONS,
             resume_window=timedelta(hours=72),
