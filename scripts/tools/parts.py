@@ -198,6 +198,8 @@ def check_mutation(commands: Commands) -> list[str]:
 
 
 PARTS = (
+    # The longest one begins first, and the others run beside it: much of its time is waiting.
+    Part(name="cloud", says="pytest of tests/cloud against the local cloud", run=check_cloud, slow=True),
     Part(name="format", says="ruff format --check", run=check_format),
     Part(name="lint", says="ruff check", run=check_lint),
     Part(name="types", says="mypy, strict", run=check_types),
@@ -206,13 +208,6 @@ PARTS = (
     Part(name="terraform", says="terraform fmt, validate and test, with mocked providers", run=check_terraform),
     Part(name="machines", says="cfn-lint and asl-validator on the state machines", run=check_machines),
     Part(name="checkov", says="checkov on the Terraform configuration", run=check_checkov, slow=True),
-    Part(
-        name="cloud",
-        says="pytest of tests/cloud against the local cloud",
-        run=check_cloud,
-        slow=True,
-        alone=True,
-    ),
     Part(
         name="mutation",
         says="small faults planted in what decides about data; only when it is named",
