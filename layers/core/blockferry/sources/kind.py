@@ -118,7 +118,7 @@ class JobSource(Place, ABC):
 
     @abstractmethod
     def facts(self) -> dict[str, Any]:
-        """What a receipt tells of it."""
+        """What a receipt tells of it: its ``region``, a ``name`` if it is neither a snapshot nor an image, and more."""
 
     def lineage(self, targets: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
         """Which snapshot was made of which, for the next sync of the chain; ``None`` for what has no chain."""

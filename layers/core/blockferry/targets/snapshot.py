@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Protocol, Self
+from typing import Any, ClassVar, Protocol, Self
 
 from botocore.exceptions import BotoCoreError, ClientError
 
@@ -84,6 +84,9 @@ class Leftover:
 class SnapshotTarget(Place, ABC):
     """A snapshot that a job makes. ``started`` is ``None`` until EBS has begun it, ``size_gib`` as long as the size of
     its source is not known; ``tags`` are all of it but those that are set when it is proved."""
+
+    takes_up_a_place: ClassVar[bool] = True
+    """Whether it is one of the pending snapshots that an account may have while it is made."""
 
     description: str
     tags: dict[str, str]

@@ -22,6 +22,8 @@ def refuse_without_room(job: Job, call: JobCall) -> None:
     """
     places: dict[Identity, list[int]] = {}
     for number, target in enumerate(job.targets):
+        if not target.takes_up_a_place:
+            continue
         places.setdefault(target.identity, []).append(number)
 
     def pending(identity: Identity) -> int:

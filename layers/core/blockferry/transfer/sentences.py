@@ -13,7 +13,7 @@ def source_line(receipt: Mapping[str, Any]) -> str:
         return f"image {source['image_uri']} ({_image_size(source)})"
     if source.get("base_snapshot_id"):
         return f"changes from {source['base_snapshot_id']} to {source['snapshot_id']} in {source['region']}"
-    return f"{source['snapshot_id']} in {source['region']}"
+    return f"{source.get('snapshot_id') or source['name']} in {source['region']}"
 
 
 def holes_line(receipt: Mapping[str, Any]) -> str:
