@@ -24,7 +24,7 @@ class Elsewhere(FullSnapshot):
 
 
 def room_for(*targets: Any) -> None:
-    full = [described(f"snap-{n}", state="pending", VolumeId="vol-ffffffff") for n in range(PENDING_SNAPSHOTS)]
+    full = [described(f"snap-{n}", state="pending", tags={}, VolumeId="vol-ffffffff") for n in range(PENDING_SNAPSHOTS)]
     of = job(source(), target())
     region = MemoryEc2(*full)
     call = job_call(SimpleNamespace(ec2=lambda _: region), folder_of(of, MemoryS3()), clock=ManualClock())
