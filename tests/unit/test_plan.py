@@ -197,6 +197,17 @@ def test_the_quota_is_shared_by_workers_and_threads_follow_littles_law(
     assert (found.max_concurrency, found.blocks_per_second, found.threads) == (workers, share, threads)
 
 
+@pytest.mark.parametrize(("regions", "told"), [((RECOVERY,), False), ((RECOVERY, THIRD), True)])
+def test_a_job_that_may_take_longer_than_it_has_is_planned_and_says_so(
+    regions: tuple[str, ...], told: bool, workspace: Workspace
+) -> None:
+    # Four workers of a new account carry 286 blocks a second to one target, 191 to two: 5.4 and 8.1 days.
+    found = planned(asked(*regions), Account(places=10, size_gib=65_536), workspace)
+    slow = [warning.message for warning in found.warnings if warning.code == "longer_than_a_job_has"]
+    assert len(slow) == told
+    assert all("8.1 days" in message for message in slow)
+
+
 def test_targets_in_one_account_and_region_share_its_quota(workspace: Workspace) -> None:
     request = asked(RECOVERY, THIRD, blocks_per_range=2_048)
     request["targets"].append({"region": RECOVERY, "encrypted": True, "kms_key_arn": None})

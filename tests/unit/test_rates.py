@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import json
 import math
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -11,10 +13,10 @@ import pytest
 from blockferry.core.blocks import BLOCK_SIZE, MAX_RANGES, blocks_of_volume, blocks_per_range
 from blockferry.core.quotas import BLOCKS_PER_SECOND
 from blockferry.core.rates import blocks_in_flight, rate_of
-from blockferry.core.reserves import MOVE_SECONDS
+from blockferry.core.reserves import JOB_SECONDS, MOVE_SECONDS
 from blockferry.core.tuning import Throughput
 from blockferry.requests.parts import TransferOptions
-from blockferry.transfer.workers import SHARE_OF_A_JOB, plan_workers
+from blockferry.transfer.workers import SHARE_OF_A_JOB, plan_workers, slow_warning
 
 SIZES_GIB = (1, 100, 1_024, 16_384, 65_536)
 TARGETS = (1, 3, 10, 25, 100)
@@ -23,6 +25,8 @@ LIMITS = (10, 50, 1_000, 10_000)
 ASKED = (None, 1, 500)
 
 NETWORK_BITS = 600e6
+WEEK = 7 * 24 * 3_600
+ROOT = Path(__file__).resolve().parents[2]
 MEMORY_BYTES = 1_769 * 2**20
 """Of a worker's function (terraform/modules/region/functions.tf)."""
 
@@ -76,6 +80,13 @@ def test_a_plan_keeps_to_every_limit_and_ends(limit: int, asked: int | None) -> 
         assert ranges <= MAX_RANGES, case
         assert share * (900 - MOVE_SECONDS) >= 1, case
 
+        # The job ends in its time, or its operator hears before that it may not.
+        seconds = rate.seconds(total, workers)
+        assert seconds >= total / (workers * min(share, NETWORK_BITS / bits)) * 0.999999, case
+        assert (slow_warning(seconds) is None) == (seconds <= WEEK), case
+        if limit >= 1_000 and asked is None and fullest == 1:
+            assert seconds < WEEK / 4, case
+
 
 def test_targets_of_one_place_share_its_requests_and_those_of_several_do_not() -> None:
     assert [rate_of(places).blocks_per_second for places in ("a", "ab", "aa", "aab", "a" * 100)] == [
@@ -94,6 +105,29 @@ def test_a_rate_is_what_is_left_of_the_quotas() -> None:
 
 def test_the_workers_of_a_rate_are_as_many_as_carry_it() -> None:
     assert [rate_of(range(targets)).workers for targets in (1, 3, 10)] == [14, 28, 77]
+
+
+def test_a_job_takes_as_long_as_its_quotas_or_the_networks_of_its_workers() -> None:
+    # 71.5 blocks a second through one network, in and out.
+    assert rate_of("a").seconds(1_000_000, 14) == pytest.approx(1_000)
+    assert rate_of("a").seconds(1_000_000, 100) == pytest.approx(1_000)
+    assert rate_of("a").seconds(1_000_000, 4) == pytest.approx(1_000_000 / (4 * 600e6 / 8 / 2**19 / 2))
+    assert rate_of("aa").seconds(1_000_000, 14) == pytest.approx(2_000)
+
+
+@pytest.mark.parametrize("machine", ["copy", "sync", "fanout"])
+def test_a_job_has_the_time_that_its_machine_has(machine: str) -> None:
+    definition = json.loads((ROOT / f"statemachines/{machine}.asl.json").read_text())
+    assert definition["TimeoutSeconds"] == JOB_SECONDS == WEEK
+
+
+def test_an_operator_hears_of_a_job_that_may_take_longer_than_it_has() -> None:
+    assert slow_warning(WEEK) is None
+    warning = slow_warning(WEEK * 10.5 / 7)
+    assert warning is not None
+    assert warning.code == "longer_than_a_job_has"
+    assert "10.5 days" in warning.message
+    assert "7 days" in warning.message
 
 
 def test_blocks_under_way_follow_littles_law() -> None:

@@ -36,6 +36,10 @@ class Rate:
         """Blocks a second of one of so many workers: together they ask for what the quotas allow, and no more."""
         return self.blocks_per_second / workers
 
+    def seconds(self, blocks: int, workers: int) -> float:
+        """Seconds in which so many workers move so many blocks: as the quotas allow, or their networks."""
+        return blocks / min(self.blocks_per_second, workers * self.per_worker)
+
 
 def rate_of(places: Iterable[object], *, read: float = BLOCKS_PER_SECOND, written: float = BLOCKS_PER_SECOND) -> Rate:
     """The rate of a job with one target in each of ``places``, a Region and an account, which may repeat.

@@ -1,7 +1,10 @@
 """Seconds of an invocation's time that a step keeps back for its end, so that what it did is stored before it is cut
-off. The step stops when so much of its time is left, and is called again."""
+off. The step stops when so much of its time is left, and is called again. And the seconds that a whole job has."""
 
 from __future__ import annotations
+
+JOB_SECONDS = 604_800.0
+"""Time of a job, seven days: TimeoutSeconds of its state machine, which then ends it."""
 
 MOVE_SECONDS = 60.0
 """Reserve of Move blocks: one request may take its whole read timeout (30 s), then the digests are stored."""

@@ -55,7 +55,7 @@ def move_range(
     began = clock.monotonic()
     deadline = call.reserving(MOVE_SECONDS)
     job = started_job(call, record)
-    call = call.until(deadline, connections=max(job.threads, call.throughput.max_writers))
+    call = call.until(deadline, connections=job.threads + call.throughput.max_writers)
     rest = within.after(within.first if next_index is None else next_index)
     if rest is None:
         return _recounted(job, call, within)

@@ -31,7 +31,7 @@ from blockferry.transfer.job import Job, Target, planned_job, record_digest, ref
 from blockferry.transfer.pairing import Pairing, Subject
 from blockferry.transfer.room import refuse_without_room
 from blockferry.transfer.turns import side_by_side
-from blockferry.transfer.workers import plan_workers
+from blockferry.transfer.workers import plan_workers, slow_warning
 
 
 @dataclass(frozen=True)
@@ -129,6 +129,7 @@ def _job(call: JobCall, event: PlanInput, subject: Subject) -> Job:
         region=home,
     )
     share = rate.share(workers.count)
+    slow = slow_warning(rate.seconds(total, workers.count))
     far = any(place.region != home for place in (subject.source, *subject.targets))
     return Job(
         operation=call.folder.operation,
@@ -142,7 +143,7 @@ def _job(call: JobCall, event: PlanInput, subject: Subject) -> Job:
         blocks_per_range=length,
         max_concurrency=workers.count,
         workers_because=workers.because,
-        warnings=workers.warnings,
+        warnings=workers.warnings if slow is None else (*workers.warnings, slow),
         blocks_per_second=share,
         threads=_threads(blocks_in_flight(share, far=far), call.throughput),
         holes=subject.holes.policy or HolePolicy.PRESERVE,

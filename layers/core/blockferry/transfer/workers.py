@@ -15,6 +15,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from blockferry.aws.errors import translated
 from blockferry.core.errors import RequestRefused
+from blockferry.core.reserves import JOB_SECONDS
 from blockferry.jobs.record import JobWarning
 
 if TYPE_CHECKING:
@@ -29,6 +30,8 @@ everybody else's functions."""
 
 LAMBDA_QUOTA = "L-B99A9384"
 """Concurrent executions, in Service Quotas under ``lambda``."""
+
+_DAY = 24 * 3_600
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,21 @@ def plan_workers(
     if planned <= allowed:
         return Workers(planned, because)
     return Workers(allowed, f"the account's Lambda concurrency in {region}", (_fewer(planned, allowed, room, asked),))
+
+
+def slow_warning(seconds: float) -> JobWarning | None:
+    """What the operator of a job hears that takes so long if every block of the volume is to be moved; ``None`` where
+    that fits into the time that a job has."""
+    if seconds <= JOB_SECONDS:
+        return None
+    return JobWarning(
+        code="longer_than_a_job_has",
+        message=(
+            f"at the pace that its workers and the quotas of its targets allow, a volume without holes takes "
+            f"{seconds / _DAY:.1f} days, and the state machine ends a job after {JOB_SECONDS / _DAY:.0f} days: it can "
+            "be resumed then. Give it more workers, or start several jobs with fewer targets each one after another"
+        ),
+    )
 
 
 def _room(client: LambdaClient, region: str) -> Room:
