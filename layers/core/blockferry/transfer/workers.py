@@ -88,8 +88,8 @@ def slow_warning(seconds: float) -> JobWarning | None:
         code="longer_than_a_job_has",
         message=(
             f"at the pace that its workers and the quotas of its targets allow, a volume without holes takes "
-            f"{seconds / _DAY:.1f} days, and the state machine ends a job after {JOB_SECONDS / _DAY:.0f} days: it can "
-            "be resumed then. Give it more workers, or start several jobs with fewer targets each one after another"
+            f"{seconds / _DAY:.1f} days, and the state machine ends a job after {JOB_SECONDS / _DAY:.0f} days. "
+            "Give it more workers, or start several jobs with fewer targets each, one after another"
         ),
     )
 
