@@ -144,7 +144,7 @@ def _run(number: int, *, share: float, threads: int, seconds: float) -> dict[str
         )
         took = time.perf_counter() - began
         control(url, "config", {"quotas_enabled": False})
-        control(url, "faults", {"operation": "GetSnapshotBlock", "action": "latency", "latency_ms": 0})
+        control(url, "faults", method="DELETE")
         equal = _sealed_and_equal(moved.digests, [(ebs(region, apart), name) for region, name in targets])
     sent = sum(count for name, count in counts.requests.items() if name in ("GetSnapshotBlock", "PutSnapshotBlock"))
     return {"blocks_per_second": blocks / took, "refused": sum(counts.retries.values()) / sent, "equal": equal}
