@@ -261,8 +261,15 @@ class Rig:
         """What every step behind Plan transfer gets."""
         return {**self.named(job_id), "record": self.record(job_id)}
 
-    def plan(self, request: Mapping[str, Any], *, operation: str = "copy", job_id: str | None = None) -> dict[str, Any]:
-        """Plan transfer, once."""
+    def plan(
+        self,
+        request: Mapping[str, Any],
+        *,
+        operation: str = "copy",
+        job_id: str | None = None,
+        progress: Mapping[str, Any] | None = None,
+    ) -> dict[str, Any]:
+        """Plan transfer, once; ``progress`` is what the last call returned."""
         job_id = job_id or self._next_job()
         self.operations[job_id], self.requests[job_id] = operation, request
         event = {
@@ -271,6 +278,7 @@ class Rig:
             "execution_arn": f"arn:aws:states:{HOME}:{ACCOUNT}:execution:blockferry-{operation}:{job_id}",
             "started_at": "2026-01-01T00:00:00.000Z",
             "request": request,
+            "progress": progress,
         }
         return self.call("plan_transfer", event)
 

@@ -55,7 +55,8 @@ def transfer(operation: str, comment: str, *, unpacks: bool = False) -> State:
     return machine(
         comment,
         {
-            "Plan transfer": task(
+            **call_until_done(
+                "Plan transfer",
                 "Refuses what cannot work before anything is started, starts the targets and writes the list of ranges "
                 "to S3.",
                 function="plan_transfer",
@@ -63,6 +64,9 @@ def transfer(operation: str, comment: str, *, unpacks: bool = False) -> State:
                 seconds=LONG_CALL_SECONDS,
                 assign={"job": "{% $states.result.Payload %}", "record": RECORD},
                 refused="The input cannot be used: nothing was started, and the message is for the operator.",
+                question="Plan made?",
+                why="What a dry run counts of a large source takes longer than one invocation.",
+                done="The plan is made, or all is counted that the estimate needs.",
                 then="Dry run?",
             ),
             **refuse(),

@@ -146,6 +146,7 @@ def test_the_pointer_names_what_later_states_need(workspace: Workspace) -> None:
     call = JobCall(aws=cast(Any, None), folder=workspace.folder("copy", "job-1"))
     assert recorded_job(call, record) == record_of(workspace)
     assert pointer == {
+        "done": True,
         "job_id": "job-1",
         "bucket": "work",
         "plan_key": "jobs/copy/job-1/plan/ranges.jsonl",

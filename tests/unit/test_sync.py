@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from blockferry.aws.snapshots import CHECKSUM_TAG, LINEAGE_TAG
 from blockferry.core.blocks import BLOCK_SIZE
-from blockferry.core.errors import IncompleteTransfer, InvalidRequest
+from blockferry.core.errors import IncompleteTransfer, InvalidRequest, RetryLater
 from blockferry.jobs.folder import REPORT
 from blockferry.jobs.record import Swept
-from fakes import content
+from fakes import TickingClock, content
 from rig import ACCOUNT, HOME, RECOVERY, THIRD, Rig, hashes, put, running_rig
 
 OTHER_ACCOUNT = "123456789012"
@@ -221,6 +221,50 @@ def test_a_dry_run_counts_the_delta_and_starts_nothing(rig: Rig, night: tuple[st
     assert estimate["cost_usd"]["PutSnapshotBlock"] == pytest.approx(6 * 0.000006)
     assert not {"StartSnapshot", "PutSnapshotBlock", "GetSnapshotBlock"} & rig.calls().keys()
     assert rig.snapshots() == before
+
+
+def test_a_dry_run_that_takes_several_calls_tells_the_same_as_one_call(rig: Rig) -> None:
+    volume = Volume(rig, size_gib=64)
+    base = volume.becomes({5: content(1), 50_000: content(2), 120_000: content(3)}).snapshot()
+    snapshot = volume.becomes({5: content(4), 50_000: content(2), 70_000: content(5)}).snapshot()
+    (parent,) = copied(rig, base, options={})
+    wanted = request(base, snapshot, parent, options={"dry_run": True})
+    at_once = rig.plan(wanted, operation="sync", job_id="night")["estimate"]
+    rig.clock, rig.seconds_left = TickingClock(), 75.0
+    job = rig.deployment.job("sync", wanted, "night")
+    rig.control("stats/reset", {})
+    assert job.run() == at_once
+    assert (at_once["changed_blocks"], at_once["removed_blocks"], at_once["allocated_blocks"]) == (2, 1, 3)
+    assert len(job.attempts) > 2
+    assert {attempt.step for attempt in job.attempts} == {"Plan transfer"}
+    assert [each.event["progress"] for each in job.attempts] == [
+        None,
+        *(each.answer["progress"] for each in job.attempts[:-1]),
+    ]
+    counted = [each.answer["progress"]["counted"]["next_index"] for each in job.attempts[:-1]]
+    assert counted == sorted(set(counted))
+    assert counted[0] > 0
+    assert counted[-1] < 64 * 2048
+    # Each stretch of both lists is asked for once, and each call looks at them anew.
+    assert rig.calls()["ListChangedBlocks"] <= 14 + 2 * len(job.attempts)
+
+
+def test_a_dry_run_counts_nothing_on_of_another_source(rig: Rig, night: tuple[str, str]) -> None:
+    base, snapshot = night
+    (parent,) = copied(rig, base)
+    wanted = request(base, snapshot, parent, options={"dry_run": True})
+    of_another = {"source": "another", "counted": {"next_index": 2048, "allocated": 9, "read": 9, "removed": 9}}
+    estimate = rig.plan(wanted, operation="sync", progress=of_another)["estimate"]
+    assert (estimate["changed_blocks"], estimate["removed_blocks"], estimate["allocated_blocks"]) == (4, 2, 6)
+
+
+def test_a_dry_run_that_gets_no_list_in_its_time_is_tried_again(rig: Rig, night: tuple[str, str]) -> None:
+    base, snapshot = night
+    (parent,) = copied(rig, base)
+    wanted = request(base, snapshot, parent, options={"dry_run": True})
+    rig.clock, rig.seconds_left = TickingClock(), 60.0
+    with pytest.raises(RetryLater, match="behind block 0"):
+        rig.plan(wanted, operation="sync")
 
 
 # -- following ---------------------------------------------------------------------------------------------------------

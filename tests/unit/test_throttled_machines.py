@@ -51,6 +51,7 @@ class Functions:
                     "results_prefix": "results",
                     "max_concurrency": 1,
                     "unpack": first and event["operation"] == "fanout",
+                    "done": True,
                     "dry_run": False,
                     "estimate": None,
                     "record": "r",

@@ -253,6 +253,7 @@ def test_another_execution_of_the_same_name_and_input_is_refused(rig: Rig) -> No
         "execution_arn": f"arn:aws:states:{HOME}:{ACCOUNT}:execution:blockferry-copy:mine",
         "started_at": "2026-06-01T00:00:00.000Z",
         "request": wanted,
+        "progress": None,
     }
     with pytest.raises(InvalidRequest, match=r"a job named mine of arn:aws:states:.* is recorded in s3://"):
         rig.call("plan_transfer", event)

@@ -22,7 +22,10 @@ def _add_options(command: argparse.ArgumentParser) -> None:
         help="snapshots of one volume: what each holds and what deleting it frees",
     )
     command.add_argument(
-        "--count-zeros", action="store_true", default=None, help="read every block and count those of zeros; this costs"
+        "--count-zeros",
+        action="store_true",
+        default=None,
+        help="read every block and count those of zeros; this costs, and takes about four hours per TiB",
     )
     command.set_defaults(wait=True, dry_run=False)
 

@@ -6,6 +6,9 @@ from __future__ import annotations
 JOB_SECONDS = 604_800.0
 """Time of a job, seven days: TimeoutSeconds of its state machine, which then ends it."""
 
+PLAN_SECONDS = 60.0
+"""Reserve of Plan transfer while it counts for a dry run: one request may take its whole read timeout."""
+
 MOVE_SECONDS = 60.0
 """Reserve of Move blocks: one request may take its whole read timeout (30 s), then the digests are stored."""
 

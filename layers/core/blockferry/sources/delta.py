@@ -17,7 +17,7 @@ from blockferry.core.ports import Block, BlockRef, BlockSource
 from blockferry.jobs.call import JobCall
 from blockferry.jobs.record import Record
 from blockferry.sources.equal import Clone, EqualSnapshots
-from blockferry.sources.kind import NOTHING_LISTED, Examined, Extent, Listed, counted, range_of
+from blockferry.sources.kind import NOTHING_LISTED, Examined, Extent, Listed, Tally, counted, range_of
 from blockferry.sources.listing import walk
 from blockferry.sources.meaning import for_delta
 from blockferry.sources.reading import Reading, comparing, reading_snapshot
@@ -76,17 +76,20 @@ class JobDelta(SnapshotOrigin):
         )
         return EqualSnapshots(f"base {self.base.snapshot_id}", base, clones)
 
-    def reading(self, call: JobCall, extent: Extent) -> Reading:
-        allocated, read, removed = counted(self, call, extent.total_blocks)
+    def reading(self, call: JobCall, extent: Extent, tally: Tally) -> Reading | None:
+        if not counted(self, call, extent.total_blocks, tally):
+            return None
         requests = reading_snapshot(
             self.region,
-            read=read,
+            read=tally.read,
             total_blocks=extent.total_blocks,
             blocks_per_range=extent.blocks_per_range,
             changes=True,
         )
         basis = "ListChangedBlocks and ListSnapshotBlocks"
-        return Reading(allocated=allocated, read=read, removed=removed, basis=basis, requests=requests)
+        return Reading(
+            allocated=tally.allocated, read=tally.read, removed=tally.removed, basis=basis, requests=requests
+        )
 
     def comparing(self, regions: Sequence[str], extent: Extent) -> Counter[str]:
         places = (self.region, *regions)

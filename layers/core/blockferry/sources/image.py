@@ -28,7 +28,7 @@ from blockferry.jobs.record import Record
 from blockferry.requests.fanout import FanoutRequest
 from blockferry.sources.address import MAX_IMAGE_BYTES, Address, Image, examine, parse_address
 from blockferry.sources.chunks import ChunkedImage
-from blockferry.sources.kind import Examined, Extent, JobSource, Listed
+from blockferry.sources.kind import Examined, Extent, JobSource, Listed, Tally
 from blockferry.sources.meaning import for_image
 from blockferry.sources.reading import Reading, reading_objects
 from blockferry.sources.unpack import chunk_name, drop_unpacked, expand, unpack_image, unpacked
@@ -131,7 +131,7 @@ class JobImage(JobSource):
     def may_change(self) -> bool:
         return True
 
-    def reading(self, call: JobCall, extent: Extent) -> Reading:
+    def reading(self, call: JobCall, extent: Extent, tally: Tally) -> Reading:
         raw = self.codec == "raw"
         requests = reading_objects(
             self.region if raw else extent.home,

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, Generic, TypeVar
 
-from blockferry.core.blocks import BlockRange, blocks_of_volume, split
-from blockferry.core.errors import IncompleteTransfer
+from blockferry.core.blocks import BlockRange, blocks_of_volume
+from blockferry.core.errors import IncompleteTransfer, OutOfTime
 from blockferry.core.holes import HoleDecision, HolePolicy
 from blockferry.core.pacing import Pace
 from blockferry.core.ports import BlockSource
@@ -39,6 +39,27 @@ class Extent:
     total_blocks: int
     blocks_per_range: int
     home: str
+
+
+@dataclass
+class Tally:
+    """The blocks below ``next_index`` that lists gave so far: allocated, to be read, and only in the base."""
+
+    next_index: int = 0
+    allocated: int = 0
+    read: int = 0
+    removed: int = 0
+
+    def to_json(self) -> dict[str, int]:
+        """Its numbers by name, which the constructor takes again."""
+        return asdict(self)
+
+    def add(self, listed: Listed, stop: int) -> None:
+        """Count in what was listed from ``next_index`` up to ``stop``."""
+        self.allocated += listed.allocated
+        self.read += len(listed.indices) - len(listed.removed)
+        self.removed += len(listed.removed)
+        self.next_index = stop
 
 
 class JobSource(Place, ABC):
@@ -100,8 +121,11 @@ class JobSource(Place, ABC):
         return tuple(HolePolicy)
 
     @abstractmethod
-    def reading(self, call: JobCall, extent: Extent) -> Reading:
-        """What reading it once would take; lists are asked for where nobody tells the numbers before."""
+    def reading(self, call: JobCall, extent: Extent, tally: Tally) -> Reading | None:
+        """What reading it once would take; lists are asked for where nobody tells the numbers before.
+
+        ``None`` when the call's deadline came before the end of the lists: ``tally`` is how far they were counted.
+        """
 
     def comparing(self, regions: Sequence[str], extent: Extent) -> Mapping[str, int]:
         """Requests that comparing its base with clones in these Regions would take, by operation and Region."""
@@ -155,18 +179,21 @@ class Examined(ABC, Generic[S_co]):
         """What a full copy does about holes. Raises ``InvalidRequest`` for a choice that could lose zeros."""
 
 
-def counted(source: JobSource, call: JobCall, total_blocks: int) -> tuple[int, int, int]:
-    """Blocks that are allocated, to be read, and only in the base, from the source's own lists."""
+def counted(source: JobSource, call: JobCall, total_blocks: int, tally: Tally) -> bool:
+    """Count the source's own lists on from ``tally``; whether the end was reached before the call's deadline."""
     pace = Pace(DRY_RUN_LISTS_PER_SECOND, clock=call.clock)
-    allocated = read = removed = 0
     # By windows: the list of a whole volume would not fit into memory.
-    for window in split(total_blocks, MAX_PAGE):
+    while tally.next_index < total_blocks:
+        if call.deadline is not None and call.deadline.passed():
+            return False
+        stop = min(tally.next_index + MAX_PAGE, total_blocks)
         pace.take()
-        listed = source.relist(call, window.first, window.stop)
-        allocated += listed.allocated
-        read += len(listed.indices) - len(listed.removed)
-        removed += len(listed.removed)
-    return allocated, read, removed
+        try:
+            listed = source.relist(call, tally.next_index, stop)
+        except OutOfTime:
+            return False
+        tally.add(listed, stop)
+    return True
 
 
 def range_of(first: int, stop: int) -> BlockRange | None:

@@ -18,7 +18,7 @@ from blockferry.core.errors import IncompleteTransfer, InvalidRequest, RetryLate
 from blockferry.core.holes import HoleDecision, HolePolicy
 from blockferry.core.ports import Block, BlockRef, BlockSource
 from blockferry.jobs.call import JobCall
-from blockferry.sources.kind import NOTHING_LISTED, Examined, Extent, JobSource, Listed, counted, range_of
+from blockferry.sources.kind import NOTHING_LISTED, Examined, Extent, JobSource, Listed, Tally, counted, range_of
 from blockferry.sources.listing import walk
 from blockferry.sources.meaning import for_snapshot
 from blockferry.sources.readable import readable_snapshot, refuse_no_access
@@ -98,11 +98,13 @@ class JobSnapshot(SnapshotOrigin):
         allocated = self.allocated(call, within)
         return Listed(allocated, frozenset(), len(allocated))
 
-    def reading(self, call: JobCall, extent: Extent) -> Reading:
+    def reading(self, call: JobCall, extent: Extent, tally: Tally) -> Reading | None:
         if self.full_size_bytes is not None:
             allocated, basis = -(-self.full_size_bytes // BLOCK_SIZE), "FullSnapshotSizeInBytes"
+        elif counted(self, call, extent.total_blocks, tally):
+            allocated, basis = tally.allocated, "ListSnapshotBlocks"
         else:
-            (allocated, _, _), basis = counted(self, call, extent.total_blocks), "ListSnapshotBlocks"
+            return None
         requests = reading_snapshot(
             self.region,
             read=allocated,

@@ -11,18 +11,18 @@ from blockferry.core.holes import HoleDecision, HolePolicy
 from blockferry.cost import estimate as cost
 from blockferry.cost.estimate import Outline
 from blockferry.jobs.call import JobCall
-from blockferry.sources.kind import Extent
+from blockferry.sources.kind import Extent, Tally
 from blockferry.transfer.job import Job
 from blockferry.transfer.receipt import choices
 from blockferry.transfer.sentences import choice_line
 
 
-def estimate(job: Job, possible: Sequence[HolePolicy], call: JobCall) -> dict[str, Any]:
+def estimate(job: Job, possible: Sequence[HolePolicy], call: JobCall, tally: Tally) -> dict[str, Any] | None:
     """The outcome of a dry run: the members of a receipt that can be known before. Nothing is started or written.
 
     ``possible`` are the policies for holes that the operator may choose. Of an image that is compressed nothing is
     known before it is unpacked: counts are ``None`` then. What an image has of zeros is not known either, so its writes
-    are an upper bound.
+    are an upper bound. ``None`` when the call's deadline came first: ``tally`` is how far the source was counted.
     """
     known: dict[str, Any] = {
         "job_id": job.job_id,
@@ -36,15 +36,22 @@ def estimate(job: Job, possible: Sequence[HolePolicy], call: JobCall) -> dict[st
     if job.total_blocks is None:
         unplanned = {"workers": None, "workers_because": None}
         return known | cost.unknown() | unplanned | {"holes_choices": _holes_choices(job, None, possible)}
-    outline = _outline(job, call)
+    outline = _outline(job, call, tally)
+    if outline is None:
+        return None
     return known | cost.estimate(outline, job.holes) | {"holes_choices": _holes_choices(job, outline, possible)}
 
 
-def question(job: Job, decision: HoleDecision, call: JobCall) -> str:
-    """What an operator is asked who alone can know what the holes of the source stand for, with the prices."""
+def question(job: Job, decision: HoleDecision, call: JobCall, tally: Tally) -> str | None:
+    """What an operator is asked who alone can know what the holes of the source stand for, with the prices.
+
+    ``None`` when the call's deadline came first, as for ``estimate``.
+    """
+    outline = _outline(job, call, tally)
+    if outline is None:
+        return None
     price = {
-        each["holes"]: choice_line(each | {"chosen": False})
-        for each in _holes_choices(job, _outline(job, call), decision.possible)
+        each["holes"]: choice_line(each | {"chosen": False}) for each in _holes_choices(job, outline, decision.possible)
     }
     return (
         f"options.holes: {decision.reason}. A target is or may be encrypted, and a hole reads as noise there, not as "
@@ -58,10 +65,12 @@ def _holes_choices(job: Job, outline: Outline | None, possible: Sequence[HolePol
     return cost.holes_choices(outline, job.source.policies, chosen=job.holes, possible=possible)
 
 
-def _outline(job: Job, call: JobCall) -> Outline:
+def _outline(job: Job, call: JobCall, tally: Tally) -> Outline | None:
     extent = Extent(job.blocks, job.blocks_per_range, job.execution.region)
     regions = tuple(target.region for target in job.targets)
-    reading = job.source.reading(call, extent)
+    reading = job.source.reading(call, extent, tally)
+    if reading is None:
+        return None
     if job.verify_parents:
         comparing = Counter(reading.requests) + Counter(job.source.comparing(regions, extent))
         reading = replace(reading, requests=comparing)

@@ -20,11 +20,13 @@ from blockferry.core.blocks import blocks_per_range, split
 from blockferry.core.errors import BlockferryError, EncryptionDiffers, InvalidRequest, RequestRefused, RetryLater
 from blockferry.core.holes import HolePolicy
 from blockferry.core.rates import blocks_in_flight, rate_of
+from blockferry.core.reserves import PLAN_SECONDS
 from blockferry.core.retry import Deadline
 from blockferry.core.tuning import Throughput
 from blockferry.jobs.call import JobCall
 from blockferry.jobs.execution import Execution
 from blockferry.jobs.folder import RANGES, RESULTS
+from blockferry.sources.kind import Tally
 from blockferry.transfer.discard import discard
 from blockferry.transfer.estimate import estimate, question
 from blockferry.transfer.job import Job, Target, planned_job, record_digest, refuse_swept, save_job, save_started
@@ -36,11 +38,13 @@ from blockferry.transfer.workers import plan_workers, slow_warning
 
 @dataclass(frozen=True)
 class PlanInput:
-    """What the state machine passes: the execution and its start (ISO 8601), and the operator's input."""
+    """What the state machine passes: the execution and its start (ISO 8601), the operator's input, and the progress
+    that the last call returned, ``None`` at first."""
 
     execution: Execution
     started_at: str
     request: Mapping[str, Any]
+    progress: Mapping[str, Any] | None = None
 
     @property
     def fingerprint(self) -> str:
@@ -56,11 +60,13 @@ def fingerprint_of(request: Any) -> str:
 def plan_transfer(call: JobCall, pairing: Pairing[Any, Any], event: PlanInput) -> dict[str, Any]:
     """Plan a transfer and start its targets.
 
-    Returns the pointer that the state machine passes on: ``{"job_id", "bucket", "plan_key", "results_prefix",
+    Returns the pointer that the state machine passes on: ``{"done", "job_id", "bucket", "plan_key", "results_prefix",
     "max_concurrency", "unpack", "dry_run", "estimate", "record"}``; ``estimate`` is set for a dry run only, which
     writes nothing at all. ``unpack`` says that the source must be unpacked before anything can be started: plan again
     then. ``record`` is the SHA-256 of what every later step goes by. Called again for the same job it finds the same
-    targets. Raises ``InvalidRequest`` with nothing left behind.
+    targets. ``{"done": False, "progress", "record": None}`` when the lists that a dry run or a question about holes
+    counts take longer than the call. Raises ``InvalidRequest`` with nothing left behind, and ``RetryLater`` when a
+    whole call was not enough for one list.
     """
     folder = call.folder
     earlier = _earlier(call, event)
@@ -72,8 +78,13 @@ def plan_transfer(call: JobCall, pairing: Pairing[Any, Any], event: PlanInput) -
         subject = pairing.subject(event.request, event.execution, call)
         job, dry_run, possible = _job(call, event, subject), subject.options.dry_run, subject.holes.possible
         if subject.holes.policy is None:
-            raise InvalidRequest(question(job, subject.holes, call))
+            tally = _tally(job, event)
+            asked = question(job, subject.holes, call.until(call.reserving(PLAN_SECONDS)), tally)
+            if asked is None:
+                return _counting_goes_on(job, event, tally)
+            raise InvalidRequest(asked)
     pointer: dict[str, Any] = {
+        "done": True,
         "job_id": job.job_id,
         "bucket": folder.bucket,
         "plan_key": folder.key(RANGES),
@@ -85,7 +96,9 @@ def plan_transfer(call: JobCall, pairing: Pairing[Any, Any], event: PlanInput) -
         "record": None,
     }
     if dry_run:
-        return pointer | {"estimate": estimate(job, possible, call)}
+        tally = _tally(job, event)
+        estimated = estimate(job, possible, call.until(call.reserving(PLAN_SECONDS)), tally)
+        return _counting_goes_on(job, event, tally) if estimated is None else pointer | {"estimate": estimated}
     if job is not earlier:
         refuse_without_room(job, call)
     # The record comes first: whatever is started after it can be found again by the sweeper.
@@ -96,6 +109,24 @@ def plan_transfer(call: JobCall, pairing: Pairing[Any, Any], event: PlanInput) -
     record = _start_targets(job, call)
     folder.save_ranges(split(job.blocks, job.blocks_per_range))
     return pointer | {"record": record}
+
+
+def _tally(job: Job, event: PlanInput) -> Tally:
+    """What earlier calls counted of this source; nothing, if ``follow`` has found another base since then."""
+    if event.progress is None or event.progress["source"] != _source_digest(job):
+        return Tally()
+    return Tally(**event.progress["counted"])
+
+
+def _counting_goes_on(job: Job, event: PlanInput, tally: Tally) -> dict[str, Any]:
+    if tally.next_index == _tally(job, event).next_index:
+        raise RetryLater(f"nothing of {job.source.name} could be counted behind block {tally.next_index}: no list came")
+    progress = {"source": _source_digest(job), "counted": tally.to_json()}
+    return {"done": False, "progress": progress, "record": None}
+
+
+def _source_digest(job: Job) -> str:
+    return hashlib.sha256(job.source.model_dump_json().encode()).hexdigest()
 
 
 def _earlier(call: JobCall, event: PlanInput) -> Job | None:
