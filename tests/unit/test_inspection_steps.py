@@ -16,6 +16,7 @@ from blockferry.core.reserves import INSPECT_SECONDS
 from blockferry.inspection.count import ListReader
 from blockferry.inspection.steps import inspect_snapshots
 from blockferry.inspection.tuning import Tuning
+from blockferry.inspection.zeros import refuse_endless
 from blockferry.jobs.call import JobCall
 from blockferry.jobs.execution import Execution
 from blockferry.jobs.folder import RECEIPT, REPORT
@@ -403,6 +404,22 @@ def test_reading_fewer_blocks_than_were_listed_fails(even: Rig, monkeypatch: pyt
     monkeypatch.setattr(ListReader, "allocated", lambda *_: 0b101)
     with pytest.raises(IncompleteTransfer, match=r"1 blocks of .* were read, but 2 were listed"):
         step(even, {"snapshot_id": snapshot, "options": {"count_zeros": True}})
+
+
+def test_zeros_that_no_execution_would_live_to_count_are_refused() -> None:
+    blocks_of_a_tib = 2_097_152
+    refuse_endless("snap-1", 38 * blocks_of_a_tib)
+    with pytest.raises(InvalidRequest, match=r"options\.count_zeros: snap-1 has 134217728 .* in some 11 days"):
+        refuse_endless("snap-1", 64 * blocks_of_a_tib)
+
+
+def test_zeros_are_refused_before_the_first_block_is_read(even: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    snapshot = even.snapshot({1: content(1)})
+    monkeypatch.setattr(ListReader, "allocated", lambda *_: (1 << 40 * 2_097_152) - 1)
+    even.control("stats/reset", {})
+    with pytest.raises(InvalidRequest, match="count_zeros"):
+        step(even, {"snapshot_id": snapshot, "options": {"count_zeros": True}})
+    assert "GetSnapshotBlock" not in even.calls()
 
 
 def test_an_empty_snapshot_has_nothing_to_copy(rig: Rig) -> None:

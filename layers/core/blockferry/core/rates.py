@@ -20,6 +20,10 @@ SLOWER = 2.0
 """Times the usual answer time that is allowed for before the rate falls."""
 
 
+READ_BLOCKS_PER_SECOND = NETWORK_BITS_PER_SECOND / 8 / BLOCK_SIZE
+"""Blocks a second that one function reads and writes nowhere."""
+
+
 @dataclass(frozen=True)
 class Rate:
     """``blocks_per_second`` of a whole job, as its quotas allow, and ``per_worker`` what the network of one carries."""
@@ -52,7 +56,7 @@ def rate_of(places: Iterable[object], *, read: float = BLOCKS_PER_SECOND, writte
         in_place[place] = in_place.get(place, 0) + 1
     blocks = min(read, written / max(in_place.values()))
     transfers = 1 + sum(in_place.values())
-    return Rate(blocks, NETWORK_BITS_PER_SECOND / 8 / BLOCK_SIZE / transfers)
+    return Rate(blocks, READ_BLOCKS_PER_SECOND / transfers)
 
 
 def blocks_in_flight(blocks_per_second: float, *, far: bool) -> float:

@@ -15,7 +15,7 @@ from blockferry.inspection.page import report_page
 from blockferry.inspection.progress import Progress
 from blockferry.inspection.report import report_of
 from blockferry.inspection.tuning import Tuning
-from blockferry.inspection.zeros import count_zeros
+from blockferry.inspection.zeros import count_zeros, refuse_endless
 from blockferry.jobs.call import JobCall
 from blockferry.jobs.execution import Execution
 
@@ -57,6 +57,7 @@ def inspect_snapshots(
     if found.counts.next_index >= lists.total_blocks:
         done = True
         if what.request.options.count_zeros:
+            refuse_endless(what.source.snapshot_id, found.counts.allocated[what.source.snapshot_id])
             count_zeros(
                 what.source.snapshot_id,
                 what.total_blocks,
