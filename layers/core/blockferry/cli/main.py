@@ -12,11 +12,11 @@ from collections.abc import Sequence
 from botocore.exceptions import BotoCoreError, ClientError
 
 from blockferry import __version__
-from blockferry.cli import copy, fanout, inspect, resume, status, stop, sync, upload
+from blockferry.cli import copy, fanout, inspect, resume, speed, status, stop, sync, upload
 from blockferry.cli.console import FAILED, PREFIX, UNUSABLE, say
 from blockferry.core.errors import BlockferryError, InvalidRequest
 
-COMMANDS = tuple(each.COMMAND for each in (copy, sync, fanout, inspect, status, resume, stop, upload))
+COMMANDS = tuple(each.COMMAND for each in (copy, sync, fanout, inspect, status, resume, stop, speed, upload))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

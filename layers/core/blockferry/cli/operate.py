@@ -55,6 +55,16 @@ class JobState:
 
 
 @dataclass(frozen=True)
+class Moving:
+    """The Map Run in which a job moves blocks at present: its ARN, its limit of ``workers`` at a time, and how many the
+    plan wanted."""
+
+    arn: str
+    workers: int
+    planned: int
+
+
+@dataclass(frozen=True)
 class Operator:
     """The state machines ``<prefix>-<operation>`` of one region and account."""
 
@@ -184,6 +194,39 @@ class Operator:
         *_, machine, job_id = arn.split(":")
         body = workspace.folder(machine.removeprefix(f"{self.prefix}-"), job_id).read(TARGETS)
         return [] if body is None else list(json.loads(body))
+
+    def moving(self, arn: str) -> Moving | None:
+        """What moves the job's blocks at present; ``None`` between two maps, before the first and after the last."""
+        for page in self.sfn.get_paginator("list_map_runs").paginate(executionArn=arn):
+            for run in page["mapRuns"]:
+                found = self.sfn.describe_map_run(mapRunArn=run["mapRunArn"])
+                if found["status"] == "RUNNING":
+                    return Moving(found["mapRunArn"], found["maxConcurrency"], self._planned(arn))
+        return None
+
+    def _planned(self, arn: str) -> int:
+        """Workers that Plan transfer answered with. Operators may not read a job's plan, but its history."""
+        pages = self.sfn.get_paginator("get_execution_history").paginate(executionArn=arn, reverseOrder=True)
+        for page in pages:
+            for event in page["events"]:
+                output = event.get("taskSucceededEventDetails", {}).get("output")
+                answer = json.loads(output).get("Payload") if output else None
+                if isinstance(answer, dict) and "max_concurrency" in answer:
+                    return int(answer["max_concurrency"])
+        raise InvalidRequest(f"the history of job {arn.rsplit(':', 1)[-1]} does not tell how many workers were planned")
+
+    def set_workers(self, moving: Moving, workers: int) -> None:
+        """Let so many workers run at a time, as long as this Map Run lasts. Workers that run are not ended."""
+        try:
+            self.sfn.update_map_run(mapRunArn=moving.arn, maxConcurrency=workers)
+        except ClientError as error:
+            if error.response["Error"]["Code"] not in ("ValidationException", "ResourceNotFound"):
+                raise
+            # It may have ended since it was looked at.
+            raise InvalidRequest(
+                f"--workers: the Map Run {moving.arn} cannot be changed: {error.response['Error'].get('Message', error)}; "
+                "ask for the job's status, and again if it is still running"
+            ) from error
 
     def resume(self, arn: str) -> None:
         """Redrive a failed, aborted or timed-out job: it goes on with what is not done."""

@@ -1,0 +1,174 @@
+"""The speed of a running job: what Step Functions is asked, and what the operator hears."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import boto3
+import pytest
+from blockferry.cli import main as cli
+from blockferry.cli.operate import Operator
+from botocore.stub import Stubber
+
+REGION, ACCOUNT = "us-east-1", "111122223333"
+KEYS = {"aws_access_key_id": "x", "aws_secret_access_key": "y", "region_name": REGION}
+ARN = f"arn:aws:states:{REGION}:{ACCOUNT}:execution:blockferry-copy:nightly"
+FIRST, SECOND = (f"arn:aws:states:{REGION}:{ACCOUNT}:mapRun:blockferry-copy/Ranges:{number}" for number in (1, 2))
+START = datetime(2026, 1, 1, tzinfo=UTC)
+COUNTS = dict.fromkeys(
+    ("total", "pending", "running", "succeeded", "failed", "aborted", "timedOut", "resultsWritten"), 0
+)
+PLANNED = 14
+
+
+class Job:
+    """A copy in Step Functions whose Map Runs are those given, each with its status."""
+
+    def __init__(self, stub: Stubber) -> None:
+        self._stub = stub
+
+    def is_(self, status: str, **runs: str) -> None:
+        machine = f"arn:aws:states:{REGION}:{ACCOUNT}:stateMachine:blockferry-copy"
+        described = {"executionArn": ARN, "stateMachineArn": machine, "name": "nightly", "status": status}
+        self._stub.add_response("describe_execution", {**described, "startDate": START}, {"executionArn": ARN})
+        self._list(runs)
+        for arn, state in runs.items():
+            self._describe(arn, state, 14)
+
+    def moves(self, workers: int, **runs: str) -> None:
+        """What is asked for the present speed; the newest Map Run comes first."""
+        self._list(runs)
+        for arn, state in runs.items():
+            self._describe(arn, state, workers)
+            if state == "RUNNING":
+                break
+
+    def planned(self) -> None:
+        events = [
+            _event(9, "TaskSucceeded", taskSucceededEventDetails=_task({"Payload": {"done": True}})),
+            _event(6, "TaskSucceeded", taskSucceededEventDetails=_task({"Payload": {"max_concurrency": PLANNED}})),
+            _event(3, "TaskSucceeded", taskSucceededEventDetails=_task({"Payload": {"max_concurrency": 2}})),
+        ]
+        self._stub.add_response("get_execution_history", {"events": events}, {"executionArn": ARN, "reverseOrder": True})
+
+    def takes(self, workers: int, *, of: str = FIRST, refused: str | None = None) -> None:
+        asked = {"mapRunArn": of, "maxConcurrency": workers}
+        if refused is None:
+            self._stub.add_response("update_map_run", {}, asked)
+        else:
+            self._stub.add_client_error("update_map_run", refused, "it is no more", expected_params=asked)
+
+    def _list(self, runs: dict[str, str]) -> None:
+        machine = f"arn:aws:states:{REGION}:{ACCOUNT}:stateMachine:blockferry-copy"
+        item = {"executionArn": ARN, "stateMachineArn": machine, "startDate": START}
+        self._stub.add_response(
+            "list_map_runs", {"mapRuns": [{**item, "mapRunArn": arn} for arn in runs]}, {"executionArn": ARN}
+        )
+
+    def _describe(self, arn: str, status: str, workers: int) -> None:
+        answer = {"mapRunArn": arn, "executionArn": ARN, "status": status, "startDate": START}
+        answer |= {"maxConcurrency": workers, "toleratedFailurePercentage": 0.0, "toleratedFailureCount": 0}
+        counts = {"itemCounts": COUNTS, "executionCounts": COUNTS}
+        self._stub.add_response("describe_map_run", {**answer, **counts}, {"mapRunArn": arn})
+
+
+def _event(number: int, kind: str, **details: Any) -> dict[str, Any]:
+    return {"timestamp": START, "type": kind, "id": number, "previousEventId": number - 1, **details}
+
+
+def _task(output: dict[str, Any]) -> dict[str, str]:
+    return {"resourceType": "lambda", "resource": "invoke", "output": json.dumps(output)}
+
+
+@pytest.fixture
+def job(monkeypatch: pytest.MonkeyPatch) -> Iterator[Job]:
+    sfn, s3 = boto3.client("stepfunctions", **KEYS), boto3.client("s3", **KEYS)
+    operator = Operator(region=REGION, prefix="blockferry", account=ACCOUNT, partition="aws", sfn=sfn, s3=s3)
+    monkeypatch.setenv("AWS_REGION", REGION)
+    monkeypatch.setattr(Operator, "of", lambda **_: operator)
+    with Stubber(sfn) as stub:
+        yield Job(stub)
+        stub.assert_no_pending_responses()
+
+
+def speed(*options: str) -> int:
+    return cli.main(["speed", "nightly", "--operation", "copy", *options])
+
+
+def test_without_an_option_the_present_speed_is_shown(job: Job, capsys: pytest.CaptureFixture[str]) -> None:
+    job.is_("RUNNING", **{FIRST: "RUNNING"})
+    job.moves(5, **{FIRST: "RUNNING"})
+    job.planned()
+    assert speed("--json") == 0
+    assert json.loads(capsys.readouterr().out) == {
+        "job_id": "nightly",
+        "execution_arn": ARN,
+        "workers": 5,
+        "planned_workers": PLANNED,
+    }
+
+
+@pytest.mark.parametrize(("options", "workers"), [(["--workers", "1"], 1), (["--workers", "14"], 14), (["--default"], 14)])
+def test_the_map_run_that_moves_gets_the_number(job: Job, options: list[str], workers: int) -> None:
+    job.is_("RUNNING", **{SECOND: "RUNNING", FIRST: "SUCCEEDED"})
+    job.moves(5, **{SECOND: "RUNNING", FIRST: "SUCCEEDED"})
+    job.planned()
+    job.takes(workers, of=SECOND)
+    assert speed(*options) == 0
+
+
+def test_fewer_workers_are_told_to_finish_first_and_more_are_not(job: Job, capsys: pytest.CaptureFixture[str]) -> None:
+    for workers in (4, 6):
+        job.is_("RUNNING", **{FIRST: "RUNNING"})
+        job.moves(5, **{FIRST: "RUNNING"})
+        job.planned()
+        job.takes(workers)
+        assert speed("--workers", str(workers)) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "nightly: 4 of 14 planned workers from now on; those that run finish their ranges first",
+        "nightly: 6 of 14 planned workers from now on",
+    ]
+
+
+@pytest.mark.parametrize("workers", [-1, 0, 15])
+def test_no_limit_and_more_than_the_plan_allows_are_refused(
+    job: Job, workers: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    job.is_("RUNNING", **{FIRST: "RUNNING"})
+    job.moves(5, **{FIRST: "RUNNING"})
+    job.planned()
+    assert speed("--workers", str(workers)) == 2
+    assert f"--workers: {workers} is not from 1 to 14; job nightly was planned with 14" in capsys.readouterr().err
+
+
+def test_a_job_that_has_ended_has_no_speed(job: Job, capsys: pytest.CaptureFixture[str]) -> None:
+    job.is_("SUCCEEDED", **{FIRST: "SUCCEEDED"})
+    assert speed("--default") == 2
+    assert "job nightly is not running, it is SUCCEEDED" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("runs", [{}, {FIRST: "SUCCEEDED"}])
+def test_a_job_between_maps_says_when_to_ask_again(
+    job: Job, runs: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    job.is_("RUNNING", **runs)
+    job.moves(14, **runs)
+    assert speed("--workers", "2") == 2
+    err = capsys.readouterr().err
+    assert "job nightly moves no blocks at the moment" in err
+    assert "blockferry status nightly shows ranges" in err
+
+
+@pytest.mark.parametrize(("code", "status"), [("ValidationException", 2), ("ResourceNotFound", 2), ("AccessDeniedException", 1)])
+def test_a_map_run_that_ended_meanwhile_is_told_apart_from_a_refusal(
+    job: Job, code: str, status: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    job.is_("RUNNING", **{FIRST: "RUNNING"})
+    job.moves(5, **{FIRST: "RUNNING"})
+    job.planned()
+    job.takes(3, refused=code)
+    assert speed("--workers", "3") == status
+    assert ("ask for the job's status" in capsys.readouterr().err) == (status == 2)
