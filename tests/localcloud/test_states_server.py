@@ -16,6 +16,8 @@ from typing import Any
 
 import boto3
 import pytest
+from blockferry.cli.operate import Moving, Operator
+from blockferry.core.errors import InvalidRequest
 from botocore.config import Config
 from botocore.exceptions import ClientError
 from lambda_probe import wait_until
@@ -261,6 +263,51 @@ def test_a_distributed_map_over_s3_and_its_map_run(machines: Machines, server: R
     assert sorted(int(row["Output"]) for row in rows) == list(range(60))
     with pytest.raises(ClientError, match="ValidationException"):
         machines.client.update_map_run(mapRunArn=listed["mapRunArn"], maxConcurrency=1)
+
+
+def test_an_operator_changes_how_many_children_a_running_map_starts(machines: Machines, server: RunningServer) -> None:
+    # Hours, even as fast as time passes here.
+    processor = machine({"W": {"Type": "Wait", "Seconds": 20_000_000, "End": True}})
+    del processor["QueryLanguage"]
+    plan = {"FunctionName": "echo", "Payload": {"max_concurrency": 3}}
+    definition = machine(
+        {
+            "Plan": {
+                "Type": "Task",
+                "Resource": "arn:aws:states:::lambda:invoke",
+                "Arguments": plan,
+                "Output": "{% $states.result.Payload %}",
+                "Next": "Move",
+            },
+            "Move": {
+                "Type": "Map",
+                "Items": [1, 2, 3, 4, 5],
+                "MaxConcurrency": "{% $states.input.max_concurrency %}",
+                "ItemProcessor": {"ProcessorConfig": {"Mode": "DISTRIBUTED", "ExecutionType": "STANDARD"}, **processor},
+                "End": True,
+            },
+        }
+    )
+    arn = machines.start(machines.create(definition))
+    operator = Operator("us-east-1", "m", ACCOUNT, "aws", machines.client, server.client("s3"))
+
+    def running() -> Any:
+        (listed,) = machines.client.list_map_runs(executionArn=arn)["mapRuns"] or [None]
+        return listed and machines.client.describe_map_run(mapRunArn=listed["mapRunArn"])["itemCounts"]["running"]
+
+    wait_until(lambda: running() == 3, "three children run", 30)
+    moving = operator.moving(arn)
+    assert moving is not None
+    assert (moving.workers, moving.planned) == (3, 3)
+    operator.set_workers(moving, 1)
+    assert operator.moving(arn) == Moving(moving.arn, workers=1, planned=3)
+    assert running() == 3
+    operator.set_workers(moving, 4)
+    wait_until(lambda: running() == 4, "a fourth child runs", 30)
+    machines.client.stop_execution(executionArn=arn)
+    wait_until(lambda: operator.moving(arn) is None, "the Map Run has ended", 30)
+    with pytest.raises(InvalidRequest, match="cannot be changed"):
+        operator.set_workers(moving, 2)
 
 
 def test_results_cannot_go_to_a_bucket_of_another_region(machines: Machines, server: RunningServer) -> None:

@@ -52,7 +52,9 @@ class Job:
             _event(6, "TaskSucceeded", taskSucceededEventDetails=_task({"Payload": {"max_concurrency": PLANNED}})),
             _event(3, "TaskSucceeded", taskSucceededEventDetails=_task({"Payload": {"max_concurrency": 2}})),
         ]
-        self._stub.add_response("get_execution_history", {"events": events}, {"executionArn": ARN, "reverseOrder": True})
+        self._stub.add_response(
+            "get_execution_history", {"events": events}, {"executionArn": ARN, "reverseOrder": True}
+        )
 
     def takes(self, workers: int, *, of: str = FIRST, refused: str | None = None) -> None:
         asked = {"mapRunArn": of, "maxConcurrency": workers}
@@ -111,7 +113,9 @@ def test_without_an_option_the_present_speed_is_shown(job: Job, capsys: pytest.C
     }
 
 
-@pytest.mark.parametrize(("options", "workers"), [(["--workers", "1"], 1), (["--workers", "14"], 14), (["--default"], 14)])
+@pytest.mark.parametrize(
+    ("options", "workers"), [(["--workers", "1"], 1), (["--workers", "14"], 14), (["--default"], 14)]
+)
 def test_the_map_run_that_moves_gets_the_number(job: Job, options: list[str], workers: int) -> None:
     job.is_("RUNNING", **{SECOND: "RUNNING", FIRST: "SUCCEEDED"})
     job.moves(5, **{SECOND: "RUNNING", FIRST: "SUCCEEDED"})
@@ -162,7 +166,9 @@ def test_a_job_between_maps_says_when_to_ask_again(
     assert "blockferry status nightly shows ranges" in err
 
 
-@pytest.mark.parametrize(("code", "status"), [("ValidationException", 2), ("ResourceNotFound", 2), ("AccessDeniedException", 1)])
+@pytest.mark.parametrize(
+    ("code", "status"), [("ValidationException", 2), ("ResourceNotFound", 2), ("AccessDeniedException", 1)]
+)
 def test_a_map_run_that_ended_meanwhile_is_told_apart_from_a_refusal(
     job: Job, code: str, status: int, capsys: pytest.CaptureFixture[str]
 ) -> None:

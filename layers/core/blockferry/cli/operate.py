@@ -224,8 +224,8 @@ class Operator:
                 raise
             # It may have ended since it was looked at.
             raise InvalidRequest(
-                f"--workers: the Map Run {moving.arn} cannot be changed: {error.response['Error'].get('Message', error)}; "
-                "ask for the job's status, and again if it is still running"
+                f"--workers: the Map Run {moving.arn} cannot be changed: "
+                f"{error.response['Error'].get('Message', error)}; ask for the job's status, and again if it runs"
             ) from error
 
     def resume(self, arn: str) -> None:
