@@ -169,7 +169,7 @@ def _with_one_region_down(
     }
     (rule,) = _control(info, "faults", fault)["ids"]
     failed = ended(operator, "fanout", request, say)
-    states = {target["region"]: target for target in operator.targets(failed.job_id)}
+    states = {target["region"]: target for target in operator.targets(failed.arn)}
     done = [region for region in REGIONS if states[region]["completed"]]
     say(f"{DOWN} refuses to be written: the job {failed.status}, completed in {', '.join(done)}")
     others = [region for region in REGIONS if region != DOWN]
