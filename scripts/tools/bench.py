@@ -13,7 +13,6 @@ reaches with few targets and with many, see ``bench_saturate``; ``small`` how lo
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import tempfile
 from collections.abc import Sequence
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from tools import bench_ebs, bench_prove, bench_saturate, bench_small
+from tools.bench_aims import add_outcome, told
 from tools.bench_server import contend, ebs_server
 
 CONTENDERS = {
@@ -41,33 +41,36 @@ def main(arguments: Sequence[str] | None = None) -> int:
     copy.add_argument("--blocks", type=int, default=1_000, help="blocks per round (default: 1000)")
     copy.add_argument("--rounds", type=int, default=5, help="counted rounds of each contender (default: 5)")
     copy.add_argument("--threads", type=int, default=12, help="threads of boto3 and of the worker (default: 12)")
-    copy.add_argument("--check", action="store_true", help="exit status 1 if an aim is missed")
-    copy.add_argument("--json", action="store_true", help="print one JSON object")
+    add_outcome(copy)
+    copy.set_defaults(run=run_copy)
     ebs = commands.add_parser("ebs", help="blocks per second that the local EBS server gives and takes on one core")
     bench_ebs.add_arguments(ebs)
+    ebs.set_defaults(run=bench_ebs.run)
     proving = commands.add_parser("prove", help="CPU and seconds of proving a transfer of the largest volume")
     bench_prove.add_arguments(proving)
+    proving.set_defaults(run=bench_prove.run)
     saturate = commands.add_parser("saturate", help="what of its share of the quotas a worker reaches, by targets")
     bench_saturate.add_arguments(saturate)
+    saturate.set_defaults(run=bench_saturate.run)
     small = commands.add_parser("small", help="seconds of a short copy and inspection, and where each goes")
     bench_small.add_arguments(small)
+    small.set_defaults(run=bench_small.run)
     options = parser.parse_args(arguments)
-    if options.benchmark == "ebs":
-        return bench_ebs.run(options)
-    if options.benchmark == "prove":
-        return bench_prove.run(options)
-    if options.benchmark == "small":
-        return bench_small.run(options)
-    if options.benchmark == "saturate":
-        return bench_saturate.run(options)
+    status: int = options.run(options)
+    return status
+
+
+def run_copy(options: argparse.Namespace) -> int:
+    """Measure and print; with ``check`` exit status 1 if the aim is missed."""
     result = bench_copy(blocks=options.blocks, rounds=options.rounds, threads=options.threads)
-    print(json.dumps(result, indent=1) if options.json else table(result))
-    missed = result["worker_to_boto3"] > MOST_OF_BOTO3
-    print(
-        f"a worker takes {result['worker_to_boto3']} of plain boto3's CPU (at most {MOST_OF_BOTO3}): "
-        f"{'missed' if missed else 'the aim is reached'}"
+    ratio = result["worker_to_boto3"]
+    return told(
+        options,
+        result,
+        table,
+        reached=f"a worker takes {ratio} of plain boto3's CPU (at most {MOST_OF_BOTO3})",
+        missed=["CPU of a worker"] if ratio > MOST_OF_BOTO3 else [],
     )
-    return 1 if missed and options.check else 0
 
 
 def bench_copy(*, blocks: int, rounds: int, threads: int) -> dict[str, Any]:

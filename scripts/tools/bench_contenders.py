@@ -58,21 +58,21 @@ def _cpu() -> float:
     return usage.ru_utime + usage.ru_stime
 
 
-def _start(volume_gib: int = 64) -> str:
-    ebs = Aws().ebs(Identity(REGION), counts=RequestCounts())
+def _start(*, region: str = REGION, volume_gib: int = 64) -> str:
+    ebs = Aws().ebs(Identity(region), counts=RequestCounts())
     return ebs.start_snapshot(NewSnapshot(volume_gib, os.urandom(16).hex(), "bench", {})).snapshot_id
 
 
-def fill(blocks: int) -> str:
+def fill(blocks: int, *, region: str = REGION, volume_gib: int = 64) -> str:
     """A completed snapshot whose first ``blocks`` blocks are allocated and all different."""
-    ebs = Aws().ebs(Identity(REGION), counts=RequestCounts())
-    snapshot_id = _start()
+    ebs = Aws().ebs(Identity(region), counts=RequestCounts())
+    snapshot_id = _start(region=region, volume_gib=volume_gib)
     noise = random.Random(1).randbytes(BLOCK_SIZE)  # noqa: S311 - test data
     for index in range(blocks):
         data = index.to_bytes(8, "big") + noise[8:]
         ebs.put_block(snapshot_id, index, data, hashlib.sha256(data).digest())
     ebs.complete_snapshot(snapshot_id, changed_blocks=blocks, linear_checksum=None)
-    ec2 = boto3.client("ec2", region_name=REGION)
+    ec2 = boto3.client("ec2", region_name=region)
     while ec2.describe_snapshots(SnapshotIds=[snapshot_id])["Snapshots"][0]["State"] != "completed":
         time.sleep(0.05)
     return snapshot_id

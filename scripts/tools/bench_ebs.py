@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import base64
 import hashlib
-import json
 import os
 import random
 import socket
@@ -28,6 +27,7 @@ from urllib.parse import urlsplit
 import boto3
 from blockferry.core.blocks import BLOCK_SIZE
 
+from tools.bench_aims import add_outcome, told
 from tools.bench_requests import Heads
 from tools.bench_server import contend, ebs_server, environment
 from tools.readback import allocated
@@ -50,19 +50,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for name, least in LEAST.items():
         option = f"--min-{name[:3].lower()}"
         parser.add_argument(option, type=float, default=least, help=f"aim for {name} (default: {least:.0f})")
-    parser.add_argument("--check", action="store_true", help="exit status 1 if an aim is missed")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    add_outcome(parser)
 
 
 def run(options: argparse.Namespace) -> int:
     """Measure and print; with ``check`` exit status 1 if a median is below its aim."""
     result = bench_ebs(blocks=options.blocks, rounds=options.rounds, connections=options.connections)
-    print(json.dumps(result, indent=1) if options.json else table(result))
     aims = {"GetSnapshotBlock": options.min_get, "PutSnapshotBlock": options.min_put}
     missed = [name for name, least in aims.items() if result[name]["median"] < least]
     reached = ", ".join(f"{name} {result[name]['median']:.0f}/s (at least {least:.0f})" for name, least in aims.items())
-    print(f"{reached}: {'missed: ' + ', '.join(missed) if missed else 'all aims reached'}")
-    return 1 if missed and options.check else 0
+    return told(options, result, table, reached=reached, missed=missed)
 
 
 def bench_ebs(*, blocks: int, rounds: int, connections: int) -> dict[str, Any]:

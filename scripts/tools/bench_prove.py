@@ -11,7 +11,6 @@ import argparse
 import base64
 import hashlib
 import io
-import json
 import math
 import multiprocessing
 import random
@@ -47,6 +46,8 @@ from blockferry.transfer.prove import prove
 from blockferry.transfer.recount import recount
 from botocore.config import Config
 
+from tools.bench_aims import add_outcome, told
+
 REGION = "us-east-1"
 BUCKET = "work"
 
@@ -65,14 +66,12 @@ WORKERS = (10, 1_000)
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--gib", type=int, default=MAX_VOLUME_GIB, help="size of the volume (default: 65536)")
     parser.add_argument("--rounds", type=int, default=3, help="runs of each measurement (default: 3)")
-    parser.add_argument("--check", action="store_true", help="exit status 1 if an aim is missed")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    add_outcome(parser)
 
 
 def run(options: argparse.Namespace) -> int:
     """Measure and print; with ``check`` exit status 1 if an aim is missed."""
     result = bench_prove(gib=options.gib, rounds=options.rounds)
-    print(json.dumps(result, indent=1) if options.json else table(result))
     missed = [
         name
         for name, fine in (
@@ -80,22 +79,17 @@ def run(options: argparse.Namespace) -> int:
             ("time of the last step", result["last_step"]["of_a_call"] <= MOST_OF_A_CALL),
             *(
                 (f"time of a recount with {n} workers", of["of_a_call"] <= MOST_OF_A_CALL)
-                for n, of in _recounts(result)
+                for n, of in result["recount"].items()
             ),
         )
         if not fine
     ]
     last = result["last_step"]
-    print(
+    reached = (
         f"{last['cpu_us_block']:.3f} us of CPU a block, {last['seconds']:.0f} s in the last step at {options.gib} GiB "
-        f"(at most {MOST_CPU_MICROSECONDS} us, {CALL_SECONDS * MOST_OF_A_CALL:.0f} s); "
-        f"{'missed: ' + ', '.join(missed) if missed else 'all aims reached'}"
+        f"(at most {MOST_CPU_MICROSECONDS} us, {CALL_SECONDS * MOST_OF_A_CALL:.0f} s)"
     )
-    return 1 if missed and options.check else 0
-
-
-def _recounts(result: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
-    return list(result["recount"].items())
+    return told(options, result, table, reached=reached, missed=missed)
 
 
 def table(result: dict[str, Any]) -> str:
@@ -109,7 +103,7 @@ def table(result: dict[str, Any]) -> str:
     lines += [
         f"recount of a range, {workers} workers: {of['objects']} digest objects, {of['seconds']:.2f} s "
         f"({of['of_a_call']:.1%} of a call), CPU {of['cpu_us_block']:.2f} us a block"
-        for workers, of in _recounts(result)
+        for workers, of in result["recount"].items()
     ]
     return "\n".join(lines)
 

@@ -9,7 +9,6 @@ were moved, and its blocks are read back and compared.
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import os
 import statistics
@@ -32,6 +31,7 @@ from blockferry.core.tuning import Throughput
 from blockferry.sources.snapshot import SnapshotSource
 from blockferry.targets.sink import SnapshotSink
 
+from tools.bench_aims import add_outcome, told
 from tools.bench_server import contend, control, ebs_server, environment
 
 REGIONS = ("eu-west-1", "us-west-2", "us-east-2", "eu-central-1", "eu-west-2", "eu-west-3", "eu-north-1",
@@ -53,25 +53,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--seconds", type=float, default=15.0, help="length of a run (default: 15)")
     parser.add_argument("--rounds", type=int, default=3, help="runs with each number of targets (default: 3)")
-    parser.add_argument("--check", action="store_true", help="exit status 1 if an aim is missed")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    add_outcome(parser)
 
 
 def run(options: argparse.Namespace) -> int:
     """Measure and print; with ``check`` exit status 1 if an aim is missed."""
     result = bench_saturate(targets=options.targets, seconds=options.seconds, rounds=options.rounds)
-    print(json.dumps(result, indent=1) if options.json else table(result))
     missed = [
-        targets
+        f"with {targets} targets"
         for targets, of in result.items()
         if of["of_quota"] < LEAST_OF_QUOTA or of["refused"] > MOST_REFUSED or not of["equal"]
     ]
     reached = ", ".join(f"{of['of_quota']:.1%} with {targets}" for targets, of in result.items())
-    print(
-        f"{reached} targets, of the binding quota (at least {LEAST_OF_QUOTA:.0%}, under {MOST_REFUSED:.0%} refused): "
-        f"{'missed with ' + ', '.join(missed) + ' targets' if missed else 'all aims reached'}"
-    )
-    return 1 if missed and options.check else 0
+    reached += f" targets, of the binding quota (at least {LEAST_OF_QUOTA:.0%}, under {MOST_REFUSED:.0%} refused)"
+    return told(options, result, table, reached=reached, missed=missed)
 
 
 def table(result: dict[str, Any]) -> str:

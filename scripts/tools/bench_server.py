@@ -44,10 +44,10 @@ def ebs_server(folder: Path) -> Iterator[str]:
         server.wait(timeout=20)
 
 
-def control(url: str, path: str, body: Any = None, *, method: str = "POST") -> None:
-    """Ask the control endpoint of a server that ``ebs_server`` has started."""
+def control(url: str, path: str, body: Any = None, *, method: str = "POST", keys: LocalKeys = _KEYS) -> None:
+    """Ask the control endpoint of a local server, by default of one that ``ebs_server`` has started."""
     request = urllib.request.Request(  # noqa: S310 - our own server's address
-        f"{url}/_local/{path}", json.dumps(body).encode(), method=method, headers=_KEYS.control_headers()
+        f"{url}/_local/{path}", json.dumps(body).encode(), method=method, headers=keys.control_headers()
     )
     with urllib.request.urlopen(request, timeout=60):  # noqa: S310
         pass

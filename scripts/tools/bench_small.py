@@ -8,14 +8,11 @@ left. The seconds of each state come from the history of the execution; the rest
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import random
 import statistics
 import subprocess
 import sys
 import time
-import urllib.request
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,13 +20,12 @@ from pathlib import Path
 from typing import Any
 
 import boto3
-from blockferry.aws.ebs.client import NewSnapshot
-from blockferry.aws.sessions import Aws, Identity
-from blockferry.core.blocks import BLOCK_SIZE
-from blockferry.core.checksums import digest_of
-from blockferry.core.counts import RequestCounts
 from localcloud.lifecycle import down, info, up
 from localcloud.state import CloudInfo
+
+from tools.bench_aims import add_outcome, told
+from tools.bench_contenders import fill
+from tools.bench_server import control
 
 BLOCKS = 100
 
@@ -40,20 +36,17 @@ and 9.3 seconds for the copy, 2.7 for the inspection."""
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rounds", type=int, default=5, help="runs of each job, cold and warm (default: 5)")
-    parser.add_argument("--check", action="store_true", help="exit status 1 if an aim is missed")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    add_outcome(parser)
 
 
 def run(options: argparse.Namespace) -> int:
     """Measure and print; with ``check`` exit status 1 if an aim is missed."""
     with _cloud() as cloud:
         result = bench_small(cloud, rounds=options.rounds)
-    print(json.dumps(result, indent=1) if options.json else table(result))
     cases = [(job, how, of["seconds"], MOST_SECONDS[job][how]) for job, by in result.items() for how, of in by.items()]
     missed = [f"{how} {job}" for job, how, seconds, most in cases if seconds > most]
     reached = ", ".join(f"{how} {job} {seconds:.1f} s (at most {most})" for job, how, seconds, most in cases)
-    print(f"{reached}: {'missed: ' + ', '.join(missed) if missed else 'all aims reached'}")
-    return 1 if missed and options.check else 0
+    return told(options, result, table, reached=reached, missed=missed)
 
 
 def table(result: dict[str, Any]) -> str:
@@ -73,7 +66,7 @@ def bench_small(cloud: CloudInfo, *, rounds: int) -> dict[str, Any]:
     """Medians of the seconds of each job, of each of its states, and of what is left to the command."""
     os.environ.update(cloud.environment())
     home, recovery = cloud.regions
-    snapshot = _snapshot(home)
+    snapshot = fill(BLOCKS, region=home, volume_gib=1)
     commands = {"copy": ["copy", snapshot, "--to", recovery, "--wait"], "inspect": ["inspect", snapshot]}
     result: dict[str, Any] = {}
     for job, command in commands.items():
@@ -83,7 +76,7 @@ def bench_small(cloud: CloudInfo, *, rounds: int) -> dict[str, Any]:
             runs = []
             for _ in range(rounds):
                 if how == "cold":
-                    _kill_environments(cloud)
+                    control(cloud.endpoint_url, "lambda/kill", {"function": "*"}, keys=cloud.keys)
                 runs.append(_run(cloud, job, command))
             seconds = [each["seconds"] for each in runs]
             names = runs[0]["states"]
@@ -108,31 +101,6 @@ def _cloud() -> Iterator[CloudInfo]:
         yield up()
     finally:
         down()
-
-
-def _snapshot(region: str) -> str:
-    ebs = Aws().ebs(Identity(region), counts=RequestCounts())
-    snapshot_id = ebs.start_snapshot(NewSnapshot(1, os.urandom(16).hex(), "bench", {})).snapshot_id
-    noise = random.Random(1).randbytes(BLOCK_SIZE)  # noqa: S311 - test data
-    for index in range(BLOCKS):
-        data = index.to_bytes(8, "big") + noise[8:]
-        ebs.put_block(snapshot_id, index, data, digest_of(data))
-    ebs.complete_snapshot(snapshot_id, changed_blocks=BLOCKS, linear_checksum=None)
-    ec2 = boto3.client("ec2", region_name=region)
-    while ec2.describe_snapshots(SnapshotIds=[snapshot_id])["Snapshots"][0]["State"] != "completed":
-        time.sleep(0.05)
-    return snapshot_id
-
-
-def _kill_environments(cloud: CloudInfo) -> None:
-    request = urllib.request.Request(  # noqa: S310 - our own server's address
-        f"{cloud.endpoint_url}/_local/lambda/kill",
-        json.dumps({"function": "*"}).encode(),
-        method="POST",
-        headers=cloud.keys.control_headers(),
-    )
-    with urllib.request.urlopen(request):  # noqa: S310
-        pass
 
 
 def _run(cloud: CloudInfo, job: str, command: list[str]) -> dict[str, Any]:
