@@ -89,7 +89,7 @@ def bench_saturate(*, targets: list[int], seconds: float, rounds: int) -> dict[s
         rate = rate_of(REGIONS[:number])
         workers = rate.workers
         share = rate.share(workers)
-        threads = _threads(share)
+        threads = Throughput().threads(blocks_in_flight(share, far=True))
         runs = [_run(number, share=share, threads=threads, seconds=seconds) for _ in range(rounds)]
         reached = statistics.median(each["blocks_per_second"] for each in runs)
         result[str(number)] = {
@@ -102,11 +102,6 @@ def bench_saturate(*, targets: list[int], seconds: float, rounds: int) -> dict[s
             "equal": all(each["equal"] for each in runs),
         }
     return result
-
-
-def _threads(share: float) -> int:
-    within = Throughput()
-    return max(within.min_threads, min(within.max_threads, math.ceil(blocks_in_flight(share, far=True))))
 
 
 def _run(number: int, *, share: float, threads: int, seconds: float) -> dict[str, Any]:

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from blockferry.core.reserves import JOB_SECONDS
+
 State = dict[str, Any]
 Graph = dict[str, State]
 
@@ -171,7 +173,7 @@ def report(comment: str, output: Any) -> State:
     return {"Type": "Succeed", "Comment": comment, "Output": output}
 
 
-def machine(comment: str, states: Graph, *, seconds: int = 604_800) -> State:
+def machine(comment: str, states: Graph, *, seconds: int = int(JOB_SECONDS)) -> State:
     """A whole definition, which begins with the first state."""
     return {
         "Comment": comment,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -13,15 +14,14 @@ NETWORK_BITS_PER_SECOND = 600e6
 """What one function sends and receives in all. AWS publishes no figure; 610 to 625 Mbit/s were measured in public, and
 whether both directions share them is not known, so they are taken to."""
 
+READ_BLOCKS_PER_SECOND = NETWORK_BITS_PER_SECOND / 8 / BLOCK_SIZE
+"""Blocks a second that one function reads and writes nowhere."""
+
 NEAR_SECONDS, FAR_SECONDS = 0.03, 0.1
 """Answer time of a block request inside a Region, and to another one, for Little's law."""
 
 SLOWER = 2.0
 """Times the usual answer time that is allowed for before the rate falls."""
-
-
-READ_BLOCKS_PER_SECOND = NETWORK_BITS_PER_SECOND / 8 / BLOCK_SIZE
-"""Blocks a second that one function reads and writes nowhere."""
 
 
 @dataclass(frozen=True)
@@ -51,12 +51,9 @@ def rate_of(places: Iterable[object], *, read: float = BLOCKS_PER_SECOND, writte
     ``read`` and ``written`` are the requests a second that the source, and each place, has left for this job. Every
     target of a place gets every block, so they share its requests.
     """
-    in_place: dict[object, int] = {}
-    for place in places:
-        in_place[place] = in_place.get(place, 0) + 1
+    in_place = Counter(places)
     blocks = min(read, written / max(in_place.values()))
-    transfers = 1 + sum(in_place.values())
-    return Rate(blocks, READ_BLOCKS_PER_SECOND / transfers)
+    return Rate(blocks, READ_BLOCKS_PER_SECOND / (1 + in_place.total()))
 
 
 def blocks_in_flight(blocks_per_second: float, *, far: bool) -> float:

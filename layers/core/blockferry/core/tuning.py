@@ -3,6 +3,7 @@ holds in the end. A call carries the figures; whoever wants others hands in othe
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 from blockferry.core.blocks import BLOCK_SIZE
@@ -70,6 +71,10 @@ class Throughput:
 
     lists_per_second: float = LISTS_PER_SECOND
     """List requests a second of the last step, for ranges that nobody has counted: its share of the quota."""
+
+    def threads(self, in_flight: float) -> int:
+        """Threads of a worker that has so many blocks under way, within ``min_threads`` and ``max_threads``."""
+        return max(self.min_threads, min(self.max_threads, math.ceil(in_flight)))
 
 
 @dataclass(frozen=True, kw_only=True)

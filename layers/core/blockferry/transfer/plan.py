@@ -22,7 +22,6 @@ from blockferry.core.holes import HolePolicy
 from blockferry.core.rates import blocks_in_flight, rate_of
 from blockferry.core.reserves import PLAN_SECONDS
 from blockferry.core.retry import Deadline
-from blockferry.core.tuning import Throughput
 from blockferry.jobs.call import JobCall
 from blockferry.jobs.execution import Execution
 from blockferry.jobs.folder import RANGES, RESULTS
@@ -176,17 +175,13 @@ def _job(call: JobCall, event: PlanInput, subject: Subject) -> Job:
         workers_because=workers.because,
         warnings=workers.warnings if slow is None else (*workers.warnings, slow),
         blocks_per_second=share,
-        threads=_threads(blocks_in_flight(share, far=far), call.throughput),
+        threads=call.throughput.threads(blocks_in_flight(share, far=far)),
         holes=subject.holes.policy or HolePolicy.PRESERVE,
         holes_taken_for=subject.holes.taken_for,
         holes_decided_by=subject.holes.by,
         holes_reason=subject.holes.reason,
         verify_parents=subject.compared,
     )
-
-
-def _threads(in_flight: float, within: Throughput) -> int:
-    return max(within.min_threads, min(within.max_threads, math.ceil(in_flight)))
 
 
 def _start_targets(job: Job, call: JobCall) -> str:
