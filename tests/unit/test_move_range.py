@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -260,6 +261,27 @@ def test_a_range_that_is_moved_is_counted_again_from_what_is_stored() -> None:
     # The requests of the count are its own, and on nobody's bill twice.
     assert [each is counts for each in cloud.counts].count(False) == 1
     assert cloud.recounted(10, 20) is None
+
+
+@pytest.mark.parametrize("ends", [None, RetryLater("throttled")])
+def test_what_a_count_asked_is_in_the_metrics_of_its_call(ends: Exception | None) -> None:
+    cloud = counted()
+    cloud.move()
+    counts = RequestCounts()
+
+    def list_blocks(*args: Any, **more: Any) -> Any:
+        cloud.counts[-1].sent("ListSnapshotBlocks", HOME)
+        cloud.counts[-1].retried("ListSnapshotBlocks", "ThrottlingException")
+        if ends is not None:
+            raise ends
+        return whole(*args, **more)
+
+    whole = cloud.home.list_blocks
+    cloud.home.list_blocks = list_blocks  # type: ignore[method-assign]
+    with pytest.raises(RetryLater) if ends is not None else nullcontext():
+        cloud.move(next_index=10, counts=counts)
+    assert counts.requests == {"ListSnapshotBlocks": 1}
+    assert counts.retries == {"ListSnapshotBlocks ThrottlingException": 1}
 
 
 @pytest.mark.parametrize("error", [OutOfTime("the end is near"), RetryLater("throttled")])

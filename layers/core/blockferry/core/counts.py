@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 
@@ -30,6 +31,17 @@ class RequestCounts:
         """Count one answer that made a request be sent again."""
         with self._lock:
             self.retries[f"{operation} {code}"] += 1
+
+    @contextmanager
+    def apart(self) -> Iterator[RequestCounts]:
+        """Counts of a part of the work, which come to these when it ends, however it does."""
+        part = RequestCounts()
+        try:
+            yield part
+        finally:
+            with self._lock:
+                self.placed.update(part.placed)
+                self.retries.update(part.retries)
 
     @property
     def requests(self) -> Counter[str]:

@@ -65,8 +65,6 @@ def prove(job: Job, coverage: Coverage, call: JobCall) -> Proof:
     contradiction = job.source.contradiction(allocated)
     if contradiction is not None:
         raise IncompleteTransfer(contradiction)
-    requests.update(call.counts.placed)
-    retries.update(call.counts.retries)
     return Proof(
         allocated_blocks=allocated,
         changed_blocks=linear.blocks - removed,

@@ -13,7 +13,6 @@ from dataclasses import replace
 
 from blockferry.core.blocks import BlockRange
 from blockferry.core.checksums import DIGEST_SIZE, ZERO_DIGEST
-from blockferry.core.counts import RequestCounts
 from blockferry.core.errors import IncompleteTransfer
 from blockferry.core.holes import HolePolicy
 from blockferry.jobs.call import JobCall
@@ -35,13 +34,12 @@ def recount(job: Job, call: JobCall, within: BlockRange) -> tuple[Recounted, byt
     Raises ``IncompleteTransfer`` when a block is listed but was not moved, or the other way round, when something else
     than zeros was written for a block that is gone, and what ``joined`` raises.
     """
-    clock, counts = call.clock, RequestCounts()
-    began = clock.monotonic()
+    began = call.clock.monotonic()
     stored = call.folder.stretches(within)
-    requests = sum((Counter(stretch.requests) for stretch in stored), Counter[str]())
-    retries = sum((Counter(stretch.retries) for stretch in stored), Counter[str]())
-    entries = [entry for stretch in joined(stored, within) for entry in stretch.digests]
-    listed = job.source.relist(replace(call, counts=counts), within.first, within.stop)
+    parts = list(joined(stored, within))
+    entries = [entry for part in parts for entry in part.digests]
+    with call.counts.apart() as counts:
+        listed = job.source.relist(replace(call, counts=counts), within.first, within.stop)
     _compare(job, within, {index for index, _ in entries}, listed)
     zeros = 0
     digests = bytearray()
@@ -56,7 +54,7 @@ def recount(job: Job, call: JobCall, within: BlockRange) -> tuple[Recounted, byt
             zeros += digest == ZERO_DIGEST
         if job.holes.writes(digest):
             digests += digest
-    seconds = clock.monotonic() - began
+    seconds = call.clock.monotonic() - began
     found = Recounted(
         first=within.first,
         stop=within.stop,
@@ -66,10 +64,10 @@ def recount(job: Job, call: JobCall, within: BlockRange) -> tuple[Recounted, byt
         read=len(listed.indices) - len(listed.removed),
         zeros=zeros,
         held=_held(stored),
-        requests=dict(requests + counts.placed),
-        retries=dict(retries + counts.retries),
-        parent_blocks=sum(stretch.parent_blocks for stretch in stored),
-        gb_seconds=round(sum(stretch.gb_seconds for stretch in stored) + seconds * call.memory_gb, 6),
+        requests=dict(sum((Counter(part.requests) for part in parts), counts.placed)),
+        retries=dict(sum((Counter(part.retries) for part in parts), counts.retries)),
+        parent_blocks=sum(part.parent_blocks for part in parts),
+        gb_seconds=round(sum(part.gb_seconds for part in parts) + seconds * call.memory_gb, 6),
     )
     return found, bytes(digests)
 
