@@ -45,3 +45,20 @@ def test_linear_begins_with_any_block() -> None:
 def test_a_checksum_that_is_not_a_sha256_is_refused(text: str) -> None:
     with pytest.raises(ValueError):  # noqa: PT011 - binascii and our own message, both are ValueErrors
         decode(text)
+
+
+def test_many_digests_at_once_give_what_one_after_the_other_gives() -> None:
+    linear = Linear()
+    linear.add(3, ZERO_DIGEST)
+    linear.extend(9, memoryview(ZERO_DIGEST))
+    assert (linear.value(), linear.blocks) == (TWO_ZERO_BLOCKS_LINEAR, 2)
+    linear.extend(20, b"")
+    assert (linear.value(), linear.blocks) == (TWO_ZERO_BLOCKS_LINEAR, 2)
+
+
+@pytest.mark.parametrize(("last", "digests"), [(4, ZERO_DIGEST * 2), (3, ZERO_DIGEST), (9, ZERO_DIGEST[1:])])
+def test_digests_that_cannot_come_next_are_refused(last: int, digests: bytes) -> None:
+    linear = Linear()
+    linear.add(3, ZERO_DIGEST)
+    with pytest.raises(ValueError, match=f"{len(digests)} bytes of digests up to block {last} after block 3"):
+        linear.extend(last, digests)

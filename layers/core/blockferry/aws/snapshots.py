@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import repeat
 from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -129,17 +130,20 @@ def existing(ec2: EC2Client, snapshot_ids: Iterable[str]) -> list[SnapshotFacts]
     return found
 
 
-def settled(look: Callable[[], list[SnapshotFacts]], *, clock: Clock, waits: Waits) -> list[SnapshotFacts]:
-    """What ``look`` finds, asked again for a short while as long as any of it is pending.
+def settled(
+    look: Callable[[], list[SnapshotFacts]], *, clock: Clock, waits: Waits, pauses: Iterable[float] | None = None
+) -> list[SnapshotFacts]:
+    """What ``look`` finds, asked again for a short while as long as any of it is pending: after each of the ``pauses``
+    (seconds), which are those of ``waits`` unless others are given.
 
     EC2's answers are not all of the same moment: one may show a completed snapshot as pending once more (coldsnap,
     AWS's own tool, waits for several completed answers in a row). What is pending for longer is returned as pending.
     """
     found = look()
-    for _ in range(waits.looks - 1):
+    for pause in repeat(waits.look_seconds, waits.looks - 1) if pauses is None else pauses:
         if all(facts.state != "pending" for facts in found):
             break
-        clock.sleep(waits.look_seconds)
+        clock.sleep(pause)
         found = look()
     return found
 

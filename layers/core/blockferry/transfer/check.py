@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from blockferry.aws.snapshots import SnapshotFacts, settled
 from blockferry.core.errors import RetryLater, TargetFailed
 from blockferry.jobs.call import JobCall
+from blockferry.targets.snapshot import Looked
 from blockferry.transfer.job import started_job
 
 FIRST_WAIT_SECONDS = 2
@@ -25,12 +27,15 @@ def check_targets(call: JobCall, record: str, waited_seconds: int | None) -> dic
     that is all there is and may pass.
     """
     job = started_job(call, record)
-    looked = job.look(range(len(job.targets)), call)
-    for pause in call.waits.first_looks if waited_seconds is None else ():
-        if not any(facts.state == "pending" for facts in looked.facts.values()):
-            break
-        call.clock.sleep(pause)
+    looked = Looked({}, {})
+
+    def look() -> list[SnapshotFacts]:
+        nonlocal looked
         looked = job.look(range(len(job.targets)), call)
+        return list(looked.facts.values())
+
+    pauses = call.waits.first_looks if waited_seconds is None else ()
+    settled(look, clock=call.clock, waits=call.waits, pauses=pauses)
     failed: list[str] = []
     unknown: list[str] = []
     for number, target in enumerate(job.targets):
