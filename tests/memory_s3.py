@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any
 
@@ -24,6 +26,8 @@ class MemoryS3:
         self.stuck: set[str] = set()
         self.errors: dict[str, Exception] = {}
         self.calls: Counter[str] = Counter()
+        self.modified: dict[str, datetime] = {}
+        self.now: Callable[[], datetime] = lambda: datetime.now(UTC)
 
     def put_object(
         self, *, Bucket: str, Key: str, Body: bytes, ContentType: str, ChecksumAlgorithm: str, IfNoneMatch: str = ""
@@ -32,7 +36,7 @@ class MemoryS3:
         if IfNoneMatch and Key in self.objects:
             raise refusal("PreconditionFailed", "PutObject", status=412)
         assert ChecksumAlgorithm in ("CRC32", "CRC32C", "SHA1", "SHA256", "CRC64NVME")
-        self.objects[Key], self.types[Key] = Body, ContentType
+        self.objects[Key], self.types[Key], self.modified[Key] = Body, ContentType, self.now()
 
     def get_object(self, *, Bucket: str, Key: str, **_: Any) -> Any:
         self.calls["GetObject"] += 1
@@ -44,7 +48,11 @@ class MemoryS3:
 
     def list_objects_v2(self, *, Bucket: str, Prefix: str, MaxKeys: int) -> Any:
         keys = sorted(key for key in self.objects if key.startswith(Prefix))[:MaxKeys]
-        return {"Contents": [{"Key": key} for key in keys]} if keys else {}
+        return {"Contents": [self._listed(key) for key in keys]} if keys else {}
+
+    def _listed(self, key: str) -> dict[str, Any]:
+        etag = f'"{hashlib.md5(self.objects[key], usedforsecurity=False).hexdigest()}"'
+        return {"Key": key, "ETag": etag, "LastModified": self.modified.get(key, self.now())}
 
     def get_paginator(self, operation: str) -> MemoryS3:
         assert operation == "list_objects_v2"
@@ -54,15 +62,17 @@ class MemoryS3:
         self, *, Bucket: str, Prefix: str, Delimiter: str = "", StartAfter: str = "", PaginationConfig: Any = None
     ) -> Iterator[Any]:
         keys = sorted(key for key in self.objects if key.startswith(Prefix) and key > StartAfter)
-        name, entry, values = "Contents", "Key", keys
+        if "ListObjectsV2" in self.errors:
+            raise self.errors["ListObjectsV2"]
+        name, entries = "Contents", [self._listed(key) for key in keys]
         if Delimiter:
             # Every key of a workspace lies in a folder.
             folders = {Prefix + key.removeprefix(Prefix).split(Delimiter)[0] + Delimiter for key in keys}
-            name, entry, values = "CommonPrefixes", "Prefix", sorted(folders)
-        if not values:
+            name, entries = "CommonPrefixes", [{"Prefix": folder} for folder in sorted(folders)]
+        if not entries:
             yield {}
-        for first in range(0, len(values), PAGE):
-            yield {name: [{entry: value} for value in values[first : first + PAGE]]}
+        for first in range(0, len(entries), PAGE):
+            yield {name: entries[first : first + PAGE]}
 
     def delete_object(self, *, Bucket: str, Key: str) -> None:
         self.objects.pop(Key, None)

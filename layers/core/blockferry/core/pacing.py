@@ -19,12 +19,17 @@ class Pace:
     """Lets ``per_second`` calls of ``take`` through, evenly, from any number of threads."""
 
     def __init__(self, per_second: float, *, clock: Clock) -> None:
-        if per_second <= 0:
-            raise ValueError(f"a share is above zero, not {per_second}")
-        self._interval = 1.0 / per_second
         self._clock = clock
         self._lock = threading.Lock()
         self._next = clock.monotonic()
+        self.change(per_second)
+
+    def change(self, per_second: float) -> None:
+        """Let so many through from the next call on. Raises ``ValueError`` unless it is above zero."""
+        if per_second <= 0:
+            raise ValueError(f"a share is above zero, not {per_second}")
+        with self._lock:
+            self._interval = 1.0 / per_second
 
     def take(self) -> None:
         """Wait until the next call is due."""

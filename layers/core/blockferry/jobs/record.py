@@ -26,6 +26,11 @@ class Place(Record):
     def identity(self) -> Identity:
         return Identity(self.region, self.role_arn, self.external_id)
 
+    def quota(self, home: str) -> str:
+        """The account and Region whose quotas its requests use; ``home`` is the account of the function itself."""
+        account = home if self.role_arn is None else self.role_arn.split(":")[4]
+        return f"{account}/{self.region}"
+
 
 class JobWarning(Record):
     """What an operator should know of a job that goes on all the same; ``code`` is for programs."""

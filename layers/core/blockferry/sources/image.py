@@ -128,6 +128,10 @@ class JobImage(JobSource):
         return 0
 
     @property
+    def read_from_ebs(self) -> bool:
+        return False
+
+    @property
     def may_change(self) -> bool:
         return True
 

@@ -106,6 +106,11 @@ class JobSource(Place, ABC):
         return None
 
     @property
+    def read_from_ebs(self) -> bool:
+        """Whether its blocks are asked of EBS, whose quotas they use."""
+        return True
+
+    @property
     def may_change(self) -> bool:
         """Whether what is read may be replaced while the job runs."""
         return False

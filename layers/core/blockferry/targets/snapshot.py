@@ -106,11 +106,6 @@ class SnapshotTarget(Place, ABC):
         """The encryption that it has to have."""
 
     @property
-    def place(self) -> tuple[str, str | None]:
-        """Region and role: targets of one place share a quota."""
-        return (self.region, self.role_arn)
-
-    @property
     def snapshot_id(self) -> str:
         """The id of the snapshot. Raises ``IncompleteTransfer`` when it was never started."""
         return self._begun.snapshot_id

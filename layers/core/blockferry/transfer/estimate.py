@@ -79,5 +79,5 @@ def _outline(job: Job, call: JobCall, tally: Tally) -> Outline | None:
         targets=regions,
         home=extent.home,
         total_blocks=extent.total_blocks,
-        sharing=max(Counter(target.place for target in job.targets).values()),
+        sharing=max(Counter(target.quota(job.execution.account) for target in job.targets).values()),
     )

@@ -7,6 +7,7 @@ state of the execution, so that no step goes by a record that somebody else has 
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Annotated, Literal
@@ -15,10 +16,12 @@ from pydantic import AfterValidator, Field, ValidationError
 
 from blockferry.core.errors import IncompleteTransfer
 from blockferry.core.holes import HoleMeaning, HolePolicy
+from blockferry.core.rates import blocks_per_worker
 from blockferry.jobs.call import JobCall
 from blockferry.jobs.execution import Execution
 from blockferry.jobs.folder import JOB, STARTED, STARTED_LATE, JobFolder
 from blockferry.jobs.record import JobWarning, Record
+from blockferry.jobs.running import Asked
 from blockferry.sources.delta import JobDelta
 from blockferry.sources.image import JobImage
 from blockferry.sources.snapshot import JobSnapshot
@@ -43,8 +46,8 @@ def _moment(text: str) -> str:
 class Job(Record):
     """Everything the steps of a job need to know. Stored as ``plan/job.json``, without what is started.
 
-    ``blocks_per_second`` is one worker's share of the request quota; ``fingerprint`` the SHA-256 of the input.
-    ``total_blocks`` is ``None`` as long as the source is not prepared.
+    ``blocks_per_second`` is one worker's share of the request quota while no other job runs; ``fingerprint`` the
+    SHA-256 of the input. ``total_blocks`` is ``None`` as long as the source is not prepared.
     """
 
     format: Literal[2] = 2
@@ -81,6 +84,18 @@ class Job(Record):
         if self.total_blocks is None:
             raise IncompleteTransfer(f"{self.source.name} is not unpacked yet: nothing can be moved")
         return self.total_blocks
+
+    @property
+    def asks(self) -> Asked:
+        """What moving a block asks of the quotas of EBS, each of an account in a Region; with ``verify_parents`` also
+        what comparing the parents with the base asks before."""
+        home = self.execution.account
+        requests = Counter(f"put {target.quota(home)}" for target in self.targets)
+        if self.verify_parents:
+            requests.update(f"get {target.quota(home)}" for target in self.targets)
+        if self.source.read_from_ebs:
+            requests[f"get {self.source.quota(home)}"] += 1
+        return Asked(requests=dict(requests), blocks_per_worker=blocks_per_worker(len(self.targets)))
 
     @property
     def started(self) -> Mapping[int, Target]:

@@ -10,13 +10,13 @@ from blockferry.core.blocks import BlockRange
 from blockferry.core.errors import IncompleteTransfer, OutOfTime, ParentDiffers, RetryLater, SourceChanged
 from blockferry.core.holes import HolePolicy
 from blockferry.core.mover import move
-from blockferry.core.pacing import Pace
 from blockferry.core.reserves import MOVE_SECONDS
 from blockferry.core.retry import Deadline
 from blockferry.jobs.call import JobCall
 from blockferry.jobs.digests import Stretch
 from blockferry.jobs.folder import JobFolder
 from blockferry.transfer.job import Job, started_job
+from blockferry.transfer.pace import WorkerPace
 from blockferry.transfer.recount import range_around, recount
 
 MOVED, LEFT, REFUSED = "moved", "left", "refused"
@@ -65,36 +65,38 @@ def move_range(
     if not numbers:
         return _nothing_more(within, LEFT)
     parent_blocks = 0
-    pace = Pace(job.blocks_per_second, clock=clock)
     failures: dict[int, Exception] = {}
     try:
-        if job.verify_parents:
-            # Half of the time: what was compared and then not moved would be compared again, for ever.
-            half = Deadline(deadline.remaining() / 2, clock=clock)
-            comparing = call.until(half)
-            parents = job.source.beside(comparing, [job.targets[n].clone(n, comparing) for n in numbers])
-            compared = move(rest, parents, [], holes=HolePolicy.PRESERVE, threads=job.threads, deadline=half, pace=pace)
-            parent_blocks = compared.blocks_read
-            failures = {numbers[clone]: error for clone, error in parents.failed.items()}
-            _mark(failures, folder)
-            numbers = tuple(number for number in numbers if number not in failures)
-            if not numbers:
-                return _none_left(job, failures, within, folder, only_some=targets is not None)
-            proven = rest.before(compared.next_index)
-            if proven is None:
-                return {"next_index": rest.first, "done": False, "outcome": None, "blocks_read": 0, "blocks_written": 0}
-            rest = proven
-        moved = move(
-            rest,
-            job.source.open(call),
-            [job.targets[number].sink(call) for number in numbers],
-            holes=job.holes,
-            threads=job.threads,
-            deadline=deadline,
-            pace=pace,
-            writers=call.throughput.max_writers,
-            spare_others=True,
-        )
+        with WorkerPace(job, call, first=within.first, blocks=rest.stop - rest.first, deadline=deadline) as pace:
+            if job.verify_parents:
+                # Half of the time: what was compared and then not moved would be compared again, for ever.
+                half = Deadline(deadline.remaining() / 2, clock=clock)
+                comparing = call.until(half)
+                parents = job.source.beside(comparing, [job.targets[n].clone(n, comparing) for n in numbers])
+                compared = move(
+                    rest, parents, [], holes=HolePolicy.PRESERVE, threads=job.threads, deadline=half, pace=pace
+                )
+                parent_blocks = compared.blocks_read
+                failures = {numbers[clone]: error for clone, error in parents.failed.items()}
+                _mark(failures, folder)
+                numbers = tuple(number for number in numbers if number not in failures)
+                if not numbers:
+                    return _none_left(job, failures, within, folder, only_some=targets is not None)
+                proven = rest.before(compared.next_index)
+                if proven is None:
+                    return _more(rest.first)
+                rest = proven
+            moved = move(
+                rest,
+                job.source.open(call),
+                [job.targets[number].sink(call) for number in numbers],
+                holes=job.holes,
+                threads=job.threads,
+                deadline=deadline,
+                pace=pace,
+                writers=call.throughput.max_writers,
+                spare_others=True,
+            )
     except SourceChanged as error:
         folder.refuse(str(error))
         return _nothing_more(within, REFUSED)
@@ -119,12 +121,12 @@ def move_range(
         )
     facts = {"blocks_read": moved.blocks_read, "blocks_written": moved.blocks_written}
     if moved.next_index < within.stop:
-        return {"next_index": moved.next_index, "done": False, "outcome": None, **facts}
+        return {**_more(moved.next_index), **facts}
     try:
         return {**_recounted(job, call, within), **facts}
     except (OutOfTime, RetryLater):
         # Everything is on record: the next call only has to count it again.
-        return {"next_index": within.stop, "done": False, "outcome": None, **facts}
+        return {**_more(within.stop), **facts}
 
 
 def _recounted(job: Job, call: JobCall, within: BlockRange) -> dict[str, Any]:
@@ -166,6 +168,10 @@ def _none_left(
 def _may_be_refused(job: Job) -> bool:
     """Whether a worker may find out that the job cannot be done at all."""
     return job.verify_parents or job.source.may_change
+
+
+def _more(next_index: int) -> dict[str, Any]:
+    return {"next_index": next_index, "done": False, "outcome": None, "blocks_read": 0, "blocks_written": 0}
 
 
 def _nothing_more(within: BlockRange, outcome: str) -> dict[str, Any]:

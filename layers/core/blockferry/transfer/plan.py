@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from botocore.exceptions import BotoCoreError
+from botocore.exceptions import BotoCoreError, ClientError
 
 from blockferry.core.blocks import blocks_per_range, split
 from blockferry.core.errors import BlockferryError, EncryptionDiffers, InvalidRequest, RequestRefused, RetryLater
@@ -25,6 +25,7 @@ from blockferry.core.retry import Deadline
 from blockferry.jobs.call import JobCall
 from blockferry.jobs.execution import Execution
 from blockferry.jobs.folder import RANGES, RESULTS
+from blockferry.jobs.running import Running
 from blockferry.sources.kind import Tally
 from blockferry.transfer.discard import discard
 from blockferry.transfer.estimate import estimate, question
@@ -150,13 +151,14 @@ def _job(call: JobCall, event: PlanInput, subject: Subject) -> Job:
     total = subject.total_blocks or 0
     length = blocks_per_range(total, options.blocks_per_range)
     home = event.execution.region
-    rate = rate_of(target.place for target in subject.targets)
+    rate = rate_of(target.quota(event.execution.account) for target in subject.targets)
     workers = plan_workers(
         options.max_concurrency,
         useful=rate.workers,
         ranges=math.ceil(total / length),
         client=lambda: call.aws.functions(home),
         region=home,
+        others=_other_workers(call),
     )
     share = rate.share(workers.count)
     slow = slow_warning(rate.seconds(total, workers.count))
@@ -182,6 +184,16 @@ def _job(call: JobCall, event: PlanInput, subject: Subject) -> Job:
         holes_reason=subject.holes.reason,
         verify_parents=subject.compared,
     )
+
+
+def _other_workers(call: JobCall) -> int:
+    """Workers of other jobs that run in this Region. Those that cannot be seen are not counted: the state machine waits
+    where Lambda has no room."""
+    folder = call.folder
+    try:
+        return Running(folder.bucket, folder.s3).look().others((folder.operation, folder.job_id))
+    except (ClientError, BotoCoreError):
+        return 0
 
 
 def _start_targets(job: Job, call: JobCall) -> str:

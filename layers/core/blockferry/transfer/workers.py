@@ -25,8 +25,11 @@ MOST_WORKERS = 1_000
 """Workers of a job, asked for or not: more than its ranges are worth."""
 
 SHARE_OF_A_JOB = 0.4
-"""Of what the account has for functions that reserve nothing: two jobs, and a fifth for their other steps and for
-everybody else's functions."""
+"""Of what the account has for functions that reserve nothing, at most: two jobs, and a fifth for their other steps and
+for everybody else's functions."""
+
+SHARE_OF_ALL_JOBS = 2 * SHARE_OF_A_JOB
+"""Of the same, for all jobs together: a third one gets what the first two have left."""
 
 LAMBDA_QUOTA = "L-B99A9384"
 """Concurrent executions, in Service Quotas under ``lambda``."""
@@ -53,13 +56,20 @@ class Workers:
 
 
 def plan_workers(
-    asked: int | None, *, useful: int, ranges: int, client: Callable[[], LambdaClient], region: str
+    asked: int | None,
+    *,
+    useful: int,
+    ranges: int,
+    client: Callable[[], LambdaClient],
+    region: str,
+    others: int = 0,
 ) -> Workers:
     """Workers of a job with so many ranges, of which ``useful`` reach all that the quotas of its places allow.
 
     ``asked`` is the operator's word, which may take all that the account has; without it a job leaves room for another
-    one. What the account has not is not planned: the workers that run would keep to the shares of those that cannot.
-    A refused or failed look at the account is a warning: the state machine waits where Lambda has no room.
+    one, and the places of ``others``, workers of other jobs, are not planned again. What the account has not is not
+    planned: workers that wait for a place would hold up the job's end. A refused or failed look at the account is a
+    warning: the state machine waits where Lambda has no room.
     """
     wanted = asked or min(useful, MOST_WORKERS)
     planned = max(1, min(wanted, ranges))
@@ -73,10 +83,15 @@ def plan_workers(
         room = _room(client(), region)
     except (ClientError, BotoCoreError) as error:
         return Workers(planned, because, (_unknown(region, error),))
-    allowed = max(1, room.unreserved if asked else int(room.unreserved * SHARE_OF_A_JOB))
+    allowed = room.unreserved
+    if not asked:
+        allowed = int(min(allowed * SHARE_OF_A_JOB, allowed * SHARE_OF_ALL_JOBS - others))
+    allowed = max(1, allowed)
     if planned <= allowed:
         return Workers(planned, because)
-    return Workers(allowed, f"the account's Lambda concurrency in {region}", (_fewer(planned, allowed, room, asked),))
+    return Workers(
+        allowed, f"the account's Lambda concurrency in {region}", (_fewer(planned, allowed, room, asked, others),)
+    )
 
 
 def slow_warning(seconds: float) -> JobWarning | None:
@@ -99,8 +114,11 @@ def _room(client: LambdaClient, region: str) -> Room:
     return Room(region, limits["ConcurrentExecutions"], limits["UnreservedConcurrentExecutions"])
 
 
-def _fewer(useful: int, allowed: int, room: Room, asked: int | None) -> JobWarning:
-    share = "" if asked else ", of which a job takes two fifths and leaves the rest to others"
+def _fewer(useful: int, allowed: int, room: Room, asked: int | None, others: int) -> JobWarning:
+    share = ""
+    if not asked:
+        share = ", of which a job takes two fifths at most and leaves the rest to others"
+        share += f"; {others} are workers of other jobs" if others else ""
     return JobWarning(
         code="account_concurrency",
         message=(
