@@ -57,6 +57,19 @@ data "aws_iam_policy_document" "operator" {
   }
 
   statement {
+    sid       = "SeeWhatRuns"
+    actions   = ["s3:GetObject"]
+    resources = [for arn in local.work_buckets : "${arn}/running/*"]
+  }
+
+  statement {
+    # How fast a job may go, and nothing else, is the operators' to write.
+    sid       = "ChangeSpeeds"
+    actions   = ["s3:DeleteObject", "s3:PutObject"]
+    resources = [for arn in local.work_buckets : "${arn}/running/speeds/*"]
+  }
+
+  statement {
     sid       = "FindReceipts"
     actions   = ["s3:ListBucket"]
     resources = local.work_buckets
@@ -65,7 +78,7 @@ data "aws_iam_policy_document" "operator" {
       # IfExists: that an object is not there is told only to those who may list, and reading it has no prefix.
       test     = "StringLikeIfExists"
       variable = "s3:prefix"
-      values   = ["jobs/*"]
+      values   = ["jobs/*", "running/*"]
     }
   }
 }

@@ -43,7 +43,9 @@ locals {
   # - objects:  reads what jobs have in this region's work bucket
   # - writes:   what it writes there, by name within the folder of a job
   # - deletes:  what it deletes there
-  # - list:     on the keys of job records
+  # - running:  reads which workers run, and the speeds that operators gave to jobs
+  # - leases:   says so of its own worker, and that it is done
+  # - list:     on the keys of job records, and of what runs
   # - machines: on executions of this deployment's machines in this region
   # - keys:     on the keys of encrypted snapshots, through EBS only
   # - key_facts: looks at keys, which decides whether EC2 could copy a snapshot by itself
@@ -60,6 +62,7 @@ locals {
       tag     = ["ec2:CreateTags"]
       objects = ["s3:GetObject"]
       writes  = ["plan/*"]
+      running = ["s3:GetObject"]
       list    = ["s3:ListBucket"]
       keys    = local.snapshot_key_actions
     }
@@ -85,6 +88,8 @@ locals {
       own     = ["ebs:PutSnapshotBlock"]
       objects = ["s3:GetObject"]
       writes  = ["moved/*"]
+      running = ["s3:GetObject"]
+      leases  = ["s3:DeleteObject", "s3:PutObject"]
       list    = ["s3:ListBucket"]
       keys    = local.snapshot_key_actions
     }
@@ -249,6 +254,26 @@ data "aws_iam_policy_document" "function" {
   }
 
   dynamic "statement" {
+    for_each = try([each.value.running], [])
+
+    content {
+      sid       = "SeeWhatRuns"
+      actions   = statement.value
+      resources = ["${local.work_bucket_arn}/running/*"]
+    }
+  }
+
+  dynamic "statement" {
+    for_each = try([each.value.leases], [])
+
+    content {
+      sid       = "TellWhatRuns"
+      actions   = statement.value
+      resources = ["${local.work_bucket_arn}/running/leases/*"]
+    }
+  }
+
+  dynamic "statement" {
     for_each = try([each.value.list], [])
 
     content {
@@ -258,10 +283,10 @@ data "aws_iam_policy_document" "function" {
 
       condition {
         # IfExists: reading an object that is not there is answered with NoSuchKey, instead of AccessDenied,
-        # only to those who may list, and such a read has no prefix to compare. Nothing but jobs/ is in there.
+        # only to those who may list, and such a read has no prefix to compare.
         test     = "StringLikeIfExists"
         variable = "s3:prefix"
-        values   = ["jobs/*"]
+        values   = concat(["jobs/*"], can(each.value.running) ? ["running/*"] : [])
       }
     }
   }

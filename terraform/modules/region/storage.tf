@@ -1,4 +1,4 @@
-# Two buckets: records of jobs, which expire, and archives, which never do.
+# Two buckets: records of jobs and of what runs, which expire, and archives, which never do.
 
 resource "aws_s3_bucket" "work" {
   bucket        = local.bucket_names.work
@@ -89,6 +89,34 @@ resource "aws_s3_bucket_lifecycle_configuration" "work" {
       days = var.job_retention_in_days
     }
   }
+
+  # What a worker leaves that died: nobody goes by it after a minute and a half.
+  rule {
+    id     = "expire-leases-of-workers"
+    status = "Enabled"
+
+    filter {
+      prefix = "running/leases/"
+    }
+
+    expiration {
+      days = 1
+    }
+  }
+
+  # A job may be resumed for as long as its records are there, at the speed that it was given.
+  rule {
+    id     = "expire-speeds-of-jobs"
+    status = "Enabled"
+
+    filter {
+      prefix = "running/speeds/"
+    }
+
+    expiration {
+      days = var.job_retention_in_days
+    }
+  }
 }
 
 resource "aws_s3_bucket_lifecycle_configuration" "archive" {
@@ -139,7 +167,8 @@ data "aws_iam_policy_document" "bucket" {
   }
 
   # Records of jobs decide what is deleted and what is proved: nobody but the deployment writes them, an
-  # administrator neither. Each role's own policy says below which prefix. Expiry needs no permission.
+  # administrator neither. Each role's own policy says below which prefix. Expiry needs no permission. The speed of a
+  # job, below running/speeds/, is the operators' own, and decides about nothing else.
   dynamic "statement" {
     for_each = each.key == "work" ? ["writers"] : []
 
@@ -147,7 +176,7 @@ data "aws_iam_policy_document" "bucket" {
       sid       = "OnlyTheDeploymentWrites"
       effect    = "Deny"
       actions   = ["s3:DeleteObject", "s3:DeleteObjectVersion", "s3:PutObject", "s3:PutObjectTagging", "s3:ReplicateObject"]
-      resources = ["arn:${local.partition}:s3:::${each.value}/*"]
+      resources = [for prefix in ["jobs", "running/leases"] : "arn:${local.partition}:s3:::${each.value}/${prefix}/*"]
 
       principals {
         type        = "*"

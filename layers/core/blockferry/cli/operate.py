@@ -13,6 +13,7 @@ from botocore.exceptions import ClientError
 from blockferry.core.errors import InvalidRequest
 from blockferry.core.pacing import growing
 from blockferry.jobs.folder import TARGETS
+from blockferry.jobs.running import Running
 from blockferry.jobs.workspace import Workspace
 from blockferry.operations import OPERATIONS
 
@@ -190,10 +191,22 @@ class Operator:
     def targets(self, arn: str) -> list[dict[str, Any]]:
         """What the last Complete transfer left of each target: ``region``, ``snapshot_id``, ``completed``,
         ``missing_ranges``, ``error``; empty when the job did not get that far."""
-        workspace = Workspace(f"{self.prefix}-work-{self.account}-{self.region}", self.s3)
-        *_, machine, job_id = arn.split(":")
-        body = workspace.folder(machine.removeprefix(f"{self.prefix}-"), job_id).read(TARGETS)
+        body = Workspace(self._bucket, self.s3).folder(*self.job_of(arn)).read(TARGETS)
         return [] if body is None else list(json.loads(body))
+
+    def job_of(self, arn: str) -> tuple[str, str]:
+        """Operation and job id of an execution."""
+        *_, machine, job_id = arn.split(":")
+        return machine.removeprefix(f"{self.prefix}-"), job_id
+
+    @property
+    def running(self) -> Running:
+        """What runs in the Region, and the speeds that jobs were given."""
+        return Running(self._bucket, self.s3)
+
+    @property
+    def _bucket(self) -> str:
+        return f"{self.prefix}-work-{self.account}-{self.region}"
 
     def moving(self, arn: str) -> Moving | None:
         """What moves the job's blocks at present; ``None`` between two maps, before the first and after the last."""

@@ -72,12 +72,18 @@ class Seen:
         Of its own workers' network it is not held to more than the operator's word: nobody publishes what it carries,
         and what the job cannot use it does not ask for.
         """
-        demands = {
+        return shares({**self._demands, job: Demand(asked.requests, self.speed(job))})[job]
+
+    def pace(self, job: Job) -> float | None:
+        """Blocks a second that the workers of a job may and can move now; ``None`` while it has none."""
+        return shares(self._demands).get(job)
+
+    @property
+    def _demands(self) -> dict[Job, Demand]:
+        return {
             each: Demand(found.requests, min(self.speed(each), self.workers[each] * found.blocks_per_worker))
             for each, found in self.asked.items()
-            if each != job
         }
-        return shares({**demands, job: Demand(asked.requests, self.speed(job))})[job]
 
 
 @dataclass

@@ -21,7 +21,7 @@ variables {
   tags        = { Team = "storage" }
 }
 
-run "an_operator_starts_and_redrives_jobs_and_reads_receipts_only" {
+run "an_operator_starts_and_redrives_jobs_and_reads_receipts_and_writes_speeds_only" {
   command = plan
 
   assert {
@@ -45,17 +45,29 @@ run "an_operator_starts_and_redrives_jobs_and_reads_receipts_only" {
   }
 
   assert {
-    condition = toset([
-      for action in flatten([for statement in jsondecode(aws_iam_policy.operator.policy).Statement : statement.Action]) : action if startswith(action, "s3:")
-    ]) == toset(["s3:GetObject", "s3:ListBucket"])
-    error_message = "The operator must read only."
+    condition = toset(flatten([
+      for statement in jsondecode(aws_iam_policy.operator.policy).Statement : [
+        for action in flatten([statement.Action]) : "${action} ${statement.Sid}" if startswith(action, "s3:")
+      ]
+    ])) == toset(["s3:GetObject ReadReceipts", "s3:GetObject SeeWhatRuns", "s3:ListBucket FindReceipts", "s3:PutObject ChangeSpeeds", "s3:DeleteObject ChangeSpeeds"])
+    error_message = "The operator must read only, but for the speeds of jobs."
+  }
+
+  assert {
+    condition = toset(flatten([
+      for statement in jsondecode(aws_iam_policy.operator.policy).Statement : statement.Resource if statement.Sid == "ChangeSpeeds"
+      ])) == toset([
+      "arn:aws:s3:::blockferry-work-111122223333-us-east-1/running/speeds/*",
+      "arn:aws:s3:::blockferry-work-111122223333-eu-west-1/running/speeds/*",
+    ])
+    error_message = "The operator must write nothing but the speeds of jobs."
   }
 
   assert {
     condition = alltrue(flatten([
       for statement in jsondecode(aws_iam_policy.operator.policy).Statement : [
         for arn in flatten([statement.Resource]) : anytrue([for name in ["receipt.json", "report.", "proved/targets.json"] : strcontains(arn, "/jobs/*/${name}")])
-      ] if statement.Action == "s3:GetObject"
+      ] if statement.Sid == "ReadReceipts"
     ]))
     error_message = "The operator must see how jobs ended only."
   }

@@ -80,6 +80,13 @@ run "a_region_has_everything_by_default" {
   }
 
   assert {
+    condition = {
+      for rule in aws_s3_bucket_lifecycle_configuration.work.rule : rule.filter[0].prefix => rule.expiration[0].days if length(rule.expiration) > 0
+    } == { "jobs/" = 35, "running/leases/" = 1, "running/speeds/" = 35 }
+    error_message = "Leases of workers must expire after a day, speeds with the records of their jobs."
+  }
+
+  assert {
     condition = alltrue([
       for block in aws_s3_bucket_public_access_block.this :
       block.block_public_acls && block.block_public_policy && block.ignore_public_acls && block.restrict_public_buckets

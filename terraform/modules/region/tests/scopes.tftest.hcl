@@ -94,7 +94,7 @@ run "grants_are_narrow" {
       for name, document in data.aws_iam_policy_document.function : [
         for statement in jsondecode(document.json).Statement :
         statement.Resource == "arn:aws:s3:::blockferry-work-111122223333-us-east-1/jobs/*"
-        if contains(flatten([statement.Action]), "s3:GetObject") && statement.Sid != "ReadImages"
+        if contains(flatten([statement.Action]), "s3:GetObject") && !contains(["ReadImages", "SeeWhatRuns"], statement.Sid)
       ]
     ]))
     error_message = "Objects must be those of jobs."
@@ -124,7 +124,7 @@ run "grants_are_narrow" {
     condition = jsonencode([
       for statement in jsondecode(data.aws_iam_policy_document.bucket["work"].json).Statement :
       [statement.Effect, sort(statement.Action), statement.Resource, length(statement.Condition.ArnNotEquals["aws:PrincipalArn"])] if statement.Sid == "OnlyTheDeploymentWrites"
-    ]) == jsonencode([["Deny", ["s3:DeleteObject", "s3:DeleteObjectVersion", "s3:PutObject", "s3:PutObjectTagging", "s3:ReplicateObject"], "arn:aws:s3:::blockferry-work-111122223333-us-east-1/*", 12]])
+    ]) == jsonencode([["Deny", ["s3:DeleteObject", "s3:DeleteObjectVersion", "s3:PutObject", "s3:PutObjectTagging", "s3:ReplicateObject"], ["arn:aws:s3:::blockferry-work-111122223333-us-east-1/running/leases/*", "arn:aws:s3:::blockferry-work-111122223333-us-east-1/jobs/*"], 12]])
     error_message = "Nobody but the eight functions and four machines may write records of jobs."
   }
 
@@ -137,11 +137,28 @@ run "grants_are_narrow" {
     condition = alltrue(flatten([
       for name, document in data.aws_iam_policy_document.function : [
         for statement in jsondecode(document.json).Statement :
-        statement.Resource == "arn:aws:s3:::blockferry-work-111122223333-us-east-1" && statement.Condition == { StringLikeIfExists = { "s3:prefix" = "jobs/*" } }
+        statement.Resource == "arn:aws:s3:::blockferry-work-111122223333-us-east-1" && keys(statement.Condition) == ["StringLikeIfExists"] &&
+        toset(flatten([statement.Condition.StringLikeIfExists["s3:prefix"]])) == toset(contains(["move_blocks", "plan_transfer"], name) ? ["jobs/*", "running/*"] : ["jobs/*"])
         if statement.Action == "s3:ListBucket" && statement.Sid != "FindImages"
       ]
     ]))
-    error_message = "Only keys of jobs may be listed."
+    error_message = "Only keys of jobs may be listed, and what runs by those who keep a pace."
+  }
+
+  assert {
+    condition = toset(flatten([
+      for name, document in data.aws_iam_policy_document.function : [
+        for statement in jsondecode(document.json).Statement : [
+          for action in flatten([statement.Action]) : "${name} ${action} ${trimprefix(statement.Resource, "arn:aws:s3:::blockferry-work-111122223333-us-east-1/")}"
+        ] if contains(["SeeWhatRuns", "TellWhatRuns"], statement.Sid)
+      ]
+      ])) == toset([
+      "move_blocks s3:DeleteObject running/leases/*",
+      "move_blocks s3:GetObject running/*",
+      "move_blocks s3:PutObject running/leases/*",
+      "plan_transfer s3:GetObject running/*",
+    ])
+    error_message = "Workers must tell that they run and see who else does, and only they."
   }
 
   assert {
