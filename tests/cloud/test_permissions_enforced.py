@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gzip
 import json
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -28,6 +29,7 @@ CONDITIONAL = {
     ("complete_transfer", "ebs:List"): "ranges that nobody has counted behind their worker only",
     ("complete_transfer", "ec2:DeleteSnapshot"): "jobs that a worker has refused only",
     ("inspect_snapshots", "s3:GetObject"): "reports that a call before has stored only",
+    ("move_blocks", "s3:DeleteObject"): "ranges that take more than some seconds only",
     ("unpack_image", "s3:DeleteObject"): "images that were replaced only",
     ("sweep_jobs", ""): "jobs that were left behind only; a sweep that finds none lists and reads records",
 }
@@ -179,12 +181,39 @@ def test_the_policy_for_operators_is_enough_to_start_follow_stop_and_resume_jobs
         )
 
 
+def test_an_operator_sets_the_speed_of_a_job_whose_workers_tell_that_they_run(
+    cloud: CloudRig, operator: Operator
+) -> None:
+    blocks = filled(40)
+    # One range, whose blocks may be 8,192: long enough for the worker to tell others of itself.
+    wanted = request(cloud, cloud.snapshot(blocks, size_gib=4))
+    wanted["options"] = {"blocks_per_range": 8_192, "max_concurrency": 1}
+    job = ("copy", f"paced-{time.monotonic_ns()}")
+    operator.running.set_speed(job, 8)
+    arn = operator.start("copy", wanted, job_id=job[1])
+    cloud.until(lambda: operator.running.look().workers.get(job, 0) == 1)
+    assert operator.running.look().pace(job) == 8
+    state = cloud.ended(arn)
+    assert state.status == "SUCCEEDED", state.cause
+    assert cloud.held(state.output["targets"][0]["snapshot_id"]) == hashes(blocks)
+    # Forty blocks at eight a second, but for the first second's.
+    assert state.output["duration_seconds"] >= 4
+    assert operator.running.look().workers.get(job, 0) == 0
+    operator.running.set_speed(job, None)
+    assert operator.running.look().speeds == {}
+
+
 def test_nobody_but_the_deployment_writes_or_deletes_records_of_jobs(cloud: CloudRig) -> None:
     receipt = cloud.copy(request(cloud, cloud.snapshot(filled(2))))
     s3, bucket = cloud.client("s3"), cloud.info.buckets[cloud.home]["work"]
     key = receipt["receipt_uri"].removeprefix(f"s3://{bucket}/")
     before = s3.get_object(Bucket=bucket, Key=key)["Body"].read()
-    for planted in (key, "jobs/copy/x/plan/job.json", f"jobs/copy/{receipt['job_id']}/moved/refused.txt"):
+    for planted in (
+        key,
+        "jobs/copy/x/plan/job.json",
+        f"jobs/copy/{receipt['job_id']}/moved/refused.txt",
+        "running/leases/copy/x/0000000000",
+    ):
         with pytest.raises(ClientError, match=r"s3:PutObject.*explicit deny in a resource-based policy"):
             s3.put_object(Bucket=bucket, Key=planted, Body=b"{}")
     with pytest.raises(ClientError, match=r"s3:DeleteObject.*explicit deny in a resource-based policy"):
