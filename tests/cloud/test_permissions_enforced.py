@@ -26,6 +26,7 @@ CONDITIONAL = {
     ("*", "s3:ListBucket"): "S3 asks for it only where a record is missing",
     ("plan_transfer", "ec2:DeleteSnapshot"): "targets that cannot be used only",
     ("complete_transfer", "ebs:StartSnapshot"): "targets that could not be started when the job was planned only",
+    ("complete_transfer", "s3:DeleteObject"): "jobs with a target that could not be written for a while only",
     ("complete_transfer", "ebs:List"): "ranges that nobody has counted behind their worker only",
     ("complete_transfer", "ec2:DeleteSnapshot"): "jobs that a worker has refused only",
     ("inspect_snapshots", "s3:GetObject"): "reports that a call before has stored only",
