@@ -31,6 +31,9 @@ from tools.machines import PLACEHOLDERS, machine_files, machine_name, render, st
 EXECUTIONS = "arn:aws:states:us-east-1:111122223333:execution:blockferry-"
 """How the ARN of every execution begins, up to the name of the operation."""
 
+NOTE_FAILURE = "Note failure"
+"""The state in which a worker's failure is noted, by the same function."""
+
 
 @dataclass(frozen=True)
 class Attempt:
@@ -111,12 +114,12 @@ def _ways_out(state: Mapping[str, Any]) -> Iterator[str]:
 
 @cache
 def _step_names() -> Mapping[str, str]:
-    """The state of each function, by its ARN."""
+    """The state of each function, by its ARN; but for that of another state's failure."""
     return {
         state.body["Arguments"]["FunctionName"]: state.name
         for file in machine_files()
         for state in states(json.loads(_text(machine_name(file))))
-        if state.type == "Task"
+        if state.type == "Task" and state.name != NOTE_FAILURE
     }
 
 
@@ -199,9 +202,9 @@ class Deployment:
     def _task(self, arn: str) -> Callable[[Any], Any]:
         function = arn.rsplit(":", 1)[1].removeprefix("blockferry-").replace("-", "_")
         handler = lambda_handler(step_of(function), lambda event, _context: self._surroundings(event))
-        name = _step_names()[arn]
 
         def call(event: Mapping[str, Any]) -> Any:
+            name = NOTE_FAILURE if "failure" in event else _step_names()[arn]
             attempts = self.attempts.setdefault(event["job_id"], [])
             try:
                 with self._around(name, event):

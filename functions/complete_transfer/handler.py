@@ -14,7 +14,7 @@ def step(event: Mapping[str, Any], invocation: Invocation) -> dict[str, Any]:
     missing_moved = progress_of(event) is not None
     proved = complete_transfer(invocation.of(event), event["record"], missing_moved=missing_moved)
     names = ("blocks_written", "linear_checksum", "record", "proof")
-    facts: dict[str, Any] = {name: proved[name] for name in names}
+    facts: dict[str, Any] = {name: proved[name] for name in names if name in proved}
     if proved["missing_ranges"]:
         return call_again({"missing_ranges": proved["missing_ranges"]}, plan_key=proved["missing_key"], **facts)
     return done(**facts)

@@ -159,8 +159,9 @@ def _move_ranges(job: Mapping[str, str]) -> State:
     return {
         "Type": "Map",
         "Comment": "One child per range of a list: all blocks at first, later what single targets miss. The list is "
-        "read from S3, results go to S3, and no failure is tolerated: a redrive repeats only the ranges that are not "
-        "done. One target of many that fails is left to Complete transfer, which plans three rounds and then names it.",
+        "read from S3, and results go to S3. A range that cannot be moved stops the others, and one target of many "
+        "that fails is left out: Complete transfer fails the execution with the cause, and plans after a redrive what "
+        "is left. No failure is tolerated of a child that cannot even note its own: a redrive repeats it.",
         "Label": "MoveBlockRanges",
         "MaxConcurrency": "{% $job.max_concurrency %}",
         "ToleratedFailureCount": 0,
@@ -186,15 +187,29 @@ def _move_ranges(job: Mapping[str, str]) -> State:
                     payload=child,
                     seconds=LONG_CALL_SECONDS,
                     repeats=("ChecksumMismatch",),
+                    failed=(
+                        "The range cannot be moved at present: the map ends without beginning another one, and "
+                        "Complete transfer says why.",
+                        "Note failure",
+                    ),
                     question="Range done?",
                     why="A range that takes longer than one invocation is moved in several.",
                     done="Nothing of the range is left to this child, which says how it ended.",
                     then="Report outcome",
                 ),
+                "Note failure": task(
+                    "Stores which range could not be moved, and the error that was left; a worker that finds this "
+                    "begins no other range. What only had no place to run goes on now that it has one.",
+                    function="move_blocks",
+                    payload={**child, "failure": "{% $states.input.failure %}", "progress": PROGRESS},
+                    seconds=LONG_CALL_SECONDS,
+                    then="Range done?",
+                ),
                 "Report outcome": report(
                     "How the range ended: moved to every target that took it (one that failed is marked, and Complete "
-                    "transfer sees what it misses), left because no target takes it, or not moved because the job was "
-                    "refused. The digests are in S3, which keeps this small.",
+                    "transfer sees what it misses), left because no target takes it or another range has stopped the "
+                    "job, not moved because the job was refused, or stopped since it could not be moved. The digests "
+                    "are in S3, which keeps this small.",
                     {"range": child["range"], "outcome": "{% $states.input.outcome %}"},
                 ),
             },

@@ -87,12 +87,14 @@ def task(
     repeats: tuple[str, ...] = (),
     assign: Mapping[str, str] | None = None,
     refused: str | None = None,
+    failed: tuple[str, str] | None = None,
     then: str | None,
 ) -> State:
     """A call of ``function``, a folder of functions/, whose answer is the state's output.
 
     ``repeats`` are errors beside the usual that are tried again; ``refused`` says why ``InvalidRequest`` may come, and
-    leads to ``REFUSE``; ``then`` is the next state, ``None`` at the end of the machine.
+    leads to ``REFUSE``; ``failed`` says what any other error means, and which state gets it as ``failure`` beside the
+    ``progress`` so far; ``then`` is the next state, ``None`` at the end of the machine.
     """
     state: State = {
         "Type": "Task",
@@ -113,6 +115,17 @@ def task(
                 "Output": "{% $parse($states.errorOutput.Cause) %}",
                 "Next": REFUSE,
             }
+        ]
+    if failed is not None:
+        meaning, noted = failed
+        state["Catch"] = [
+            *state.get("Catch", ()),
+            {
+                "Comment": meaning,
+                "ErrorEquals": ["States.ALL"],
+                "Output": {"failure": "{% $states.errorOutput %}", "progress": PROGRESS},
+                "Next": noted,
+            },
         ]
     return state | ({"End": True} if then is None else {"Next": then})
 

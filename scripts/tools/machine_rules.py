@@ -212,7 +212,8 @@ def whoever_is_not_done_is_called_again(definition: Definition) -> list[str]:
     """One way to call a function again: it is asked whether it is done, and gets its own progress back if not.
 
     A task that hands ``progress`` to its function is followed by the question ``DONE``, whose other answer leads back
-    to the task, at once or through one state that hands the progress on; and nobody else asks that question.
+    to the task, at once or through one state that hands the progress on, or to the one whose failure led to it; and
+    nobody else asks that question.
     """
     found = []
     for path, graph in graphs(definition):
@@ -232,7 +233,9 @@ def whoever_is_not_done_is_called_again(definition: Definition) -> list[str]:
             if question["Choices"][0].get("Next") == name:
                 found.append(f"{path}{name}: called again although it is done")
             back = question.get("Default")
-            if back != name and not _hands_progress_on(siblings.get(back, {}), to=name):
+            # Whoever was called since another one failed hands the work back to that one.
+            failed = any(catcher.get("Next") == name for catcher in siblings.get(back, {}).get("Catch", ()))
+            if back != name and not failed and not _hands_progress_on(siblings.get(back, {}), to=name):
                 found.append(f"{path}{name}: not called again with its progress")
         for name, body in siblings.items():
             if name not in asked and any(rule.get("Condition") == DONE for rule in body.get("Choices", ())):

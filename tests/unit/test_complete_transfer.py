@@ -157,8 +157,6 @@ def test_a_transfer_that_is_whole_is_sealed_everywhere_and_proved() -> None:
     answer = cloud.complete()
     checksum = linear(blocks)
     assert answer == {
-        "job_id": "job-1",
-        "bucket": "work",
         "missing_ranges": 0,
         "missing_key": "jobs/copy/job-1/proved/missing.jsonl",
         "blocks_written": 3,

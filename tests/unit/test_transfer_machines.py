@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import pytest
 from blockferry.core.blocks import BLOCK_SIZE
-from blockferry.core.errors import RequestRefused
-from blockferry.jobs.folder import RECEIPT
+from blockferry.jobs.folder import RECEIPT, TARGETS
 from deployment import Attempt, DeployedJob, ExecutionFailed
 from fakes import TickingClock, content
 from rig import HOME, RECOVERY, Rig, hashes, running_rig
@@ -163,10 +162,8 @@ def test_a_redrive_goes_on_with_the_list_of_a_later_round(rig: Rig) -> None:
     before(rig, "Move blocks", spoiled)
     with pytest.raises(ExecutionFailed) as failed:
         job.run()
-    assert (failed.value.step, failed.value.error) == ("Move blocks", "Runtime.ExitError")
-    # That is what its children tell; the execution itself ended with its map.
-    assert job.execution is not None
-    assert job.execution.error == "States.ExceedToleratedFailureThreshold"
+    assert (failed.value.step, failed.value.error) == ("Complete transfer", "IncompleteTransfer")
+    assert "blocks 512 to 1023 could not be moved: RequestId: 1 Error: the process died" in failed.value.cause
     so_far = len(job.attempts)
     rig.control("stats/reset", {})
     receipt = job.run()
@@ -200,14 +197,89 @@ def store(rig: Rig, seed: int) -> None:
     rig.aws.s3(HOME).put_object(Bucket="images", Key="disk.img", Body=body)
 
 
-def test_a_range_that_no_target_takes_fails_the_job_by_the_name_of_its_step(rig: Rig) -> None:
+def test_a_range_that_no_target_takes_fails_the_job_with_its_request_and_what_aws_said(rig: Rig) -> None:
     job = copy_of(rig)
-    before(rig, "Move blocks", lambda _event: denied(rig, RECOVERY))
+    before(rig, "Move blocks", lambda event: denied(rig, RECOVERY) if event["range"]["first"] == 512 else None)
     with pytest.raises(ExecutionFailed) as failed:
         job.run()
-    assert (failed.value.step, failed.value.error, failed.value.refused) == ("Move blocks", "RequestRefused", False)
-    assert isinstance(failed.value.failure, RequestRefused)
-    assert "PutSnapshotBlock" in failed.value.cause
+    assert failed.value.step == "Complete transfer"
+    assert (failed.value.error, failed.value.refused) == ("RequestRefused", False)
+    (target,) = rig.job("job").targets
+    first, second, advice = failed.value.cause.splitlines()
+    request = f"PutSnapshotBlock block 700 of {target.snapshot_id} in {RECOVERY}"
+    assert first.startswith(f"blocks 512 to 1023 could not be moved: {request}: ")
+    assert "AccessDeniedException" in first
+    assert second.startswith(f"- {target.snapshot_id} in {RECOVERY}: {request}: ")
+    assert advice == "What is moved stays moved. Mend what is refused, as permissions or keys, and resume the job"
+    # The ranges behind it are not begun, so nobody waits for thousands of refusals.
+    assert outcomes(rig) == [(0, "moved"), (512, "stopped"), (1024, "left"), (1536, "left")]
+    (told,) = json.loads(rig.folder("job").read(TARGETS) or b"")
+    assert (told["snapshot_id"], told["completed"]) == (target.snapshot_id, False)
+    assert request in told["error"]
+
+    # Resumed, it says so again as long as it is refused, and then moves what no worker has moved.
+    with pytest.raises(ExecutionFailed) as again:
+        job.run()
+    assert again.value.cause.startswith(f"blocks 512 to 1023 could not be moved: {request}")
+    rig.control("faults", method="DELETE")
+    rig.around = lambda _step, _event: nullcontext()
+    so_far = len(job.attempts)
+    receipt = job.run()
+    assert rig.held(receipt["targets"][0]["snapshot_id"]) == hashes(BLOCKS)
+    moved = [attempt.event["range"]["first"] for attempt in job.attempts[so_far:] if attempt.step == "Move blocks"]
+    assert moved == [512, 1024, 1536]
+
+
+def test_a_worker_that_dies_for_good_stops_the_job_by_its_range(rig: Rig) -> None:
+    job = copy_of(rig)
+
+    def dies(event: Event) -> None:
+        if event["range"]["first"] == 0:
+            raise Died
+
+    before(rig, "Move blocks", dies)
+    with pytest.raises(ExecutionFailed) as failed:
+        job.run()
+    assert (failed.value.step, failed.value.error) == ("Complete transfer", "IncompleteTransfer")
+    assert failed.value.cause == (
+        "blocks 0 to 511 could not be moved: RequestId: 1 Error: the process died\n"
+        "What is moved stays moved. The log of Move blocks says more: mend it, and resume the job"
+    )
+    assert steps(job.attempts)[:7] == ["Plan transfer", *["Move blocks"] * 5, "Note failure"]
+    rig.around = lambda _step, _event: nullcontext()
+    receipt = job.run()
+    assert rig.held(receipt["targets"][0]["snapshot_id"]) == hashes(BLOCKS)
+
+
+@pytest.mark.parametrize("operation", ["copy", "sync"])
+def test_a_source_that_is_deleted_on_the_way_ends_the_job_with_nothing_left(rig: Rig, operation: str) -> None:
+    base = rig.snapshot({0: content(5)})
+    made = rig.copy({"snapshot_id": base, "targets": [{"region": RECOVERY}]})["targets"][0]["snapshot_id"]
+    source = rig.snapshot(BLOCKS, ParentSnapshotId=base)
+    kept = {snapshot["snapshot_id"] for snapshot in rig.snapshots()}
+    request: dict[str, Any] = {"snapshot_id": source, "options": {"blocks_per_range": 512}}
+    if operation == "sync":
+        request |= {"base_snapshot_id": base, "targets": [{"region": RECOVERY, "parent_snapshot_id": made}]}
+    else:
+        request |= {"targets": [{"region": RECOVERY}, {"region": HOME}]}
+    job = rig.deployment.job(operation, request, "job")
+    rig.operations["job"] = operation
+
+    def gone(event: Event) -> None:
+        if event["range"]["first"] == 512:
+            rig.client("ec2").delete_snapshot(SnapshotId=source)
+
+    before(rig, "Move blocks", gone)
+    with pytest.raises(ExecutionFailed) as failed:
+        job.run()
+    assert (failed.value.step, failed.value.error, failed.value.refused) == (
+        "Complete transfer",
+        "InvalidRequest",
+        True,
+    )
+    assert failed.value.cause.startswith(f"{source} in {HOME} is there no more, or not shared any more")
+    assert failed.value.cause.endswith("Nothing is left of the job")
+    assert {snapshot["snapshot_id"] for snapshot in rig.snapshots()} == kept - {source}
 
 
 def test_an_input_that_cannot_be_used_is_shown_as_plain_text(rig: Rig) -> None:

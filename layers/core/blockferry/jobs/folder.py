@@ -16,7 +16,7 @@ from blockferry.core.errors import IncompleteTransfer
 from blockferry.core.quotas import DELETED_OBJECTS
 from blockferry.jobs import recounts
 from blockferry.jobs.digests import Stretch, pack, unpack
-from blockferry.jobs.record import Proof, Sealing, Swept
+from blockferry.jobs.record import Proof, Sealing, Stopped, Swept
 from blockferry.jobs.recounts import Recounted
 
 if TYPE_CHECKING:
@@ -30,11 +30,13 @@ STARTED = "plan/started.json"
 DIGESTS = "moved/digests/"
 RECOUNTS = "moved/recounts/"
 FAILED = "moved/failed/"
+STOPPED = "moved/failed/stopped.json"
 REFUSED = "moved/refused.txt"
 STARTED_LATE = "proved/started/"
 SEALING = "proved/sealing/"
 MISSING = "proved/missing.jsonl"
 ROUNDS = "proved/rounds.json"
+TOLD = "proved/told.json"
 TARGETS = "proved/targets.json"
 RESULTS = "results"
 RECEIPT = "receipt.json"
@@ -42,6 +44,8 @@ REPORT = "report.md"
 SWEPT = "swept.json"
 
 FINAL = ".final.txt"
+
+NOTHING_TOLD = b"null"
 
 RANGE_PAGE = 20
 """Keys that are asked for at a time where those of one range are looked for."""
@@ -57,10 +61,12 @@ R = TypeVar("R", bound=BaseModel)
 
 @dataclass(frozen=True)
 class Marks:
-    """Positions of targets: ``failed`` could not be written for a while, ``given_up`` cannot be made at all."""
+    """Positions of targets: ``failed`` could not be written for a while, ``given_up`` cannot be made at all.
+    ``stopped``: a range could not be moved, and no other is begun until the job is resumed."""
 
     failed: frozenset[int]
     given_up: frozenset[int]
+    stopped: bool = False
 
 
 @dataclass(frozen=True)
@@ -70,12 +76,13 @@ class JobFolder:
     Plan transfer writes below ``plan/``: ``job.json`` the record, ``ranges.jsonl`` one range a line, ``started.json``
     the targets that it has started. Unpack image writes ``image/``. Move blocks writes below ``moved/``:
     ``digests/<first>-<stop>-<targets>.bin`` what was proved of a stretch, ``recounts/<first>-<stop>.bin`` what a whole
-    range was found to hold when it was listed again, ``failed/<target>.txt`` a target that could
-    not be written for a while, ``failed/<target>.final.txt`` why one cannot be made at all, ``refused.txt`` why the job
-    cannot be done at all. Complete transfer writes below ``proved/``: ``started/<sha256 of the record>.json`` the
-    targets with those that it has started, ``sealing/<snapshot id>.json`` whether EBS was asked to seal a target,
-    ``targets.json`` the targets' states and ``missing.jsonl`` what they miss, ``rounds.json`` how often that was
-    planned, ``proof-<sha256>.json``. The map writes its results below ``results/``, Write receipt ``receipt.json`` and
+    range was found to hold when it was listed again, ``failed/<target>.txt`` a target that could not be written for a
+    while, ``failed/<target>.final.txt`` why one cannot be made at all, ``failed/stopped.json`` why a range could not be
+    moved, ``refused.txt`` why the job cannot be done at all. Complete transfer writes below ``proved/``:
+    ``started/<sha256 of the record>.json`` the targets with those that it has started, ``sealing/<snapshot id>.json``
+    whether EBS was asked to seal a target, ``targets.json`` the targets' states and ``missing.jsonl`` what they miss,
+    ``rounds.json`` how often that was planned, ``told.json`` for which ``stopped.json`` the execution has failed,
+    ``proof-<sha256>.json``. The map writes its results below ``results/``, Write receipt ``receipt.json`` and
     ``report.md``, and Sweep jobs ``swept.json``.
     """
 
@@ -159,11 +166,24 @@ class JobFolder:
         return self._text(REFUSED)
 
     def marks(self) -> Marks:
-        """The targets that are marked as failed or given up."""
-        prefix = self.key(FAILED)
-        names = [key.removeprefix(prefix) for key in self._keys(FAILED)]
+        """The targets that are marked as failed or given up, and whether the moving of blocks has ended."""
+        keys = set(self._keys(FAILED))
+        stopped = self.key(STOPPED) in keys
+        names = [key.removeprefix(self.key(FAILED)) for key in keys - {self.key(STOPPED)}]
         final = frozenset(int(name.removesuffix(FINAL)) for name in names if name.endswith(FINAL))
-        return Marks(frozenset(int(name.split(".", 1)[0]) for name in names) - final, final)
+        return Marks(frozenset(int(name.split(".", 1)[0]) for name in names) - final, final, stopped)
+
+    def stop(self, stopped: Stopped) -> None:
+        """Let no other range be begun, and keep why; of several reasons the first one."""
+        self._write_once(STOPPED, stopped.model_dump_json().encode())
+
+    def stopped(self) -> Stopped | None:
+        """Why the moving of blocks ended, if it did."""
+        return self.record(STOPPED, Stopped)
+
+    def forget_stop(self) -> None:
+        """Let ranges be begun again."""
+        self._delete_keys([{"Key": self.key(STOPPED)}])
 
     def failure(self, target: int) -> str | None:
         """Why a target was marked as failed."""
@@ -200,6 +220,24 @@ class JobFolder:
 
     def save_rounds(self, planned: int) -> None:
         self.write(ROUNDS, json.dumps({"planned": planned}).encode())
+
+    def told(self) -> Stopped | None:
+        """The stop for which the execution has failed, as long as it was not resumed."""
+        body = self.read(TOLD)
+        return None if body in (None, NOTHING_TOLD) else self._parsed(TOLD, body or b"", Stopped)
+
+    def save_told(self, stopped: Stopped | None) -> None:
+        self.write(TOLD, NOTHING_TOLD if stopped is None else stopped.model_dump_json().encode())
+
+    def save_rest(self, ranges: Iterable[BlockRange]) -> None:
+        """Write the plan of ranges that no worker has moved, for all targets that take them."""
+        lines = [json.dumps({"first": r.first, "stop": r.stop}) for r in ranges]
+        self.write(MISSING, ("\n".join(lines) + "\n").encode())
+
+    def recounted(self) -> set[tuple[int, int]]:
+        """First block and end of the ranges that were counted again behind their workers."""
+        names = (key.removeprefix(self.key(RECOUNTS)).removesuffix(".bin") for key in self._keys(RECOUNTS))
+        return {(int(first), int(stop)) for first, _, stop in (name.partition("-") for name in names)}
 
     def save_proof(self, proof: Proof) -> str:
         """Store a proof under its SHA-256 (hex), which is returned."""

@@ -79,6 +79,16 @@ class Proof(Sums):
     worker_gb_seconds: float
 
 
+class Stopped(Record):
+    """Why the moving of blocks ended, stored as ``moved/failed/stopped.json``: the range ``first <= index < stop``
+    could not be moved, with the name and the text of the error that was left when nothing more was tried."""
+
+    first: int
+    stop: int
+    error: str
+    cause: str
+
+
 class Swept(Record):
     """The mark of a job that was given up, stored as ``swept.json``. ``at`` is when (ISO 8601); ``kept`` says that
     targets were kept which EBS was asked to seal and which have not come to their end yet."""

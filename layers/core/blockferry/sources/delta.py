@@ -43,6 +43,10 @@ class JobDelta(SnapshotOrigin):
         return self.base.snapshot_id
 
     @property
+    def read_snapshots(self) -> tuple[str, ...]:
+        return (self.base.snapshot_id, self.snapshot_id)
+
+    @property
     def due(self) -> str:
         return "changed"
 

@@ -110,6 +110,10 @@ class JobSource(Place, ABC):
         """Whether its blocks are asked of EBS, whose quotas they use."""
         return True
 
+    def gone(self, call: JobCall) -> str | None:
+        """Why it can never be read again, as far as anybody can tell for certain; ``None`` while it may be."""
+        return None
+
     @property
     def may_change(self) -> bool:
         """Whether what is read may be replaced while the job runs."""

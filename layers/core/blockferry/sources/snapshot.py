@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from botocore.exceptions import BotoCoreError, ClientError
+
 from blockferry.aws import snapshots
 from blockferry.aws.call import Call
 from blockferry.aws.ebs.client import EbsDirect, Page
@@ -48,6 +50,24 @@ class SnapshotOrigin(JobSource):
     def base_snapshot_id(self) -> str | None:
         """The earlier snapshot since which the changes are moved."""
         return None
+
+    @property
+    def read_snapshots(self) -> tuple[str, ...]:
+        """Ids of the snapshots without which it cannot be read."""
+        return (self.snapshot_id,)
+
+    def gone(self, call: JobCall) -> str | None:
+        try:
+            there = {facts.snapshot_id for facts in snapshots.existing(call.ec2(self.identity), self.read_snapshots)}
+        except (ClientError, BotoCoreError):
+            return None
+        missing = [name for name in self.read_snapshots if name not in there]
+        if not missing:
+            return None
+        return (
+            f"{' and '.join(missing)} in {self.region} {'is' if len(missing) == 1 else 'are'} there no more, or not "
+            "shared any more: EC2 does not know it, and what was not moved of it yet cannot be"
+        )
 
     def contradiction(self, allocated: int) -> str | None:
         if allocated == 0 and self.full_size_bytes:

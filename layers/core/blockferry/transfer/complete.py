@@ -15,14 +15,21 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 
-from blockferry.core.blocks import BlockRange
-from blockferry.core.errors import IncompleteTransfer, InvalidRequest, RequestRefused, RetryLater, TargetFailed
+from blockferry.core.blocks import BlockRange, split
+from blockferry.core.errors import (
+    BlockferryError,
+    IncompleteTransfer,
+    InvalidRequest,
+    RequestRefused,
+    RetryLater,
+    TargetFailed,
+)
 from blockferry.core.reserves import COMPLETE_SECONDS
 from blockferry.core.retry import Deadline
 from blockferry.jobs.call import JobCall
 from blockferry.jobs.digests import Coverage
-from blockferry.jobs.folder import MISSING, TARGETS
-from blockferry.jobs.record import Proof
+from blockferry.jobs.folder import MISSING, TARGETS, JobFolder
+from blockferry.jobs.record import Proof, Stopped
 from blockferry.transfer.discard import Discarded, discard
 from blockferry.transfer.job import Job, Target, save_started, started_job
 from blockferry.transfer.prove import prove
@@ -32,16 +39,27 @@ from blockferry.transfer.turns import in_turn
 MOST_ROUNDS = 3
 """How often missing ranges are moved before the job fails; each redrive has as many again."""
 
+REMEDIES = {
+    "RequestRefused": "Mend what is refused, as permissions or keys, and resume the job",
+    "RetryLater": "It was tried for some minutes: resume the job when it has passed",
+    "ChecksumMismatch": "It was read again and again: resume the job; if it happens again, ask AWS about the snapshot",
+    "IncompleteTransfer": "The execution and what is deployed, or its records, do not belong together: start a new job",
+}
+OTHER_REMEDY = "The log of Move blocks says more: mend it, and resume the job"
+"""What to do about the error that has stopped a job, by its name."""
+
 
 def complete_transfer(call: JobCall, record: str, *, missing_moved: bool = False) -> dict[str, object]:
     """Prove the transfer, complete every target that holds all blocks, and plan what the others miss.
 
-    ``missing_moved`` says that missing ranges were moved before. Returns ``{"job_id", "bucket", "missing_ranges",
-    "missing_key", "blocks_written", "linear_checksum", "record", "proof"}``; the last two are the SHA-256 by which the
-    next steps go, of the job's record and of the proof. Called again it proves again and leaves targets alone that EBS
-    has taken before.
+    ``missing_moved`` says that missing ranges were moved before. Returns ``{"missing_ranges", "missing_key",
+    "blocks_written", "linear_checksum", "record", "proof"}``; the last two are the SHA-256 by which the next steps go,
+    of the job's record and of the proof. Called again it proves again and leaves targets alone that EBS has taken
+    before. Of a job that a range has stopped nothing is proved: it fails with the cause, and when it is resumed, what
+    was not moved is planned.
 
-    Raises ``IncompleteTransfer`` with no target completed when the proof fails. Everything else comes after every
+    Raises ``IncompleteTransfer`` with no target completed when the proof fails, and the like when a range has stopped
+    the job. Everything else comes after every
     target had its turn: ``IncompleteTransfer`` naming the targets that still miss blocks after ``MOST_ROUNDS`` of
     moving, which a redrive begins again; ``RetryLater`` or ``TargetFailed`` naming those that could not be started or
     completed; and ``InvalidRequest``, with what was started for them deleted, when targets were given up, or the whole
@@ -49,12 +67,15 @@ def complete_transfer(call: JobCall, record: str, *, missing_moved: bool = False
     """
     folder = call.folder
     job = started_job(call, record)
-    given_up = {number: folder.given_up(number) or "" for number in folder.marks().given_up}
+    marks = folder.marks()
+    given_up = {number: folder.given_up(number) or "" for number in marks.given_up}
     refusal = folder.refusal()
     if refusal is None and all(number in given_up for number in job.started):
         refusal = "\n".join(given_up[number] for number in sorted(given_up))
     if refusal is not None:
         raise InvalidRequest(f"{refusal}. {_discarded(job, job.targets, call).told()}")
+    if marks.stopped and (rest := _after_a_stop(job, given_up, call)):
+        return {"missing_ranges": rest, "missing_key": folder.key(MISSING), "record": record, "proof": ""}
     coverage = Coverage(targets=len(job.targets), total_blocks=job.blocks)
     proof = prove(job, coverage, call)
     digest = folder.save_proof(proof)
@@ -74,8 +95,6 @@ def complete_transfer(call: JobCall, record: str, *, missing_moved: bool = False
     else:
         _raise_failures(job, states, call)
     return {
-        "job_id": job.job_id,
-        "bucket": folder.bucket,
         "missing_ranges": len(pieces),
         "missing_key": folder.key(MISSING),
         "blocks_written": proof.blocks_written,
@@ -83,6 +102,48 @@ def complete_transfer(call: JobCall, record: str, *, missing_moved: bool = False
         "record": record,
         "proof": digest,
     }
+
+
+def _after_a_stop(job: Job, given_up: Mapping[int, str], call: JobCall) -> int:
+    """What becomes of a job of which a range could not be moved: it fails with the cause, once; called again, it was
+    resumed, and the ranges are planned that no worker has moved. Returns how many there are; 0 when all are moved.
+
+    Raises ``InvalidRequest`` with nothing left when the source is gone for good, else the error that says why.
+    """
+    folder = call.folder
+    stopped = folder.stopped()
+    if stopped is not None and folder.told() != stopped:
+        gone = job.source.gone(call)
+        if gone is not None:
+            raise InvalidRequest(f"{gone}. {_discarded(job, job.targets, call).told()}")
+        states = [_stopped_target(job, number, given_up, folder) for number in range(len(job.targets))]
+        folder.write(TARGETS, json.dumps([state.record() for state in states], indent=1).encode())
+        folder.save_told(stopped)
+        raise _why(stopped, states)
+    done = folder.recounted()
+    rest = [within for within in split(job.blocks, job.blocks_per_range) if (within.first, within.stop) not in done]
+    if rest:
+        folder.save_rest(rest)
+    folder.save_rounds(0)
+    folder.forget_failures(folder.marks().failed)
+    folder.save_told(None)
+    folder.forget_stop()
+    return len(rest)
+
+
+def _stopped_target(job: Job, number: int, given_up: Mapping[int, str], folder: JobFolder) -> TargetState:
+    if number in given_up:
+        return TargetState(number, job.targets[number], error=TargetFailed(given_up[number]), given_up=True)
+    why = folder.failure(number)
+    return TargetState(number, job.targets[number], error=None if why is None else RetryLater(why))
+
+
+def _why(stopped: Stopped, states: Sequence[TargetState]) -> BlockferryError:
+    """The error of a job that a range has stopped, with what can be done about it."""
+    lines = [f"blocks {stopped.first} to {stopped.stop - 1} could not be moved: {stopped.cause or stopped.error}"]
+    lines += [f"- {state.name}: {state.error}" for state in states if state.error is not None]
+    lines.append(f"What is moved stays moved. {REMEDIES.get(stopped.error, OTHER_REMEDY)}")
+    return (RequestRefused if stopped.error == RequestRefused.__name__ else IncompleteTransfer)("\n".join(lines))
 
 
 def _settled(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,13 +16,15 @@ from blockferry.core.retry import Deadline
 from blockferry.jobs.call import JobCall
 from blockferry.jobs.digests import Stretch
 from blockferry.jobs.folder import JobFolder
+from blockferry.jobs.record import Stopped
 from blockferry.transfer.job import Job, started_job
 from blockferry.transfer.pace import WorkerPace
 from blockferry.transfer.recount import range_around, recount
 
-MOVED, LEFT, REFUSED = "moved", "left", "refused"
-"""How a range ends: its blocks are in every target that took them; no target takes them, so Complete transfer has to
-decide; the job was refused, and nothing more of it is moved."""
+MOVED, LEFT, REFUSED, STOPPED = "moved", "left", "refused", "stopped"
+"""How a range ends: its blocks are in every target that took them; no target takes them, or another range has stopped
+the job, so Complete transfer has to decide; the job was refused, and nothing more of it is moved; or this range could
+not be moved, and no other one is begun."""
 
 
 def move_range(
@@ -129,6 +132,24 @@ def move_range(
         return {**_more(within.stop), **facts}
 
 
+def stop_moving(call: JobCall, within: BlockRange, *, error: str, cause: str) -> dict[str, Any]:
+    """Note that a range could not be moved, by the name of the error and its cause as Step Functions tells them.
+
+    Other ranges are not begun then, and Complete transfer says why. Returns the same as ``move_range``.
+    """
+    call.folder.stop(Stopped(first=within.first, stop=within.stop, error=error, cause=message_of(cause)))
+    return _nothing_more(within, STOPPED)
+
+
+def message_of(cause: str) -> str:
+    """The message of a function's error in the cause of a failed task, which is JSON with a stack trace."""
+    try:
+        told = json.loads(cause)
+    except ValueError:
+        return cause
+    return str(told["errorMessage"]) if isinstance(told, dict) and "errorMessage" in told else cause
+
+
 def _recounted(job: Job, call: JobCall, within: BlockRange) -> dict[str, Any]:
     """Count the range of the plan again that is moved now, and store what was found.
 
@@ -180,8 +201,10 @@ def _nothing_more(within: BlockRange, outcome: str) -> dict[str, Any]:
 
 def _writable(job: Job, folder: JobFolder, among: tuple[int, ...] | None) -> tuple[int, ...]:
     """The started targets, or those ``among`` them, that no worker has marked. Without ``among`` those marked as failed
-    come again when no other would be left."""
+    come again when no other would be left. None when the moving of blocks has ended."""
     marks = folder.marks()
+    if marks.stopped:
+        return ()
     possible = [number for number in job.started if number not in marks.given_up]
     if among is not None:
         return tuple(number for number in possible if number in among and number not in marks.failed)
