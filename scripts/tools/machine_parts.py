@@ -18,6 +18,9 @@ LAMBDA_INVOKE = "arn:aws:states:::lambda:invoke"
 REFUSE = "Refuse request"
 """The state at which every execution ends whose request cannot be fulfilled."""
 
+FOR_GOOD = ("InvalidRequest", "TransferFailed")
+"""The errors that no repetition helps: of the input, before anything is started, and of a job that cannot be done."""
+
 PROGRESS = "{% $exists($states.input.progress) ? $states.input.progress : null %}"
 """The progress that a function returned when it was not done, for its next call; null in the first."""
 
@@ -92,9 +95,9 @@ def task(
 ) -> State:
     """A call of ``function``, a folder of functions/, whose answer is the state's output.
 
-    ``repeats`` are errors beside the usual that are tried again; ``refused`` says why ``InvalidRequest`` may come, and
-    leads to ``REFUSE``; ``failed`` says what any other error means, and which state gets it as ``failure`` beside the
-    ``progress`` so far; ``then`` is the next state, ``None`` at the end of the machine.
+    ``repeats`` are errors beside the usual that are tried again; ``refused`` says why one of ``FOR_GOOD`` may come,
+    which leads to ``REFUSE``; ``failed`` says what any other error means, and which state gets it as ``failure`` beside
+    the ``progress`` so far; ``then`` is the next state, ``None`` at the end of the machine.
     """
     state: State = {
         "Type": "Task",
@@ -111,7 +114,7 @@ def task(
         state["Catch"] = [
             {
                 "Comment": refused,
-                "ErrorEquals": ["InvalidRequest"],
+                "ErrorEquals": list(FOR_GOOD),
                 "Output": "{% $parse($states.errorOutput.Cause) %}",
                 "Next": REFUSE,
             }
@@ -136,7 +139,7 @@ def refuse() -> Graph:
         REFUSE: {
             "Type": "Fail",
             "Comment": "Shows the reason as plain text instead of a stack trace.",
-            "Error": "InvalidRequest",
+            "Error": "{% $states.input.errorType %}",
             "Cause": "{% $states.input.errorMessage %}",
         }
     }

@@ -90,7 +90,7 @@ def test_a_parent_that_was_made_by_hand_is_compared_and_a_wrong_one_leaves_nothi
     wrong = cloud.snapshot({**blocks, 29: content(1)})
     before = cloud.snapshots()
     state = cloud.ended(cloud.start(request(wrong), operation="sync"))
-    assert (state.status, state.error) == ("FAILED", "InvalidRequest")
+    assert (state.status, state.error) == ("FAILED", "TransferFailed")
     assert f"{wrong} in {cloud.home} is not equal to base {base}: block 29" in (state.cause or "")
     assert cloud.snapshots() == before
 

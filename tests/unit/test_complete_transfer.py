@@ -11,15 +11,15 @@ import pytest
 from blockferry.aws.ebs.client import StartedSnapshot
 from blockferry.aws.sessions import Identity
 from blockferry.aws.snapshots import CHECKSUM_TAG
-from blockferry.core.blocks import BLOCK_SIZE, split
+from blockferry.core.blocks import BLOCK_SIZE, BlockRange, split
 from blockferry.core.checksums import ZERO_DIGEST, Linear, digest_of
 from blockferry.core.counts import RequestCounts
-from blockferry.core.errors import IncompleteTransfer, InvalidRequest, RequestRefused, RetryLater, TargetFailed
+from blockferry.core.errors import IncompleteTransfer, RequestRefused, RetryLater, TargetFailed, TransferFailed
 from blockferry.core.holes import HolePolicy
 from blockferry.core.tuning import Throughput
 from blockferry.jobs import folder as names
 from blockferry.jobs.digests import Stretch
-from blockferry.jobs.record import Proof
+from blockferry.jobs.record import Proof, Stopped
 from blockferry.sources.delta import BaseSnapshot
 from blockferry.transfer.complete import MOST_ROUNDS, complete_transfer
 from blockferry.transfer.job import started_job
@@ -479,7 +479,7 @@ def test_targets_that_are_started_one_after_the_other_are_found_from_every_earli
 def test_a_target_that_was_given_up_is_deleted_and_the_job_fails_for_good() -> None:
     cloud = whole()
     cloud.folder.give_up(0, "its parent differs")
-    assert cloud.fails(InvalidRequest).splitlines() == [
+    assert cloud.fails(TransferFailed).splitlines() == [
         "targets that were not completed:",
         f"- snap-1 in {RECOVERY}: its parent differs",
         f"Completed, or being sealed by EBS: snap-2 in {THIRD}",
@@ -496,7 +496,7 @@ def test_a_target_that_was_given_up_and_may_be_good_is_kept_and_named() -> None:
     cloud = whole()
     cloud.places[RECOVERY].snapshots["snap-1"]["State"] = "completed"
     cloud.folder.give_up(0, "its parent differs")
-    assert cloud.fails(InvalidRequest).splitlines()[-1] == f"Kept: snap-1 in {RECOVERY} (EC2 calls it completed)"
+    assert cloud.fails(TransferFailed).splitlines()[-1] == f"Kept: snap-1 in {RECOVERY} (EC2 calls it completed)"
     assert cloud.existing() == {"snap-1", "snap-2"}
 
 
@@ -510,7 +510,7 @@ def test_a_job_that_cannot_be_done_leaves_nothing(how: str) -> None:
         for number in (1, 0):
             cloud.folder.give_up(number, f"parent {number} differs")
         told = "parent 0 differs\nparent 1 differs. Nothing is left of the job"
-    assert cloud.fails(InvalidRequest) == told
+    assert cloud.fails(TransferFailed) == told
     assert (cloud.existing(), cloud.sealed) == (set(), {})
 
 
@@ -541,14 +541,14 @@ def test_a_refusal_of_the_job_is_told_even_if_all_targets_were_given_up() -> Non
     cloud.folder.refuse("another image")
     for number in (0, 1):
         cloud.folder.give_up(number, "differs")
-    assert cloud.fails(InvalidRequest) == "another image. Nothing is left of the job"
+    assert cloud.fails(TransferFailed) == "another image. Nothing is left of the job"
 
 
 def test_a_target_that_was_never_started_is_not_waited_for_to_give_up_the_job() -> None:
     cloud = Cloud({}, *TARGETS, target(snapshot_id=""))
     for number in (0, 1):
         cloud.folder.give_up(number, "differs")
-    cloud.fails(InvalidRequest)
+    cloud.fails(TransferFailed)
     assert cloud.existing() == set()
 
 
@@ -557,11 +557,137 @@ def test_reasons_are_told_in_the_order_of_the_targets() -> None:
     cloud = Cloud({}, never, TARGETS[0], *[never] * 6, TARGETS[1])
     for number in (8, 1):
         cloud.folder.give_up(number, f"parent {number} differs")
-    assert cloud.fails(InvalidRequest).startswith("parent 1 differs\nparent 8 differs.")
+    assert cloud.fails(TransferFailed).startswith("parent 1 differs\nparent 8 differs.")
 
 
 def test_nothing_that_no_target_misses_is_planned() -> None:
     cloud = behind()
     cloud.folder.give_up(1, "differs")
-    assert f"- snap-2 in {THIRD}: differs" in cloud.fails(InvalidRequest)
+    assert f"- snap-2 in {THIRD}: differs" in cloud.fails(TransferFailed)
     assert cloud.folder.read(names.MISSING) is None
+
+
+# -- a range that could not be moved -----------------------------------------------------------------------------------
+
+DENIED = Stopped(first=40, stop=80, error="RequestRefused", cause="GetSnapshotBlock block 50 of snap-0: denied")
+
+
+def counted(cloud: Cloud, within: BlockRange) -> None:
+    """The range is counted again behind its worker."""
+    call = job_call(cloud, cloud.folder, clock=cloud.clock)
+    cloud.folder.save_recount(*recount(started_job(call, cloud.record), call, within))
+
+
+def halted(why: Stopped = DENIED, *, known: str = "snap-0", **more: Any) -> Cloud:
+    """A job in three ranges, of which the first is moved and counted, and the second has stopped the rest."""
+    cloud = Cloud({3: ONE, 50: ZEROS, 99: TWO}, blocks_per_range=40, **more)
+    cloud.moved(0, 40, {3: ONE})
+    counted(cloud, BlockRange(0, 40))
+    cloud.folder.stop(why)
+    # EC2 at the source.
+    cloud.places[HOME] = MemoryEc2(described(known, state="completed"))
+    return cloud
+
+
+def resumed(cloud: Cloud) -> dict[str, Any]:
+    call = job_call(cloud, cloud.folder, clock=cloud.clock)
+    return complete_transfer(call, cloud.record)
+
+
+def test_a_stopped_job_fails_with_the_cause_and_the_states_of_its_targets() -> None:
+    cloud = halted()
+    cloud.folder.mark_failed(1, "PutSnapshotBlock block 41 of snap-2: slow down")
+    assert cloud.fails(RequestRefused).splitlines() == [
+        "blocks 40 to 79 could not be moved: GetSnapshotBlock block 50 of snap-0: denied",
+        f"- snap-2 in {THIRD}: PutSnapshotBlock block 41 of snap-2: slow down",
+        "What is moved stays moved. Mend what is refused, as permissions or keys, and resume the job",
+    ]
+    assert [(state["snapshot_id"], state["completed"], state["error"]) for state in cloud.states()] == [
+        ("snap-1", False, None),
+        ("snap-2", False, "PutSnapshotBlock block 41 of snap-2: slow down"),
+    ]
+    assert (cloud.sealed, cloud.existing()) == ({}, {"snap-0", "snap-1", "snap-2"})
+
+
+def test_a_target_that_was_given_up_before_is_told_with_it() -> None:
+    cloud = halted()
+    cloud.folder.give_up(0, "its parent differs")
+    assert f"- snap-1 in {RECOVERY}: its parent differs" in cloud.fails(RequestRefused).splitlines()
+    assert [state["given_up"] for state in cloud.states()] == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "advice"),
+    [
+        ("RetryLater", IncompleteTransfer, "resume the job when it has passed"),
+        ("ChecksumMismatch", IncompleteTransfer, "ask AWS about the snapshot"),
+        ("IncompleteTransfer", IncompleteTransfer, "start a new job"),
+        ("Runtime.ExitError", IncompleteTransfer, "The log of Move blocks says more: mend it, and resume the job"),
+    ],
+)
+def test_the_advice_fits_the_error(error: str, kind: type[Exception], advice: str) -> None:
+    cloud = halted(DENIED.model_copy(update={"error": error}))
+    assert cloud.fails(kind).endswith(advice)
+
+
+def test_an_error_without_a_cause_is_told_by_its_name() -> None:
+    cloud = halted(DENIED.model_copy(update={"error": "States.Timeout", "cause": ""}))
+    assert cloud.fails(IncompleteTransfer).startswith("blocks 40 to 79 could not be moved: States.Timeout\n")
+
+
+def test_resumed_it_plans_for_all_targets_what_no_worker_has_moved() -> None:
+    cloud = halted()
+    cloud.folder.mark_failed(1, "slow down")
+    cloud.fails(RequestRefused)
+    answer = resumed(cloud)
+    assert (answer["missing_ranges"], answer["missing_key"]) == (2, cloud.folder.key(names.MISSING))
+    assert answer["record"] == cloud.record
+    planned = [json.loads(line) for line in (cloud.folder.read(names.MISSING) or b"").splitlines()]
+    assert planned == [{"first": 40, "stop": 80}, {"first": 80, "stop": 100}]
+    marks = cloud.folder.marks()
+    assert (marks.stopped, marks.failed, cloud.folder.rounds()) == (False, frozenset(), 0)
+
+
+def test_what_stops_it_again_is_told_again_though_it_is_the_same() -> None:
+    cloud = halted()
+    for _ in range(3):
+        assert "denied" in cloud.fails(RequestRefused)
+        assert resumed(cloud)["missing_ranges"] == 2
+        cloud.folder.stop(DENIED)
+
+
+def test_the_first_of_several_reasons_stands() -> None:
+    cloud = halted()
+    cloud.folder.stop(DENIED.model_copy(update={"first": 80, "stop": 100, "cause": "another"}))
+    assert cloud.fails(RequestRefused).startswith("blocks 40 to 79 could not be moved: GetSnapshotBlock")
+
+
+def test_a_stopped_job_that_lacks_no_range_is_proved_when_it_is_resumed() -> None:
+    cloud = whole()
+    counted(cloud, BlockRange(0, TOTAL))
+    cloud.folder.stop(DENIED)
+    cloud.places[HOME] = MemoryEc2(described("snap-0", state="completed"))
+    cloud.fails(RequestRefused)
+    assert cloud.complete()["missing_ranges"] == 0
+    assert cloud.sealed.keys() == {"snap-1", "snap-2"}
+    assert not cloud.folder.marks().stopped
+
+
+def test_a_source_that_is_gone_ends_it_with_nothing_left() -> None:
+    cloud = halted(known="snap-else")
+    told = cloud.fails(TransferFailed)
+    assert told.startswith(f"snap-0 in {HOME} is there no more, or not shared any more: EC2 does not know it")
+    assert told.endswith("Nothing is left of the job")
+    assert cloud.existing() == {"snap-else"}
+
+
+def test_a_source_that_cannot_be_asked_about_is_not_taken_for_gone() -> None:
+    cloud = halted(known="snap-else")
+    cloud.places[HOME].errors["DescribeSnapshots"] = refusal("UnauthorizedOperation", "DescribeSnapshots")
+    cloud.fails(RequestRefused)
+    assert cloud.existing() == {"snap-else", "snap-1", "snap-2"}
+
+
+def test_a_delta_is_gone_with_its_base() -> None:
+    cloud = halted(base={99: ONE})
+    assert cloud.fails(TransferFailed).startswith(f"snap-b in {HOME} is there no more")

@@ -527,7 +527,7 @@ PERMANENT = {
     "EC2 denied for ever": ("ec2", Refusal(403, "UnauthorizedOperation")),
 }
 
-CLEAR = {"InvalidRequest", "RequestRefused", "RetryLater", "TargetFailed", "IncompleteTransfer"}
+CLEAR = {"InvalidRequest", "TransferFailed", "RequestRefused", "RetryLater", "TargetFailed", "IncompleteTransfer"}
 """The errors by which a job may end; anything else is a bug to its operator."""
 
 

@@ -186,7 +186,7 @@ def test_the_ranges_of_a_job_that_a_worker_refused_say_that_they_were_not_moved(
     with pytest.raises(ExecutionFailed) as failed:
         job.run()
     assert failed.value.refused
-    assert (failed.value.step, failed.value.error) == ("Complete transfer", "InvalidRequest")
+    assert (failed.value.step, failed.value.error) == ("Complete transfer", "TransferFailed")
     assert "replaced" in failed.value.cause
     assert outcomes(rig) == [(0, "moved"), *((first, "refused") for first in range(64, 2048, 64))]
     assert rig.snapshots() == []
@@ -274,7 +274,7 @@ def test_a_source_that_is_deleted_on_the_way_ends_the_job_with_nothing_left(rig:
         job.run()
     assert (failed.value.step, failed.value.error, failed.value.refused) == (
         "Complete transfer",
-        "InvalidRequest",
+        "TransferFailed",
         True,
     )
     assert failed.value.cause.startswith(f"{source} in {HOME} is there no more, or not shared any more")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import boto3
 from botocore.exceptions import ClientError
 
-from blockferry.core.errors import InvalidRequest
+from blockferry.core.errors import InvalidRequest, TransferFailed
 from blockferry.core.pacing import growing
 from blockferry.jobs.folder import TARGETS
 from blockferry.jobs.running import Running
@@ -51,8 +51,13 @@ class JobState:
 
     @property
     def refused(self) -> bool:
-        """Whether the input could not be used: nothing was started, so there is nothing to go on with."""
-        return self.error == "InvalidRequest"
+        """Whether the input could not be used: nothing was started."""
+        return self.error == InvalidRequest.__name__
+
+    @property
+    def over(self) -> bool:
+        """Whether there is nothing to go on with: it was refused, or cannot be done whatever is repeated."""
+        return self.refused or self.error == TransferFailed.__name__
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,10 @@ def _add_options(command: argparse.ArgumentParser) -> None:
 def _run(options: argparse.Namespace) -> int:
     operator = operator_of(options)
     state = operator.find(options.job_id, options.operation)
-    if state.refused:
+    if state.over:
+        what = "was refused" if state.refused else "cannot be done"
         raise InvalidRequest(
-            f"job {options.job_id} was refused, there is nothing to resume; mend what it names and start a new job: "
+            f"job {options.job_id} {what}, there is nothing to resume; mend what it names and start a new job: "
             f"{reason_of(state)}"
         )
     operator.resume(state.arn)

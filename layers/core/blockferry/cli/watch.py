@@ -61,7 +61,7 @@ def report(options: argparse.Namespace, operator: Operator, state: JobState) -> 
     if state.running:
         return RUNNING
     say(f"{state.error or state.status}: {reason_of(state) or 'Step Functions gives no cause'}")
-    if not state.refused:
+    if not state.over:
         say(f"what is finished stays finished; go on with: {command_for('resume', state.job_id, options)}")
         if state.operation != "inspect":
             say(

@@ -35,6 +35,10 @@ class TargetFailed(BlockferryError):
     """A target snapshot left the state it must be in (error, deleted, or completed by someone else)."""
 
 
+class TransferFailed(BlockferryError):
+    """The job cannot be done, whatever is repeated; the text says what of it is deleted and what is kept."""
+
+
 class EncryptionDiffers(BlockferryError):
     """A target came out with another key than was asked for, or unencrypted; nothing more may be written to it."""
 

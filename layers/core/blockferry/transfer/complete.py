@@ -19,10 +19,10 @@ from blockferry.core.blocks import BlockRange, split
 from blockferry.core.errors import (
     BlockferryError,
     IncompleteTransfer,
-    InvalidRequest,
     RequestRefused,
     RetryLater,
     TargetFailed,
+    TransferFailed,
 )
 from blockferry.core.reserves import COMPLETE_SECONDS
 from blockferry.core.retry import Deadline
@@ -62,7 +62,7 @@ def complete_transfer(call: JobCall, record: str, *, missing_moved: bool = False
     the job. Everything else comes after every
     target had its turn: ``IncompleteTransfer`` naming the targets that still miss blocks after ``MOST_ROUNDS`` of
     moving, which a redrive begins again; ``RetryLater`` or ``TargetFailed`` naming those that could not be started or
-    completed; and ``InvalidRequest``, with what was started for them deleted, when targets were given up, or the whole
+    completed; and ``TransferFailed``, with what was started for them deleted, when targets were given up, or the whole
     job.
     """
     folder = call.folder
@@ -73,7 +73,7 @@ def complete_transfer(call: JobCall, record: str, *, missing_moved: bool = False
     if refusal is None and all(number in given_up for number in job.started):
         refusal = "\n".join(given_up[number] for number in sorted(given_up))
     if refusal is not None:
-        raise InvalidRequest(f"{refusal}. {_discarded(job, job.targets, call).told()}")
+        raise TransferFailed(f"{refusal}. {_discarded(job, job.targets, call).told()}")
     if marks.stopped and (rest := _after_a_stop(job, given_up, call)):
         return {"missing_ranges": rest, "missing_key": folder.key(MISSING), "record": record, "proof": ""}
     coverage = Coverage(targets=len(job.targets), total_blocks=job.blocks)
@@ -108,14 +108,14 @@ def _after_a_stop(job: Job, given_up: Mapping[int, str], call: JobCall) -> int:
     """What becomes of a job of which a range could not be moved: it fails with the cause, once; called again, it was
     resumed, and the ranges are planned that no worker has moved. Returns how many there are; 0 when all are moved.
 
-    Raises ``InvalidRequest`` with nothing left when the source is gone for good, else the error that says why.
+    Raises ``TransferFailed`` with nothing left when the source is gone for good, else the error that says why.
     """
     folder = call.folder
     stopped = folder.stopped()
     if stopped is not None and folder.told() != stopped:
         gone = job.source.gone(call)
         if gone is not None:
-            raise InvalidRequest(f"{gone}. {_discarded(job, job.targets, call).told()}")
+            raise TransferFailed(f"{gone}. {_discarded(job, job.targets, call).told()}")
         states = [_stopped_target(job, number, given_up, folder) for number in range(len(job.targets))]
         folder.write(TARGETS, json.dumps([state.record() for state in states], indent=1).encode())
         folder.save_told(stopped)
@@ -214,7 +214,7 @@ def _raise_failures(job: Job, states: Sequence[TargetState], call: JobCall) -> N
     passing = [state for state in failed if not state.given_up]
     text = "\n".join(["targets that were not completed:", *lines])
     if not passing:
-        raise InvalidRequest(text)
+        raise TransferFailed(text)
     raise (RetryLater if all(isinstance(state.error, RetryLater) for state in passing) else TargetFailed)(text)
 
 
