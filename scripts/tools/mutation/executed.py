@@ -129,18 +129,17 @@ def measured(root: Path, folder: Path) -> Executed:
     due = [file for file, stored in known.items() if not stored.is_file()]
     if due:
         print(f"running {len(due)} test files once to see what each test executes", flush=True)
-        output, log = folder / "measured.json", folder / "measured.log"
-        with log.open("w") as printed:
-            done = subprocess.run(
-                [*PYTEST, *due],
-                cwd=root,
-                env=environment_of(root, "measure") | {plugin.OUTPUT: str(output)},
-                check=False,
-                stdout=printed,
-                stderr=subprocess.STDOUT,
-            )
+        output = folder / "measured.json"
+        done = subprocess.run(
+            [*PYTEST, *due],
+            cwd=root,
+            env=environment_of(root, "measure") | {plugin.OUTPUT: str(output)},
+            check=False,
+            capture_output=True,
+            text=True,
+        )
         if done.returncode:
-            raise NotTried(f"the tests fail without any fault ({log}):\n{log.read_text()[-4000:]}")
+            raise NotTried(f"the tests fail without any fault:\n{done.stdout[-4000:]}{done.stderr[-2000:]}")
         new: dict[str, dict[str, Any]] = {file: {} for file in due}
         for test, entry in json.loads(output.read_text()).items():
             new[test.partition("::")[0]][test] = entry

@@ -22,7 +22,7 @@ import sys
 import time
 import types
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -59,22 +59,6 @@ settings.register_profile(
 )
 
 
-def _patient(install: Callable[[Any], None]) -> Callable[[Any], None]:
-    """``sys.settrace`` that waits for its turn: CPython lets one thread at a time install a trace function, and another
-    one would die before it has done anything."""
-
-    def settrace(function: Any) -> None:
-        while True:
-            try:
-                return install(function)
-            except RuntimeError as error:
-                if "while another trace function is being installed" not in str(error):
-                    raise
-                time.sleep(0)
-
-    return settrace
-
-
 class Measuring:
     """Writes ``{test: {"seconds": s, "lines": {module: [line, ...]}}}`` for the tests that pass."""
 
@@ -85,7 +69,6 @@ class Measuring:
         self._output = output
         self._seconds: dict[str, float] = {}
         self._coverage = coverage.Coverage(data_file=None, config_file=False, include=[f"{package}/*"])
-        sys.settrace = _patient(sys.settrace)
         self._coverage.start()
 
     @pytest.hookimpl(hookwrapper=True)
