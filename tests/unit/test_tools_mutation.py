@@ -203,3 +203,25 @@ def test_what_no_test_notices_survives_and_what_is_accepted_is_not_tried(tmp_pat
         "return True -> return False": "killed",
     }
     assert {r.verdict for r in results if r.mutant.scope == "unused"} == {"untested"}
+
+
+def test_the_default_of_a_field_is_asked_about_where_objects_of_its_class_are_made(tmp_path: Path) -> None:
+    folder = project(
+        tmp_path,
+        "from dataclasses import dataclass\n\n\n@dataclass\nclass Left:\n    failed: bool = False\n\n"
+        "    def name(self):\n        return 'a'\n\n\ndef left():\n    return Left()\n",
+        "from blockferry.m import Left, left\n\ndef test_name():\n    assert Left(True).name() == 'a'\n\n"
+        "def test_it():\n    assert not left().failed\n",
+    )
+    results = list(Trial(tmp_path, folder, accepted=Accepted({})).results(["m.py"], 1))
+    (default,) = [result for result in results if result.mutant.scope == "Left"]
+    assert (default.verdict, default.by) == ("killed", f"{TESTS}/test_m.py::test_it")
+
+
+def test_tests_that_fail_without_a_fault_end_the_run_and_all_that_they_said_is_kept(tmp_path: Path) -> None:
+    folder = project(tmp_path, NAMED, "def test_it():\n    print('said first' + ' more' * 2_000)\n    assert False\n")
+    with pytest.raises(NotTried, match=f"see {folder / 'measured.log'}:\n") as caught:
+        Trial(tmp_path, folder, accepted=Accepted({}))
+    assert "said first" in (folder / "measured.log").read_text()
+    assert "said first" not in str(caught.value)
+    assert "test_it" in str(caught.value)

@@ -20,9 +20,9 @@ from tools.mutation.mutants import Mutant
 
 PACKAGE = "layers/core/blockferry"
 TESTS = "tests/unit"
-SLOW_TESTS = ("test_crash_points.py", "test_model.py", "test_build.py")
-"""Tests that are not asked: they run whole jobs hundreds of times, and what only they notice deserves a test that
-names it."""
+NOT_ASKED = ("test_crash_points.py", "test_model.py", "test_build.py", "test_network_guard.py")
+"""Tests that are not asked. They run whole jobs hundreds of times, and what only they notice deserves a test that names
+it; or they need the guard of the network, which is not there while it is measured what tests execute."""
 
 DECIDING = (PACKAGE, "functions", "scripts/localcloud", "tests")
 """What the lines that a test executes depend on, besides its own file."""
@@ -87,13 +87,16 @@ def asked_about(module: str, mutant: Mutant, tests: Executed, package: Path) -> 
             users |= tests.at(module, range(node.body[0].lineno, (node.end_lineno or 0) + 1))
             if mutant.function is not None and node in tree.body and isinstance(node, ast.FunctionDef):
                 users, names = set(), {node.name}
+            elif mutant.function is None and isinstance(node, ast.ClassDef) and mutant.scope == node.name:
+                # A default of a field is used where an object is made, by a method that has no line of its own.
+                names = {node.name}
     for statement in tree.body:
         used = {node.id for node in ast.walk(statement) if isinstance(node, ast.Name)}
         inside = mutant.lines.start in range(statement.lineno, (statement.end_lineno or 0) + 1)
         # A name may be used by the definition of another one, as a set of codes by a greater set.
         if isinstance(statement, (ast.Assign, ast.AnnAssign)) and (inside or used & names):
             names |= {n.id for n in ast.walk(statement) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
-    if names and (mutant.function is not None or not mutant.scope):
+    if names:
         for file in sorted(package.rglob("*.py")):
             lines = [node.lineno for node in ast.walk(ast.parse(file.read_text())) if _names(node) in names]  # type: ignore[attr-defined]
             users |= tests.at(file.relative_to(package).as_posix(), lines)
@@ -123,23 +126,26 @@ def measured(root: Path, folder: Path) -> Executed:
             shared.update(f"\0{file.relative_to(root)}\0".encode() + file.read_bytes())
     known: dict[str, Path] = {}
     for file in sorted((root / TESTS).glob("test_*.py")):
-        if file.name not in SLOW_TESTS and not file.name.startswith("test_tools_"):
+        if file.name not in NOT_ASKED and not file.name.startswith("test_tools_"):
             own = hashlib.sha256(shared.digest() + file.read_bytes()).hexdigest()
             known[f"{TESTS}/{file.name}"] = folder / f"{file.stem}-{own[:16]}.json"
     due = [file for file, stored in known.items() if not stored.is_file()]
     if due:
         print(f"running {len(due)} test files once to see what each test executes", flush=True)
         output = folder / "measured.json"
-        done = subprocess.run(
-            [*PYTEST, *due],
-            cwd=root,
-            env=environment_of(root, "measure") | {plugin.OUTPUT: str(output)},
-            check=False,
-            capture_output=True,
-            text=True,
-        )
+        said = folder / "measured.log"
+        with said.open("w") as log:
+            done = subprocess.run(
+                [*PYTEST, *due],
+                cwd=root,
+                env=environment_of(root, "measure") | {plugin.OUTPUT: str(output)},
+                check=False,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
         if done.returncode:
-            raise NotTried(f"the tests fail without any fault:\n{done.stdout[-4000:]}{done.stderr[-2000:]}")
+            raise NotTried(f"the tests fail without any fault, see {said}:\n{said.read_text()[-4000:]}")
         new: dict[str, dict[str, Any]] = {file: {} for file in due}
         for test, entry in json.loads(output.read_text()).items():
             new[test.partition("::")[0]][test] = entry
