@@ -11,6 +11,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
+import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
@@ -50,8 +51,12 @@ NO_SUCH_KEY = (
 def quick(process: Callable[[Any, AWSPreparedRequest], Any]) -> Callable[[Any, AWSPreparedRequest], Any]:
     """``BotocoreStubber.process_request`` that asks ``process``, which it was, only for what is not usual."""
 
+    # A key that is written anew closes the one before, which another thread may be reading.
+    turn = threading.Lock()
+
     def answered(stubber: Any, request: AWSPreparedRequest) -> Any:
-        found = _answer(request)
+        with turn:
+            found = _answer(request)
         return process(stubber, request) if found is None else found
 
     return answered
