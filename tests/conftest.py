@@ -28,8 +28,8 @@ def pytest_collection_finish() -> None:
 
 _guard = NetworkGuard()
 _real_account = os.environ.get("BLOCKFERRY_AWS_TESTS") == "1"  # that of tests/aws
-# Python 3.11 calls audit hooks while it sets a trace function. If the hook is written in Python, another thread may have
-# its turn there, and if that one sets its own, sys.settrace raises and the thread ends before it has begun.
+# Python 3.11 calls audit hooks while it sets a trace function. If the hook is written in Python, another thread may
+# have its turn there, and if that one sets its own, sys.settrace raises and the thread ends before it has begun.
 _traced = os.environ.get("BLOCKFERRY_MUTATION") == "measure"
 if not _real_account and not _traced:
     _guard.start()
