@@ -289,7 +289,7 @@ def test_an_operator_changes_how_many_children_a_running_map_starts(machines: Ma
         }
     )
     arn = machines.start(machines.create(definition))
-    operator = Operator("us-east-1", "m", ACCOUNT, "aws", machines.client, server.client("s3"))
+    operator = Operator("us-east-1", "m", ACCOUNT, "aws", machines.client, server.client("s3"), ec2=server.client)
 
     def running() -> Any:
         (listed,) = machines.client.list_map_runs(executionArn=arn)["mapRuns"] or [None]

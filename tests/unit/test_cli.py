@@ -13,6 +13,7 @@ import pytest
 from blockferry.cli import main as cli
 from blockferry.cli.operate import JobState
 from blockferry.core.errors import InvalidRequest
+from memory_ec2 import MemoryEc2, described, refusal
 
 SNAPSHOT = "snap-0123456789abcdef0"
 RECEIPT = {
@@ -46,6 +47,15 @@ class FakeOperator:
     states: list[JobState] = field(default_factory=lambda: [state("SUCCEEDED", output=RECEIPT)])
     started: list[tuple[str, dict[str, Any], str]] = field(default_factory=list)
     calls: list[str] = field(default_factory=list)
+    known: tuple[str, ...] | None = None
+    """The snapshots that EC2 knows; ``None``: nobody may look."""
+    region: str = "us-east-1"
+
+    def ec2(self, region: str) -> MemoryEc2:
+        made = MemoryEc2(*(described(name, state="completed") for name in self.known or ()))
+        if self.known is None:
+            made.errors["DescribeSnapshots"] = refusal("UnauthorizedOperation", "DescribeSnapshots")
+        return made
 
     def start(self, operation: str, request: dict[str, Any], *, job_id: str) -> str:
         self.started.append((operation, request, job_id))
@@ -108,7 +118,7 @@ def test_waiting_shows_progress_and_prints_the_receipt(
     operator.states = [moving, moving, state("SUCCEEDED", output=RECEIPT)]
     assert cli.main(["copy", SNAPSHOT, "--to", "eu-west-1", "--wait"]) == 0
     out, err = capsys.readouterr()
-    assert err.splitlines() == ["job: RUNNING, 1 of 4 ranges moved", "job: SUCCEEDED"]
+    assert err.splitlines() == ["job: RUNNING, 1 of 4 ranges moved"]
     assert "snap-1 in eu-west-1, completed, 3 blocks written" in out
     assert "abc= (LINEAR, SHA-256)" in out
 

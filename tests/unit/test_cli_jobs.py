@@ -8,9 +8,10 @@ from typing import Any
 
 import boto3
 import pytest
-from blockferry.cli.operate import OPERATIONS, Operator
+from blockferry.cli.operate import OPERATIONS, NotSeen, Operator
 from blockferry.core.errors import InvalidRequest
 from botocore.stub import Stubber
+from memory_ec2 import MemoryEc2
 
 REGION, ACCOUNT = "us-east-1", "111122223333"
 KEYS = {"aws_access_key_id": "x", "aws_secret_access_key": "y", "region_name": REGION}
@@ -44,6 +45,13 @@ class Machines:
         self._stub.add_response("describe_execution", self._described(operation), {"executionArn": arn(operation)})
         self.shows(operation)
 
+    def cannot_look(self, operation: str, code: str) -> None:
+        self._refuse(code, "planted", {"executionArn": arn(operation)})
+
+    def forget(self) -> None:
+        """Nothing more is asked of what was said to be asked."""
+        self._stub._queue.clear()
+
     def _refuse(self, code: str, message: str, asked: dict[str, str]) -> None:
         self._stub.add_client_error("describe_execution", code, message, expected_params=asked)
 
@@ -63,7 +71,7 @@ class Machines:
 def machines() -> Iterator[Machines]:
     sfn, s3 = boto3.client("stepfunctions", **KEYS), boto3.client("s3", **KEYS)
     with Stubber(sfn) as stub:
-        operator = Operator(region=REGION, prefix="my-ferry", account=ACCOUNT, partition="aws", sfn=sfn, s3=s3)
+        operator = Operator(REGION, "my-ferry", ACCOUNT, "aws", sfn, s3, ec2=lambda _region: MemoryEc2())
         yield Machines(operator, stub)
         stub.assert_no_pending_responses()
 
@@ -120,3 +128,40 @@ def test_a_job_is_asked_about_often_at_first_and_less_and_less(machines: Machine
     assert (state.status, seen) == ("SUCCEEDED", ["RUNNING"] * 12 + ["SUCCEEDED"])
     assert slept[:3] == pytest.approx([0.2, 0.3, 0.45])
     assert (slept == sorted(slept), slept[-1]) == (True, 5.0)
+
+
+# -- looks that fail ---------------------------------------------------------------------------------------------------
+
+
+def test_looks_that_fail_for_a_while_are_waited_out(machines: Machines) -> None:
+    machines.has_only("copy")
+    for code in ("ThrottlingException", "InternalFailure") * 15:
+        machines.cannot_look("copy", code)
+    machines.status = "SUCCEEDED"
+    machines.has_only("copy")
+    seen: list[str] = []
+    state = machines.operator.wait(
+        arn("copy"), sleep=lambda _seconds: None, on_progress=lambda state: seen.append(state.status)
+    )
+    assert (state.status, seen) == ("SUCCEEDED", ["RUNNING", "SUCCEEDED"])
+
+
+def test_a_job_that_is_not_seen_for_ten_minutes_is_given_up_on_and_not_called_failed(machines: Machines) -> None:
+    slept: list[float] = []
+    for _ in range(300):
+        machines.cannot_look("copy", "ThrottlingException")
+    with pytest.raises(NotSeen, match="ThrottlingException"):
+        machines.operator.wait(arn("copy"), sleep=slept.append, on_progress=lambda _state: None)
+    assert 595 <= sum(slept) <= 610
+    machines.forget()
+
+
+def test_whoever_may_not_look_is_told_at_once(machines: Machines) -> None:
+    machines.cannot_look("copy", "AccessDeniedException")
+    with pytest.raises(NotSeen, match="AccessDeniedException"):
+        machines.operator.wait(arn("copy"), sleep=lambda _seconds: None, on_progress=lambda _state: None)
+
+
+def test_an_input_that_step_functions_would_not_take_is_refused_before_it_is_asked(machines: Machines) -> None:
+    with pytest.raises(InvalidRequest, match=r"the input has 262,145 bytes as JSON, and Step Functions takes 262,144"):
+        machines.operator.start("copy", {"a": "x" * (262_145 - len('{"a": ""}'))}, job_id="nightly")

@@ -15,6 +15,7 @@ from blockferry.cli.operate import JobState
 from blockferry.cli.start import request_of
 from blockferry.core.errors import InvalidRequest
 from blockferry.operations import OPERATIONS
+from memory_ec2 import MemoryEc2, refusal
 
 NEW, OLD, THERE, ELSEWHERE = (f"snap-{n:017x}" for n in (2, 1, 3, 4))
 KEY = "arn:aws:kms:eu-west-1:111122223333:key/11111111-2222-3333-4444-555555555555"
@@ -26,6 +27,13 @@ class Started:
     def __init__(self) -> None:
         self.jobs: list[tuple[str, dict[str, Any], str]] = []
         self.waited: list[str] = []
+        self.region = "us-east-1"
+
+    def ec2(self, _region: str) -> MemoryEc2:
+        """Nobody may look at snapshots before the job does."""
+        made = MemoryEc2()
+        made.errors["DescribeSnapshots"] = refusal("UnauthorizedOperation", "DescribeSnapshots")
+        return made
 
     def start(self, operation: str, request: dict[str, Any], *, job_id: str) -> str:
         self.jobs.append((operation, request, job_id))

@@ -13,6 +13,7 @@ from blockferry.cli import main as cli
 from blockferry.cli.operate import Operator
 from blockferry.jobs.running import Asked, Running
 from botocore.stub import Stubber
+from memory_ec2 import MemoryEc2
 from memory_s3 import MemoryS3
 
 REGION, ACCOUNT = "us-east-1", "111122223333"
@@ -100,7 +101,7 @@ def _task(output: dict[str, Any]) -> dict[str, str]:
 @pytest.fixture
 def job(monkeypatch: pytest.MonkeyPatch) -> Iterator[Job]:
     sfn, s3 = boto3.client("stepfunctions", **KEYS), MemoryS3()
-    operator = Operator(region=REGION, prefix="blockferry", account=ACCOUNT, partition="aws", sfn=sfn, s3=cast(Any, s3))
+    operator = Operator(REGION, "blockferry", ACCOUNT, "aws", sfn, cast(Any, s3), ec2=lambda _region: MemoryEc2())
     monkeypatch.setenv("AWS_REGION", REGION)
     monkeypatch.setattr(Operator, "of", lambda **_: operator)
     with Stubber(sfn) as stub:

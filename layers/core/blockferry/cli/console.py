@@ -21,12 +21,18 @@ from blockferry.core.errors import InvalidRequest
 FAILED, UNUSABLE, RUNNING = 1, 2, 3
 """Exit statuses beside 0: a job or command failed, the command line or input is unusable, the job is still running."""
 
+BROKEN_PIPE, UNFORESEEN = 141, 70
+"""Exit statuses of a command that nobody listens to any more, as a shell tells of such a program, and of one that met
+what it does not know (``EX_SOFTWARE`` of sysexits)."""
+
 PREFIX = "blockferry"
+PREFIX_VARIABLE = "BLOCKFERRY_NAME_PREFIX"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Command:
-    """A command: its ``name`` and ``summary``, its options, and its work, which gives the exit status.
+    """A command: its ``name`` and ``summary``, its options, ``examples`` without the name of the program, and its work,
+    which gives the exit status.
 
     ``interrupted`` is what is left when somebody interrupts it.
     """
@@ -35,6 +41,7 @@ class Command:
     summary: str
     add_options: Callable[[argparse.ArgumentParser], None]
     run: Callable[[argparse.Namespace], int]
+    examples: tuple[str, ...]
     interrupted: str = "a started job goes on, see: blockferry status JOB"
 
 

@@ -29,4 +29,13 @@ def _request(options: argparse.Namespace) -> dict[str, Any]:
     )
 
 
-COMMAND = starting("copy", add_options=_add_options, request=_request)
+COMMAND = starting(
+    "copy",
+    add_options=_add_options,
+    request=_request,
+    examples=(
+        "copy snap-0123456789abcdef0 --to eu-west-1 --to us-west-2 --wait",
+        "copy snap-0123456789abcdef0 --to eu-west-1 --dry-run",
+        "copy --input request.json --name nightly",
+    ),
+)

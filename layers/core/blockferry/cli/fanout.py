@@ -45,4 +45,12 @@ def _request(options: argparse.Namespace) -> dict[str, Any]:
     )
 
 
-COMMAND = starting("fanout", add_options=_add_options, request=_request)
+COMMAND = starting(
+    "fanout",
+    add_options=_add_options,
+    request=_request,
+    examples=(
+        "fanout s3://images/disk.img.zst --to eu-west-1 --to us-west-2 --wait",
+        "fanout snap-0123456789abcdef0 --to eu-west-1",
+    ),
+)

@@ -58,12 +58,17 @@ def add_run(command: argparse.ArgumentParser) -> None:
 
 def tags_of(pairs: Sequence[str] | None) -> dict[str, str]:
     """The tags of ``--tag KEY=VALUE``. Raises ``InvalidRequest``."""
-    tags = {}
+    tags: dict[str, str] = {}
+    wrong = []
     for pair in pairs or ():
         key, separator, value = pair.partition("=")
         if not separator or not key:
-            raise InvalidRequest(f"--tag {pair!r}: write KEY=VALUE")
+            wrong.append(f"--tag {pair!r}: write KEY=VALUE")
+        elif key in tags:
+            wrong.append(f"--tag {pair!r}: {key} is given twice")
         tags[key] = value
+    if wrong:
+        raise InvalidRequest("\n".join(wrong))
     return tags
 
 

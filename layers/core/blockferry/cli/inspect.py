@@ -42,4 +42,13 @@ def _request(options: argparse.Namespace) -> dict[str, Any]:
     )
 
 
-COMMAND = starting("inspect", add_options=_add_options, request=_request)
+COMMAND = starting(
+    "inspect",
+    add_options=_add_options,
+    request=_request,
+    examples=(
+        "inspect snap-0123456789abcdef0",
+        "inspect snap-0123456789abcdef0 --base snap-0123456789abcdef1 --to eu-west-1",
+        "inspect --chain snap-0123456789abcdef1 snap-0123456789abcdef0",
+    ),
+)

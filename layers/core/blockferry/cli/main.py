@@ -1,19 +1,26 @@
 """The command ``blockferry``.
 
 Results go to standard output (``--json`` for programs), progress and errors to standard error. Exit status: 0 done,
-1 a job or command failed, 2 the command line or the input is unusable, 3 the job is still running (``status``).
+1 a job or command failed, 2 the command line or the input is unusable, 3 the job is still running (``status``, and
+``--wait`` that cannot see it any more), 70 a defect of this software, 141 nobody reads the output any more.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
+import re
+import sys
+import traceback
 from collections.abc import Sequence
+from difflib import get_close_matches
+from typing import NoReturn
 
 from botocore.exceptions import BotoCoreError, ClientError
 
 from blockferry import __version__
 from blockferry.cli import copy, fanout, inspect, resume, speed, status, stop, sync, upload
-from blockferry.cli.console import FAILED, PREFIX, UNUSABLE, say
+from blockferry.cli.console import BROKEN_PIPE, FAILED, PREFIX, PREFIX_VARIABLE, UNFORESEEN, UNUSABLE, say
 from blockferry.core.errors import BlockferryError, InvalidRequest
 
 COMMANDS = tuple(each.COMMAND for each in (copy, sync, fanout, inspect, status, resume, stop, speed, upload))
@@ -21,9 +28,14 @@ COMMANDS = tuple(each.COMMAND for each in (copy, sync, fanout, inspect, status, 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status."""
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if options.run is None:
+        parser.print_help()
+        return UNUSABLE
     try:
         result: int = options.run(options)
+        sys.stdout.flush()
         return result
     except InvalidRequest as error:
         say(_told(error))
@@ -31,9 +43,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (BlockferryError, ClientError, BotoCoreError) as error:
         say(_told(error))
         return FAILED
+    except BrokenPipeError:
+        # Whoever read it has seen enough. Nothing more can be written there, not even when the interpreter ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
     except KeyboardInterrupt as interrupt:
         say(f"blockferry: interrupted; {'; '.join(getattr(interrupt, '__notes__', ())) or options.interrupted}")
         return FAILED
+    except Exception as error:
+        traceback.print_exc()
+        say(
+            f"blockferry: {type(error).__name__}, which should not happen: please report it with the lines above. "
+            f"A started job goes on; {options.interrupted}"
+        )
+        return UNFORESEEN
 
 
 def _told(error: Exception) -> str:
@@ -41,21 +64,39 @@ def _told(error: Exception) -> str:
     return "; ".join((f"blockferry: {error}", *getattr(error, "__notes__", ())))
 
 
+class _Parser(argparse.ArgumentParser):
+    """A parser that asks whether something similar was meant."""
+
+    def error(self, message: str) -> NoReturn:
+        found = re.match(r"argument .*invalid choice: '([^']*)' \(choose from (.*)\)$", message)
+        if found:
+            close = get_close_matches(found[1], re.findall(r"'([^']*)'", found[2]), n=2)
+            message += f"; did you mean {' or '.join(close)}?" if close else ""
+        super().error(message)
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="blockferry", description="Ferries EBS snapshots, and proves what it moved.")
+    parser = _Parser(prog="blockferry", description="Ferries EBS snapshots, and proves what it moved.")
     parser.add_argument("--version", action="version", version=f"blockferry {__version__}")
-    common = argparse.ArgumentParser(add_help=False)
+    common = _Parser(add_help=False)
     common.add_argument("--region", help="region of the state machines, or of the upload (default: the configured one)")
     common.add_argument(
         "--name-prefix",
         metavar="NAME",
-        default=PREFIX,
-        help="name_prefix of the deployment (default: blockferry)",
+        default=os.environ.get(PREFIX_VARIABLE) or PREFIX,
+        help=f"name_prefix of the deployment (default: ${PREFIX_VARIABLE}, or blockferry)",
     )
     common.add_argument("--json", action="store_true", help="print one JSON object")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    parser.set_defaults(run=None)
+    commands = parser.add_subparsers(metavar="COMMAND")
     for command in COMMANDS:
-        own = commands.add_parser(command.name, parents=[common], help=command.summary)
+        own = commands.add_parser(
+            command.name,
+            parents=[common],
+            help=command.summary,
+            epilog="\n".join(["examples:", *(f"  blockferry {each}" for each in command.examples)]),
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
         command.add_options(own)
         own.set_defaults(run=command.run, interrupted=command.interrupted)
     return parser

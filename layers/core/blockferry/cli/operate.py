@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import boto3
-from botocore.exceptions import ClientError
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
 
-from blockferry.core.errors import InvalidRequest, TransferFailed
+from blockferry.aws.errors import translated
+from blockferry.core.errors import BlockferryError, InvalidRequest, RetryLater, TransferFailed
 from blockferry.core.pacing import growing
 from blockferry.jobs.folder import TARGETS
 from blockferry.jobs.running import Running
@@ -18,12 +20,26 @@ from blockferry.jobs.workspace import Workspace
 from blockferry.operations import OPERATIONS
 
 if TYPE_CHECKING:
+    from mypy_boto3_ec2 import EC2Client
     from mypy_boto3_s3 import S3Client
     from mypy_boto3_stepfunctions import SFNClient
     from mypy_boto3_stepfunctions.type_defs import DescribeExecutionOutputTypeDef
 
+INPUT_BYTES = 262_144
+"""Of an execution's input (Step Functions quotas)."""
+
+BLIND_SECONDS = 600.0
+"""Seconds for which a job that is waited for may not be seen before its watcher gives up."""
+
+# Little is lost without the answer, so little time is spent on it.
+LOOKING = Config(connect_timeout=5, read_timeout=10, retries={"mode": "standard", "total_max_attempts": 3})
+
 FIRST_POLL_SECONDS, LONGEST_POLL_SECONDS = 0.2, 5.0
 """Pauses between two questions how far a job is: at first, and in the end."""
+
+
+class NotSeen(BlockferryError):
+    """A job cannot be looked at; it goes on all the same."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +96,8 @@ class Operator:
     partition: str
     sfn: SFNClient
     s3: S3Client
+    ec2: Callable[[str], EC2Client]
+    """Makes a client for a Region."""
 
     @classmethod
     def of(cls, *, region: str, prefix: str = "blockferry", session: boto3.Session | None = None) -> Operator:
@@ -93,6 +111,7 @@ class Operator:
             partition=caller["Arn"].split(":")[1],
             sfn=session.client("stepfunctions", region_name=region),
             s3=session.client("s3", region_name=region),
+            ec2=lambda name: session.client("ec2", region_name=name, config=LOOKING),
         )
 
     def machine_arn(self, operation: str) -> str:
@@ -103,10 +122,16 @@ class Operator:
 
     def start(self, operation: str, request: Mapping[str, Any], *, job_id: str) -> str:
         """Start a job and return its execution ARN. The same id and input give the same running job."""
+        text = json.dumps(request)
+        if len(text.encode()) > INPUT_BYTES:
+            raise InvalidRequest(
+                f"the input has {len(text.encode()):,} bytes as JSON, and Step Functions takes {INPUT_BYTES:,}: start "
+                "several jobs with fewer targets, tags or snapshots each"
+            )
         try:
-            return self.sfn.start_execution(
-                stateMachineArn=self.machine_arn(operation), name=job_id, input=json.dumps(request)
-            )["executionArn"]
+            return self.sfn.start_execution(stateMachineArn=self.machine_arn(operation), name=job_id, input=text)[
+                "executionArn"
+            ]
         except ClientError as error:
             code = error.response["Error"]["Code"]
             if code == "StateMachineDoesNotExist":
@@ -259,11 +284,25 @@ class Operator:
         self.sfn.stop_execution(executionArn=arn, error="Stopped", cause=reason)
 
     def wait(self, arn: str, *, sleep: Callable[[float], None], on_progress: Callable[[JobState], None]) -> JobState:
-        """Poll until the job has ended, less and less often; ``on_progress`` sees every state."""
+        """Poll until the job has ended, less and less often; ``on_progress`` sees every state.
+
+        Looks that fail for a while are waited out. Raises ``NotSeen`` when they fail for ``BLIND_SECONDS`` on end, or
+        are refused: the job goes on all the same.
+        """
         pauses = growing(FIRST_POLL_SECONDS, longest=LONGEST_POLL_SECONDS)
+        blind = 0.0
         while True:
-            state = self.state(arn)
-            on_progress(state)
-            if not state.running:
-                return state
-            sleep(next(pauses))
+            pause = next(pauses)
+            try:
+                state = self.state(arn)
+            except (ClientError, BotoCoreError) as error:
+                why = translated(error)
+                if blind >= BLIND_SECONDS or not isinstance(why, RetryLater):
+                    raise NotSeen(str(why)) from error
+                blind += pause
+            else:
+                blind = 0.0
+                on_progress(state)
+                if not state.running:
+                    return state
+            sleep(pause)

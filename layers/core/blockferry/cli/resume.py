@@ -30,4 +30,10 @@ def _run(options: argparse.Namespace) -> int:
     return 0
 
 
-COMMAND = Command(name="resume", summary="go on with a failed or stopped job", add_options=_add_options, run=_run)
+COMMAND = Command(
+    name="resume",
+    summary="go on with a failed or stopped job",
+    add_options=_add_options,
+    run=_run,
+    examples=("resume nightly --wait",),
+)

@@ -101,5 +101,9 @@ def _told(job_id: str, found: dict[str, Any], *, changed: bool) -> str:
 
 
 COMMAND = Command(
-    name="speed", summary="show or change how fast a running job goes", add_options=_add_options, run=_run
+    name="speed",
+    summary="show or change how fast a running job goes",
+    add_options=_add_options,
+    run=_run,
+    examples=("speed nightly", "speed nightly --blocks-per-second 200", "speed nightly --default"),
 )

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from blockferry.cli.before import refuse_what_is_not_there
 from blockferry.cli.console import Command, command_for, operator_of, show
 from blockferry.cli.watch import follow
 from blockferry.core.errors import InvalidRequest
@@ -44,7 +45,7 @@ AddOptions = Callable[[argparse.ArgumentParser], None]
 RequestOf = Callable[[argparse.Namespace], dict[str, Any]]
 
 
-def starting(operation: str, *, add_options: AddOptions, request: RequestOf) -> Command:
+def starting(operation: str, *, add_options: AddOptions, request: RequestOf, examples: tuple[str, ...]) -> Command:
     """The command that starts an operation: ``add_options`` adds its own options, of which ``request`` makes its input.
     Every such command also has ``--input`` and ``--name``."""
 
@@ -56,7 +57,9 @@ def starting(operation: str, *, add_options: AddOptions, request: RequestOf) -> 
     def run(options: argparse.Namespace) -> int:
         return _start(operation, request_of(operation, options, request), options)
 
-    return Command(name=operation, summary=OPERATIONS[operation].summary, add_options=add_all, run=run)
+    return Command(
+        name=operation, summary=OPERATIONS[operation].summary, add_options=add_all, run=run, examples=examples
+    )
 
 
 def request_of(operation: str, options: argparse.Namespace, request: RequestOf) -> dict[str, Any]:
@@ -71,6 +74,7 @@ def request_of(operation: str, options: argparse.Namespace, request: RequestOf) 
 
 def _start(operation: str, request: Mapping[str, Any], options: argparse.Namespace) -> int:
     operator = operator_of(options)
+    refuse_what_is_not_there(request, home=operator.region, client=operator.ec2)
     job_id = options.name or job_id_of(operation, request, datetime.now(UTC))
     arn = operator.start(operation, request, job_id=job_id)
     if options.wait or is_dry_run(request):

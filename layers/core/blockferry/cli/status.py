@@ -13,4 +13,10 @@ def _run(options: argparse.Namespace) -> int:
     return report(options, operator, operator.find(options.job_id, options.operation))
 
 
-COMMAND = Command(name="status", summary="show a job; exit status 3 while it is running", add_options=add_job, run=_run)
+COMMAND = Command(
+    name="status",
+    summary="show a job; exit status 3 while it is running",
+    add_options=add_job,
+    run=_run,
+    examples=("status nightly", "status nightly --json"),
+)

@@ -20,4 +20,10 @@ def _run(options: argparse.Namespace) -> int:
     return 0
 
 
-COMMAND = Command(name="stop", summary="stop a job; what it has finished stays finished", add_options=add_job, run=_run)
+COMMAND = Command(
+    name="stop",
+    summary="stop a job; what it has finished stays finished",
+    add_options=add_job,
+    run=_run,
+    examples=("stop nightly",),
+)

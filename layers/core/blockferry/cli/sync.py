@@ -68,4 +68,12 @@ def _request(options: argparse.Namespace) -> dict[str, Any]:
     )
 
 
-COMMAND = starting("sync", add_options=_add_options, request=_request)
+COMMAND = starting(
+    "sync",
+    add_options=_add_options,
+    request=_request,
+    examples=(
+        "sync snap-0123456789abcdef0 --follow --to eu-west-1 --wait",
+        "sync snap-0123456789abcdef0 --base snap-0123456789abcdef1 --to eu-west-1=snap-0123456789abcdef2",
+    ),
+)

@@ -69,5 +69,6 @@ COMMAND = Command(
     summary="make a snapshot of a raw disk image",
     add_options=_add_options,
     run=_run,
+    examples=("upload disk.img --region eu-west-1", "upload disk.img --parent snap-0123456789abcdef0 --dry-run"),
     interrupted="nothing was started",
 )

@@ -8,7 +8,7 @@ import time
 from typing import Any
 
 from blockferry.cli.console import FAILED, RUNNING, command_for, say
-from blockferry.cli.operate import JobState, Operator
+from blockferry.cli.operate import JobState, NotSeen, Operator
 from blockferry.cli.render import receipt_table, target_line
 from blockferry.cli.render_inspection import inspection_report
 from blockferry.core.quotas import PENDING_SNAPSHOTS
@@ -28,11 +28,21 @@ def follow(options: argparse.Namespace, operator: Operator, arn: str) -> int:
     def progress(state: JobState) -> None:
         nonlocal shown
         line = progress_line(state)
-        if line != shown:
+        # How it ended is reported.
+        if line != shown and state.running:
             shown = line
             say(line)
 
-    return report(options, operator, operator.wait(arn, sleep=time.sleep, on_progress=progress))
+    try:
+        ended = operator.wait(arn, sleep=time.sleep, on_progress=progress)
+    except NotSeen as error:
+        job_id = arn.rsplit(":", 1)[-1]
+        say(
+            f"job {job_id} goes on, but it cannot be looked at: {error}; see later: "
+            f"{command_for('status', job_id, options)}"
+        )
+        return RUNNING
+    return report(options, operator, ended)
 
 
 def progress_line(state: JobState) -> str:

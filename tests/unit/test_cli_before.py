@@ -1,0 +1,182 @@
+"""What the command line refuses before it starts a job, and what else it says of wrong input."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import pytest
+from blockferry.cli import main as cli
+from blockferry.cli.before import refuse_what_is_not_there
+from blockferry.core.errors import InvalidRequest
+from memory_ec2 import MemoryEc2, described, refusal
+
+HOME, RECOVERY = "us-east-1", "eu-west-1"
+ONE, TWO, PARENT = "snap-0123456789abcdef1", "snap-0123456789abcdef2", "snap-0123456789abcdef3"
+ROLE = "arn:aws:iam::123456789012:role/reader"
+
+
+class Account:
+    """The snapshots of an account, by Region."""
+
+    def __init__(self) -> None:
+        self.regions = {HOME: MemoryEc2(described(ONE, state="completed")), RECOVERY: MemoryEc2()}
+        self.slept: list[float] = []
+
+    def refuses(self, request: dict[str, Any]) -> list[str]:
+        with pytest.raises(InvalidRequest) as refused:
+            self.looks(request)
+        first, *lines = str(refused.value).splitlines()
+        assert first == "nothing was started:"
+        return lines
+
+    def looks(self, request: dict[str, Any]) -> None:
+        refuse_what_is_not_there(
+            request, home=HOME, client=lambda region: cast(Any, self.regions[region]), sleep=self.slept.append
+        )
+
+
+def test_what_is_there_is_asked_about_once() -> None:
+    account = Account()
+    account.looks({"snapshot_id": ONE, "targets": [{"region": RECOVERY}, {"region": "ap-southeast-2"}]})
+    assert account.slept == []
+    assert account.regions[HOME].calls["DescribeSnapshots"] == 1
+    assert not account.regions[RECOVERY].calls
+
+
+def test_everything_that_is_wrong_is_told_at_once() -> None:
+    account = Account()
+    account.regions[HOME].snapshots[TWO] = described(TWO, state="pending")
+    lines = account.refuses(
+        {
+            "snapshot_id": TWO,
+            "base_snapshot_id": "snap-0123456789abcdef9",
+            "targets": [{"region": "mars-north-9"}, {"region": RECOVERY, "parent_snapshot_id": PARENT}],
+        }
+    )
+    assert [line.split(":")[0] for line in lines] == [
+        "- targets[0].region",
+        "- snapshot_id",
+        "- base_snapshot_id",
+        "- targets[1].parent_snapshot_id",
+    ]
+    assert lines[0] == "- targets[0].region: mars-north-9 is no Region of AWS"
+    assert "is pending; start again once it is completed" in lines[1]
+    assert "EC2 does not know snap-0123456789abcdef9 in us-east-1" in lines[2]
+    assert f"EC2 does not know {PARENT} in {RECOVERY}" in lines[3]
+
+
+def test_a_snapshot_that_was_made_a_moment_ago_is_looked_for_again() -> None:
+    account = Account()
+
+    def shown(seconds: float) -> None:
+        account.slept.append(seconds)
+        if len(account.slept) == 2:
+            account.regions[HOME].snapshots[TWO] = described(TWO, state="completed")
+
+    refuse_what_is_not_there(
+        {"snapshot_id": TWO}, home=HOME, client=lambda region: cast(Any, account.regions[region]), sleep=shown
+    )
+    assert account.slept == [1.0, 2.0]
+
+
+@pytest.mark.parametrize("chain", [[ONE, TWO]])
+def test_each_snapshot_of_a_chain_is_named_by_its_place(chain: list[str]) -> None:
+    (line,) = Account().refuses({"chain": chain})
+    assert line.startswith(f"- chain[1]: EC2 does not know {TWO}")
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        {"snapshot_id": TWO, "source": {"role_arn": ROLE}},
+        {"snapshot_id": ONE, "targets": [{"region": RECOVERY, "parent_snapshot_id": PARENT, "role_arn": ROLE}]},
+        {"image_uri": "s3://images/disk.img", "targets": [{"region": RECOVERY}]},
+    ],
+)
+def test_what_is_in_another_account_or_no_snapshot_is_left_to_the_job(request_: dict[str, Any]) -> None:
+    Account().looks(request_)
+
+
+@pytest.mark.parametrize("code", ["UnauthorizedOperation", "RequestLimitExceeded"])
+def test_what_cannot_be_looked_at_is_left_to_the_job(code: str) -> None:
+    account = Account()
+    account.regions[HOME].errors["DescribeSnapshots"] = refusal(code, "DescribeSnapshots")
+    account.looks({"snapshot_id": TWO})
+
+
+def test_the_region_of_the_source_is_the_one_that_is_asked() -> None:
+    (line,) = Account().refuses({"snapshot_id": ONE, "source": {"region": RECOVERY}})
+    assert f"EC2 does not know {ONE} in {RECOVERY}" in line
+
+
+# -- what else is said of wrong input ----------------------------------------------------------------------------------
+
+
+def test_all_wrong_tags_are_told(capsys: pytest.CaptureFixture[str]) -> None:
+    tags = ["--tag", "a", "--tag", "=b", "--tag", "c=1", "--tag", "c=2"]
+    assert cli.main(["copy", ONE, "--to", RECOVERY, *tags]) == 2
+    assert capsys.readouterr().err.splitlines() == [
+        "blockferry: --tag 'a': write KEY=VALUE",
+        "--tag '=b': write KEY=VALUE",
+        "--tag 'c=2': c is given twice",
+    ]
+
+
+def test_without_a_command_the_help_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main([]) == 2
+    assert "upload    make a snapshot of a raw disk image" in capsys.readouterr().out
+
+
+def test_a_command_that_is_nearly_one_is_asked_about(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["cpoy", ONE])
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.endswith("did you mean copy?\n")
+
+
+@pytest.mark.parametrize("command", [command.name for command in cli.COMMANDS])
+def test_every_help_ends_with_examples_that_are_command_lines(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        cli.main([command, "--help"])
+    _, _, examples = capsys.readouterr().out.partition("examples:\n")
+    lines = [line.split() for line in examples.splitlines() if line.strip()]
+    assert lines
+    for program, *arguments in lines:
+        assert program == "blockferry"
+        parsed = cli._parser().parse_args(arguments)
+        assert arguments[0] == command
+        assert parsed.run is not None
+
+
+def raising(error: Exception) -> Any:
+    def of(**_: Any) -> Any:
+        raise error
+
+    return of
+
+
+def test_what_nobody_reads_ends_quietly(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    given: list[int] = []
+    monkeypatch.setenv("AWS_REGION", HOME)
+    monkeypatch.setattr("os.dup2", lambda _null, out: given.append(out))
+    monkeypatch.setattr("blockferry.cli.console.Operator.of", raising(BrokenPipeError()))
+    assert cli.main(["status", "job"]) == 141
+    assert len(given) == 1
+    assert capfd.readouterr().err == ""
+
+
+def test_what_was_not_foreseen_has_a_status_of_its_own(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("AWS_REGION", HOME)
+    monkeypatch.setattr("blockferry.cli.console.Operator.of", raising(KeyError("surprise")))
+    assert cli.main(["status", "job"]) == 70
+    err = capsys.readouterr().err
+    assert "Traceback" in err
+    assert "blockferry: KeyError, which should not happen" in err
+
+
+def test_the_prefix_of_the_deployment_may_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BLOCKFERRY_NAME_PREFIX", "my-ferry")
+    assert cli._parser().parse_args(["status", "job"]).name_prefix == "my-ferry"
+    assert cli._parser().parse_args(["status", "job", "--name-prefix", "other"]).name_prefix == "other"
