@@ -97,6 +97,30 @@ def test_every_violation_is_reported_at_once() -> None:
     ]
 
 
+def test_what_has_another_kind_is_told_in_the_words_of_json() -> None:
+    data = {
+        "snapshot_id": 5,
+        "targets": [3, {"region": "eu-west-1", "tags": []}],
+        "source": "us-east-1",
+        "options": {"max_concurrency": "a", "dry_run": "x", "holes": "no", "blocks_per_range": 0},
+    }
+    with pytest.raises(InvalidRequest) as refused:
+        parse(CopyRequest, data, what="copy")
+    assert str(refused.value).splitlines()[1:] == [
+        "- snapshot_id: must be text (got 5)",
+        "- source: must be an object (got 'us-east-1')",
+        "- targets[0]: must be an object (got 3)",
+        "- targets[1].tags: must be an object (got [])",
+        "- options.max_concurrency: must be a whole number (got 'a')",
+        "- options.blocks_per_range: must be greater than or equal to 1 (got 0)",
+        "- options.holes: must be 'preserve', 'zero_fill' or 'skip_zero' (got 'no')",
+        "- options.dry_run: must be true or false (got 'x')",
+    ]
+    for whole in (5, [], "text"):
+        with pytest.raises(InvalidRequest, match=r"- input: must be an object"):
+            parse(CopyRequest, whole, what="copy")
+
+
 def test_the_same_region_twice_is_fine_for_two_keys_or_two_accounts() -> None:
     other = KEY.replace("1111-", "9999-", 1)
     targets = [

@@ -240,6 +240,16 @@ def _path(location: tuple[int | str, ...]) -> str:
     return text or "input"
 
 
+_MUST_BE = {
+    **dict.fromkeys(("model_type", "model_attributes_type", "dict_type", "mapping_type"), "an object"),
+    **dict.fromkeys(("list_type", "tuple_type"), "a list"),
+    **dict.fromkeys(("int_type", "int_parsing", "int_from_float"), "a whole number"),
+    **dict.fromkeys(("bool_type", "bool_parsing"), "true or false"),
+    "string_type": "text",
+}
+"""What a value has to be, in the words of JSON, by the validation library's name for its error."""
+
+
 def _message(error: Any, model: type[BaseModel]) -> str:
     kind = error["type"]
     if kind == "missing":
@@ -249,7 +259,9 @@ def _message(error: Any, model: type[BaseModel]) -> str:
         return "is not a known key" + (f"; known: {', '.join(known)}" if known else "")
     if kind == "too_short" and error["loc"] == ("targets",):
         return "name at least one target; a copy without a target would do nothing"
-    message = str(error["msg"]).removeprefix("Value error, ")
+    if kind in _MUST_BE:
+        return f"must be {_MUST_BE[kind]} (got {error['input']!r:.80})"
+    message = str(error["msg"]).removeprefix("Value error, ").replace("Input should be ", "must be ", 1)
     return message if len(message) > 400 or kind == "value_error" else f"{message} (got {error['input']!r:.80})"
 
 
