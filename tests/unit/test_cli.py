@@ -78,6 +78,9 @@ class FakeOperator:
     def stop(self, arn: str, *, reason: str) -> None:
         self.calls.append(f"stop {arn}")
 
+    def with_own_cause(self, state: JobState) -> JobState:
+        return state
+
     def wait(self, arn: str, *, sleep: Any, on_progress: Callable[[JobState], None], every: float = 2.0) -> JobState:
         for each in self.states:
             on_progress(each)

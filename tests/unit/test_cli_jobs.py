@@ -8,7 +8,7 @@ from typing import Any
 
 import boto3
 import pytest
-from blockferry.cli.operate import OPERATIONS, NotSeen, Operator
+from blockferry.cli.operate import OPERATIONS, TOO_MANY_FAILED, JobState, NotSeen, Operator
 from blockferry.core.errors import InvalidRequest
 from botocore.stub import Stubber
 from memory_ec2 import MemoryEc2
@@ -44,6 +44,32 @@ class Machines:
     def has_only(self, operation: str) -> None:
         self._stub.add_response("describe_execution", self._described(operation), {"executionArn": arn(operation)})
         self.shows(operation)
+
+    def has_failed_child(self, operation: str, *, error: str, cause: str) -> None:
+        machine = f"arn:aws:states:{REGION}:{ACCOUNT}:stateMachine:my-ferry-{operation}"
+        runs = [f"arn:aws:states:{REGION}:{ACCOUNT}:mapRun:my-ferry-{operation}/Ranges:{number}" for number in (1, 2)]
+        start = datetime(2026, 1, 1, tzinfo=UTC)
+        listed = [
+            {"executionArn": arn(operation), "mapRunArn": run, "stateMachineArn": machine, "startDate": start}
+            for run in runs
+        ]
+        self._stub.add_response("list_map_runs", {"mapRuns": listed}, {"executionArn": arn(operation)})
+        child = f"arn:aws:states:{REGION}:{ACCOUNT}:execution:my-ferry-{operation}/Ranges:child"
+        item = {
+            "executionArn": child,
+            "stateMachineArn": machine,
+            "name": "child",
+            "status": "FAILED",
+            "startDate": start,
+        }
+        for run, found in zip(runs, ([], [item]), strict=True):
+            asked = {"mapRunArn": run, "statusFilter": "FAILED", "maxResults": 1}
+            self._stub.add_response("list_executions", {"executions": found}, asked)
+        self._stub.add_response("describe_execution", {**item, "error": error, "cause": cause}, {"executionArn": child})
+
+    def may_not_list(self, operation: str) -> None:
+        asked = {"executionArn": arn(operation)}
+        self._stub.add_client_error("list_map_runs", "AccessDeniedException", "no", expected_params=asked)
 
     def cannot_look(self, operation: str, code: str) -> None:
         self._refuse(code, "planted", {"executionArn": arn(operation)})
@@ -165,3 +191,27 @@ def test_whoever_may_not_look_is_told_at_once(machines: Machines) -> None:
 def test_an_input_that_step_functions_would_not_take_is_refused_before_it_is_asked(machines: Machines) -> None:
     with pytest.raises(InvalidRequest, match=r"the input has 262,145 bytes as JSON, and Step Functions takes 262,144"):
         machines.operator.start("copy", {"a": "x" * (262_145 - len('{"a": ""}'))}, job_id="nightly")
+
+
+# -- a map of which a child failed -------------------------------------------------------------------------------------
+
+
+def test_the_error_of_the_first_failed_child_is_told_instead_of_the_threshold(machines: Machines) -> None:
+    failed = JobState(
+        "nightly", arn("copy"), "FAILED", {}, 0, error=TOO_MANY_FAILED, cause="The specified tolerated ..."
+    )
+    machines.has_failed_child("copy", error="Lambda.AccessDeniedException", cause="may not call blockferry-move-blocks")
+    told = machines.operator.with_own_cause(failed)
+    assert (told.error, told.cause) == ("Lambda.AccessDeniedException", "may not call blockferry-move-blocks")
+    assert (told.job_id, told.status) == ("nightly", "FAILED")
+
+
+def test_what_is_no_threshold_is_told_as_it_is(machines: Machines) -> None:
+    failed = JobState("nightly", arn("copy"), "FAILED", {}, 0, error="RequestRefused", cause="no")
+    assert machines.operator.with_own_cause(failed) is failed
+
+
+def test_whoever_may_not_look_at_children_hears_of_the_threshold(machines: Machines) -> None:
+    failed = JobState("nightly", arn("copy"), "FAILED", {}, 0, error=TOO_MANY_FAILED, cause="c")
+    machines.may_not_list("copy")
+    assert machines.operator.with_own_cause(failed) == failed

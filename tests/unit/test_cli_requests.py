@@ -39,6 +39,9 @@ class Started:
         self.jobs.append((operation, request, job_id))
         return f"arn:p-{operation}:{job_id}"
 
+    def with_own_cause(self, state: JobState) -> JobState:
+        return state
+
     def wait(self, arn: str, **_: Any) -> JobState:
         self.waited.append(arn)
         return JobState("job", arn, "FAILED", {}, 0, error="InvalidRequest", cause="for the test")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import traceback
 from typing import Any
 
@@ -79,6 +80,31 @@ def test_a_short_error_is_raised_as_it_is() -> None:
     with pytest.raises(RequestRefused) as caught:
         traced(fail)({"job_id": "j"}, Context())
     assert caught.value is error
+
+
+def test_in_lambda_the_log_has_the_stack_trace_and_the_cause_has_not(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("AWS_LAMBDA_RUNTIME_API", "127.0.0.1:1")
+    limits: list[Any] = []
+
+    def fail(_event: Any, _context: Any) -> dict[str, Any]:
+        limits.append(getattr(sys, "tracebacklimit", None))
+        raise RequestRefused("PutSnapshotBlock block 3 of snap-1: no")
+
+    handler = traced(fail)
+    try:
+        for _ in range(2):
+            caplog.clear()
+            with pytest.raises(RequestRefused, match=r"^PutSnapshotBlock block 3 of snap-1: no$") as caught:
+                handler({"job_id": "j"}, Context())
+            # As Lambda's runtime asks for it.
+            assert traceback.extract_tb(caught.tb) == []
+            assert any(record.exc_info and record.exc_info[2] is not None for record in caplog.records)
+        # Of the call before, nothing is left: what it logs has its whole trace.
+        assert limits == [None, None]
+    finally:
+        vars(sys).pop("tracebacklimit", None)
 
 
 def test_an_answer_passes_through_unchanged() -> None:

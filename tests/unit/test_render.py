@@ -240,6 +240,9 @@ def test_a_finished_inspection_is_printed_as_report_or_as_json(
         def find(self, *_: Any) -> JobState:
             return done
 
+        def with_own_cause(self, state: JobState) -> JobState:
+            return state
+
     monkeypatch.setenv("AWS_REGION", "us-east-1")
     monkeypatch.setattr("blockferry.cli.console.Operator.of", lambda **_: Finished())
     assert cli.main(["status", "look"]) == 0

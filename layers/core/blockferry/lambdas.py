@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -188,4 +189,24 @@ def traced(work: Handler) -> Handler:
         return result
 
     traced_handler: Handler = handler
-    return traced_handler
+    return _shown_without_trace(traced_handler)
+
+
+def _shown_without_trace(work: Handler) -> Handler:
+    """A handler whose errors Lambda hands on without their stack trace, which the log has: Step Functions shows what it
+    gets to the operator as the cause, and a page of file names hides the one sentence.
+
+    Lambda's runtime takes the trace from the traceback, as far as Python's own limit of it allows.
+    """
+    if "AWS_LAMBDA_RUNTIME_API" not in os.environ:
+        return work
+
+    def handler(event: Mapping[str, Any], context: Context) -> dict[str, Any]:
+        vars(sys).pop("tracebacklimit", None)
+        try:
+            return work(event, context)
+        except BaseException:
+            sys.tracebacklimit = 0
+            raise
+
+    return handler

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import boto3
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
     from mypy_boto3_stepfunctions import SFNClient
     from mypy_boto3_stepfunctions.type_defs import DescribeExecutionOutputTypeDef
+
+TOO_MANY_FAILED = "States.ExceedToleratedFailureThreshold"
+"""What an execution fails with when a child of a map does."""
 
 INPUT_BYTES = 262_144
 """Of an execution's input (Step Functions quotas)."""
@@ -217,6 +220,21 @@ class Operator:
             cause=found.get("cause"),
             output=None if output is None else json.loads(output),
         )
+
+    def with_own_cause(self, state: JobState) -> JobState:
+        """The job with the error of the first failed child of its maps, where all that it tells is that one failed."""
+        if state.error != TOO_MANY_FAILED:
+            return state
+        try:
+            for run in self.sfn.list_map_runs(executionArn=state.arn)["mapRuns"]:
+                failed = self.sfn.list_executions(mapRunArn=run["mapRunArn"], statusFilter="FAILED", maxResults=1)
+                for child in failed["executions"]:
+                    found = self.sfn.describe_execution(executionArn=child["executionArn"])
+                    return replace(state, error=found.get("error", state.error), cause=found.get("cause", state.cause))
+        except (ClientError, BotoCoreError):
+            # It is a better word for what failed, and no reason to say less than is known.
+            return state
+        return state
 
     def targets(self, arn: str) -> list[dict[str, Any]]:
         """What the last Complete transfer left of each target: ``region``, ``snapshot_id``, ``completed``,

@@ -57,6 +57,7 @@ def progress_line(state: JobState) -> str:
 
 def report(options: argparse.Namespace, operator: Operator, state: JobState) -> int:
     """Print what became of a job, or how far it is; returns the exit status."""
+    state = operator.with_own_cause(state)
     succeeded = state.status == "SUCCEEDED"
     targets = [] if succeeded or state.running or state.refused else operator.targets(state.arn)
     if options.json:
