@@ -30,7 +30,9 @@ TYPED_FOLDERS = ("layers/core/blockferry", "scripts/localcloud", "scripts/tools"
 MUTATION_TIMEOUT_SECONDS = 4 * 3600.0
 MUTATED_MODULES = "BLOCKFERRY_MUTATED_MODULES"
 TESTED_FILES = "BLOCKFERRY_TESTED_FILES"
-CLOUD_TIMEOUT_SECONDS = 1500.0  # an apply of the root alone takes two to three minutes
+# Only against a hang: a shared machine may be half as fast as the one before. An apply of the root alone takes two to
+# three minutes.
+CLOUD_TIMEOUT_SECONDS, UNIT_TIMEOUT_SECONDS = 2_700.0, 2_400.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +74,7 @@ def check_unit(commands: Commands) -> list[str]:
     # Two processes, as there are two cores: no test here shares anything with another one.
     side_by_side = ("-n", "2", "--dist", "worksteal")
     files = commands.environment.get(TESTED_FILES, "").split() or ["tests/unit", "tests/localcloud", "tests/terraform"]
-    return _pytest(commands, *files, "-m", "not cloud", *side_by_side)
+    return _pytest(commands, *files, "-m", "not cloud", *side_by_side, timeout_seconds=UNIT_TIMEOUT_SECONDS)
 
 
 def check_cloud(commands: Commands) -> list[str]:

@@ -600,7 +600,7 @@ def test_a_stopped_job_fails_with_the_cause_and_the_states_of_its_targets() -> N
     assert cloud.fails(RequestRefused).splitlines() == [
         "blocks 40 to 79 could not be moved: GetSnapshotBlock block 50 of snap-0: denied",
         f"- snap-2 in {THIRD}: PutSnapshotBlock block 41 of snap-2: slow down",
-        "What is moved stays moved. Mend what is refused, as permissions or keys, and resume the job",
+        "1 of 3 ranges are moved and stay so. Mend what is refused, as permissions or keys, and resume the job",
     ]
     assert [(state["snapshot_id"], state["completed"], state["error"]) for state in cloud.states()] == [
         ("snap-1", False, None),

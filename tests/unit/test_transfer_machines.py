@@ -210,7 +210,7 @@ def test_a_range_that_no_target_takes_fails_the_job_with_its_request_and_what_aw
     assert first.startswith(f"blocks 512 to 1023 could not be moved: {request}: ")
     assert "AccessDeniedException" in first
     assert second.startswith(f"- {target.snapshot_id} in {RECOVERY}: {request}: ")
-    assert advice == "What is moved stays moved. Mend what is refused, as permissions or keys, and resume the job"
+    assert advice.startswith("1 of 4 ranges are moved and stay so. Mend what is refused, as permissions or keys, and")
     # The ranges behind it are not begun, so nobody waits for thousands of refusals.
     assert outcomes(rig) == [(0, "moved"), (512, "stopped"), (1024, "left"), (1536, "left")]
     (told,) = json.loads(rig.folder("job").read(TARGETS) or b"")
@@ -243,7 +243,7 @@ def test_a_worker_that_dies_for_good_stops_the_job_by_its_range(rig: Rig) -> Non
     assert (failed.value.step, failed.value.error) == ("Complete transfer", "IncompleteTransfer")
     assert failed.value.cause == (
         "blocks 0 to 511 could not be moved: RequestId: 1 Error: the process died\n"
-        "What is moved stays moved. The log of Move blocks says more: mend it, and resume the job"
+        "3 of 4 ranges are moved and stay so. The log of Move blocks says more: mend it, and resume the job"
     )
     assert steps(job.attempts)[:7] == ["Plan transfer", *["Move blocks"] * 5, "Note failure"]
     rig.around = lambda _step, _event: nullcontext()

@@ -48,7 +48,8 @@ def follow(options: argparse.Namespace, operator: Operator, arn: str) -> int:
 def progress_line(state: JobState) -> str:
     """One line of progress: status, and ranges done of all."""
     text = f"{state.job_id}: {state.status}"
-    if state.ranges.get("total"):
+    # Of a job that has ended, a range may have come to its end without having been moved: the cause says how many were.
+    if state.ranges.get("total") and state.running:
         text += f", {state.ranges['succeeded']} of {state.ranges['total']} ranges moved"
         if state.ranges.get("failed"):
             text += f", {state.ranges['failed']} failed"

@@ -119,9 +119,8 @@ def _after_a_stop(job: Job, given_up: Mapping[int, str], call: JobCall) -> int:
         states = [_stopped_target(job, number, given_up, folder) for number in range(len(job.targets))]
         folder.write(TARGETS, json.dumps([state.record() for state in states], indent=1).encode())
         folder.save_told(stopped)
-        raise _why(stopped, states)
-    done = folder.recounted()
-    rest = [within for within in split(job.blocks, job.blocks_per_range) if (within.first, within.stop) not in done]
+        raise _why(stopped, states, ranges=len(_ranges(job)), left=len(_rest(job, folder)))
+    rest = _rest(job, folder)
     if rest:
         folder.save_rest(rest)
     folder.save_rounds(0)
@@ -138,11 +137,22 @@ def _stopped_target(job: Job, number: int, given_up: Mapping[int, str], folder: 
     return TargetState(number, job.targets[number], error=None if why is None else RetryLater(why))
 
 
-def _why(stopped: Stopped, states: Sequence[TargetState]) -> BlockferryError:
+def _ranges(job: Job) -> list[BlockRange]:
+    return list(split(job.blocks, job.blocks_per_range))
+
+
+def _rest(job: Job, folder: JobFolder) -> list[BlockRange]:
+    """The ranges of the plan that no worker has moved and counted again."""
+    done = folder.recounted()
+    return [within for within in _ranges(job) if (within.first, within.stop) not in done]
+
+
+def _why(stopped: Stopped, states: Sequence[TargetState], *, ranges: int, left: int) -> BlockferryError:
     """The error of a job that a range has stopped, with what can be done about it."""
     lines = [f"blocks {stopped.first} to {stopped.stop - 1} could not be moved: {stopped.cause or stopped.error}"]
     lines += [f"- {state.name}: {state.error}" for state in states if state.error is not None]
-    lines.append(f"What is moved stays moved. {REMEDIES.get(stopped.error, OTHER_REMEDY)}")
+    remedy = REMEDIES.get(stopped.error, OTHER_REMEDY)
+    lines.append(f"{ranges - left} of {ranges} ranges are moved and stay so. {remedy}")
     return (RequestRefused if stopped.error == RequestRefused.__name__ else IncompleteTransfer)("\n".join(lines))
 
 
