@@ -9,7 +9,7 @@ import pytest
 from tools.environment import repository_root
 from tools.mutation import run
 from tools.mutation.accepted import ACCEPTED, Accepted, key_of
-from tools.mutation.executed import PACKAGE, TESTS, Executed, NotTried, asked_about
+from tools.mutation.executed import MOST_TESTS, PACKAGE, TESTS, Executed, NotTried, asked_about
 from tools.mutation.mutants import mutants_of, mutated
 from tools.mutation.run import Result, Trial, table
 
@@ -102,6 +102,25 @@ def test_the_tests_that_execute_the_line_are_asked_the_most_focused_of_each_file
     constant, *_, inside = [m for m in mutants_of((tmp_path / "m.py").read_text()) if "LIMIT" in m.before]
     assert asked_about("m.py", inside, tests, tmp_path) == ["a::2", "b::1", "a::1"]
     assert asked_about("m.py", constant, tests, tmp_path) == ["a::2", "b::1", "a::1"]
+
+
+@pytest.mark.parametrize("factor", [1.0, 20.0])
+def test_which_tests_are_asked_does_not_depend_on_how_fast_the_machine_is(factor: float) -> None:
+    # The quarter that takes longest is costly, and of it as many are asked as may be.
+    seconds = {f"a::{number}": factor * (0.01 if number < 300 else 0.2) for number in range(400)}
+    tests = Executed(seconds, {test: {"m.py": [1]} for test in seconds})
+    asked = tests.chosen(seconds, "m.py")
+    assert {test for test in seconds if int(test[3:]) < 300} <= set(asked)
+    assert len(asked) == 300 + MOST_TESTS
+
+
+def test_of_the_costly_tests_those_are_asked_that_are_about_the_module() -> None:
+    # Many more are quick, and none of them executes the module.
+    quick: dict[str, dict[str, list[int]]] = {f"quick::{number}": {} for number in range(2_000)}
+    whole = {f"jobs::{number}": {"m.py": [1], "other.py": list(range(50))} for number in range(300)}
+    own = {f"own::{number}": {"m.py": list(range(30)), "other.py": [1]} for number in range(MOST_TESTS)}
+    tests = Executed(dict.fromkeys(quick, 0.01) | dict.fromkeys(whole | own, 5.0), quick | whole | own)
+    assert set(tests.chosen(whole | own, "m.py")) == set(own)
 
 
 def test_an_accepted_fault_has_a_reason_and_is_still_there(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import sys
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -29,11 +30,12 @@ DECIDING = (PACKAGE, "functions", "scripts/localcloud", "tests")
 
 PYTEST = (sys.executable, "-m", "pytest", "-q", "-m", "not cloud", *("-p", "no:cacheprovider", "-p", plugin.__name__))
 
-MOST_TESTS = 40
-"""Tests that one fault is shown to, spread over the test files, besides the quick ones: many lines are executed by
-several hundred."""
+MOST_TESTS = 80
+"""Tests that one fault is shown to besides the quick ones: many lines are executed by several hundred."""
 
-QUICK_SECONDS = 0.05
+QUICK_SHARE = 0.75
+"""The part of all tests that counts as quick. A time in seconds would be another set of tests on each machine, and on a
+slow one leave out the very test that names the fault."""
 
 
 class NotTried(Exception):
@@ -59,23 +61,33 @@ class Executed:
         by_line = self._by_module[module]
         return set().union(*(by_line.get(line, set()) for line in lines))
 
-    def chosen(self, tests: Iterable[str]) -> list[str]:
-        """All quick tests and at most ``MOST_TESTS`` others: of each file in turn the one that executes least."""
+    def chosen(self, tests: Iterable[str], module: str) -> list[str]:
+        """All quick tests and at most ``MOST_TESTS`` others, those that execute most of the module and least beside it;
+        in the order in which they run: of each file in turn the one that executes least."""
         by_file: defaultdict[str, list[tuple[int, str]]] = defaultdict(list)
+        costly: list[tuple[float, str]] = []
         for test in tests:
             size = sum(len(lines) for lines in self.lines[test].values())
             by_file[test.partition("::")[0]].append((size, test))
+            if self.seconds[test] > self._quick:
+                costly.append((-len(self.lines[test].get(module, ())) / max(size, 1), test))
+        left_out = {test for _, test in sorted(costly)[MOST_TESTS:]}
         columns = sorted(sorted(file) for file in by_file.values())
         in_turn = [entry[1] for row in zip_longest(*columns) for entry in row if entry is not None]
-        costly = iter(range(MOST_TESTS))
-        return [t for t in in_turn if self.seconds[t] < QUICK_SECONDS or next(costly, None) is not None]
+        return [test for test in in_turn if test not in left_out]
+
+    @cached_property
+    def _quick(self) -> float:
+        """The seconds up to which a test is quick."""
+        ascending = sorted(self.seconds.values())
+        return ascending[int(QUICK_SHARE * (len(ascending) - 1))]
 
 
 def asked_about(module: str, mutant: Mutant, tests: Executed, package: Path) -> list[str]:
     """The tests that are to notice a fault, in the order in which they run."""
     executed = tests.at(module, mutant.lines) if mutant.function is not None else set()
     if executed:
-        return tests.chosen(executed)
+        return tests.chosen(executed, module)
     # It takes effect at import, if at all: whoever uses the name, or the function or class that it belongs to.
     tree = ast.parse((package / module).read_text())
     users: set[str] = set()
@@ -101,8 +113,10 @@ def asked_about(module: str, mutant: Mutant, tests: Executed, package: Path) -> 
             lines = [node.lineno for node in ast.walk(ast.parse(file.read_text())) if _names(node) in names]  # type: ignore[attr-defined]
             users |= tests.at(file.relative_to(package).as_posix(), lines)
     if mutant.function is not None:
-        return tests.chosen(users)
-    return tests.chosen(users or tests.at(module, range(1, len((package / module).read_text().splitlines()) + 1)))
+        return tests.chosen(users, module)
+    return tests.chosen(
+        users or tests.at(module, range(1, len((package / module).read_text().splitlines()) + 1)), module
+    )
 
 
 def _names(node: ast.AST) -> str | None:

@@ -215,7 +215,7 @@ class Trial:
         first = next((mutant.function for mutant in mutants if mutant.function), None)
         users = self._tests.at(module, range(1, 10_000))
         for function in (first, None):
-            order = self._order(module, None, function, self._tests.chosen(users)[:5])
+            order = self._order(module, None, function, self._tests.chosen(users, module)[:5])
             status, said = worker.run(order)
             if status != plugin.PASSED:
                 raise NotTried(f"{module} does not pass as it is (status {status}): {said}")
