@@ -11,7 +11,19 @@ import pytest
 from blockferry.core.blocks import BlockRange
 from blockferry.core.errors import IncompleteTransfer
 from blockferry.jobs.digests import Stretch
-from blockferry.jobs.folder import JOB, MISSING, RANGES, RECEIPT, REPORT, SEALING, STARTED, SWEPT, JobFolder, Marks
+from blockferry.jobs.folder import (
+    JOB,
+    MISSING,
+    RANGE_PAGE,
+    RANGES,
+    RECEIPT,
+    REPORT,
+    SEALING,
+    STARTED,
+    SWEPT,
+    JobFolder,
+    Marks,
+)
 from blockferry.jobs.record import Sealing, Swept
 from blockferry.jobs.workspace import Workspace
 from blockferry.transfer.job import planned_job, save_job, save_started
@@ -69,6 +81,22 @@ def test_digests_come_in_the_order_of_their_blocks_and_those_of_other_targets_ar
         "jobs/copy/job/moved/digests/0000001000-0000001100-0.bin",
     ]
     assert [folder.stretch(key) for key in keys][:2] == [stretch(90, 100, 0), stretch(90, 100, 1, 12)]
+
+
+def test_the_keys_of_one_range_are_asked_for_a_few_at_a_time_and_those_of_all_in_whole_pages() -> None:
+    pages: list[Any] = []
+
+    class Noting(MemoryS3):
+        def paginate(self, *, PaginationConfig: Any = None, **asked: Any) -> Iterator[Any]:
+            pages.append(PaginationConfig)
+            return super().paginate(**asked)
+
+    folder = Workspace(BUCKET, cast(Any, Noting())).folder("copy", "job")
+    for one in (stretch(0, 5, 0), stretch(5, 9, 0), stretch(9, 12, 0)):
+        folder.save_stretch(one)
+    assert [folder.stretch(key).first for key in folder.stretch_keys()] == [0, 5, 9]
+    assert folder.stretches(BlockRange(5, 9)) == [stretch(5, 9, 0)]
+    assert pages == [None, {"PageSize": RANGE_PAGE}]
 
 
 def test_a_damaged_digest_object_is_named(folder: JobFolder) -> None:
