@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import zstandard
 from blockferry.core.blocks import BLOCK_SIZE
-from blockferry.core.errors import InvalidRequest
+from blockferry.core.errors import InvalidRequest, TransferFailed
 from blockferry.sources.image import JobImage, Unpacked, volume_size
 from blockferry.transfer.job import planned_job
 from fakes import content
@@ -258,7 +258,7 @@ def test_an_image_that_is_replaced_while_it_is_read_refuses_the_job_and_nothing_
     store(rig, disk(*range(2, 61)))
     for part in rest:
         assert rig.move(job_id, part)["done"]
-    with pytest.raises(InvalidRequest, match=f"{uri}.*replaced"):
+    with pytest.raises(TransferFailed, match=f"{uri}.*replaced"):
         rig.complete(job_id)
     assert rig.snapshots() == []
 
@@ -276,7 +276,7 @@ def test_targets_that_were_completed_before_the_image_was_replaced_are_kept_and_
     rig.control("faults", method="DELETE")
     store(rig, disk(9))
     rig.move_missing(job_id)
-    with pytest.raises(InvalidRequest, match=f"and kept: {good}"):
+    with pytest.raises(TransferFailed, match=f"and kept: {good}"):
         rig.complete(job_id, missing_moved=True)
     assert {s["snapshot_id"]: s["state"] for s in rig.snapshots()} == {good: "completed"}
 

@@ -15,7 +15,7 @@ import pytest
 from blockferry.aws.snapshots import HOLES_TAG, PROVED_TAG, add_tags, describe
 from blockferry.cli.render import receipt_table
 from blockferry.core.blocks import BLOCK_SIZE
-from blockferry.core.errors import InvalidRequest
+from blockferry.core.errors import InvalidRequest, TransferFailed
 from blockferry.core.holes import HolePolicy
 from blockferry.jobs.folder import REPORT
 from blockferry.local.upload import upload_image
@@ -392,7 +392,7 @@ def test_neither_tags_nor_a_comparison_bless_a_parent_whose_holes_read_different
     job_id = rig.plan(chain.delta(parent, verify_parent=True), operation="sync")["job_id"]
     rig.move_all(job_id)
     with pytest.raises(
-        InvalidRequest, match=f"{parent} in {RECOVERY} does not read as base {chain.base}: block 1 is not"
+        TransferFailed, match=f"{parent} in {RECOVERY} does not read as base {chain.base}: block 1 is not"
     ):
         rig.complete(job_id)
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from blockferry.aws.snapshots import CHECKSUM_TAG
 from blockferry.core.blocks import BLOCK_SIZE
-from blockferry.core.errors import IncompleteTransfer, InvalidRequest, RetryLater, TargetFailed
+from blockferry.core.errors import IncompleteTransfer, InvalidRequest, RetryLater, TargetFailed, TransferFailed
 from blockferry.core.retry import RetryPolicy
 from blockferry.jobs.folder import MISSING, RECEIPT, SEALING, TARGETS
 from fakes import content
@@ -113,7 +113,7 @@ def test_what_ebs_was_asked_to_seal_is_kept_when_the_job_is_refused_later(rig: R
         rig.complete(job_id)
     rig.folder(job_id).refuse("the image was replaced")
     for _ in range(2):
-        with pytest.raises(InvalidRequest, match=f"and kept: {sealed}"):
+        with pytest.raises(TransferFailed, match=f"and kept: {sealed}"):
             rig.complete(job_id)
     rig.control("clock", {"advance": 10})
     assert {i: s for i, s in states(rig).items() if i in (sealed, other)} == {sealed: "completed"}
@@ -125,7 +125,7 @@ def test_a_completion_that_ebs_refuses_for_certain_may_be_deleted(rig: Rig) -> N
     with pytest.raises(TargetFailed, match="ValidationException"):
         rig.complete(job_id)
     rig.folder(job_id).refuse("the image was replaced")
-    with pytest.raises(InvalidRequest, match="Nothing is left of the job"):
+    with pytest.raises(TransferFailed, match="Nothing is left of the job"):
         rig.complete(job_id)
     assert target not in states(rig)
 
@@ -136,7 +136,7 @@ def test_what_ec2_calls_completed_is_never_deleted_even_without_a_record(rig: Ri
     rig.control("clock", {"advance": 10})
     assert rig.folder(job_id).delete_below(SEALING) == 1
     rig.folder(job_id).refuse("the image was replaced")
-    with pytest.raises(InvalidRequest, match=f"and kept: {target}"):
+    with pytest.raises(TransferFailed, match=f"and kept: {target}"):
         rig.complete(job_id)
     assert rig.state(target) == "completed"
 
@@ -312,7 +312,7 @@ def test_a_parent_that_differs_costs_only_its_own_target_which_is_deleted_and_na
     job_id, (wrong, _), (gone, good) = sync_of_two(rig, [{**SAME, 700: content(33)}, SAME])
     rig.move_all(job_id)
     for _ in range(2):
-        with pytest.raises(InvalidRequest, match=f"(?s){wrong}.* is not equal to base .*block 700"):
+        with pytest.raises(TransferFailed, match=f"(?s){wrong}.* is not equal to base .*block 700"):
             rig.complete(job_id)
     rig.control("clock", {"advance": 10})
     assert gone not in states(rig)
@@ -326,7 +326,7 @@ def test_a_parent_that_differs_costs_only_its_own_target_which_is_deleted_and_na
 def test_parents_that_all_differ_refuse_the_job_with_nothing_left(rig: Rig) -> None:
     job_id, parents, made = sync_of_two(rig, [{**SAME, 0: content(33)}, {**SAME, 700: content(34)}])
     rig.move_all(job_id)
-    with pytest.raises(InvalidRequest, match="Nothing is left of the job") as caught:
+    with pytest.raises(TransferFailed, match="Nothing is left of the job") as caught:
         rig.complete(job_id)
     assert all(parent in str(caught.value) for parent in parents)
     assert not states(rig).keys() & set(made)
@@ -392,7 +392,7 @@ def test_a_target_that_was_started_late_with_another_encryption_is_given_up_and_
     rig.move_all(job_id)
     healed(rig)
     rig.control("faults", {"operation": "StartSnapshot", "action": "unencrypted", "region": RECOVERY})
-    with pytest.raises(InvalidRequest, match=r"asked for.*came out"):
+    with pytest.raises(TransferFailed, match=r"asked for.*came out"):
         rig.complete(job_id)
     rig.control("clock", {"advance": 10})
     good = rig.job(job_id).targets[0].snapshot_id
@@ -405,7 +405,7 @@ def test_a_target_that_ec2_shows_with_another_key_than_ebs_answered_is_not_seale
         from localcloud.ebs.model import UNENCRYPTED
 
         rig.server.service.registry.snapshots[wrong].encryption = UNENCRYPTED
-    with pytest.raises(InvalidRequest, match=f"{wrong}.*asked for.*came out"):
+    with pytest.raises(TransferFailed, match=f"{wrong}.*asked for.*came out"):
         rig.complete(job_id)
     rig.control("clock", {"advance": 10})
     assert wrong not in states(rig)

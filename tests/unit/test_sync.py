@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from blockferry.aws.snapshots import CHECKSUM_TAG, LINEAGE_TAG
 from blockferry.core.blocks import BLOCK_SIZE
-from blockferry.core.errors import IncompleteTransfer, InvalidRequest, RetryLater
+from blockferry.core.errors import IncompleteTransfer, InvalidRequest, RetryLater, TransferFailed
 from blockferry.jobs.folder import REPORT
 from blockferry.jobs.record import Swept
 from fakes import TickingClock, content
@@ -427,7 +427,7 @@ def test_a_parent_that_differs_refuses_the_job_and_nothing_is_left(
     before = {s["snapshot_id"] for s in rig.snapshots()}
     job_id = rig.plan(request(base, snapshot, parent, options={"verify_parent": True}), operation="sync")["job_id"]
     rig.move_all(job_id)
-    with pytest.raises(InvalidRequest, match=rf"{parent} in {RECOVERY} is not equal to base {base}: block {block} "):
+    with pytest.raises(TransferFailed, match=rf"{parent} in {RECOVERY} is not equal to base {base}: block {block} "):
         rig.complete(job_id)
     assert {s["snapshot_id"] for s in rig.snapshots()} == before
 
@@ -450,7 +450,7 @@ def test_a_hole_of_an_encrypted_parent_is_not_the_zeros_that_the_base_has(rig: R
     parent = clone_by_hand(rig, {i: d for i, d in BEFORE.items() if i != 701}, Encrypted=True)
     job_id = rig.plan(request(base, snapshot, parent, options={"verify_parent": True}), operation="sync")["job_id"]
     rig.move_all(job_id)
-    with pytest.raises(InvalidRequest, match="block 701 is not allocated there"):
+    with pytest.raises(TransferFailed, match="block 701 is not allocated there"):
         rig.complete(job_id)
 
 
@@ -459,7 +459,7 @@ def test_what_lies_behind_the_end_of_the_base_is_compared_too(rig: Rig, night: t
     parent = clone_by_hand(rig, {**BEFORE, 4000: content(8)}, size_gib=2)
     job_id = rig.plan(request(base, snapshot, parent, options={"verify_parent": True}), operation="sync")["job_id"]
     rig.move_all(job_id)
-    with pytest.raises(InvalidRequest, match="block 4000 is SHA-256"):
+    with pytest.raises(TransferFailed, match="block 4000 is SHA-256"):
         rig.complete(job_id)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from blockferry.aws.call import Call
 from blockferry.aws.snapshots import EXECUTION_TAG, PROVED_TAG
-from blockferry.core.errors import BlockferryError, IncompleteTransfer, InvalidRequest
+from blockferry.core.errors import BlockferryError, IncompleteTransfer, InvalidRequest, TransferFailed
 from blockferry.jobs.folder import JOB, RECEIPT, JobFolder
 from blockferry.jobs.workspace import Workspace
 from blockferry.transfer.job import planned_job, save_job, save_started
@@ -170,7 +170,7 @@ def test_a_planted_refusal_never_deletes_a_completed_copy(rig: Rig) -> None:
     rig.folder("mine").refuse("planted")
     for name in list_of(rig.folder("mine"), "proved/sealing/"):
         rig.folder("mine").s3.delete_object(Bucket=rig.workspace.bucket, Key=name)
-    with pytest.raises(InvalidRequest, match=rf"planted. Completed or being sealed before that, and kept: {made}"):
+    with pytest.raises(TransferFailed, match=rf"planted. Completed or being sealed before that, and kept: {made}"):
         rig.complete("mine")
     assert rig.state(made) == "completed"
     assert rig.held(made) == hashes(BLOCKS)
@@ -196,7 +196,7 @@ def test_what_carries_the_mark_of_another_execution_is_not_deleted(rig: Rig) -> 
     made = rig_target(rig, "mine")
     rig.client("ec2", RECOVERY).create_tags(Resources=[made], Tags=[{"Key": EXECUTION_TAG, "Value": "0" * 64}])
     rig.folder("mine").refuse("the image was replaced")
-    with pytest.raises(InvalidRequest, match=rf"kept: {made} in {RECOVERY} \(its tag {EXECUTION_TAG} is not that"):
+    with pytest.raises(TransferFailed, match=rf"kept: {made} in {RECOVERY} \(its tag {EXECUTION_TAG} is not that"):
         rig.complete("mine")
     assert pending(rig) == {made}
 
