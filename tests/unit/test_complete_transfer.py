@@ -19,11 +19,12 @@ from blockferry.core.holes import HolePolicy
 from blockferry.core.tuning import Throughput
 from blockferry.jobs import folder as names
 from blockferry.jobs.digests import Stretch
-from blockferry.jobs.record import Proof, Stopped
+from blockferry.jobs.record import Proof, Sealing, Stopped
 from blockferry.sources.delta import BaseSnapshot
 from blockferry.transfer.complete import MOST_ROUNDS, complete_transfer
 from blockferry.transfer.job import started_job
 from blockferry.transfer.recount import recount
+from botocore.exceptions import ClientError
 from fakes import ManualClock, content
 from job_records import HOME, RECOVERY, THIRD, delta, folder_of, image, job, job_call, recorded, source, target
 from memory_ebs import MemoryEbs
@@ -691,3 +692,36 @@ def test_a_source_that_cannot_be_asked_about_is_not_taken_for_gone() -> None:
 def test_a_delta_is_gone_with_its_base() -> None:
     cloud = halted(base={99: ONE})
     assert cloud.fails(TransferFailed).startswith(f"snap-b in {HOME} is there no more")
+
+
+def test_a_target_that_was_sealed_before_the_stop_is_told_as_completed() -> None:
+    cloud = halted()
+    cloud.folder.save_sealing("snap-2", Sealing(state="accepted", changed_blocks=3, linear_checksum="c"))
+    cloud.fails(RequestRefused)
+    assert [(state["snapshot_id"], state["completed"]) for state in cloud.states()] == [
+        ("snap-1", False),
+        ("snap-2", True),
+    ]
+
+
+def test_a_call_that_fails_before_it_has_told_of_the_stop_tells_of_it_when_it_is_repeated() -> None:
+    cloud = halted()
+    cloud.s3.errors["ListObjectsV2"] = refusal("InternalError", "ListObjectsV2", status=500)
+    listed = cloud.s3.paginate
+    marks: list[Any] = []
+
+    def once_more(**asked: Any) -> Any:
+        # The marks are listed, and what was counted is not.
+        if not marks:
+            marks.append(asked)
+            cloud.s3.errors.clear()
+            found = list(listed(**asked))
+            cloud.s3.errors["ListObjectsV2"] = refusal("InternalError", "ListObjectsV2", status=500)
+            return iter(found)
+        return listed(**asked)
+
+    cloud.s3.paginate = once_more  # type: ignore[method-assign]
+    cloud.fails(ClientError)
+    cloud.s3.errors.clear()
+    assert "denied" in cloud.fails(RequestRefused)
+    assert resumed(cloud)["missing_ranges"] == 2

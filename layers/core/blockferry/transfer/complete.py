@@ -118,8 +118,10 @@ def _after_a_stop(job: Job, given_up: Mapping[int, str], call: JobCall) -> int:
             raise TransferFailed(f"{gone}. {_discarded(job, job.targets, call).told()}")
         states = [_stopped_target(job, number, given_up, folder) for number in range(len(job.targets))]
         folder.write(TARGETS, json.dumps([state.record() for state in states], indent=1).encode())
+        why = _why(stopped, states, ranges=len(_ranges(job)), left=len(_rest(job, folder)))
+        # Last: whatever fails before it is tried again by the state machine, and must not be taken for a redrive.
         folder.save_told(stopped)
-        raise _why(stopped, states, ranges=len(_ranges(job)), left=len(_rest(job, folder)))
+        raise why
     rest = _rest(job, folder)
     if rest:
         folder.save_rest(rest)
@@ -133,8 +135,11 @@ def _after_a_stop(job: Job, given_up: Mapping[int, str], call: JobCall) -> int:
 def _stopped_target(job: Job, number: int, given_up: Mapping[int, str], folder: JobFolder) -> TargetState:
     if number in given_up:
         return TargetState(number, job.targets[number], error=TargetFailed(given_up[number]), given_up=True)
-    why = folder.failure(number)
-    return TargetState(number, job.targets[number], error=None if why is None else RetryLater(why))
+    target, why = job.targets[number], folder.failure(number)
+    sealing = None if target.started is None else folder.sealing(target.snapshot_id)
+    # It may have been sealed before, when only others missed blocks.
+    completed = sealing is not None and sealing.state != "refused"
+    return TargetState(number, target, completed=completed, error=None if why is None else RetryLater(why))
 
 
 def _ranges(job: Job) -> list[BlockRange]:
