@@ -130,6 +130,19 @@ def test_no_more_are_under_way_than_may_be_and_all_are_tried_before_one_fails() 
     assert most == 3
 
 
+def test_the_second_of_two_is_tried_though_the_first_fails() -> None:
+    tried = []
+
+    def work(number: int) -> None:
+        tried.append(number)
+        if number == 0:
+            raise ValueError("the first")
+
+    with pytest.raises(ValueError, match=r"^the first$"):
+        together(work, range(2), most=1)
+    assert tried == [0, 1]
+
+
 def test_answers_come_in_the_order_of_what_was_asked() -> None:
     first = threading.Event()
 
