@@ -37,10 +37,10 @@ from localcloud.states.cancellation import Cancellation
 from localcloud.states.clock import SkippingClock
 from moto import mock_aws
 from moto.backend_index import backend_url_patterns
-from moto.core.botocore_stubber import BotocoreStubber
+from moto.core.models import botocore_stubber
 from moto.s3.models import s3_backends
-from quick_s3 import quick
 from sent_requests import SentRequests
+from short_s3 import ShortS3, name_the_key
 
 HOME, RECOVERY, THIRD = "us-east-1", "eu-west-1", "ap-southeast-2"
 ACCOUNT = "111122223333"
@@ -464,7 +464,8 @@ def running_rig(monkeypatch: pytest.MonkeyPatch, settings: Mapping[str, Any] | N
         monkeypatch.setattr("moto.backend_index.backend_url_patterns", served)
         # For each request, moto would load the module with the addresses of S3 again.
         monkeypatch.setattr("moto.s3.models.S3Backend.urls", s3_backends["123456789012"]["aws"].urls)
-        monkeypatch.setattr(BotocoreStubber, "process_request", quick(BotocoreStubber.process_request))
+        monkeypatch.setattr(botocore_stubber, "process_request", ShortS3(botocore_stubber.process_request))
+        monkeypatch.setattr("botocore.auth.S3SigV4Auth.add_auth", name_the_key)
         # botocore's own retries wait with time.sleep.
         monkeypatch.setattr("botocore.endpoint.time", SimpleNamespace(sleep=lambda _seconds: None))
         aws = RigAws(base=session())
