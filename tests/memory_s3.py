@@ -52,7 +52,12 @@ class MemoryS3:
 
     def _listed(self, key: str) -> dict[str, Any]:
         etag = f'"{hashlib.md5(self.objects[key], usedforsecurity=False).hexdigest()}"'
-        return {"Key": key, "ETag": etag, "LastModified": self.modified.get(key, self.now())}
+        return {
+            "Key": key,
+            "ETag": etag,
+            "Size": len(self.objects[key]),
+            "LastModified": self.modified.get(key, self.now()),
+        }
 
     def get_paginator(self, operation: str) -> MemoryS3:
         assert operation == "list_objects_v2"

@@ -41,7 +41,7 @@ class Job:
 
     @property
     def speed(self) -> float | None:
-        return self.running.look().speeds.get(("copy", "nightly"))
+        return self.running.look(("copy", "nightly")).speeds.get(("copy", "nightly"))
 
     def is_(self, status: str, **runs: str) -> None:
         machine = f"arn:aws:states:{REGION}:{ACCOUNT}:stateMachine:blockferry-copy"
@@ -199,10 +199,10 @@ def test_workers_and_speed_are_changed_together(job: Job, capsys: pytest.Capture
         (["--workers", "0"], "--workers: 0 is not from 1 to 1,000"),
         (["--workers", "-1"], "--workers: -1 is not from 1 to 1,000"),
         (["--workers", "1001"], "--workers: 1001 is not from 1 to 1,000"),
-        (["--blocks-per-second", "0"], "--blocks-per-second: 0 is not above 0 and at most 1,000"),
-        (["--blocks-per-second", "-5"], "--blocks-per-second: -5 is not above 0"),
-        (["--blocks-per-second", "1000.5"], "--blocks-per-second: 1000.5 is not above 0 and at most 1,000"),
-        (["--blocks-per-second", "nan"], "--blocks-per-second: nan is not above 0"),
+        (["--blocks-per-second", "0"], "--blocks-per-second: 0 is not from 0.1 to 1,000"),
+        (["--blocks-per-second", "-5"], "--blocks-per-second: -5 is not from 0.1 to 1,000"),
+        (["--blocks-per-second", "1000.5"], "--blocks-per-second: 1000.5 is not from 0.1 to 1,000"),
+        (["--blocks-per-second", "nan"], "--blocks-per-second: nan is not from 0.1 to 1,000"),
         (["--default", "--workers", "3"], "give it alone"),
         (["--default", "--blocks-per-second", "3"], "give it alone"),
     ],

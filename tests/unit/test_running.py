@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
 import pytest
+from blockferry.core.errors import OutOfTime
 from blockferry.core.rates import rate_of
 from blockferry.core.retry import Deadline
 from blockferry.jobs.running import LEASE_SECONDS, Asked, Running
@@ -324,6 +325,64 @@ def test_nothing_is_looked_at_when_the_time_is_nearly_up() -> None:
         assert looked == 2
         worker.blocks_in(30)
         assert at.s3.calls["PutObject"] == looked
+
+
+def test_a_range_that_one_worker_takes_half_a_minute_for_is_announced_though_the_quota_would_take_less() -> None:
+    at = Registry()
+    at.running().set_speed(MINE, 10)
+    worker = Worker(at, planned(workers=1), blocks=4_096)
+    with worker.pace:
+        assert worker.blocks_in(5) == pytest.approx(50, abs=2)
+    with Worker(at, planned(workers=1), blocks=2_048).pace:
+        assert leases(at) == ["running/speeds/copy/mine"]
+
+
+def test_a_worker_whose_next_block_is_due_after_its_time_stops_cleanly() -> None:
+    at = Registry()
+    at.running().set_speed(MINE, 0.1)
+    worker = Worker(at, planned(workers=4), seconds=60.0)
+    with worker.pace, pytest.raises(OutOfTime):
+        list(iter(worker.pace.take, "never"))
+    assert worker.clock.now < 60
+
+
+def test_a_slow_worker_is_counted_between_two_blocks() -> None:
+    at = Registry()
+    at.running().set_speed(MINE, 0.1)
+    worker = Worker(at, planned(workers=20), seconds=840.0)
+    with worker.pace:
+        worker.pace.take()
+        renewed = at.s3.calls["PutObject"]
+        worker.pace.take()
+        # Two hundred seconds lie between the two, more than a lease holds.
+        assert at.s3.calls["PutObject"] >= renewed + 2
+
+
+@pytest.mark.parametrize("code", ["AccessDenied", "InvalidObjectState"])
+def test_what_cannot_be_read_switches_nothing_off(code: str) -> None:
+    at = Registry()
+    at.running().renew(MINE, 0, ASKED)
+    at.running().set_speed(MINE, 5)
+    at.s3.errors["GetObject"] = refusal(code, "GetObject", status=403)
+    seen = at.running().look()
+    assert (seen.workers, seen.speeds) == ({MINE: 1}, {})
+
+
+def test_what_is_too_large_for_a_lease_or_speed_is_not_read() -> None:
+    at = Registry()
+    for key in ("running/leases/copy/mine/0000000000", "running/speeds/copy/mine"):
+        at.s3.objects[key] = bytes(70_000)
+    seen = at.running().look(MINE)
+    assert (seen.workers, seen.speeds, at.s3.calls["GetObject"]) == ({}, {}, 0)
+
+
+def test_speeds_of_jobs_that_have_ended_are_not_read() -> None:
+    at = Registry()
+    for number in range(5):
+        at.running().set_speed(("copy", f"old-{number}"), 5)
+    at.running().set_speed(MINE, 7)
+    assert at.running().look(MINE).speeds == {MINE: 7}
+    assert at.s3.calls["GetObject"] == 1
 
 
 # -- a model of several jobs -------------------------------------------------------------------------------------------

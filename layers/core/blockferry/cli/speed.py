@@ -10,6 +10,7 @@ from blockferry.cli.operate import JobState, Moving, Operator
 from blockferry.cli.watch import add_job
 from blockferry.core.errors import InvalidRequest
 from blockferry.core.quotas import BLOCKS_PER_SECOND
+from blockferry.jobs.running import LEAST_SPEED
 from blockferry.transfer.workers import MOST_WORKERS
 
 
@@ -19,7 +20,7 @@ def _add_options(command: argparse.ArgumentParser) -> None:
         "--blocks-per-second",
         type=float,
         metavar="N",
-        help=f"blocks of 512 KiB, all its workers together, above 0 and up to {BLOCKS_PER_SECOND:,}",
+        help=f"blocks of 512 KiB, all its workers together, from {LEAST_SPEED} to {BLOCKS_PER_SECOND:,}",
     )
     command.add_argument("--workers", type=int, metavar="N", help=f"workers at a time, from 1 to {MOST_WORKERS:,}")
     command.add_argument("--default", action="store_true", help="as planned: neither of the two is given")
@@ -29,9 +30,9 @@ def _run(options: argparse.Namespace) -> int:
     speed, workers = options.blocks_per_second, options.workers
     if options.default and (speed is not None or workers is not None):
         raise InvalidRequest("--default takes back --blocks-per-second and --workers: give it alone")
-    if speed is not None and not 0 < speed <= BLOCKS_PER_SECOND:
+    if speed is not None and not LEAST_SPEED <= speed <= BLOCKS_PER_SECOND:
         raise InvalidRequest(
-            f"--blocks-per-second: {speed:g} is not above 0 and at most {BLOCKS_PER_SECOND:,}, the requests a second "
+            f"--blocks-per-second: {speed:g} is not from {LEAST_SPEED} to {BLOCKS_PER_SECOND:,}, the requests a second "
             "that EBS gives an account in a Region; to hold a job up altogether use "
             f"{command_for('stop', options.job_id, options)}, and resume it later"
         )
@@ -67,7 +68,8 @@ def _run(options: argparse.Namespace) -> int:
 
 def _found(operator: Operator, state: JobState, moving: Moving | None) -> dict[str, Any]:
     """The speed of a job: workers that Step Functions lets run, those that run, and blocks a second."""
-    seen, job = operator.running.look(), operator.job_of(state.arn)
+    job = operator.job_of(state.arn)
+    seen = operator.running.look(job)
     speed = seen.speeds.get(job)
     return {
         "job_id": state.job_id,

@@ -38,7 +38,10 @@ class Pace:
             due = max(self._next, now - BURST_SECONDS)
             self._next = due + self._interval
         if due > now:
-            self._clock.sleep(due - now)
+            self._wait(due - now)
+
+    def _wait(self, seconds: float) -> None:
+        self._clock.sleep(seconds)
 
 
 def growing(first: float, *, longest: float) -> Iterator[float]:

@@ -37,6 +37,7 @@ SEALING = "proved/sealing/"
 MISSING = "proved/missing.jsonl"
 ROUNDS = "proved/rounds.json"
 TOLD = "proved/told.json"
+RESUMED = "proved/resumed.json"
 TARGETS = "proved/targets.json"
 RESULTS = "results"
 RECEIPT = "receipt.json"
@@ -233,6 +234,13 @@ class JobFolder:
         """Write the plan of ranges that no worker has moved, for all targets that take them."""
         lines = [json.dumps({"first": r.first, "stop": r.stop}) for r in ranges]
         self.write(MISSING, ("\n".join(lines) + "\n").encode())
+
+    def resumed(self) -> bool:
+        """Whether ranges that no worker had moved were ever planned once more."""
+        return self.read(RESUMED) is not None
+
+    def save_resumed(self) -> None:
+        self.write(RESUMED, b"{}")
 
     def recounted(self) -> set[tuple[int, int]]:
         """First block and end of the ranges that were counted again behind their workers."""

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 from botocore.exceptions import ClientError
 from pydantic import Field, ValidationError
 
+from blockferry.aws.errors import translated
+from blockferry.core.errors import RetryLater
 from blockferry.core.rates import Demand, shares
 from blockferry.jobs.record import Record
 
@@ -29,6 +31,12 @@ operator gave the job. Only the deployment writes leases; operators write speeds
 LEASE_SECONDS = 90.0
 """Seconds after which a lease that was not renewed is nobody's: three times the pause between two renewals, which may
 fail once."""
+
+LEAST_SPEED = 0.1
+"""Blocks a second below which a job is better stopped."""
+
+MOST_BYTES = 65_536
+"""Of a lease or speed that is read: a lease of a hundred targets in as many places has a tenth of it."""
 
 Job = tuple[str, str]
 """Operation and job id, which no two running jobs of a deployment share in a Region."""
@@ -47,7 +55,7 @@ class Asked(Record):
 class Speed(Record):
     """The most blocks a second that an operator lets a job move."""
 
-    blocks_per_second: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    blocks_per_second: Annotated[float, Field(ge=LEAST_SPEED, allow_inf_nan=False)]
 
 
 @dataclass(frozen=True)
@@ -115,15 +123,18 @@ class Running:
         else:
             self._write(_speed(job), Speed(blocks_per_second=blocks_per_second))
 
-    def look(self) -> Seen:
-        """What runs at present. What cannot be read, since it is gone or another version's, is taken for not there."""
+    def look(self, mine: Job | None = None) -> Seen:
+        """What runs at present, and the speeds of what runs and of ``mine``. What cannot be read, since it is gone,
+        another version's or nobody's to read, is taken for not there."""
         alive = self.now() - timedelta(seconds=LEASE_SECONDS)
         workers: Counter[Job] = Counter()
         leases: dict[Job, str] = {}
-        speeds: dict[Job, float] = {}
+        given: dict[Job, tuple[str, str]] = {}
         for page in self.s3.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=RUNNING):
             for item in page.get("Contents", ()):
                 key, etag = item["Key"], item["ETag"]
+                if item["Size"] > MOST_BYTES:
+                    continue
                 if key.startswith(LEASES) and key.count("/") == 4:
                     operation, job_id, _ = key.removeprefix(LEASES).split("/")
                     if item["LastModified"] >= alive:
@@ -131,14 +142,17 @@ class Running:
                         leases.setdefault((operation, job_id), key)
                 elif key.startswith(SPEEDS) and key.count("/") == 3:
                     operation, job_id = key.removeprefix(SPEEDS).split("/")
-                    speed = self._speed((operation, job_id), key, etag)
-                    if speed is not None:
-                        speeds[operation, job_id] = speed
+                    given[operation, job_id] = (key, etag)
         asked = {}
         for job, key in leases.items():
             known = self._asked.get(job) or self._read(key, Asked)
             if known is not None:
                 asked[job] = self._asked[job] = known
+        speeds = {}
+        for job, (key, etag) in given.items():
+            # Those of jobs that have ended stay for as long as their records.
+            if (job in workers or job == mine) and (speed := self._speed(job, key, etag)) is not None:
+                speeds[job] = speed
         return Seen(workers, asked, speeds)
 
     def _speed(self, job: Job, key: str, etag: str) -> float | None:
@@ -156,9 +170,9 @@ class Running:
         except ValidationError:
             return None
         except ClientError as error:
-            if error.response["Error"]["Code"] in ("NoSuchKey", "404"):
-                return None
-            raise
+            if isinstance(translated(error), RetryLater):
+                raise
+            return None
 
     def _write(self, key: str, record: Record) -> None:
         self.s3.put_object(

@@ -110,8 +110,9 @@ class JobSource(Place, ABC):
         """Whether its blocks are asked of EBS, whose quotas they use."""
         return True
 
-    def gone(self, call: JobCall) -> str | None:
-        """Why it can never be read again, as far as anybody can tell for certain; ``None`` while it may be."""
+    def gone(self, call: JobCall, *, home: str) -> str | None:
+        """Why it can never be read again, as far as anybody can tell for certain; ``None`` while it may be. ``home`` is
+        the account of the function."""
         return None
 
     @property

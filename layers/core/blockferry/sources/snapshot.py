@@ -56,17 +56,24 @@ class SnapshotOrigin(JobSource):
         """Ids of the snapshots without which it cannot be read."""
         return (self.snapshot_id,)
 
-    def gone(self, call: JobCall) -> str | None:
-        try:
-            there = {facts.snapshot_id for facts in snapshots.existing(call.ec2(self.identity), self.read_snapshots)}
-        except (ClientError, BotoCoreError):
+    def gone(self, call: JobCall, *, home: str) -> str | None:
+        if self.owner_id != self.quota(home).split("/")[0]:
+            # Somebody else's may only be shared no more, and be shared again.
             return None
-        missing = [name for name in self.read_snapshots if name not in there]
-        if not missing:
-            return None
+        missing = list(self.read_snapshots)
+        for look in range(call.waits.looks):
+            if look:
+                call.clock.sleep(call.waits.look_seconds)
+            try:
+                known = {facts.snapshot_id for facts in snapshots.existing(call.ec2(self.identity), missing)}
+            except (ClientError, BotoCoreError):
+                return None
+            missing = [name for name in missing if name not in known]
+            if not missing:
+                return None
         return (
-            f"{' and '.join(missing)} in {self.region} {'is' if len(missing) == 1 else 'are'} there no more, or not "
-            "shared any more: EC2 does not know it, and what was not moved of it yet cannot be"
+            f"{' and '.join(missing)} in {self.region} {'is' if len(missing) == 1 else 'are'} there no more: EC2 does "
+            "not know it, and what was not moved of it yet cannot be"
         )
 
     def contradiction(self, allocated: int) -> str | None:

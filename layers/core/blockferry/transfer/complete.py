@@ -77,7 +77,13 @@ def complete_transfer(call: JobCall, record: str, *, missing_moved: bool = False
     if marks.stopped and (rest := _after_a_stop(job, given_up, call)):
         return {"missing_ranges": rest, "missing_key": folder.key(MISSING), "record": record, "proof": ""}
     coverage = Coverage(targets=len(job.targets), total_blocks=job.blocks)
-    proof = prove(job, coverage, call)
+    try:
+        proof = prove(job, coverage, call)
+    except IncompleteTransfer:
+        # The answer of the call that planned the rest may have been lost: then nobody has moved it yet.
+        if not (rest := _rest_once_more(job, folder, missing_moved=missing_moved)):
+            raise
+        return {"missing_ranges": rest, "missing_key": folder.key(MISSING), "record": record, "proof": ""}
     digest = folder.save_proof(proof)
     states = _settled(job, coverage, proof, given_up=given_up, call=call)
     targets = tuple(state.target for state in states)
@@ -112,19 +118,21 @@ def _after_a_stop(job: Job, given_up: Mapping[int, str], call: JobCall) -> int:
     """
     folder = call.folder
     stopped = folder.stopped()
+    rest = _rest(job, folder)
     if stopped is not None and folder.told() != stopped:
-        gone = job.source.gone(call)
+        # What is all moved and counted needs its source no more.
+        gone = job.source.gone(call, home=job.execution.account) if rest else None
         if gone is not None:
             raise TransferFailed(f"{gone}. {_discarded(job, job.targets, call).told()}")
-        states = [_stopped_target(job, number, given_up, folder) for number in range(len(job.targets))]
+        states = [_stopped_target(job, number, given_up, rest, folder) for number in range(len(job.targets))]
         folder.write(TARGETS, json.dumps([state.record() for state in states], indent=1).encode())
-        why = _why(stopped, states, ranges=len(_ranges(job)), left=len(_rest(job, folder)))
+        why = _why(stopped, states, ranges=len(_ranges(job)), left=len(rest))
         # Last: whatever fails before it is tried again by the state machine, and must not be taken for a redrive.
         folder.save_told(stopped)
         raise why
-    rest = _rest(job, folder)
     if rest:
         folder.save_rest(rest)
+        folder.save_resumed()
     folder.save_rounds(0)
     folder.forget_failures(folder.marks().failed)
     folder.save_told(None)
@@ -132,14 +140,31 @@ def _after_a_stop(job: Job, given_up: Mapping[int, str], call: JobCall) -> int:
     return len(rest)
 
 
-def _stopped_target(job: Job, number: int, given_up: Mapping[int, str], folder: JobFolder) -> TargetState:
+def _rest_once_more(job: Job, folder: JobFolder, *, missing_moved: bool) -> int:
+    """Plan what no worker has moved of a job that was resumed after a stop, as often as anything that is missing.
+    Returns how many ranges that are, 0 when this is not why the proof failed."""
+    planned = folder.rounds() if missing_moved else 0
+    if planned >= MOST_ROUNDS or not folder.resumed():
+        return 0
+    rest = _rest(job, folder)
+    if rest:
+        folder.save_rest(rest)
+        folder.save_rounds(planned + 1)
+    return len(rest)
+
+
+def _stopped_target(
+    job: Job, number: int, given_up: Mapping[int, str], rest: Sequence[BlockRange], folder: JobFolder
+) -> TargetState:
     if number in given_up:
         return TargetState(number, job.targets[number], error=TargetFailed(given_up[number]), given_up=True)
     target, why = job.targets[number], folder.failure(number)
     sealing = None if target.started is None else folder.sealing(target.snapshot_id)
     # It may have been sealed before, when only others missed blocks.
     completed = sealing is not None and sealing.state != "refused"
-    return TargetState(number, target, completed=completed, error=None if why is None else RetryLater(why))
+    missing = () if completed else tuple(rest)
+    error = None if why is None else RetryLater(why)
+    return TargetState(number, target, missing=missing, completed=completed, error=error)
 
 
 def _ranges(job: Job) -> list[BlockRange]:
@@ -155,9 +180,10 @@ def _rest(job: Job, folder: JobFolder) -> list[BlockRange]:
 def _why(stopped: Stopped, states: Sequence[TargetState], *, ranges: int, left: int) -> BlockferryError:
     """The error of a job that a range has stopped, with what can be done about it."""
     lines = [f"blocks {stopped.first} to {stopped.stop - 1} could not be moved: {stopped.cause or stopped.error}"]
-    lines += [f"- {state.name}: {state.error}" for state in states if state.error is not None]
     remedy = REMEDIES.get(stopped.error, OTHER_REMEDY)
+    # Before what may be a hundred targets, of which Step Functions shows no more than fits.
     lines.append(f"{ranges - left} of {ranges} ranges are moved and stay so. {remedy}")
+    lines += [f"- {state.name}: {state.error}" for state in states if state.error is not None]
     return (RequestRefused if stopped.error == RequestRefused.__name__ else IncompleteTransfer)("\n".join(lines))
 
 

@@ -9,6 +9,7 @@ from typing import Self
 
 from botocore.exceptions import BotoCoreError, ClientError
 
+from blockferry.core.errors import OutOfTime
 from blockferry.core.pacing import Pace
 from blockferry.core.retry import Deadline
 from blockferry.jobs.call import JobCall
@@ -18,8 +19,12 @@ from blockferry.transfer.job import Job
 FIRST_SECONDS, LATER_SECONDS = 5.0, 30.0
 """Pauses before the second look at what runs, when all workers that start together are there, and before later ones."""
 
-SHORT_SECONDS = 5.0
-"""A stretch that the plan's pace takes no longer for is over before others would have seen it: it is not announced."""
+SHORT_SECONDS, CARRIED_SECONDS = 5.0, 30.0
+"""A stretch is over before others would have seen it, and is not announced, when neither the plan's pace takes longer
+for it than the first, nor what the network of a worker carries longer than the second."""
+
+SLICE_SECONDS = 10.0
+"""The longest pause after which a worker with a slow pace looks whether it is still counted."""
 
 LAST_SECONDS = 30.0
 """Nothing is looked at any more when so much of the time is left."""
@@ -43,7 +48,9 @@ class WorkerPace(Pace):
         self._running = Running(call.folder.bucket, call.folder.s3)
         self._workers = job.max_concurrency
         self._pauses = iter((FIRST_SECONDS,))
-        self._due = call.clock.monotonic() if blocks / job.blocks_per_second > SHORT_SECONDS else float("inf")
+        carried = blocks / self._asked.blocks_per_worker
+        short = blocks / job.blocks_per_second <= SHORT_SECONDS and carried <= CARRIED_SECONDS
+        self._due = float("inf") if short else call.clock.monotonic()
         self._looking = threading.Lock()
         self._announced = False
 
@@ -63,6 +70,15 @@ class WorkerPace(Pace):
         self._look_if_due()
         super().take()
 
+    def _wait(self, seconds: float) -> None:
+        """Raises ``OutOfTime`` where the call would be over before the block is due."""
+        if seconds >= self._deadline.remaining():
+            raise OutOfTime("at its pace, the worker has no time left for another block")
+        while seconds > 0:
+            self._clock.sleep(min(seconds, SLICE_SECONDS))
+            seconds -= SLICE_SECONDS
+            self._look_if_due()
+
     def _look_if_due(self) -> None:
         if self._clock.monotonic() < self._due or not self._looking.acquire(blocking=False):
             return
@@ -79,7 +95,7 @@ class WorkerPace(Pace):
         self._announced = True
         try:
             self._running.renew(self._job, self._first, self._asked)
-            seen = self._running.look()
+            seen = self._running.look(self._job)
         except (ClientError, BotoCoreError):
             return
         there = max(1, seen.workers.get(self._job, 0))

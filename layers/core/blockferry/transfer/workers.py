@@ -118,7 +118,10 @@ def _fewer(useful: int, allowed: int, room: Room, asked: int | None, others: int
     share = ""
     if not asked:
         share = ", of which a job takes two fifths at most and leaves the rest to others"
-        share += f"; {others} are workers of other jobs" if others else ""
+        if others:
+            share += (
+                f"; {others} are workers of other jobs, and blockferry speed --workers gives more when they have ended"
+            )
     return JobWarning(
         code="account_concurrency",
         message=(
