@@ -327,7 +327,7 @@ def test_nothing_is_looked_at_when_the_time_is_nearly_up() -> None:
         assert at.s3.calls["PutObject"] == looked
 
 
-def test_a_range_that_one_worker_takes_half_a_minute_for_is_announced_though_the_quota_would_take_less() -> None:
+def test_a_range_that_one_worker_takes_a_minute_for_is_announced_though_the_quota_would_take_less() -> None:
     at = Registry()
     at.running().set_speed(MINE, 10)
     worker = Worker(at, planned(workers=1), blocks=4_096)

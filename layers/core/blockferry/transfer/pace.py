@@ -19,7 +19,7 @@ from blockferry.transfer.job import Job
 FIRST_SECONDS, LATER_SECONDS = 5.0, 30.0
 """Pauses before the second look at what runs, when all workers that start together are there, and before later ones."""
 
-SHORT_SECONDS, CARRIED_SECONDS = 5.0, 30.0
+SHORT_SECONDS, CARRIED_SECONDS = 5.0, 45.0
 """A stretch is over before others would have seen it, and is not announced, when neither the plan's pace takes longer
 for it than the first, nor what the network of a worker carries longer than the second."""
 
