@@ -13,6 +13,7 @@ from blockferry.cli.render import receipt_table, target_line
 from blockferry.cli.render_inspection import inspection_report
 from blockferry.core.quotas import PENDING_SNAPSHOTS
 from blockferry.operations import OPERATIONS
+from blockferry.transfer.move import message_of
 
 
 def add_job(command: argparse.ArgumentParser) -> None:
@@ -85,11 +86,7 @@ def report(options: argparse.Namespace, operator: Operator, state: JobState) -> 
 
 def reason_of(state: JobState) -> str | None:
     """The cause without what Lambda puts around the message of a function: its stack trace, as one line of JSON."""
-    try:
-        told = json.loads(state.cause or "")
-    except ValueError:
-        return state.cause
-    return str(told["errorMessage"]) if isinstance(told, dict) and "errorMessage" in told else state.cause
+    return None if state.cause is None else message_of(state.cause)
 
 
 def _outcome(output: Any) -> str:

@@ -106,9 +106,7 @@ class JobFolder:
 
     def save_ranges(self, ranges: Iterable[BlockRange]) -> int:
         """Write the plan and return the number of ranges in it."""
-        lines = [json.dumps({"first": r.first, "stop": r.stop}) for r in ranges]
-        self.write(RANGES, ("\n".join(lines) + "\n").encode())
-        return len(lines)
+        return self._save_lines(RANGES, ({"first": r.first, "stop": r.stop} for r in ranges))
 
     # -- moved/ ------------------------------------------------------------------------
 
@@ -211,8 +209,8 @@ class JobFolder:
 
     def save_missing(self, missing: Iterable[tuple[BlockRange, tuple[int, ...]]]) -> None:
         """Write the plan of what single targets still miss."""
-        lines = [json.dumps({"first": r.first, "stop": r.stop, "targets": list(numbers)}) for r, numbers in missing]
-        self.write(MISSING, ("\n".join(lines) + "\n").encode())
+        items = ({"first": r.first, "stop": r.stop, "targets": list(numbers)} for r, numbers in missing)
+        self._save_lines(MISSING, items)
 
     def rounds(self) -> int:
         """How often missing ranges were planned since the job was started or resumed."""
@@ -232,8 +230,7 @@ class JobFolder:
 
     def save_rest(self, ranges: Iterable[BlockRange]) -> None:
         """Write the plan of ranges that no worker has moved, for all targets that take them."""
-        lines = [json.dumps({"first": r.first, "stop": r.stop}) for r in ranges]
-        self.write(MISSING, ("\n".join(lines) + "\n").encode())
+        self._save_lines(MISSING, ({"first": r.first, "stop": r.stop} for r in ranges))
 
     def resumed(self) -> bool:
         """Whether ranges that no worker had moved were ever planned once more."""
@@ -341,6 +338,12 @@ class JobFolder:
             return model.model_validate_json(body)
         except ValidationError as error:
             raise IncompleteTransfer(f"{self.uri(name)} is damaged: {error}") from error
+
+    def _save_lines(self, name: str, items: Iterable[Mapping[str, Any]]) -> int:
+        """Store a list for the map, one JSON object a line; returns how many there are."""
+        lines = [json.dumps(item) for item in items]
+        self.write(name, ("\n".join(lines) + "\n").encode())
+        return len(lines)
 
     def _text(self, name: str) -> str | None:
         body = self.read(name)
