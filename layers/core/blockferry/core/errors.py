@@ -57,3 +57,7 @@ class SourceChanged(BlockferryError):
 
 class UnreadableSource(BlockferryError):
     """The disk or file system of an image on this machine does not give what it holds."""
+
+
+class ArchiveDamaged(BlockferryError):
+    """An archive, or an object of it, is not what was written, or is of another version; nothing read of it counts."""
