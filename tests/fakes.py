@@ -48,6 +48,7 @@ class MemorySink:
         self._lock = threading.Lock()
         self.blocks: dict[int, bytes] = {}
         self.writes: list[int] = []
+        self.reaches: list[int] = []
 
     def write(self, block: Block) -> None:
         self._before_write(block.index)
@@ -55,6 +56,11 @@ class MemorySink:
         with self._lock:
             self.blocks[block.index] = block.data
             self.writes.append(block.index)
+
+    def reached(self, index: int) -> None:
+        with self._lock:
+            assert self.blocks.keys() >= set(self.writes)
+            self.reaches.append(index)
 
     def finish(self, next_index: int) -> int:
         return next_index

@@ -423,6 +423,9 @@ class PackingSink:
     def write(self, block: Block) -> None:
         self.taken[block.index] = block.data
 
+    def reached(self, index: int) -> None:
+        pass
+
     def finish(self, next_index: int) -> int:
         if self.fails is not None:
             raise self.fails
@@ -474,3 +477,59 @@ def test_a_sink_whose_time_is_up_when_it_stores_has_stored_nothing_for_certain()
     packing = PackingSink(8, fails=OutOfTime("late"))
     moved = run(BlockRange(0, 8), MemorySource(held), packing)  # type: ignore[arg-type]
     assert (moved.next_index, moved.done, moved.digests) == (0, False, ())
+
+
+@pytest.mark.parametrize("threads", [1, 8])
+def test_a_sink_learns_how_far_every_block_was_given(threads: int) -> None:
+    """What is told is never ahead of what was given, whatever the threads do, and in the end it is all."""
+    blocks = {index: content(index + 1) for index in range(3, 60, 2)}
+    ahead: list[int] = []
+
+    class Watching(MemorySink):
+        def reached(self, index: int) -> None:
+            ahead.extend(block for block in blocks if block < index and block not in self.blocks)
+            super().reached(index)
+
+    sink = Watching()
+    run(BlockRange(0, 64), MemorySource(blocks), sink, threads=threads)
+    assert ahead == []
+    assert max(sink.reaches) == 64 or max(sink.reaches) == max(blocks) + 1
+
+
+def test_blocks_behind_one_that_was_left_are_not_told() -> None:
+    def out_of_time_at_five(index: int) -> None:
+        if index == 5:
+            raise OutOfTime("the deadline is near")
+
+    sink = MemorySink(before_write=out_of_time_at_five)
+    moved = run(BlockRange(0, 10), MemorySource({i: content(i + 1) for i in range(10)}), sink, threads=1)
+    assert moved.next_index == 5
+    assert sink.reaches == [1, 2, 3, 4, 5]
+
+
+def test_a_removed_block_is_given_as_one() -> None:
+    class Removing(MemorySource):
+        def blocks(self, within: BlockRange) -> Iterator[BlockRef]:
+            yield BlockRef(1, removed=True)
+            yield from super().blocks(within)
+
+    given: list[Block] = []
+
+    class Keeping(MemorySink):
+        def write(self, block: Block) -> None:
+            given.append(block)
+
+    run(BlockRange(0, 10), Removing({2: bytes(524_288)}), Keeping(), threads=1)
+    assert [(block.index, block.removed) for block in given] == [(1, True), (2, False)]
+
+
+def test_a_sink_that_fails_when_it_is_told_has_failed() -> None:
+    class Failing(MemorySink):
+        def reached(self, index: int) -> None:
+            raise RetryLater("no")
+
+    source = {index: content(index + 1) for index in range(4)}
+    with pytest.raises(RetryLater, match="no"):
+        run(BlockRange(0, 4), MemorySource(source), Failing())
+    moved = run(BlockRange(0, 4), MemorySource(source), Failing(), MemorySink(), spare_others=True)
+    assert list(moved.failed_sinks) == [0]

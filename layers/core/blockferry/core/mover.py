@@ -8,7 +8,7 @@ sinks. The slowest sink sets the pace, not the sum of them.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -74,15 +74,17 @@ def move(
             try:
                 if pace is not None:
                     pace.take()
-                held = ref if ref is not None and not ref.removed else None
-                block = Block(index, ZERO_BLOCK, ZERO_DIGEST) if held is None else source.read(held)
+                removed = ref is not None and ref.removed
+                held = None if removed else ref
+                block = source.read(held) if held is not None else Block(index, ZERO_BLOCK, ZERO_DIGEST, removed=removed)
                 if block.unchanged:
-                    work.unchanged()
+                    _tell(work, sinks, work.unchanged(index))
                     continue
                 written = holes.writes(block.digest)
                 if written:
                     _write(work, sinks, block, pool)
-                work.finished(index, block.digest, read=held is not None, written=written)
+                below = work.finished(index, block.digest, read=held is not None, written=written)
+                _tell(work, sinks, below)
             except OutOfTime:
                 work.unfinished(index)
             except BaseException as error:
@@ -119,14 +121,27 @@ def _write(work: _Work, sinks: Sequence[BlockSink], block: Block, pool: ThreadPo
 
 
 def _write_one(work: _Work, number: int, sink: BlockSink, block: Block) -> None:
+    _one(work, number, lambda: sink.write(block))
+
+
+def _one(work: _Work, number: int, give: Callable[[], None]) -> None:
+    """Give a sink something. Raises what it raises, unless it may fail alone."""
     try:
-        sink.write(block)
+        give()
     except OutOfTime:
         raise
     except Exception as error:
         if not work.spares_others:
             raise
         work.sink_failed(number, error)
+
+
+def _tell(work: _Work, sinks: Sequence[BlockSink], below: int | None) -> None:
+    """Tell every sink that takes blocks how far all were given, when that is farther than before."""
+    if below is None:
+        return
+    for number in [number for number in range(len(sinks)) if number not in work.failed_sinks]:
+        _one(work, number, lambda sink=sinks[number]: sink.reached(below))
 
 
 class _Work:
@@ -148,6 +163,8 @@ class _Work:
         self._stopped = False
         self._error: BaseException | None = None
         self._left: list[int] = []
+        self._in_flight: set[int] = set()
+        self._told = within.first
         self._digests: list[tuple[int, bytes]] = []
         self._read = 0
         self._written = 0
@@ -171,17 +188,31 @@ class _Work:
                 self._next = self._within.stop
                 return None
             self._next = item[0] + 1
+            self._in_flight.add(item[0])
             return item
 
-    def finished(self, index: int, digest: bytes, *, read: bool, written: bool) -> None:
+    def finished(self, index: int, digest: bytes, *, read: bool, written: bool) -> int | None:
+        """Note a block that every sink was given; returns the index below which all were, if that has moved on."""
         with self._lock:
             self._digests.append((index, digest))
             self._read += read
             self._written += written
+            return self._given(index)
 
-    def unchanged(self) -> None:
+    def unchanged(self, index: int) -> int | None:
+        """Note a block that is not to be written; returns the same as ``finished``."""
         with self._lock:
             self._read += 1
+            return self._given(index)
+
+    def _given(self, index: int) -> int | None:
+        # One that was left unfinished stays in flight: nothing behind it is ever told.
+        self._in_flight.discard(index)
+        below = min(self._in_flight, default=self._next)
+        if below <= self._told:
+            return None
+        self._told = below
+        return below
 
     def unfinished(self, index: int) -> None:
         with self._lock:

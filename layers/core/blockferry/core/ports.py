@@ -26,12 +26,14 @@ class Block:
     """A block's content: always 524,288 bytes, and their raw SHA-256, already verified.
 
     ``unchanged`` says that what is written on top of holds the same content already: nothing is to be written.
+    ``removed`` that only the base of a delta holds it: it reads as zeros.
     """
 
     index: int
     data: bytes
     digest: bytes
     unchanged: bool = False
+    removed: bool = False
 
 
 class BlockSource(Protocol):
@@ -51,6 +53,10 @@ class BlockSink(Protocol):
 
     def write(self, block: Block) -> None:
         """Take the block. It need not be stored before ``finish``: a sink may pack several into one object."""
+        ...
+
+    def reached(self, index: int) -> None:
+        """Every block below ``index`` was given, or there is none: threads give them in no order of their own."""
         ...
 
     def finish(self, next_index: int) -> int:

@@ -23,6 +23,9 @@ class SnapshotSink:
         """Put the block under its digest. Raises what ``EbsDirect.put_block`` raises."""
         self._ebs.put_block(self._snapshot_id, block.index, block.data, block.digest)
 
+    def reached(self, index: int) -> None:
+        """Nothing waits for the blocks before it."""
+
     def finish(self, next_index: int) -> int:
         """Nothing is left to do: each block is stored when it is written."""
         return next_index
