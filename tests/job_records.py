@@ -15,8 +15,8 @@ from blockferry.sources.delta import BaseSnapshot, JobDelta
 from blockferry.sources.image import JobImage, Unpacked
 from blockferry.sources.snapshot import JobSnapshot
 from blockferry.targets.full import FullSnapshot
+from blockferry.targets.kind import Started
 from blockferry.targets.on_parent import SnapshotOnParent
-from blockferry.targets.snapshot import Started
 from blockferry.transfer.job import Job, Source, Target, save_job, save_started
 
 HOME, RECOVERY, THIRD = "us-east-1", "eu-west-1", "ap-southeast-2"

@@ -40,7 +40,7 @@ from blockferry.jobs.recounts import Held, Recounted
 from blockferry.requests.parts import TransferOptions
 from blockferry.sources.snapshot import JobSnapshot
 from blockferry.targets.full import FullSnapshot
-from blockferry.targets.snapshot import Started
+from blockferry.targets.kind import Started
 from blockferry.transfer.job import Job
 from blockferry.transfer.prove import prove
 from blockferry.transfer.recount import recount

@@ -249,6 +249,7 @@ def made(**members: object) -> Manifest:
         "created_at": "2026-11-27T00:00:00+00:00",
         "tool_version": "1.2.3",
         "job_id": "nightly",
+        "execution": "e" * 64,
         "volume_size_gib": 1,
         "codec": Codec(level=3),
         "segment_blocks": 64,

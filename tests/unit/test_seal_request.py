@@ -13,7 +13,7 @@ from blockferry.core.counts import RequestCounts
 from blockferry.core.errors import BlockferryError, RequestRefused, RetryLater
 from blockferry.jobs.call import JobCall
 from blockferry.jobs.record import Sealing
-from blockferry.targets.snapshot import Leftover
+from blockferry.targets.snapshot import LeftSnapshot
 from blockferry.transfer.discard import Discarded, discard_all
 from botocore.exceptions import EndpointConnectionError
 from job_records import EXECUTION, folder_of, job, source, target
@@ -121,7 +121,7 @@ def discarded(ec2: dict[Identity, MemoryEc2], sealed: dict[str, str], *found: tu
     for snapshot_id, state in sealed.items():
         folder.save_sealing(snapshot_id, Sealing(state=cast(Any, state), changed_blocks=1, linear_checksum="c"))
     call = JobCall(aws=cast(Any, SimpleNamespace(ec2=ec2.__getitem__)), folder=folder)
-    return discard_all((Leftover(identity, snapshot_id) for identity, snapshot_id in found), call, of)
+    return discard_all((LeftSnapshot(identity, snapshot_id) for identity, snapshot_id in found), call, of)
 
 
 def test_what_ebs_was_asked_for_is_kept_and_what_it_refused_is_deleted() -> None:
@@ -175,7 +175,7 @@ def test_kept_and_undeleted_ones_are_told_in_two_sentences() -> None:
 
 def test_a_target_that_was_never_started_leaves_nothing_to_delete() -> None:
     made = [target(snapshot_id=name, role_arn=THERE.role_arn) for name in ("", "snap-1")]
-    assert [each.leftover() for each in made] == [None, Leftover(THERE, "snap-1")]
+    assert [each.leftover() for each in made] == [None, LeftSnapshot(THERE, "snap-1")]
 
 
 @pytest.mark.parametrize(

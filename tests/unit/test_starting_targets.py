@@ -15,7 +15,7 @@ from blockferry.core.errors import EncryptionDiffers, IncompleteTransfer, Invali
 from blockferry.jobs.call import JobCall
 from blockferry.jobs.record import Swept
 from blockferry.targets.full import FullSnapshot
-from blockferry.targets.snapshot import Started
+from blockferry.targets.kind import Started
 from blockferry.transfer import plan
 from blockferry.transfer.job import Job, Target, recorded_job, save_job, save_started, started_job
 from botocore.exceptions import ClientError, EndpointConnectionError

@@ -25,8 +25,8 @@ from blockferry.sources.image import ExaminedImage, JobImage, examine_image
 from blockferry.sources.kind import JobSource
 from blockferry.sources.snapshot import ExaminedSnapshot, JobSnapshot, examine_snapshot
 from blockferry.targets.full import FullSnapshot, propose_full
+from blockferry.targets.kind import JobTarget
 from blockferry.targets.on_parent import SnapshotOnParent, propose_on_parents
-from blockferry.targets.snapshot import SnapshotTarget
 from blockferry.transfer.pairing import Pairing
 
 
@@ -60,7 +60,7 @@ class Operation:
     request: type[BaseModel]
     functions: tuple[str, ...]
     sources: tuple[type[JobSource], ...] = ()
-    targets: tuple[type[SnapshotTarget], ...] = ()
+    targets: tuple[type[JobTarget], ...] = ()
     pairing: Pairing[Any, Any] | None = None
 
 

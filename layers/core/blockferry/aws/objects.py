@@ -1,13 +1,15 @@
-"""Reading objects of S3: ranges of an image that must not change meanwhile, each with one retry budget.
+"""Objects of S3, read and written: each request with one retry budget, and every byte checked.
 
 boto3 retries requests but not bodies, so both are retried here. Give it a client with few retries of its own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from functools import partial
+from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 from botocore.exceptions import BotoCoreError, ClientError
 from urllib3.exceptions import HTTPError
@@ -15,10 +17,14 @@ from urllib3.exceptions import HTTPError
 from blockferry.aws.errors import translated
 from blockferry.core.counts import RequestCounts
 from blockferry.core.errors import BlockferryError, OutOfTime, RequestRefused, RetryLater, SourceChanged
+from blockferry.core.quotas import DELETED_OBJECTS
 from blockferry.core.retry import Attempts, Clock, Deadline, RetryPolicy
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
+
+
+T = TypeVar("T")
 
 
 class _ShortBody(BlockferryError):
@@ -60,7 +66,7 @@ class ObjectReader:
             return _body(answer, length)
 
         try:
-            return self._call(what, send)
+            return self._call("GetObject", what, send)
         except ClientError as error:
             status = status_of(error)
             # Without a permission to list the bucket a deleted object is answered with 403, and stays a refusal.
@@ -76,17 +82,17 @@ class ObjectReader:
         """All bytes of a small object; ``None`` when there is none."""
         what = f"GetObject of s3://{bucket}/{key}"
         try:
-            return self._call(what, lambda: _body(self._s3.get_object(Bucket=bucket, Key=key), None))
+            return self._call("GetObject", what, lambda: _body(self._s3.get_object(Bucket=bucket, Key=key), None))
         except ClientError as error:
             if error.response["Error"]["Code"] in ("NoSuchKey", "404"):
                 return None
             raise RequestRefused(f"{what}: {translated(error)}") from error
 
-    def _call(self, what: str, send: Callable[[], bytes]) -> bytes:
-        """The body that ``send`` gets, asked for within the budget. Raises ``ClientError`` for what does not pass."""
+    def _call(self, operation: str, what: str, send: Callable[[], T]) -> T:
+        """What ``send`` gets, asked for within the budget. Raises ``ClientError`` for what does not pass."""
         attempts = Attempts(self._policy, clock=self._clock, deadline=self._deadline)
         while True:
-            self._counts.sent("GetObject", self._s3.meta.region_name)
+            self._counts.sent(operation, self._s3.meta.region_name)
             try:
                 return send()
             except ClientError as failure:
@@ -98,11 +104,121 @@ class ObjectReader:
                 # What urllib3 and the socket raise while a body is read does not always come wrapped by botocore.
                 error = RetryLater(f"{type(failure).__name__}: {failure}")
                 code = type(failure).__name__.removeprefix("_")
-            self._counts.retried("GetObject", code)
+            self._counts.retried(operation, code)
             if attempts.pause():
                 continue
             text = f"{what}: {error} (after {attempts.failed} attempts)"
             raise (OutOfTime(text) if attempts.out_of_time else RetryLater(text)) from error
+
+
+@dataclass(frozen=True)
+class Stored:
+    """An object as a bucket lists it. ``etag`` as S3 sends it, in quotes."""
+
+    key: str
+    size: int
+    etag: str
+
+
+class Bucket(ObjectReader):
+    """Reads and writes objects of one bucket with one client; raises as ``ObjectReader`` does. Safe to share between
+    threads."""
+
+    def __init__(
+        self,
+        s3: S3Client,
+        bucket: str,
+        *,
+        counts: RequestCounts | None = None,
+        clock: Clock | None = None,
+        deadline: Deadline | None = None,
+        policy: RetryPolicy | None = None,
+    ) -> None:
+        super().__init__(s3, counts=counts, clock=clock, deadline=deadline, policy=policy)
+        self.name = bucket
+
+    def uri(self, key: str) -> str:
+        return f"s3://{self.name}/{key}"
+
+    def get(self, key: str, *, first: int = 0, length: int | None = None) -> bytes | None:
+        """An object, or ``length`` bytes of it from ``first`` on; ``None`` when there is none of that name, or it ends
+        before them."""
+        part: Any = {} if length is None else {"Range": f"bytes={first}-{first + length - 1}"}
+        what = f"GetObject of {self.uri(key)}"
+        try:
+            return self._call(
+                "GetObject", what, lambda: _body(self._s3.get_object(Bucket=self.name, Key=key, **part), length)
+            )
+        except ClientError as error:
+            if error.response["Error"]["Code"] in ("NoSuchKey", "404") or status_of(error) == 416:
+                return None
+            raise self._refused(what, key, error) from error
+
+    def put(self, key: str, body: bytes | IO[bytes], *, sha256: str, once: bool = False, **more: Any) -> str | None:
+        """Store an object, whose SHA-256 (base64) S3 checks on arrival; returns its ETag. With ``once`` nothing is
+        stored where there is one of that name, and the answer is ``None``. ``more`` are members of PutObject."""
+        condition: Any = {"IfNoneMatch": "*"} if once else {}
+        what = f"PutObject of {self.uri(key)}"
+
+        def send() -> str:
+            if not isinstance(body, bytes):
+                body.seek(0)
+            answer = self._s3.put_object(
+                Bucket=self.name, Key=key, Body=body, ChecksumSHA256=sha256, **condition, **more
+            )
+            return str(answer["ETag"])
+
+        try:
+            return self._call("PutObject", what, send)
+        except ClientError as error:
+            if once and status_of(error) == 412:
+                return None
+            raise self._refused(what, key, error) from error
+
+    def listed(self, prefix: str, *, after: str = "") -> Iterator[Stored]:
+        """The objects whose keys begin with ``prefix``, ascending, those behind the key ``after`` only."""
+        more: dict[str, Any] = {"StartAfter": after} if after else {}
+        what = f"ListObjectsV2 of {self.uri(prefix)}"
+        while True:
+            try:
+                answer = self._call(
+                    "ListObjectsV2",
+                    what,
+                    lambda: self._s3.list_objects_v2(Bucket=self.name, Prefix=prefix, **more),
+                )
+            except ClientError as error:
+                raise self._refused(what, prefix, error) from error
+            for item in answer.get("Contents", ()):
+                yield Stored(item["Key"], item["Size"], item["ETag"])
+            if not answer.get("IsTruncated"):
+                return
+            more["ContinuationToken"] = answer["NextContinuationToken"]
+
+    def delete(self, keys: Sequence[str]) -> None:
+        """Delete objects, whether they are there or not; as many as there are. Raises ``RequestRefused``, naming the
+        first, when one cannot be deleted."""
+        for first in range(0, len(keys), DELETED_OBJECTS):
+            some = keys[first : first + DELETED_OBJECTS]
+            what = f"DeleteObjects of {self.uri(some[0])} and {len(some) - 1} more"
+            try:
+                answer = self._call("DeleteObjects", what, partial(self._delete, some))
+            except ClientError as error:
+                raise self._refused(what, some[0], error) from error
+            for failed in answer.get("Errors", ()):
+                key = str(failed.get("Key"))
+                raise RequestRefused(f"DeleteObjects of {self.uri(key)}: {failed.get('Code')}: {failed.get('Message')}")
+
+    def _delete(self, keys: Sequence[str]) -> Any:
+        doomed: Any = {"Objects": [{"Key": key} for key in keys], "Quiet": True}
+        return self._s3.delete_objects(Bucket=self.name, Delete=doomed)
+
+    def _refused(self, what: str, key: str, error: ClientError) -> RequestRefused:
+        if error.response["Error"]["Code"] == "InvalidObjectState":
+            return RequestRefused(
+                f"{what}: the object is in a storage class that is read only after a restore: aws s3api restore-object "
+                f"--bucket {self.name} --key '{key}' --restore-request Days=7"
+            )
+        return RequestRefused(f"{what}: {translated(error)}")
 
 
 def parts(

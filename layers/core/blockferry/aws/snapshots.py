@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import repeat
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from botocore.exceptions import BotoCoreError, ClientError
 
@@ -130,9 +130,19 @@ def existing(ec2: EC2Client, snapshot_ids: Iterable[str]) -> list[SnapshotFacts]
     return found
 
 
+class Stateful(Protocol):
+    """What may be pending."""
+
+    @property
+    def state(self) -> str: ...
+
+
+S = TypeVar("S", bound=Stateful)
+
+
 def settled(
-    look: Callable[[], list[SnapshotFacts]], *, clock: Clock, waits: Waits, pauses: Iterable[float] | None = None
-) -> list[SnapshotFacts]:
+    look: Callable[[], list[S]], *, clock: Clock, waits: Waits, pauses: Iterable[float] | None = None
+) -> list[S]:
     """What ``look`` finds, asked again for a short while as long as any of it is pending: after each of the ``pauses``
     (seconds), which are those of ``waits`` unless others are given.
 

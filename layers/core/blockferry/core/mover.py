@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 
 from blockferry.core.blocks import BlockRange
 from blockferry.core.checksums import ZERO_BLOCK, ZERO_DIGEST
@@ -76,7 +77,9 @@ def move(
                     pace.take()
                 removed = ref is not None and ref.removed
                 held = None if removed else ref
-                block = source.read(held) if held is not None else Block(index, ZERO_BLOCK, ZERO_DIGEST, removed=removed)
+                block = (
+                    source.read(held) if held is not None else Block(index, ZERO_BLOCK, ZERO_DIGEST, removed=removed)
+                )
                 if block.unchanged:
                     _tell(work, sinks, work.unchanged(index))
                     continue
@@ -141,7 +144,7 @@ def _tell(work: _Work, sinks: Sequence[BlockSink], below: int | None) -> None:
     if below is None:
         return
     for number in [number for number in range(len(sinks)) if number not in work.failed_sinks]:
-        _one(work, number, lambda sink=sinks[number]: sink.reached(below))
+        _one(work, number, partial(sinks[number].reached, below))
 
 
 class _Work:

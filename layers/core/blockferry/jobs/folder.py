@@ -349,6 +349,10 @@ class JobFolder:
         body = self.read(name)
         return None if body is None else body.decode()
 
+    def names(self, name: str, *, after: str = "") -> Iterator[str]:
+        """Names of the objects below a name, ascending, those ``after`` it only."""
+        return (key.removeprefix(self.prefix) for key in self._keys(name, after=after))
+
     def _keys(self, name: str, *, after: str = "", page: int | None = None) -> Iterator[str]:
         """Keys below a name, ascending, those ``after`` it only; ``page`` of them are asked for at a time."""
         more: Any = {"StartAfter": self.key(f"{name}{after}")} if after else {}

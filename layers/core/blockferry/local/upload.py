@@ -36,7 +36,7 @@ from blockferry.sources.snapshot import SnapshotSource
 from blockferry.targets.full import FullSnapshot
 from blockferry.targets.on_parent import SnapshotOnParent
 from blockferry.targets.sink import SnapshotSink
-from blockferry.targets.snapshot import Leftover, SnapshotTarget
+from blockferry.targets.snapshot import LeftSnapshot, SnapshotTarget
 
 if TYPE_CHECKING:
     from mypy_boto3_ec2 import EC2Client
@@ -126,7 +126,7 @@ def upload_image(
             linear = _put(found, target.sink(call), clock=call.clock, tuning=tuning)
             source.refuse_changed()
             sums = Sums(blocks_written=linear.blocks, linear_checksum=linear.value())
-            target.seal(call, sums, sealings)
+            target.seal(call, 0, sums, sealings)
         except BaseException as error:
             error.add_note(_left(target, call, sealings, mark))
             raise
@@ -250,7 +250,7 @@ def _refuse_other_format(image: Path, source: ImageSource) -> None:
 
 def _left(target: SnapshotTarget, call: Call, sealings: _Sealings, mark: str) -> str:
     """Delete the snapshot of an upload that failed, unless EBS may have sealed it; says what was done."""
-    left = Leftover(target.identity, target.snapshot_id)
+    left = LeftSnapshot(target.identity, target.snapshot_id)
     try:
         why = left.discard(call, sealings, mark=mark)
     except (ClientError, BotoCoreError) as error:

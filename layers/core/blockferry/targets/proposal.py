@@ -12,12 +12,12 @@ from blockferry.core.holes import HoleDecision, HoleMeaning
 from blockferry.core.quotas import MAX_TAGS
 from blockferry.jobs.execution import Execution
 from blockferry.requests.parts import CONTROL_PREFIX
-from blockferry.targets.snapshot import SnapshotTarget
+from blockferry.targets.kind import JobTarget
 
 TAGS_AT_THE_END = 2
 """Kept free for what is set when the target is completed: the checksum and the target's own id."""
 
-T_co = TypeVar("T_co", bound=SnapshotTarget, covariant=True)
+T_co = TypeVar("T_co", bound=JobTarget, covariant=True)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, ClassVar, Protocol, Self
+from typing import Any, ClassVar, Self
 
 from botocore.exceptions import BotoCoreError, ClientError
 
@@ -20,50 +20,26 @@ from blockferry.aws.ebs.client import NewSnapshot
 from blockferry.aws.errors import assuming, translated
 from blockferry.aws.sessions import Identity
 from blockferry.aws.snapshots import SnapshotFacts
+from blockferry.core.blocks import BlockRange
 from blockferry.core.counts import RequestCounts
 from blockferry.core.errors import (
     BlockferryError,
     EncryptionDiffers,
-    IncompleteTransfer,
     InvalidRequest,
     RequestRefused,
     RetryLater,
     TargetFailed,
 )
 from blockferry.core.together import together
-from blockferry.jobs.record import Place, Record, Sealing, Sums
+from blockferry.jobs.record import Sealing, Sums
 from blockferry.requests.parts import taken_at_the_start
-from blockferry.sources.equal import Clone
 from blockferry.targets.encryption import WantedEncryption
+from blockferry.targets.kind import JobTarget, Looked, Sealings, Started
 from blockferry.targets.sink import SnapshotSink
 
 
-class Started(Record):
-    """A snapshot that StartSnapshot began. ``at`` is when it answered, in UTC (ISO 8601)."""
-
-    snapshot_id: str
-    at: str
-
-
-class Sealings(Protocol):
-    """Where it is noted what EBS was asked to seal."""
-
-    def sealing(self, snapshot_id: str) -> Sealing | None: ...
-
-    def save_sealing(self, snapshot_id: str, sealing: Sealing) -> None: ...
-
-
 @dataclass(frozen=True)
-class Looked:
-    """By the positions of the targets: what EC2 says, and why it says nothing. Each target is in one of them.
-    ``InvalidRequest`` stands for a snapshot that EC2 does not know."""
-
-    facts: Mapping[int, SnapshotFacts]
-    errors: Mapping[int, BlockferryError]
-
-
-@dataclass(frozen=True)
-class Leftover:
+class LeftSnapshot:
     """A snapshot of a job that cannot be finished. ``failed`` says that EC2 calls it so."""
 
     identity: Identity
@@ -81,17 +57,13 @@ class Leftover:
         return snapshots.delete(call.ec2(self.identity), self.snapshot_id, mark=mark, asked_to_seal=asked)
 
 
-class SnapshotTarget(Place, ABC):
-    """A snapshot that a job makes. ``started`` is ``None`` until EBS has begun it, ``size_gib`` as long as the size of
-    its source is not known; ``tags`` are all of it but those that are set when it is proved."""
+class SnapshotTarget(JobTarget, ABC):
+    """A snapshot that a job makes. ``tags`` are all of it but those that are set when it is proved."""
 
     takes_up_a_place: ClassVar[bool] = True
-    """Whether it is one of the pending snapshots that an account may have while it is made."""
 
     description: str
     tags: dict[str, str]
-    size_gib: int | None
-    started: Started | None = None
 
     # -- what it is --------------------------------------------------------------------
 
@@ -106,30 +78,11 @@ class SnapshotTarget(Place, ABC):
         """The encryption that it has to have."""
 
     @property
-    def snapshot_id(self) -> str:
-        """The id of the snapshot. Raises ``IncompleteTransfer`` when it was never started."""
-        return self._begun.snapshot_id
-
-    @property
-    def _begun(self) -> Started:
-        if self.started is None:
-            raise IncompleteTransfer(f"the target in {self.region} was never started")
-        return self.started
-
-    @property
-    def volume_gib(self) -> int:
-        """Its size. Raises ``IncompleteTransfer`` as long as that is not known."""
-        if self.size_gib is None:
-            raise IncompleteTransfer(f"the size of the target in {self.region} is not known yet")
-        return self.size_gib
-
-    @property
     def name(self) -> str:
         return f"{self.snapshot_id} in {self.region}"
 
-    def clone(self, number: int, call: Call) -> Clone:
-        """Its parent, to be compared with the base. Raises ``IncompleteTransfer`` where it has none."""
-        raise IncompleteTransfer(f"targets[{number}] in {self.region} has no parent to compare")
+    def asks(self, home: str) -> str:
+        return f"put {self.quota(home)}"
 
     def planned(self) -> dict[str, Any]:
         """What a dry run tells of it."""
@@ -175,7 +128,7 @@ class SnapshotTarget(Place, ABC):
             return EncryptionDiffers(f"{error}. It is empty and could not be deleted yet: {failure}")
         return EncryptionDiffers(f"{error}. It is empty and {'deleted' if why is None else f'kept: {why}'}")
 
-    def sink(self, call: Call) -> SnapshotSink:
+    def sink(self, call: Call, *, number: int = 0, within: BlockRange | None = None) -> SnapshotSink:
         """Where its blocks are written."""
         return SnapshotSink(call.ebs(self.identity), self.snapshot_id, started_seconds_ago=self.seconds_old)
 
@@ -191,7 +144,7 @@ class SnapshotTarget(Place, ABC):
         proved = {snapshots.CHECKSUM_TAG: sums.linear_checksum, snapshots.PROVED_TAG: self.snapshot_id}
         snapshots.add_tags(call.ec2(self.identity), self.snapshot_id, late | proved)
 
-    def seal(self, call: Call, sums: Sums, sealings: Sealings) -> None:
+    def seal(self, call: Call, number: int, sums: Sums, sealings: Sealings) -> None:
         """Have EBS seal it. In doubt it stays pending, and is to be looked at.
 
         Raises ``EncryptionDiffers`` when it is not encrypted as it was asked for, ``TargetFailed`` when EBS does not
@@ -289,16 +242,27 @@ class SnapshotTarget(Place, ABC):
             "holes_stand_for": self.tags.get(snapshots.HOLES_TAG),
         }
 
-    def leftover(self) -> Leftover | None:
+    def leftover(self) -> LeftSnapshot | None:
         """Its snapshot, for a job that cannot be finished; ``None`` when it was never started."""
-        return None if self.started is None else Leftover(self.identity, self.started.snapshot_id)
+        return None if self.started is None else LeftSnapshot(self.identity, self.started.snapshot_id)
 
     @classmethod
-    def left_behind(cls, identity: Identity, call: Call, *, mark: str) -> Sequence[Leftover]:
+    def left_behind(
+        cls, targets: Sequence[SnapshotTarget], identity: Identity, call: Call, *, mark: str
+    ) -> Sequence[LeftSnapshot]:
         """The snapshots in a place that an execution has started and that are not completed."""
         # By tag, not by the record: a target may have been started by a plan that failed before it was recorded.
         found = snapshots.unfinished_of(call.ec2(identity), mark)
-        return [Leftover(identity, facts.snapshot_id, facts.state == "error") for facts in found]
+        return [LeftSnapshot(identity, facts.snapshot_id, facts.state == "error") for facts in found]
+
+    def asked_for(self, given: Mapping[str, Any]) -> bool:
+        asked = given.get("targets")
+        return any(
+            (each.get("region"), each.get("role_arn"), each.get("external_id"))
+            == (self.region, self.role_arn, self.external_id)
+            for each in (asked if isinstance(asked, list) else ())
+            if isinstance(each, dict)
+        )
 
 
 def _failed(error: BlockferryError) -> BlockferryError:

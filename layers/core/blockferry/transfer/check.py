@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from blockferry.aws.snapshots import SnapshotFacts, settled
+from blockferry.aws.snapshots import settled
 from blockferry.core.errors import RetryLater, TargetFailed
 from blockferry.jobs.call import JobCall
-from blockferry.targets.snapshot import Looked
+from blockferry.targets.kind import Looked, TargetFacts
 from blockferry.transfer.job import started_job
 
 FIRST_WAIT_SECONDS = 2
@@ -29,7 +29,7 @@ def check_targets(call: JobCall, record: str, waited_seconds: int | None) -> dic
     job = started_job(call, record)
     looked = Looked({}, {})
 
-    def look() -> list[SnapshotFacts]:
+    def look() -> list[TargetFacts]:
         nonlocal looked
         looked = job.look(range(len(job.targets)), call)
         return list(looked.facts.values())

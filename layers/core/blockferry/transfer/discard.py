@@ -11,7 +11,7 @@ from blockferry.aws.errors import translated
 from blockferry.core.errors import BlockferryError
 from blockferry.core.together import together
 from blockferry.jobs.call import JobCall
-from blockferry.targets.snapshot import Leftover
+from blockferry.targets.kind import Leftover
 from blockferry.transfer.job import Job, Target
 
 

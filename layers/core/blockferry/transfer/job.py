@@ -25,12 +25,13 @@ from blockferry.jobs.running import Asked
 from blockferry.sources.delta import JobDelta
 from blockferry.sources.image import JobImage
 from blockferry.sources.snapshot import JobSnapshot
+from blockferry.targets.archive import ArchiveTarget
 from blockferry.targets.full import FullSnapshot
+from blockferry.targets.kind import JobTarget, Looked, Started
 from blockferry.targets.on_parent import SnapshotOnParent
-from blockferry.targets.snapshot import Looked, Started
 
 Source = JobSnapshot | JobDelta | JobImage
-Target = FullSnapshot | SnapshotOnParent
+Target = FullSnapshot | SnapshotOnParent | ArchiveTarget
 
 EXECUTION_ARN = r"^arn:[^:]+:states:[^:]+:[^:]+:execution:[^:]+:[^:]+$"
 
@@ -90,7 +91,7 @@ class Job(Record):
         """What moving a block asks of the quotas of EBS, each of an account in a Region; with ``verify_parents`` also
         what comparing the parents with the base asks before."""
         home = self.execution.account
-        requests = Counter(f"put {target.quota(home)}" for target in self.targets)
+        requests = Counter(target.asks(home) for target in self.targets)
         if self.verify_parents:
             requests.update(f"get {target.quota(home)}" for target in self.targets)
         if self.source.read_from_ebs:
@@ -104,7 +105,7 @@ class Job(Record):
 
     def look(self, numbers: Iterable[int], call: JobCall) -> Looked:
         """What EC2 says of the targets at these positions, which are started."""
-        kind = type(self.targets[0])
+        kind: type[JobTarget] = type(self.targets[0])
         return kind.look({number: self.targets[number] for number in numbers}, call)
 
 

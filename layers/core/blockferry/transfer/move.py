@@ -92,7 +92,7 @@ def move_range(
             moved = move(
                 rest,
                 job.source.open(call),
-                [job.targets[number].sink(call) for number in numbers],
+                [job.targets[number].sink(call, number=number, within=rest) for number in numbers],
                 holes=job.holes,
                 threads=job.threads,
                 deadline=deadline,

@@ -8,7 +8,6 @@ from typing import Any
 
 from blockferry import __version__
 from blockferry.aws import snapshots
-from blockferry.aws.snapshots import SnapshotFacts
 from blockferry.core.blocks import BLOCK_SIZE
 from blockferry.core.counts import by_operation
 from blockferry.core.errors import BlockferryError, RetryLater, TargetFailed
@@ -16,6 +15,7 @@ from blockferry.cost.work import Work, cost_of
 from blockferry.jobs.call import JobCall
 from blockferry.jobs.folder import RECEIPT, REPORT
 from blockferry.jobs.record import Proof
+from blockferry.targets.kind import TargetFacts
 from blockferry.transfer.job import Job, started_job
 from blockferry.transfer.sentences import holes_line, source_line
 
@@ -91,10 +91,10 @@ def choices(job: Job) -> dict[str, Any]:
 
 
 def _all_confirmed(job: Job, proof: Proof, call: JobCall) -> list[dict[str, Any]]:
-    facts: dict[int, SnapshotFacts] = {}
+    facts: dict[int, Any] = {}
     failed: dict[int, BlockferryError] = {}
 
-    def look() -> list[SnapshotFacts]:
+    def look() -> list[TargetFacts]:
         looked = job.look([n for n in range(len(job.targets)) if n not in facts or facts[n].state != "completed"], call)
         failed.clear()
         failed.update(looked.errors)

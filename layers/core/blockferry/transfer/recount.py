@@ -54,6 +54,8 @@ def recount(job: Job, call: JobCall, within: BlockRange) -> tuple[Recounted, byt
             zeros += digest == ZERO_DIGEST
         if job.holes.writes(digest):
             digests += digest
+    for number in sorted({number for part in stored for number in part.targets}):
+        job.targets[number].counted(call, number, within, entries, listed.allocated)
     seconds = call.clock.monotonic() - began
     found = Recounted(
         first=within.first,

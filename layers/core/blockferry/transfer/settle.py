@@ -61,7 +61,7 @@ def settle(
         if state.target.started is None:
             return replace(state, target=start(job, number, call))
         if not missing:
-            state.target.seal(call, proof, call.folder)
+            state.target.seal(call, number, proof, call.folder)
             state = replace(state, completed=True)
             state.target.mark_proved(call, proof)
     except EncryptionDiffers as error:

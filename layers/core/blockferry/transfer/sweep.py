@@ -12,7 +12,7 @@ execution was started with: no role is assumed that the operator's input does no
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -28,7 +28,7 @@ from blockferry.jobs.execution import Execution
 from blockferry.jobs.folder import JOB, RECEIPT, STARTED, SWEPT, JobFolder
 from blockferry.jobs.record import Swept
 from blockferry.jobs.workspace import Workspace
-from blockferry.targets.snapshot import Leftover
+from blockferry.targets.kind import JobTarget, Leftover
 from blockferry.transfer.discard import discard_all
 from blockferry.transfer.job import Job, planned_job
 from blockferry.transfer.plan import fingerprint_of
@@ -167,21 +167,15 @@ def _ended(job: Job, call: JobCall, executions: str, before: datetime) -> _Ended
     stopped = found.get("stopDate")
     if found["status"] == "RUNNING" or stopped is None or stopped >= before:
         return None
-    _refuse_other_input(job, json.loads(found.get("input") or "null"), places, call.folder)
+    _refuse_other_input(job, json.loads(found.get("input") or "null"), call.folder)
     return _Ended(places)
 
 
-def _refuse_other_input(job: Job, given: Any, places: Iterable[Identity], folder: JobFolder) -> None:
+def _refuse_other_input(job: Job, given: Any, folder: JobFolder) -> None:
     """Raise ``IncompleteTransfer`` unless the record was made of this input and names no place that it does not."""
     same = fingerprint_of(given) == job.fingerprint
     # The input may have been refused by its job: nobody has made sure of its shape.
-    asked = given.get("targets") if isinstance(given, dict) else None
-    named = [
-        (target.get("region"), target.get("role_arn"), target.get("external_id"))
-        for target in (asked if isinstance(asked, list) else ())
-        if isinstance(target, dict)
-    ]
-    others = [p for p in places if (p.region, p.role_arn, p.external_id) not in named]
+    others = [target for target in job.targets if not (isinstance(given, dict) and target.asked_for(given))]
     if not same or others:
         what = f"names {others[0].role_arn or 'a target'} in {others[0].region}" if others else "has another input"
         raise IncompleteTransfer(
@@ -199,11 +193,12 @@ def _delete_targets(job: Job, call: JobCall, ended: _Ended, *, pending_too: bool
     lost = "the execution that named the role is not known any more"
     kept = [f"in {place.region}, as {place.role_arn} ({lost})" for place in ended.unknown]
     failed: list[str] = []
-    kind = type(job.targets[0])
+    kind: type[JobTarget] = type(job.targets[0])
 
     def look(identity: Identity) -> Sequence[Leftover] | str:
         try:
-            return kind.left_behind(identity, call, mark=job.execution.mark)
+            there = [target for target in job.targets if target.identity == identity]
+            return kind.left_behind(there, identity, call, mark=job.execution.mark)
         except (ClientError, BotoCoreError) as error:
             return f"in {identity.region}: {error}"
 

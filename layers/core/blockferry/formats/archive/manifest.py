@@ -119,10 +119,10 @@ class Counts(Part):
 class Manifest(Part):
     """What ``manifest.json`` holds. Times are ISO 8601.
 
-    ``holes`` is what the holes of the source stand for. ``base`` are the archives that this one is built upon, the
-    nearest first and the full one last; empty for a full archive. ``indexes`` are the ranges of which anything is
-    stored, ascending. ``linear_checksum`` is LINEAR (base64) over every allocated block of the snapshot, those of the
-    bases included. ``sha256`` is over the rest of the manifest.
+    ``execution`` is the mark of the job's execution. ``holes`` is what the holes of the source stand for. ``base`` are
+    the archives that this one is built upon, the nearest first and the full one last; empty for a full archive.
+    ``indexes`` are the ranges of which anything is stored, ascending. ``linear_checksum`` is LINEAR (base64) over
+    every allocated block of the snapshot, those of the bases included. ``sha256`` is over the rest of the manifest.
     """
 
     format: Literal["blockferry-archive-1"] = "blockferry-archive-1"
@@ -131,6 +131,7 @@ class Manifest(Part):
     created_at: str
     tool_version: str
     job_id: str
+    execution: Sha256
     block_size: Literal[524288] = 524288
     volume_size_gib: Annotated[int, Field(ge=1, le=MAX_VOLUME_GIB)]
     codec: Codec

@@ -1,0 +1,514 @@
+"""An archive in S3 as a target: claimed, written in segments, counted, and made what it is by its manifest."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Literal, Self
+from urllib.parse import urlencode
+
+from botocore.exceptions import BotoCoreError, ClientError
+from pydantic import Field
+
+from blockferry import __version__
+from blockferry.aws.archives import Archive, Chain, bucket_of, open_archive
+from blockferry.aws.call import Call
+from blockferry.aws.errors import translated
+from blockferry.aws.objects import Bucket, Stored
+from blockferry.aws.sessions import Identity
+from blockferry.core.blocks import BlockRange
+from blockferry.core.checksums import DIGEST_SIZE, Linear
+from blockferry.core.errors import (
+    ArchiveDamaged,
+    BlockferryError,
+    IncompleteTransfer,
+    InvalidRequest,
+    RetryLater,
+    TargetFailed,
+)
+from blockferry.core.holes import HoleMeaning
+from blockferry.formats.archive import index, manifest
+from blockferry.formats.archive.index import Kind, RangeIndex
+from blockferry.formats.archive.layout import (
+    INDEX,
+    MANIFEST,
+    SEGMENTS,
+    UNFINISHED,
+    ArchiveAddress,
+    index_name,
+    segment_name,
+)
+from blockferry.formats.archive.manifest import Codec, Counts, IndexFacts, Manifest, Member, SourceFacts
+from blockferry.jobs import archived
+from blockferry.jobs.archived import Note, Part
+from blockferry.jobs.call import JobCall
+from blockferry.jobs.record import Sealing, Sums
+from blockferry.targets.kind import JobTarget, Looked, Sealings, Started
+from blockferry.targets.segments import SegmentSink
+
+NOTES_AT_A_TIME = 16
+
+
+@dataclass(frozen=True)
+class ArchiveState:
+    """What S3 says of an archive: it is ``completed`` when it has its manifest."""
+
+    snapshot_id: str
+    state: str
+    state_message: str = ""
+    manifest: Manifest | None = None
+
+
+@dataclass(frozen=True)
+class LeftArchive:
+    """An archive of a job that cannot be finished."""
+
+    identity: Identity
+    address: ArchiveAddress
+    failed: bool = False
+
+    @property
+    def snapshot_id(self) -> str:
+        return self.address.archive_id
+
+    @property
+    def name(self) -> str:
+        return f"archive {self.address.uri()}"
+
+    def discard(self, call: Call, sealings: Sealings, *, mark: str) -> str | None:
+        """Delete its objects, if it has no manifest and its claim is that of this execution."""
+        bucket = bucket_of(call, self.identity, self.address.bucket)
+        if bucket.get(self.address.key(MANIFEST)) is not None:
+            return "it is complete"
+        claim = bucket.get(self.address.key(UNFINISHED))
+        if claim is None:
+            return None if not any(True for _ in bucket.listed(self.address.key())) else "nobody says whose it is"
+        if _claimed_by(claim) != mark:
+            return "it is another execution's"
+        unfinished = self.address.key(UNFINISHED)
+        keys = [each.key for each in bucket.listed(self.address.key()) if each.key != unfinished]
+        bucket.delete(keys)
+        # Last: whoever dies before it finds out again whose the rest is.
+        bucket.delete([unfinished])
+        return None
+
+
+class ArchiveTarget(JobTarget):
+    """An archive that a job writes. ``region`` is its bucket's; ``base`` are the archives that it is built upon, the
+    nearest first; ``compares``: everything is read, and what the base has with the same content is not stored."""
+
+    kind: Literal["archive"] = "archive"
+    bucket: str
+    prefix: str
+    archive_id: str
+    storage_class: str
+    kms_key_arn: str | None
+    level: int
+    segment_blocks: int
+    object_tags: dict[str, str] = Field(default_factory=dict)
+    source: SourceFacts
+    holes: HoleMeaning
+    base: tuple[Member, ...] = ()
+    compares: bool = False
+    job_id: str
+    execution: str
+    created_at: str
+
+    @property
+    def address(self) -> ArchiveAddress:
+        return ArchiveAddress(self.bucket, self.prefix, self.archive_id)
+
+    @property
+    def name(self) -> str:
+        return f"archive {self.address.uri()}"
+
+    def asks(self, home: str) -> str:
+        return f"store {self.region}"
+
+    def planned(self) -> dict[str, Any]:
+        return {
+            "region": self.region,
+            "manifest_uri": self.address.manifest_uri,
+            "archive_id": self.archive_id,
+            "base_manifest_uri": self.base[0].manifest_uri if self.base else None,
+            "storage_class": self.storage_class,
+            "volume_size_gib": self.size_gib,
+        }
+
+    # -- its life ----------------------------------------------------------------------
+
+    def start(self, call: Call, *, token: str, mark: str) -> Self:
+        """Claim its place, so that no other job writes there, and whoever cleans up knows whose it is.
+
+        Raises ``InvalidRequest`` when there is an archive, or another job's claim.
+        """
+        bucket = self._bucket(call)
+        claim = (json.dumps({"execution": mark, "job_id": self.job_id, "since": self.created_at}) + "\n").encode()
+        stored = bucket.put(
+            self.address.key(UNFINISHED), claim, sha256=_sha256(claim), once=True, **self._hot("application/json")
+        )
+        there = None if stored is not None else bucket.get(self.address.key(UNFINISHED))
+        if there is not None and _claimed_by(there) != mark:
+            raise InvalidRequest(
+                f"{self.name} is being written by another job, or was left by one "
+                f"({there.decode(errors='replace').strip():.200}): name another archive.archive_id, or wait until the "
+                "resume window of that job is over"
+            )
+        return self.model_copy(
+            update={"started": Started(snapshot_id=self.archive_id, at=datetime.now(UTC).isoformat())}
+        )
+
+    def sink(self, call: JobCall, *, number: int, within: BlockRange) -> SegmentSink:
+        def keep(stored: RangeIndex, etags: Mapping[int, str]) -> None:
+            archived.save_part(call.folder, number, Part(stored, etags))
+
+        return SegmentSink(
+            self._bucket(call),
+            self.address,
+            within,
+            keep=keep,
+            level=self.level,
+            segment_blocks=self.segment_blocks,
+            facts={"snapshot_id": self.source.name, "volume_size_gib": self.volume_gib, "base": self._nearest},
+            put=self._cold("application/zstd"),
+            base=self._chain(call).held(within) if self.compares else None,
+        )
+
+    @property
+    def _nearest(self) -> str | None:
+        return self.base[0].manifest_uri if self.base else None
+
+    def counted(
+        self, call: JobCall, number: int, within: BlockRange, entries: Sequence[tuple[int, bytes]], allocated: int
+    ) -> None:
+        parts = list(archived.parts_of(call.folder, number, within))
+        try:
+            found = index.joined([part.index for part in parts], within) if parts else _missing(within)
+        except ValueError as error:
+            raise IncompleteTransfer(f"{self.name}: {error}; it is written again") from error
+        digests = self._held_against(call, found, entries, allocated)
+        etags = {first: etag for part in parts for first, etag in part.etags.items()}
+        bucket = self._bucket(call)
+        objects = self._listed(bucket, found, etags)
+        note = Note(first=within.first, stop=within.stop, digests=len(digests) // DIGEST_SIZE)
+        if found.entries:
+            body = index.pack(found)
+            key = self.address.key(index_name(within.first))
+            etag = bucket.put(key, body, sha256=_sha256(body), **self._hot("application/octet-stream"))
+            objects = [Stored(key, len(body), str(etag)), *objects]
+            kinds = [entry.kind for entry in found.entries]
+            note = note.model_copy(
+                update={
+                    "index_bytes": len(body),
+                    "index_sha256": hashlib.sha256(body).hexdigest(),
+                    "data_blocks": kinds.count(Kind.DATA),
+                    "zero_blocks": kinds.count(Kind.ZEROS),
+                    "removed_blocks": kinds.count(Kind.REMOVED),
+                    "segments": len(found.segments),
+                    "stored_bytes": sum(segment.stored_bytes for segment in found.segments),
+                }
+            )
+        there = tuple((each.key, each.size, each.etag) for each in objects)
+        archived.save_note(call.folder, number, note.model_copy(update={"objects": there}), digests)
+
+    def _held_against(
+        self, call: JobCall, found: RangeIndex, entries: Sequence[tuple[int, bytes]], allocated: int
+    ) -> bytes:
+        """Hold the index, on top of the base, against what was moved and what the source has allocated. Returns the
+        digests of all that the snapshot has, where there is a base: without one the proof has them."""
+        below = self._chain(call).held(found.range) if self.base else {}
+        held = {block: located.entry.digest for block, located in below.items()}
+        removed = set()
+        for entry in found.entries:
+            if entry.kind is Kind.REMOVED:
+                removed.add(entry.block)
+                held.pop(entry.block, None)
+            else:
+                held[entry.block] = entry.digest
+        for block, digest in entries:
+            if block not in removed and held.get(block) != digest:
+                raise IncompleteTransfer(f"{self.name} does not have block {block} as it was read; it is written again")
+        if len(held) != allocated:
+            raise IncompleteTransfer(
+                f"{self.name} has {len(held)} blocks between {found.range.first} and {found.range.stop}, those of its "
+                f"base included, and {self.source.name} has {allocated}"
+            )
+        return b"".join(digest for _, digest in sorted(held.items())) if self.base else b""
+
+    def _listed(self, bucket: Bucket, found: RangeIndex, etags: Mapping[int, str]) -> list[Stored]:
+        """The segments of a range as the bucket lists them. Raises ``IncompleteTransfer`` when one is not what was
+        stored."""
+        if not found.segments:
+            return []
+        prefix = self.address.key(SEGMENTS)
+        end = self.address.key(segment_name(found.range.stop))
+        after = self.address.key(segment_name(found.range.first - 1)) if found.range.first else prefix
+        there: dict[str, Stored] = {}
+        for each in bucket.listed(prefix, after=after):
+            if each.key >= end:
+                break
+            there[each.key] = each
+        objects = []
+        for facts in found.segments:
+            wanted = Stored(self.address.key(segment_name(facts.first)), facts.stored_bytes, etags[facts.first])
+            if there.get(wanted.key) != wanted:
+                raise IncompleteTransfer(f"{bucket.uri(wanted.key)} is not what was stored; it is written again")
+            objects.append(wanted)
+        return objects
+
+    def seal(self, call: JobCall, number: int, sums: Sums, sealings: Sealings) -> None:
+        """Write its manifest, once, when every object that it names is in the bucket as it was stored.
+
+        Raises ``IncompleteTransfer`` when one is not, and ``TargetFailed`` for a manifest that another one has written.
+        """
+        before = sealings.sealing(self.snapshot_id)
+        if before is not None and before.state == "accepted":
+            return
+        made = self._manifest(call, number, sums)
+        body = manifest.dump(made)
+        asked = Sealing(state="asked", changed_blocks=sums.blocks_written, linear_checksum=made.linear_checksum)
+        sealings.save_sealing(self.snapshot_id, asked)
+        bucket = self._bucket(call)
+        key = self.address.key(MANIFEST)
+        stored = bucket.put(
+            key, body, sha256=_sha256(body), once=True, **self._hot("application/json"), Metadata=self._metadata()
+        )
+        if stored is None and bucket.get(key) != body:
+            sealings.save_sealing(self.snapshot_id, asked.model_copy(update={"state": "refused"}))
+            raise TargetFailed(
+                f"{self.address.manifest_uri} was written by somebody else meanwhile; it is kept, and this job's is not"
+            )
+        sealings.save_sealing(self.snapshot_id, asked.model_copy(update={"state": "accepted"}))
+
+    def _manifest(self, call: JobCall, number: int, sums: Sums) -> Manifest:
+        linear = Linear()
+        counts = dict.fromkeys(("data_blocks", "zero_blocks", "removed_blocks", "segments", "stored_bytes"), 0)
+        indexes: list[IndexFacts] = []
+        there = _Listing(self, self._bucket(call))
+        due = 0
+        for note, digests in self._notes(call, number):
+            if note.first != due:
+                raise IncompleteTransfer(f"{self.name}: blocks {due} to {note.first - 1} were not counted")
+            due = note.stop
+            there.check(note)
+            for name in counts:
+                counts[name] += getattr(note, name)
+            if note.index_bytes:
+                indexes.append(
+                    IndexFacts(first=note.first, stop=note.stop, bytes=note.index_bytes, sha256=note.index_sha256)
+                )
+            linear.extend(note.stop - 1, digests)
+        whole = self.total_blocks
+        if due != whole:
+            raise IncompleteTransfer(f"{self.name}: blocks {due} to {whole - 1} were not counted")
+        return manifest.sealed(
+            Manifest(
+                archive_id=self.archive_id,
+                created_at=self.created_at,
+                tool_version=__version__,
+                job_id=self.job_id,
+                execution=self.execution,
+                volume_size_gib=self.volume_gib,
+                codec=Codec(level=self.level),
+                segment_blocks=self.segment_blocks,
+                source=self.source,
+                holes=self.holes,
+                base=self.base,
+                counts=Counts(allocated_blocks=linear.blocks if self.base else sums.blocks_written, **counts),
+                linear_checksum=linear.value() if self.base else sums.linear_checksum,
+                indexes=tuple(indexes),
+            )
+        )
+
+    def _notes(self, call: JobCall, number: int) -> Iterator[tuple[Note, bytes]]:
+        names = archived.note_names(call.folder, number)
+        with ThreadPoolExecutor(NOTES_AT_A_TIME, thread_name_prefix="notes") as pool:
+            # In slices: at 64 TiB of a chain the digests of all would be four GiB.
+            for first in range(0, len(names), NOTES_AT_A_TIME):
+                some = names[first : first + NOTES_AT_A_TIME]
+                yield from pool.map(lambda name: archived.note(call.folder, name), some)
+
+    def mark_proved(self, call: Call, sums: Sums) -> None:
+        """Take its claim away: the manifest says whose it is."""
+        self._bucket(call).delete([self.address.key(UNFINISHED)])
+
+    @classmethod
+    def look(cls, targets: Mapping[int, ArchiveTarget], call: Call) -> Looked:
+        facts: dict[int, ArchiveState] = {}
+        errors: dict[int, BlockferryError] = {}
+        for number, target in targets.items():
+            try:
+                facts[number] = target._state(call)
+            except (ClientError, BotoCoreError) as error:
+                errors[number] = translated(error)
+            except BlockferryError as error:
+                errors[number] = error
+        return Looked(facts, errors)
+
+    def _state(self, call: Call) -> ArchiveState:
+        try:
+            found = open_archive(call, self.identity, self.address.manifest_uri).manifest
+        except InvalidRequest:
+            return ArchiveState(self.archive_id, "pending")
+        except ArchiveDamaged as error:
+            return ArchiveState(self.archive_id, "error", str(error))
+        return ArchiveState(self.archive_id, "completed", manifest=found)
+
+    def confirm(self, facts: ArchiveState) -> None:
+        if facts.state == "pending":
+            raise RetryLater(f"{self.address.manifest_uri} is not there: it was written before")
+        if facts.manifest is None:
+            raise TargetFailed(f"{self.name} is in state {facts.state}: {facts.state_message}")
+        if (facts.manifest.execution, facts.manifest.archive_id) != (self.execution, self.archive_id):
+            raise TargetFailed(f"{self.address.manifest_uri} is another archive's now, it was written before")
+
+    def facts(self, found: ArchiveState) -> dict[str, Any]:
+        told = {} if found.manifest is None else found.manifest.counts.model_dump()
+        return {
+            "region": self.region,
+            "snapshot_id": None,
+            "archive_id": self.archive_id,
+            "manifest_uri": self.address.manifest_uri,
+            "base_manifest_uri": self._nearest,
+            "state": found.state,
+            "volume_size_gib": self.size_gib,
+            "storage_class": self.storage_class,
+            "encrypted": True,
+            "kms_key_arn": self.kms_key_arn,
+            "holes_stand_for": self.holes.value,
+            **told,
+        }
+
+    def leftover(self) -> LeftArchive | None:
+        return None if self.started is None else LeftArchive(self.identity, self.address)
+
+    @classmethod
+    def left_behind(
+        cls, targets: Sequence[ArchiveTarget], identity: Identity, call: Call, *, mark: str
+    ) -> Sequence[LeftArchive]:
+        # By the record: its place is that of the operator's input, and its claim says whose it is.
+        return [LeftArchive(identity, target.address) for target in targets]
+
+    def asked_for(self, given: Mapping[str, Any]) -> bool:
+        asked = given.get("archive")
+        if not isinstance(asked, dict):
+            return False
+        prefix = asked.get("prefix") or ""
+        return (
+            (asked.get("bucket"), asked.get("role_arn"), asked.get("external_id"))
+            == (
+                self.bucket,
+                self.role_arn,
+                self.external_id,
+            )
+            and isinstance(prefix, str)
+            and with_slash(prefix) == self.prefix
+        )
+
+    # -- what it is made of --------------------------------------------------------------
+
+    @property
+    def total_blocks(self) -> int:
+        return self.volume_gib * 2_048
+
+    def _bucket(self, call: Call) -> Bucket:
+        return bucket_of(call, self.identity, self.bucket)
+
+    def _chain(self, call: Call) -> Chain:
+        """The archives that it is built upon, which must be what they were. Raises ``ArchiveDamaged``."""
+        members: list[Archive] = []
+        for number, base in enumerate(self.base):
+            found = open_archive(call, self.identity, base.manifest_uri, what="base_manifest_uri")
+            if found.manifest.sha256 != base.sha256 or found.manifest.base != self.base[number + 1 :]:
+                raise ArchiveDamaged(f"{base.manifest_uri} is another archive now; start a new job")
+            members.append(found)
+        return Chain(tuple(members))
+
+    def _encryption(self) -> dict[str, Any]:
+        if self.kms_key_arn is None:
+            return {}
+        return {"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": self.kms_key_arn}
+
+    def _hot(self, content_type: str) -> dict[str, Any]:
+        """Members of PutObject for what has to be read at any time."""
+        tags = {"Tagging": urlencode(self.object_tags)} if self.object_tags else {}
+        return {"ContentType": content_type, **self._encryption(), **tags}
+
+    def _cold(self, content_type: str) -> dict[str, Any]:
+        return {**self._hot(content_type), "StorageClass": self.storage_class}
+
+    def _metadata(self) -> dict[str, str]:
+        """What a look at the manifest's headers tells: ASCII only, as S3 asks for; the manifest itself has it all."""
+        known = {
+            "snapshot-id": self.source.snapshot_id,
+            "volume-id": self.source.volume_id,
+            "start-time": self.source.start_time,
+            "volume-size-gib": str(self.volume_gib),
+            "uncompressed-size": str(self.volume_gib * 2**30),
+            "description": self.source.description,
+        }
+        return {name: value.encode("ascii", "backslashreplace").decode() for name, value in known.items() if value}
+
+
+class _Listing:
+    """The objects of an archive as its bucket lists them, walked through range by range."""
+
+    def __init__(self, target: ArchiveTarget, bucket: Bucket) -> None:
+        self._target = target
+        self._indexes = self._walk(bucket, INDEX)
+        self._segments = self._walk(bucket, SEGMENTS)
+        self._next: dict[str, Stored | None] = {}
+
+    def _walk(self, bucket: Bucket, name: str) -> Iterator[Stored]:
+        return bucket.listed(self._target.address.key(name))
+
+    def check(self, note: Note) -> None:
+        """Hold the objects of a range against the note of it. Raises ``IncompleteTransfer``.
+
+        Objects of nobody's, which a worker has left that died, are passed over: the index names what counts.
+        """
+        address = self._target.address
+        own = {*self._up_to("index", self._indexes, address.key(index_name(note.stop)))}
+        own |= {*self._up_to("segments", self._segments, address.key(segment_name(note.stop)))}
+        for each in note.objects:
+            if Stored(*each) not in own:
+                raise IncompleteTransfer(
+                    f"{self._target.name}: {each[0]} is not what was stored there, or is gone; start a new job"
+                )
+
+    def _up_to(self, name: str, found: Iterator[Stored], end: str) -> Iterator[Stored]:
+        while True:
+            each = self._next.pop(name, None) or next(found, None)
+            if each is None:
+                return
+            if each.key >= end:
+                self._next[name] = each
+                return
+            yield each
+
+
+def with_slash(prefix: str) -> str:
+    """A prefix as archives have it: empty, or with a slash at its end."""
+    return prefix if not prefix or prefix.endswith("/") else f"{prefix}/"
+
+
+def _missing(within: BlockRange) -> RangeIndex:
+    raise ValueError(f"the index of blocks {within.first} to {within.stop - 1} is missing")
+
+
+def _claimed_by(body: bytes) -> str | None:
+    """The mark of the execution that a claim is of."""
+    try:
+        told = json.loads(body)
+    except ValueError:
+        return None
+    return str(told["execution"]) if isinstance(told, dict) and "execution" in told else None
+
+
+def _sha256(body: bytes) -> str:
+    return base64.b64encode(hashlib.sha256(body).digest()).decode()
