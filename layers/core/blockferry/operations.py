@@ -15,15 +15,18 @@ from pydantic import BaseModel
 from blockferry.aws.sessions import Identity
 from blockferry.core.errors import InvalidRequest
 from blockferry.jobs.call import JobCall
+from blockferry.requests.archive import ArchiveRequest
 from blockferry.requests.copy import CopyRequest
 from blockferry.requests.fanout import FanoutRequest
 from blockferry.requests.inspect import InspectRequest
 from blockferry.requests.sync import SyncRequest
+from blockferry.sources.archiving import examine_for_archive
 from blockferry.sources.chain import examine_delta
 from blockferry.sources.delta import JobDelta
 from blockferry.sources.image import ExaminedImage, JobImage, examine_image
 from blockferry.sources.kind import JobSource
 from blockferry.sources.snapshot import ExaminedSnapshot, JobSnapshot, examine_snapshot
+from blockferry.targets.archive import ArchiveTarget, propose_archive
 from blockferry.targets.full import FullSnapshot, propose_full
 from blockferry.targets.kind import JobTarget
 from blockferry.targets.on_parent import SnapshotOnParent, propose_on_parents
@@ -101,6 +104,17 @@ OPERATIONS = _by_name(
         sources=(JobImage, JobSnapshot),
         targets=(FullSnapshot,),
         pairing=Pairing(FanoutRequest, _image_or_snapshot, propose_full),
+    ),
+    Operation(
+        name="archive",
+        summary="archive a snapshot, or what changed since an earlier archive, in an S3 bucket",
+        description="Archives an EBS snapshot, in full or as what changed since an earlier archive, or a disk image, "
+        "in an S3 bucket: compressed, provable, and readable with standard tools. " + RESUMED,
+        request=ArchiveRequest,
+        functions=(*TRANSFER, "unpack_image"),
+        sources=(JobSnapshot, JobDelta, JobImage),
+        targets=(ArchiveTarget,),
+        pairing=Pairing(ArchiveRequest, examine_for_archive, propose_archive),
     ),
     Operation(
         name="inspect",

@@ -5,6 +5,7 @@ locals {
 
   # Operation => the functions that its definition calls.
   machine_functions = {
+    archive = concat(local.transfer_functions, ["unpack_image"])
     copy    = local.transfer_functions
     fanout  = concat(local.transfer_functions, ["unpack_image"])
     inspect = ["inspect_snapshots"]

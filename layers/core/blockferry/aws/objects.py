@@ -111,6 +111,11 @@ class ObjectReader:
             raise (OutOfTime(text) if attempts.out_of_time else RetryLater(text)) from error
 
 
+def put_to(storage_class: str) -> str:
+    """The name under which a PutObject is counted: each storage class has its own price."""
+    return "PutObject" if storage_class == "STANDARD" else f"PutObject.{storage_class}"
+
+
 @dataclass(frozen=True)
 class Stored:
     """An object as a bucket lists it. ``etag`` as S3 sends it, in quotes."""
@@ -159,6 +164,7 @@ class Bucket(ObjectReader):
         stored where there is one of that name, and the answer is ``None``. ``more`` are members of PutObject."""
         condition: Any = {"IfNoneMatch": "*"} if once else {}
         what = f"PutObject of {self.uri(key)}"
+        operation = put_to(more.get("StorageClass", "STANDARD"))
 
         def send() -> str:
             if not isinstance(body, bytes):
@@ -169,7 +175,7 @@ class Bucket(ObjectReader):
             return str(answer["ETag"])
 
         try:
-            return self._call("PutObject", what, send)
+            return self._call(operation, what, send)
         except ClientError as error:
             if once and status_of(error) == 412:
                 return None
@@ -181,11 +187,7 @@ class Bucket(ObjectReader):
         what = f"ListObjectsV2 of {self.uri(prefix)}"
         while True:
             try:
-                answer = self._call(
-                    "ListObjectsV2",
-                    what,
-                    lambda: self._s3.list_objects_v2(Bucket=self.name, Prefix=prefix, **more),
-                )
+                answer = self._call("ListObjectsV2", what, partial(self._list, prefix, **more))
             except ClientError as error:
                 raise self._refused(what, prefix, error) from error
             for item in answer.get("Contents", ()):
@@ -193,6 +195,34 @@ class Bucket(ObjectReader):
             if not answer.get("IsTruncated"):
                 return
             more["ContinuationToken"] = answer["NextContinuationToken"]
+
+    def folders(self, prefix: str) -> list[str]:
+        """What is between ``prefix`` and the next slash in the keys that begin with it."""
+        found: list[str] = []
+        more: dict[str, Any] = {}
+        what = f"ListObjectsV2 of {self.uri(prefix)}"
+        while True:
+            try:
+                answer = self._call("ListObjectsV2", what, partial(self._list, prefix, Delimiter="/", **more))
+            except ClientError as error:
+                raise self._refused(what, prefix, error) from error
+            found += [each["Prefix"][len(prefix) : -1] for each in answer.get("CommonPrefixes", ())]
+            if not answer.get("IsTruncated"):
+                return found
+            more["ContinuationToken"] = answer["NextContinuationToken"]
+
+    def region(self, *, default: str) -> str:
+        """The Region that the bucket is in; ``default`` where S3 does not say."""
+        what = f"HeadBucket of {self.name}"
+        try:
+            answer = self._call("HeadBucket", what, lambda: self._s3.head_bucket(Bucket=self.name))
+        except ClientError as error:
+            if status_of(error) == 404:
+                raise RequestRefused(f"{what}: there is no such bucket") from error
+            if status_of(error) == 403:
+                raise RequestRefused(f"{what}: not permitted; allow s3:ListBucket on it, if it is yours") from error
+            raise self._refused(what, "", error) from error
+        return str(answer.get("BucketRegion") or default)
 
     def delete(self, keys: Sequence[str]) -> None:
         """Delete objects, whether they are there or not; as many as there are. Raises ``RequestRefused``, naming the
@@ -207,6 +237,9 @@ class Bucket(ObjectReader):
             for failed in answer.get("Errors", ()):
                 key = str(failed.get("Key"))
                 raise RequestRefused(f"DeleteObjects of {self.uri(key)}: {failed.get('Code')}: {failed.get('Message')}")
+
+    def _list(self, prefix: str, **more: Any) -> Any:
+        return self._s3.list_objects_v2(Bucket=self.name, Prefix=prefix, **more)
 
     def _delete(self, keys: Sequence[str]) -> Any:
         doomed: Any = {"Objects": [{"Key": key} for key in keys], "Quiet": True}

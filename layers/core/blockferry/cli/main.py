@@ -19,11 +19,11 @@ from typing import NoReturn
 from botocore.exceptions import BotoCoreError, ClientError
 
 from blockferry import __version__
-from blockferry.cli import copy, fanout, inspect, resume, speed, status, stop, sync, upload
+from blockferry.cli import archive, copy, fanout, inspect, resume, speed, status, stop, sync, upload
 from blockferry.cli.console import BROKEN_PIPE, FAILED, PREFIX, PREFIX_VARIABLE, UNFORESEEN, UNUSABLE, say
 from blockferry.core.errors import BlockferryError, InvalidRequest
 
-COMMANDS = tuple(each.COMMAND for each in (copy, sync, fanout, inspect, status, resume, stop, speed, upload))
+COMMANDS = tuple(each.COMMAND for each in (copy, sync, fanout, archive, inspect, status, resume, stop, speed, upload))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

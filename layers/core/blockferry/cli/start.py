@@ -36,6 +36,9 @@ _GIVEN = {
     "holes": "--holes",
     "kms_key_arn": "--kms-key-arn",
     "tag": "--tag",
+    "archive_id": "--id",
+    "storage_class": "--storage-class",
+    "level": "--level",
     "lineage": "--lineage",
 }
 """Options that make up an input, as an error names them. All are ``None`` when they are not given."""

@@ -60,6 +60,12 @@ COPY_STEP_MINUTES, COPY_MAX_MINUTES = 15, 48 * 60
 DELETED_OBJECTS = 1_000
 """Keys of one DeleteObjects request (S3 API reference)."""
 
+MAX_KEY_BYTES = 1_024
+"""Bytes of an object's key as UTF-8 (S3 user guide, object keys)."""
+
+MAX_OBJECT_TAGS = 10
+"""Tags of an object (S3 user guide, object tags)."""
+
 # -- Step Functions ----------------------------------------------------------------------------------------------------
 
 CAUSE_CHARACTERS = 32_768

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,6 +36,8 @@ class Outline:
     home: str
     total_blocks: int
     sharing: int = 1
+    writes: Callable[[int], Mapping[str, int]] | None = None
+    """Requests that write so many blocks to all targets, where they are no snapshots."""
 
     def written(self, policy: HolePolicy) -> int:
         """Blocks written to each target; at most, where zeros are left out."""
@@ -49,7 +51,9 @@ class Outline:
 
     def work(self, policy: HolePolicy) -> Work:
         """The requests that the job would send, and what its workers would take."""
-        requests = Counter(self.reading.requests) + writing(self.targets, self.written(policy))
+        written = self.written(policy)
+        writes = writing(self.targets, written) if self.writes is None else Counter(self.writes(written))
+        requests = Counter(self.reading.requests) + writes
         return Work(
             requests=requests,
             home=self.home,

@@ -26,6 +26,11 @@ _ITEMS = {
     "PutSnapshotBlock": "PutSnapshotBlock",
     "GetObject": "S3.STANDARD.get",
     "PutObject": "S3.STANDARD.put",
+    "ListObjectsV2": "S3.STANDARD.put",
+    **{
+        f"PutObject.{name}": f"S3.{name}.put"
+        for name in ("STANDARD_IA", "ONEZONE_IA", "INTELLIGENT_TIERING", "GLACIER_IR", "GLACIER", "DEEP_ARCHIVE")
+    },
 }
 """Operations that are billed per request, and their item in the price list; all others are free."""
 
@@ -35,13 +40,14 @@ class Work:
     """The work of a job: what it sent, or would send.
 
     ``requests`` is by operation and region (``core.counts.at``); ``home`` is the region of the workers, ``None`` for a
-    machine of the operator's; ``object_bytes`` are read from buckets, by region; ``gb_seconds`` is the memory of the
-    workers in GB times the seconds that they ran.
+    machine of the operator's; ``object_bytes`` are read from buckets, by region, ``stored_bytes`` written to them;
+    ``gb_seconds`` is the memory of the workers in GB times the seconds that they ran.
     """
 
     requests: Mapping[str, int]
     home: str | None
     object_bytes: Mapping[str, int] = field(default_factory=dict)
+    stored_bytes: Mapping[str, int] = field(default_factory=dict)
     gb_seconds: float = 0.0
 
     @property
@@ -58,6 +64,8 @@ class Work:
                 _more(moved, (self.home, place), count * BLOCK_SIZE)
         for region, size in self.object_bytes.items():
             _more(moved, (region, self.home), size)
+        for region, size in self.stored_bytes.items():
+            _more(moved, (self.home, region), size)
         return moved
 
 

@@ -31,8 +31,8 @@ def _image_uri(value: str) -> str:
 ImageUri = Annotated[str, AfterValidator(_image_uri)]
 
 
-class FanoutRequest(Model):
-    """Input of the state machine ``fanout``: a disk image in S3, or a snapshot, to many targets."""
+class ImageNamed(Model):
+    """The part of an input that may name a disk image in S3."""
 
     image_uri: ImageUri | None = Field(
         None, description="Raw disk image in S3, also compressed (.zst, .gz, .xz, .bz2): s3://<bucket>/<key>."
@@ -47,6 +47,18 @@ class FanoutRequest(Model):
     volume_size_gib: int | None = Field(
         None, ge=1, le=MAX_VOLUME_GIB, description="Size of the volumes; the image's, rounded up, when left out."
     )
+
+    def refuse_of_image(self) -> None:
+        """Raise ``ValueError`` for what is said of an image although none is named."""
+        if self.image_uri is None:
+            for name in ("image_codec", "image_format", "volume_size_gib"):
+                if getattr(self, name) is not None:
+                    raise ValueError(f"{name} belongs to image_uri; a snapshot has its own")
+
+
+class FanoutRequest(ImageNamed):
+    """Input of the state machine ``fanout``: a disk image in S3, or a snapshot, to many targets."""
+
     snapshot_id: SnapshotId | None = Field(None, description="A snapshot, instead of an image.")
     source: Source = Field(
         default_factory=lambda: Source(),
@@ -60,11 +72,8 @@ class FanoutRequest(Model):
     def _one_source(self) -> Self:
         if (self.image_uri is None) == (self.snapshot_id is None):
             raise ValueError("name exactly one source: image_uri or snapshot_id")
-        if self.image_uri is None:
-            for name in ("image_codec", "image_format", "volume_size_gib"):
-                if getattr(self, name) is not None:
-                    raise ValueError(f"{name} belongs to image_uri; a snapshot has its own")
-        elif self.lineage is not None:
+        self.refuse_of_image()
+        if self.image_uri is not None and self.lineage is not None:
             raise ValueError("lineage: an image has none; name it in the copy of the first snapshot")
         return self
 

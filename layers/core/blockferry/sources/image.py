@@ -25,7 +25,7 @@ from blockferry.formats.recognise import ImageCodec
 from blockferry.jobs.call import JobCall
 from blockferry.jobs.folder import JobFolder
 from blockferry.jobs.record import Record
-from blockferry.requests.fanout import FanoutRequest
+from blockferry.requests.fanout import ImageNamed
 from blockferry.sources.address import MAX_IMAGE_BYTES, Address, Image, examine, parse_address
 from blockferry.sources.chunks import ChunkedImage
 from blockferry.sources.kind import Examined, Extent, JobSource, Listed, Tally
@@ -174,15 +174,15 @@ class JobImage(JobSource):
 
 @dataclass(frozen=True, kw_only=True)
 class ExaminedImage(Examined[JobImage]):
-    """A disk image that was looked at for a fanout."""
+    """A disk image that was looked at for a job."""
 
     def decide(self, asked: HolePolicy | None, *, may_be_encrypted: bool) -> HoleDecision:
         fills = self.source.prepared and self.source.blocks == self.total_blocks
         return for_image(asked, may_be_encrypted=may_be_encrypted, fills_volume=fills)
 
 
-def examine_image(request: FanoutRequest, uri: str, identity: Identity, call: JobCall) -> ExaminedImage:
-    """Look at the image of a fanout, which may be unpacked already. Raises ``InvalidRequest`` when that is no use."""
+def examine_image(request: ImageNamed, uri: str, identity: Identity, call: JobCall) -> ExaminedImage:
+    """Look at the image of a request, which may be unpacked already. Raises ``InvalidRequest`` when that is no use."""
     image = examine(
         call.aws.image_s3(identity), uri, request.image_codec, region=identity.region, image_format=request.image_format
     )

@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -18,16 +20,18 @@ from pydantic import Field
 from blockferry import __version__
 from blockferry.aws.archives import Archive, Chain, bucket_of, open_archive
 from blockferry.aws.call import Call
-from blockferry.aws.errors import translated
-from blockferry.aws.objects import Bucket, Stored
+from blockferry.aws.errors import assuming, translated
+from blockferry.aws.objects import Bucket, Stored, put_to
 from blockferry.aws.sessions import Identity
 from blockferry.core.blocks import BlockRange
 from blockferry.core.checksums import DIGEST_SIZE, Linear
+from blockferry.core.counts import at
 from blockferry.core.errors import (
     ArchiveDamaged,
     BlockferryError,
     IncompleteTransfer,
     InvalidRequest,
+    RequestRefused,
     RetryLater,
     TargetFailed,
 )
@@ -42,13 +46,18 @@ from blockferry.formats.archive.layout import (
     ArchiveAddress,
     index_name,
     segment_name,
+    with_slash,
 )
 from blockferry.formats.archive.manifest import Codec, Counts, IndexFacts, Manifest, Member, SourceFacts
 from blockferry.jobs import archived
 from blockferry.jobs.archived import Note, Part
 from blockferry.jobs.call import JobCall
+from blockferry.jobs.execution import Execution
 from blockferry.jobs.record import Sealing, Sums
+from blockferry.requests.archive import ArchiveRequest
+from blockferry.sources.archiving import ForArchive
 from blockferry.targets.kind import JobTarget, Looked, Sealings, Started
+from blockferry.targets.proposal import Proposal
 from blockferry.targets.segments import SegmentSink
 
 NOTES_AT_A_TIME = 16
@@ -117,7 +126,6 @@ class ArchiveTarget(JobTarget):
     compares: bool = False
     job_id: str
     execution: str
-    created_at: str
 
     @property
     def address(self) -> ArchiveAddress:
@@ -129,6 +137,16 @@ class ArchiveTarget(JobTarget):
 
     def asks(self, home: str) -> str:
         return f"store {self.region}"
+
+    def writing(self, blocks: int, ranges: int) -> Mapping[str, int]:
+        # A range ends its last segment, and has an index; the manifest and the claim are written once.
+        segments = -(-blocks // self.segment_blocks) + min(ranges, blocks)
+        requests = Counter({at(put_to(self.storage_class), self.region): segments})
+        requests[at("PutObject", self.region)] += min(ranges, blocks) + 2
+        return requests
+
+    def bytes_written(self, found: ArchiveState, blocks: int) -> int:
+        return 0 if found.manifest is None else found.manifest.counts.stored_bytes
 
     def planned(self) -> dict[str, Any]:
         return {
@@ -148,7 +166,7 @@ class ArchiveTarget(JobTarget):
         Raises ``InvalidRequest`` when there is an archive, or another job's claim.
         """
         bucket = self._bucket(call)
-        claim = (json.dumps({"execution": mark, "job_id": self.job_id, "since": self.created_at}) + "\n").encode()
+        claim = (json.dumps({"execution": mark, "job_id": self.job_id}) + "\n").encode()
         stored = bucket.put(
             self.address.key(UNFINISHED), claim, sha256=_sha256(claim), once=True, **self._hot("application/json")
         )
@@ -309,7 +327,7 @@ class ArchiveTarget(JobTarget):
         return manifest.sealed(
             Manifest(
                 archive_id=self.archive_id,
-                created_at=self.created_at,
+                created_at=self._begun.at,
                 tool_version=__version__,
                 job_id=self.job_id,
                 execution=self.execution,
@@ -368,7 +386,9 @@ class ArchiveTarget(JobTarget):
             raise TargetFailed(f"{self.address.manifest_uri} is another archive's now, it was written before")
 
     def facts(self, found: ArchiveState) -> dict[str, Any]:
-        told = {} if found.manifest is None else found.manifest.counts.model_dump()
+        if found.manifest is None:
+            raise IncompleteTransfer(f"{self.name} has no manifest")
+        counts = found.manifest.counts
         return {
             "region": self.region,
             "snapshot_id": None,
@@ -381,7 +401,10 @@ class ArchiveTarget(JobTarget):
             "encrypted": True,
             "kms_key_arn": self.kms_key_arn,
             "holes_stand_for": self.holes.value,
-            **told,
+            **counts.model_dump(),
+            "changed_blocks": counts.data_blocks + counts.zero_blocks,
+            "blocks_written": counts.data_blocks + counts.zero_blocks + counts.removed_blocks,
+            "linear_checksum": found.manifest.linear_checksum,
         }
 
     def leftover(self) -> LeftArchive | None:
@@ -492,9 +515,55 @@ class _Listing:
             yield each
 
 
-def with_slash(prefix: str) -> str:
-    """A prefix as archives have it: empty, or with a slash at its end."""
-    return prefix if not prefix or prefix.endswith("/") else f"{prefix}/"
+def propose_archive(
+    request: ArchiveRequest, found: ForArchive, execution: Execution, call: Call
+) -> Proposal[ArchiveTarget]:
+    """The archive that a request asks for. Raises ``InvalidRequest`` when its bucket cannot be used, or there is one of
+    its name."""
+    asked = request.archive
+    own = Identity(call.aws.own_region, asked.role_arn, asked.external_id)
+    bucket = bucket_of(call, own, asked.bucket)
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", found.facts.name.rsplit("/", 1)[-1]).lstrip("._-") or "image"
+    address = ArchiveAddress(
+        asked.bucket, with_slash(asked.prefix), asked.archive_id or f"{name[:100]}-{execution.mark[:8]}"
+    )
+    try:
+        region = assuming(lambda: bucket.region(default=own.region), f"archive.bucket {asked.bucket}")
+        there = next(bucket.listed(address.key()), None)
+    except RequestRefused as error:
+        raise InvalidRequest(f"archive.bucket: {error}; nothing was started") from error
+    if asked.kms_key_arn is not None and asked.kms_key_arn.split(":")[3] != region:
+        raise InvalidRequest(
+            f"archive.kms_key_arn names a key in {asked.kms_key_arn.split(':')[3]}, the bucket {asked.bucket} is in "
+            f"{region}: name a key there"
+        )
+    # What this execution has claimed itself is no obstacle: its plan is repeated.
+    if there is not None and _claimed_by(bucket.get(address.key(UNFINISHED)) or b"") != execution.mark:
+        raise InvalidRequest(
+            f"archive.archive_id: there is something below {address.uri()} already ({there.key}), and an archive is "
+            "never written over: name another id, or leave archive_id out"
+        )
+    target = ArchiveTarget(
+        region=region,
+        role_arn=asked.role_arn,
+        external_id=asked.external_id,
+        bucket=address.bucket,
+        prefix=address.prefix,
+        archive_id=address.archive_id,
+        storage_class=asked.storage_class,
+        kms_key_arn=asked.kms_key_arn,
+        level=asked.compression_level,
+        segment_blocks=asked.segment_blocks,
+        object_tags=dict(asked.tags),
+        source=found.facts,
+        holes=found.holes.left,
+        base=found.base,
+        compares=found.compares,
+        job_id=execution.job_id,
+        execution=execution.mark,
+        size_gib=found.size_gib,
+    )
+    return Proposal((target,), found.holes)
 
 
 def _missing(within: BlockRange) -> RangeIndex:

@@ -133,7 +133,6 @@ class SegmentSink:
                 self._address.key(segment_name(facts.first)),
                 cast("IO[bytes]", _Parts(segment.parts)),
                 sha256=base64.b64encode(bytes.fromhex(facts.sha256)).decode(),
-                ContentType="application/zstd",
                 **self._put,
             )
         except BaseException:

@@ -21,7 +21,7 @@ from blockferry.aws.errors import assuming, translated
 from blockferry.aws.sessions import Identity
 from blockferry.aws.snapshots import SnapshotFacts
 from blockferry.core.blocks import BlockRange
-from blockferry.core.counts import RequestCounts
+from blockferry.core.counts import RequestCounts, at
 from blockferry.core.errors import (
     BlockferryError,
     EncryptionDiffers,
@@ -83,6 +83,14 @@ class SnapshotTarget(JobTarget, ABC):
 
     def asks(self, home: str) -> str:
         return f"put {self.quota(home)}"
+
+    def writing(self, blocks: int, ranges: int) -> Mapping[str, int]:
+        return {at("PutSnapshotBlock", self.region): blocks}
+
+    @property
+    def beside(self) -> Mapping[str, int]:
+        # Counted by the plan and by completion, one each per target; they are free but part of the story.
+        return {"StartSnapshot": 1, "CompleteSnapshot": 1}
 
     def planned(self) -> dict[str, Any]:
         """What a dry run tells of it."""

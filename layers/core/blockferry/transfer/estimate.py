@@ -79,5 +79,13 @@ def _outline(job: Job, call: JobCall, tally: Tally) -> Outline | None:
         targets=regions,
         home=extent.home,
         total_blocks=extent.total_blocks,
+        writes=lambda blocks: _writes(job, blocks),
         sharing=max(Counter(target.quota(job.execution.account) for target in job.targets).values()),
     )
+
+
+def _writes(job: Job, blocks: int) -> Counter[str]:
+    requests: Counter[str] = Counter()
+    for target in job.targets:
+        requests.update(target.writing(blocks, -(-job.blocks // job.blocks_per_range)))
+    return requests

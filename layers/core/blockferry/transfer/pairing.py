@@ -12,6 +12,7 @@ from blockferry.core.blocks import blocks_of_volume
 from blockferry.core.holes import HoleDecision
 from blockferry.jobs.call import JobCall
 from blockferry.jobs.execution import Execution
+from blockferry.requests.archive import ArchiveRequest
 from blockferry.requests.copy import CopyRequest
 from blockferry.requests.fanout import FanoutRequest
 from blockferry.requests.parts import Target, TransferOptions, parse
@@ -22,7 +23,7 @@ from blockferry.targets.proposal import Proposal
 from blockferry.transfer.job import Source as JobSource
 from blockferry.transfer.job import Target as JobTarget
 
-R = TypeVar("R", bound=CopyRequest | SyncRequest | FanoutRequest)
+R = TypeVar("R", bound=CopyRequest | SyncRequest | FanoutRequest | ArchiveRequest)
 E = TypeVar("E", bound=Examined[JobSource])
 
 

@@ -37,8 +37,14 @@ def write_receipt(call: JobCall, record: str, proof: str, *, now: datetime | Non
     unpack_requests, unpack_gb_seconds = job.source.spent
     requests = Counter(proved.requests)
     requests.update(unpack_requests)
-    # Counted by the plan and by completion, one each per target; they are free but part of the story.
-    requests.update({"StartSnapshot": len(targets), "CompleteSnapshot": len(targets)})
+    stored: Counter[str] = Counter()
+    for number, target in enumerate(job.targets):
+        requests.update(target.beside)
+        if targets[number].get("stored_bytes"):
+            stored[target.region] += targets[number]["stored_bytes"]
+    snapshots_made = [
+        {name: t[name] for name in ("region", "parent_snapshot_id", "snapshot_id")} for t in targets if t["snapshot_id"]
+    ]
     ended = now or datetime.now(UTC)
     receipt: dict[str, Any] = {
         "job_id": job.job_id,
@@ -46,19 +52,17 @@ def write_receipt(call: JobCall, record: str, proof: str, *, now: datetime | Non
         "status": "SUCCEEDED",
         "source": job.source.facts(),
         "targets": targets,
-        "lineage": job.source.lineage(
-            [{name: t[name] for name in ("region", "parent_snapshot_id", "snapshot_id")} for t in targets]
-        ),
-        "manifest_uri": None,
+        "lineage": job.source.lineage(snapshots_made) if snapshots_made else None,
+        "manifest_uri": targets[0].get("manifest_uri"),
         "allocated_blocks": proved.allocated_blocks,
-        "changed_blocks": proved.changed_blocks,
-        "removed_blocks": proved.removed_blocks,
+        "changed_blocks": targets[0].get("changed_blocks", proved.changed_blocks),
+        "removed_blocks": targets[0].get("removed_blocks", proved.removed_blocks),
         "zero_blocks": proved.zero_blocks,
         "parent_blocks_compared": proved.parent_blocks,
         "bytes_read": proved.blocks_read * BLOCK_SIZE,
-        "bytes_written": proved.blocks_written * BLOCK_SIZE * len(targets),
+        "bytes_written": sum(target["bytes_written"] for target in targets),
         **choices(job),
-        "linear_checksum": proved.linear_checksum,
+        "linear_checksum": targets[0]["linear_checksum"],
         "duration_seconds": round((ended - datetime.fromisoformat(job.started_at)).total_seconds(), 3),
         "requests": dict(sorted(by_operation(requests).items())),
         "retries": dict(sorted(proved.retries.items())),
@@ -67,6 +71,7 @@ def write_receipt(call: JobCall, record: str, proof: str, *, now: datetime | Non
                 requests=requests,
                 home=job.execution.region,
                 object_bytes=job.source.object_bytes(proved.blocks_read * BLOCK_SIZE),
+                stored_bytes=stored,
                 gb_seconds=proved.worker_gb_seconds + unpack_gb_seconds,
             )
         ),
@@ -115,7 +120,12 @@ def _all_confirmed(job: Job, proof: Proof, call: JobCall) -> list[dict[str, Any]
         "zero_blocks": proof.zero_blocks if job.holes.value != "skip_zero" else 0,
         "linear_checksum": proof.linear_checksum,
     }
-    return [target.facts(facts[number]) | written for number, target in enumerate(job.targets)]
+    return [
+        written
+        | {"bytes_written": target.bytes_written(facts[number], proof.blocks_written)}
+        | target.facts(facts[number])
+        for number, target in enumerate(job.targets)
+    ]
 
 
 def report(receipt: dict[str, Any]) -> str:
@@ -128,7 +138,8 @@ def report(receipt: dict[str, Any]) -> str:
         "| target | region | state | blocks written | encrypted |",
         "|---|---|---|---|---|",
         *(
-            f"| {t['snapshot_id']} | {t['region']} | {t['state']} | {t['blocks_written']} | {t['encrypted']} |"
+            f"| {t['snapshot_id'] or t['manifest_uri']} | {t['region']} | {t['state']} | {t['blocks_written']} "
+            f"| {t['encrypted']} |"
             for t in receipt["targets"]
         ),
         "",
@@ -148,6 +159,8 @@ def report(receipt: dict[str, Any]) -> str:
 
 
 def _sealed(receipt: dict[str, Any]) -> str:
+    if receipt["manifest_uri"]:
+        return f"LINEAR checksum `{receipt['linear_checksum']}` over every block, written into the manifest."
     if all(target["blocks_written"] == 0 for target in receipt["targets"]):
         return "No block was written: EBS accepted the count of 0 for every target. There is no checksum over nothing."
     return f"LINEAR checksum `{receipt['linear_checksum']}`, accepted by EBS for every target."

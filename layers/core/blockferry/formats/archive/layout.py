@@ -29,6 +29,11 @@ def segment_name(first: int) -> str:
     return f"{SEGMENTS}{first:010d}.zst"
 
 
+def with_slash(prefix: str) -> str:
+    """A prefix as archives have it: empty, or with a slash at its end."""
+    return prefix if not prefix or prefix.endswith("/") else f"{prefix}/"
+
+
 @dataclass(frozen=True, order=True)
 class ArchiveAddress:
     """An archive's place. ``prefix`` is empty or ends with a slash."""
