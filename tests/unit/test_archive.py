@@ -7,16 +7,17 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from blockferry.aws.archives import Chain, bucket_of, open_chain
+from blockferry.aws.archives import Chain, open_chain
 from blockferry.aws.call import Call
 from blockferry.aws.sessions import Identity
-from blockferry.core.blocks import BLOCK_SIZE, BlockRange
+from blockferry.core.blocks import BLOCK_SIZE
 from blockferry.core.checksums import Linear, digest_of
-from blockferry.core.errors import InvalidRequest
+from blockferry.core.errors import InvalidRequest, TransferFailed
 from blockferry.formats.archive.index import Kind
-from blockferry.formats.archive.layout import SEGMENTS, UNFINISHED, segment_name
+from blockferry.formats.archive.layout import SEGMENTS, segment_name
 from fakes import content
-from rig import HOME, RECOVERY, Rig, running_rig
+from rig import HOME, RECOVERY, THIRD, Rig, hashes, running_rig
+from volumes import Volume
 
 ARCHIVES = "archives-111122223333"
 
@@ -25,7 +26,7 @@ OPTIONS = {"blocks_per_range": 512}
 
 @pytest.fixture
 def rig(monkeypatch: pytest.MonkeyPatch) -> Iterator[Rig]:
-    with running_rig(monkeypatch) as made:
+    with running_rig(monkeypatch, {"volume_snapshot_seconds": 0.0}) as made:
         made.aws.s3(HOME).create_bucket(Bucket=ARCHIVES)
         yield made
 
@@ -110,35 +111,184 @@ def test_a_full_archive_holds_exactly_what_the_snapshot_holds(rig: Rig) -> None:
     ]
 
 
-def child(rig: Rig, parent: str, changes: dict[int, bytes], *, size_gib: int = 1) -> str:
-    """A snapshot of the same lineage that differs in these blocks."""
-    return rig.snapshot(changes, ParentSnapshotId=parent, size_gib=size_gib)
+BEFORE = {0: content(1), 1: content(2), 2: content(3), 700: content(4), 701: content(0), 1500: content(5)}
+"""Kept, changed, removed, becomes zero, stays zero, removed at the other end."""
+
+AFTER = {0: content(1), 1: content(9), 700: content(0), 701: content(0), 702: content(7), 2047: content(0)}
+
+STORED = {"data_blocks": 2, "zero_blocks": 2, "removed_blocks": 2}
+"""What differs: 1 and 702; 700 and 2047; 2 and 1500."""
 
 
-def test_an_incremental_archive_stores_only_what_changed_and_reads_as_the_snapshot(rig: Rig) -> None:
-    first = rig.snapshot(BLOCKS)
+def stored(rig: Rig, uri: str) -> dict[str, int]:
+    counts = chain(rig, uri).manifest.counts.model_dump()
+    return {name: counts[name] for name in STORED}
+
+
+def restored(rig: Rig, uri: str, **more: Any) -> tuple[dict[int, str], dict[str, Any]]:
+    """What a restored snapshot holds, and the receipt."""
+    asked = {"manifest_uri": uri, "targets": [{"region": RECOVERY, "encrypted": False}], "options": OPTIONS, **more}
+    receipt = rig.run("restore", asked)
+    (target,) = receipt["targets"]
+    return rig.held(target["snapshot_id"]), receipt
+
+
+def test_an_increment_stores_only_what_changed_and_reads_as_the_snapshot(rig: Rig) -> None:
+    volume = Volume(rig)
+    first = volume.becomes(BEFORE).snapshot()
     base = rig.run("archive", request(first))["manifest_uri"]
-    changes = {0: content(9), 5: content(8), 511: bytes(BLOCK_SIZE)}
-    second = child(rig, first, changes)
+    second = volume.becomes(AFTER).snapshot()
     before = rig.calls()
     receipt = rig.run("archive", request(second, base=base))
-    assert rig.calls()["GetSnapshotBlock"] - before["GetSnapshotBlock"] == 3
+    assert rig.calls()["GetSnapshotBlock"] - before["GetSnapshotBlock"] == 4
     uri = receipt["manifest_uri"]
-    assert read(rig, uri) == dict(sorted((BLOCKS | changes).items()))
-    found = chain(rig, uri)
-    assert [member.address.manifest_uri for member in found.members] == [uri, base]
-    assert found.manifest.counts.model_dump() == {
-        "allocated_blocks": 7,
-        "data_blocks": 2,
-        "zero_blocks": 1,
-        "removed_blocks": 0,
-        "segments": 1,
-        "stored_bytes": receipt["bytes_written"],
-    }
-    assert receipt["linear_checksum"] == linear(BLOCKS | changes)
+    assert read(rig, uri) == AFTER
+    assert [member.address.manifest_uri for member in chain(rig, uri).members] == [uri, base]
+    assert stored(rig, uri) == STORED
+    assert (receipt["allocated_blocks"], receipt["changed_blocks"], receipt["removed_blocks"]) == (6, 4, 2)
+    assert receipt["linear_checksum"] == linear(AFTER)
     assert receipt["targets"][0]["base_manifest_uri"] == base
-    # The middle of a chain of three is built upon the same two.
-    third = child(rig, second, {1: content(7)})
-    again = rig.run("archive", request(third, base="auto"))
-    assert [each.manifest_uri for each in chain(rig, again["manifest_uri"]).manifest.base] == [uri, base]
-    assert read(rig, again["manifest_uri"]) == dict(sorted((BLOCKS | changes | {1: content(7)}).items()))
+    # The next one finds the newest by itself, and is built upon both.
+    third = volume.becomes(AFTER | {1: content(6)}).snapshot()
+    again = rig.run("archive", request(third, base="auto"))["manifest_uri"]
+    assert [each.manifest_uri for each in chain(rig, again).manifest.base] == [uri, base]
+    held, told = restored(rig, again)
+    assert held == hashes(AFTER | {1: content(6)})
+    assert told["linear_checksum"] == linear(AFTER | {1: content(6)})
+
+
+def test_a_base_whose_snapshot_is_gone_is_compared_by_digest(rig: Rig) -> None:
+    volume = Volume(rig)
+    first = volume.becomes(BEFORE).snapshot()
+    base = rig.run("archive", request(first))["manifest_uri"]
+    second = volume.becomes(AFTER).snapshot()
+    rig.client("ec2").delete_snapshot(SnapshotId=first)
+    before = rig.calls()
+    receipt = rig.run("archive", request(second, base="auto"))
+    assert rig.calls()["GetSnapshotBlock"] - before["GetSnapshotBlock"] == len(AFTER)
+    uri = receipt["manifest_uri"]
+    assert stored(rig, uri) == STORED
+    assert (receipt["changed_blocks"], receipt["removed_blocks"]) == (4, 2)
+    assert [each.manifest_uri for each in chain(rig, uri).manifest.base] == [base]
+    assert read(rig, uri) == AFTER
+    assert receipt["linear_checksum"] == linear(AFTER)
+    assert restored(rig, uri)[0] == hashes(AFTER)
+
+
+def test_a_chain_that_is_full_begins_anew(rig: Rig) -> None:
+    volume = Volume(rig)
+    bases = []
+    for seed in range(4):
+        snapshot = volume.becomes({0: content(seed + 1)}).snapshot()
+        receipt = rig.run("archive", request(snapshot, base="auto", options={"max_chain": 2}))
+        bases.append(len(chain(rig, receipt["manifest_uri"]).manifest.base))
+    assert bases == [0, 1, 0, 1]
+
+
+def test_an_archive_restores_to_every_target_with_its_tags_and_exact_blocks(rig: Rig) -> None:
+    snapshot = Volume(rig).becomes(BEFORE).snapshot(Description="root of web-1")
+    rig.client("ec2").create_tags(Resources=[snapshot], Tags=[{"Key": "team", "Value": "web"}])
+    uri = rig.run("archive", request(snapshot, segment_blocks=3))["manifest_uri"]
+    before = rig.calls()
+    targets = [{"region": RECOVERY}, {"region": THIRD}, {"region": HOME}]
+    receipt = rig.run("restore", {"manifest_uri": uri, "targets": targets, "options": OPTIONS})
+    assert rig.calls()["GetSnapshotBlock"] == before["GetSnapshotBlock"]
+    for target in receipt["targets"]:
+        made = rig.facts(target["snapshot_id"])
+        assert rig.held(target["snapshot_id"]) == hashes(BEFORE)
+        assert made["written_linear_checksum"] == linear(BEFORE)
+        assert (made["description"], made["tags"]["team"]) == ("root of web-1", "web")
+        assert made["tags"]["blockferry:source-snapshot-id"] == snapshot
+        assert made["tags"]["blockferry:source-archive"] == uri
+    assert (receipt["source"]["archived_snapshot_id"], receipt["bytes_read"]) == (snapshot, 6 * BLOCK_SIZE)
+
+
+def test_a_fanout_takes_an_archive(rig: Rig) -> None:
+    uri = rig.run("archive", request(Volume(rig).becomes(BEFORE).snapshot()))["manifest_uri"]
+    receipt = rig.run("fanout", {"manifest_uri": uri, "targets": [{"region": RECOVERY}], "options": OPTIONS})
+    assert rig.held(receipt["targets"][0]["snapshot_id"]) == hashes(BEFORE)
+
+
+DAMAGES = ("missing", "cut off", "a byte changed", "another segment's")
+
+
+@pytest.mark.parametrize("kind", DAMAGES)
+@pytest.mark.parametrize("what", ["segment", "index", "base segment", "base index"])
+def test_damage_is_final_and_nothing_is_left(rig: Rig, what: str, kind: str) -> None:
+    volume = Volume(rig)
+    base = rig.run("archive", request(volume.becomes(BEFORE).snapshot()))["manifest_uri"]
+    uri = rig.run("archive", request(volume.becomes(AFTER).snapshot(), base=base))["manifest_uri"]
+    folder = (base if "base" in what else uri).removeprefix(f"s3://{ARCHIVES}/").removesuffix("manifest.json")
+    some = keys(rig, folder + (SEGMENTS if "segment" in what else "index/"))
+    key = some[0]
+    s3 = rig.aws.s3(HOME)
+    body = s3.get_object(Bucket=ARCHIVES, Key=key)["Body"].read()
+    if kind == "missing":
+        s3.delete_object(Bucket=ARCHIVES, Key=key)
+    else:
+        other = s3.get_object(Bucket=ARCHIVES, Key=some[-1])["Body"].read()
+        changed = {"cut off": body[:-1], "a byte changed": bytes([body[0] ^ 1]) + body[1:], "another segment's": other}
+        s3.put_object(Bucket=ARCHIVES, Key=key, Body=changed[kind])
+    before = {each["snapshot_id"] for each in rig.snapshots()}
+    if kind == "cut off" and "segment" in what:
+        # Only the index at its end is cut off: every block is there, and a restore asks for no more.
+        assert restored(rig, uri)[0] == hashes(AFTER)
+        return
+    with pytest.raises(TransferFailed) as caught:
+        restored(rig, uri)
+    told = str(caught.value)
+    assert f"s3://{ARCHIVES}/{key}" in told
+    assert "block" in told
+    assert "resume" not in told
+    assert "Nothing is left of the job" in told
+    assert {each["snapshot_id"] for each in rig.snapshots()} == before
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"archive": {"bucket": "no-such-bucket-anywhere"}}, "archive.bucket: HeadBucket of no-such-bucket-anywhere: "),
+        ({"base_manifest_uri": f"s3://{ARCHIVES}/disks/none/manifest.json"}, "base_manifest_uri: there is no s3://"),
+        ({"snapshot_id": "snap-0123456789abcdef0"}, "EC2 does not know it"),
+    ],
+)
+def test_what_cannot_be_archived_is_refused_and_nothing_is_left(rig: Rig, change: Any, why: str) -> None:
+    snapshot = Volume(rig).becomes(BEFORE).snapshot()
+    with pytest.raises(InvalidRequest) as caught:
+        rig.run("archive", request(snapshot) | change)
+    assert why in str(caught.value)
+    assert keys(rig) == []
+
+
+def test_an_archive_is_never_written_over(rig: Rig) -> None:
+    snapshot = Volume(rig).becomes(BEFORE).snapshot()
+    rig.run("archive", request(snapshot, archive_id="nightly"))
+    before = keys(rig)
+    with pytest.raises(InvalidRequest, match="an archive is never written over"):
+        rig.run("archive", request(snapshot, archive_id="nightly"))
+    assert keys(rig) == before
+    rig.aws.s3(HOME).put_object(Bucket=ARCHIVES, Key="disks/other/unfinished.json", Body=b'{"execution": "x"}')
+    with pytest.raises(InvalidRequest, match="an archive is never written over"):
+        rig.run("archive", request(snapshot, archive_id="other"))
+
+
+def test_an_archive_of_another_volume_is_no_base(rig: Rig) -> None:
+    base = rig.run("archive", request(Volume(rig).becomes(BEFORE).snapshot()))["manifest_uri"]
+    other = Volume(rig, volume_id="vol-0aaaaaaaaaaaaaaaa").becomes(AFTER).snapshot()
+    with pytest.raises(InvalidRequest, match="an archive is built upon one of the same volume"):
+        rig.run("archive", request(other, base=base))
+    # Nobody has to be told by hand that there is none.
+    uri = rig.run("archive", request(other, base="auto"))["manifest_uri"]
+    assert chain(rig, uri).manifest.full
+
+
+def test_a_manifest_that_was_edited_is_refused_before_anything_is_started(rig: Rig) -> None:
+    uri = rig.run("archive", request(Volume(rig).becomes(BEFORE).snapshot()))["manifest_uri"]
+    key = uri.removeprefix(f"s3://{ARCHIVES}/")
+    s3 = rig.aws.s3(HOME)
+    members = json.loads(s3.get_object(Bucket=ARCHIVES, Key=key)["Body"].read())
+    s3.put_object(Bucket=ARCHIVES, Key=key, Body=json.dumps(members | {"volume_size_gib": 2}).encode())
+    before = len(rig.snapshots())
+    with pytest.raises(InvalidRequest, match="it was changed since it was written"):
+        restored(rig, uri)
+    assert len(rig.snapshots()) == before

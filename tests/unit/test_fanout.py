@@ -342,7 +342,7 @@ def test_an_image_that_is_not_what_its_name_says_is_refused(rig: Rig) -> None:
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        ({"image_uri": None}, "name exactly one source: image_uri or snapshot_id"),
+        ({"image_uri": None}, "name exactly one source: image_uri, snapshot_id or manifest_uri"),
         ({"snapshot_id": "snap-00000000000000001"}, "name exactly one source"),
         ({"image_uri": "https://bucket/key"}, "image_uri: 'https://bucket/key' is not the address of an object"),
         ({"image_uri": "s3://bucket"}, "image_uri: 's3://bucket' is not the address of an object"),

@@ -13,6 +13,7 @@ from blockferry.jobs.folder import REPORT
 from blockferry.jobs.record import Swept
 from fakes import TickingClock, content
 from rig import ACCOUNT, HOME, RECOVERY, THIRD, Rig, hashes, put, running_rig
+from volumes import Volume
 
 OTHER_ACCOUNT = "123456789012"
 RANGES = {"blocks_per_range": 700}
@@ -29,36 +30,6 @@ DELTA = {1, 2, 700, 702, 1500, 2047}
 def rig(monkeypatch: pytest.MonkeyPatch) -> Iterator[Rig]:
     with running_rig(monkeypatch, {"volume_snapshot_seconds": 0.0}) as made:
         yield made
-
-
-class Volume:
-    """A volume in the home region whose blocks are ``content``, and snapshots of it."""
-
-    def __init__(self, rig: Rig, *, volume_id: str = "vol-0123456789abcdef0", size_gib: int = 1, **more: Any) -> None:
-        self.rig, self.volume_id, self.content = rig, volume_id, dict[int, bytes]()
-        facts = {"volume_id": volume_id, "owner": ACCOUNT, "region": HOME, "size": size_gib, **more}
-        rig.control("volumes", facts)
-
-    def becomes(self, blocks: Mapping[int, bytes]) -> Volume:
-        for index in self.content.keys() - blocks.keys():
-            self.rig.control(f"volumes/{self.volume_id}/blocks/{index}", method="DELETE")
-        for index, data in blocks.items():
-            if self.content.get(index) != data:
-                self.rig.post(f"volumes/{self.volume_id}/blocks/{index}", data)
-        self.content = dict(blocks)
-        return self
-
-    def grows(self, size_gib: int) -> Volume:
-        # The EBS server itself has no ModifyVolume.
-        self.rig.server.service.registry.volumes[self.volume_id].size_gib = size_gib
-        return self
-
-    def snapshot(self, **more: Any) -> str:
-        made = self.rig.client("ec2").create_snapshot(VolumeId=self.volume_id, **more)["SnapshotId"]
-        # A second between two snapshots: EC2's times have no finer grain.
-        self.rig.control("clock", {"advance": 1})
-        assert self.rig.state(made) == "completed"
-        return str(made)
 
 
 def copied(rig: Rig, source: str, *regions: str, **more: Any) -> list[str]:

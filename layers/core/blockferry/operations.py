@@ -19,7 +19,9 @@ from blockferry.requests.archive import ArchiveRequest
 from blockferry.requests.copy import CopyRequest
 from blockferry.requests.fanout import FanoutRequest
 from blockferry.requests.inspect import InspectRequest
+from blockferry.requests.restore import RestoreRequest
 from blockferry.requests.sync import SyncRequest
+from blockferry.sources.archive import ExaminedArchive, JobArchive, examine_archive
 from blockferry.sources.archiving import examine_for_archive
 from blockferry.sources.chain import examine_delta
 from blockferry.sources.delta import JobDelta
@@ -37,10 +39,18 @@ def _snapshot(request: CopyRequest, identity: Identity, call: JobCall) -> Examin
     return examine_snapshot(request.snapshot_id, request.lineage, identity, call)
 
 
-def _image_or_snapshot(request: FanoutRequest, identity: Identity, call: JobCall) -> ExaminedImage | ExaminedSnapshot:
+def _image_snapshot_or_archive(
+    request: FanoutRequest, identity: Identity, call: JobCall
+) -> ExaminedImage | ExaminedSnapshot | ExaminedArchive:
     if request.image_uri is not None:
         return examine_image(request, request.image_uri, identity, call)
+    if request.manifest_uri is not None:
+        return examine_archive(request.manifest_uri, identity, call)
     return examine_snapshot(request.snapshot_id or "", request.lineage, identity, call)
+
+
+def _archive(request: RestoreRequest, identity: Identity, call: JobCall) -> ExaminedArchive:
+    return examine_archive(request.manifest_uri, identity, call)
 
 
 TRANSFER = ("plan_transfer", "move_blocks", "complete_transfer", "check_targets", "write_receipt")
@@ -96,14 +106,14 @@ OPERATIONS = _by_name(
     ),
     Operation(
         name="fanout",
-        summary="make snapshots in many regions of a disk image in S3, or of a snapshot",
-        description="Brings a disk image in S3, or a snapshot, to many regions, accounts and keys; each block is read "
-        "once. " + RESUMED,
+        summary="make snapshots in many regions of a disk image in S3, a snapshot or an archive",
+        description="Brings a disk image in S3, a snapshot or an archive to many regions, accounts and keys; each "
+        "block is read once. " + RESUMED,
         request=FanoutRequest,
         functions=(*TRANSFER, "unpack_image"),
-        sources=(JobImage, JobSnapshot),
+        sources=(JobImage, JobSnapshot, JobArchive),
         targets=(FullSnapshot,),
-        pairing=Pairing(FanoutRequest, _image_or_snapshot, propose_full),
+        pairing=Pairing(FanoutRequest, _image_snapshot_or_archive, propose_full),
     ),
     Operation(
         name="archive",
@@ -115,6 +125,17 @@ OPERATIONS = _by_name(
         sources=(JobSnapshot, JobDelta, JobImage),
         targets=(ArchiveTarget,),
         pairing=Pairing(ArchiveRequest, examine_for_archive, propose_archive),
+    ),
+    Operation(
+        name="restore",
+        summary="make snapshots in one or many regions of an archive",
+        description="Restores an archive, or the newest of a chain, to snapshots in one or many regions, accounts and "
+        "keys; every block is checked and read once. " + RESUMED,
+        request=RestoreRequest,
+        functions=TRANSFER,
+        sources=(JobArchive,),
+        targets=(FullSnapshot,),
+        pairing=Pairing(RestoreRequest, _archive, propose_full),
     ),
     Operation(
         name="inspect",

@@ -9,6 +9,7 @@ locals {
     copy    = local.transfer_functions
     fanout  = concat(local.transfer_functions, ["unpack_image"])
     inspect = ["inspect_snapshots"]
+    restore = local.transfer_functions
     sync    = local.transfer_functions
   }
 }

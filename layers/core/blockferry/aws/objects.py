@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import IO, TYPE_CHECKING, Any, TypeVar
 
@@ -123,6 +123,7 @@ class Stored:
     key: str
     size: int
     etag: str
+    storage_class: str = field(default="STANDARD", compare=False)
 
 
 class Bucket(ObjectReader):
@@ -191,7 +192,7 @@ class Bucket(ObjectReader):
             except ClientError as error:
                 raise self._refused(what, prefix, error) from error
             for item in answer.get("Contents", ()):
-                yield Stored(item["Key"], item["Size"], item["ETag"])
+                yield Stored(item["Key"], item["Size"], item["ETag"], item.get("StorageClass") or "STANDARD")
             if not answer.get("IsTruncated"):
                 return
             more["ContinuationToken"] = answer["NextContinuationToken"]
@@ -210,6 +211,15 @@ class Bucket(ObjectReader):
             if not answer.get("IsTruncated"):
                 return found
             more["ContinuationToken"] = answer["NextContinuationToken"]
+
+    def thawed(self, key: str) -> bool:
+        """Whether an object of a class that freezes can be read at present."""
+        what = f"HeadObject of {self.uri(key)}"
+        try:
+            answer = self._call("HeadObject", what, lambda: self._s3.head_object(Bucket=self.name, Key=key))
+        except ClientError as error:
+            raise self._refused(what, key, error) from error
+        return 'ongoing-request="false"' in str(answer.get("Restore"))
 
     def region(self, *, default: str) -> str:
         """The Region that the bucket is in; ``default`` where S3 does not say."""

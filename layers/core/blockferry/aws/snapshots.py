@@ -29,6 +29,7 @@ BASE_TAG = "blockferry:base-snapshot-id"
 PARENT_TAG = "blockferry:parent-snapshot-id"
 LINEAGE_TAG = "blockferry:lineage"
 IMAGE_TAG = "blockferry:source-image"
+ARCHIVE_TAG = "blockferry:source-archive"
 CHECKSUM_TAG = "blockferry:linear-checksum"
 PROVED_TAG = "blockferry:proved-snapshot-id"
 """The tag that is set together with ``CHECKSUM_TAG`` when EBS was given count and checksum: a completed snapshot that

@@ -46,12 +46,13 @@ def add_key(command: argparse.ArgumentParser) -> None:
     )
 
 
-def add_run(command: argparse.ArgumentParser) -> None:
-    """The options of every transfer: tags, lineage, and whether to wait."""
+def add_run(command: argparse.ArgumentParser, *, lineage: bool = True) -> None:
+    """The options of every transfer: tags, ``lineage`` where it has one, and whether to wait."""
     command.add_argument("--tag", action="append", metavar="KEY=VALUE", help="tag of the targets; repeatable")
-    command.add_argument(
-        "--lineage", metavar="NAME", help="chain of copies of a snapshot, which sync --follow finds again"
-    )
+    if lineage:
+        command.add_argument(
+            "--lineage", metavar="NAME", help="chain of copies of a snapshot, which sync --follow finds again"
+        )
     command.add_argument("--dry-run", action="store_true", help="report requests, bytes and cost; start nothing")
     command.add_argument("--wait", action="store_true", help="show progress and print the receipt at the end")
 

@@ -19,11 +19,13 @@ from typing import NoReturn
 from botocore.exceptions import BotoCoreError, ClientError
 
 from blockferry import __version__
-from blockferry.cli import archive, copy, fanout, inspect, resume, speed, status, stop, sync, upload
+from blockferry.cli import archive, copy, fanout, inspect, restore, resume, speed, status, stop, sync, upload
 from blockferry.cli.console import BROKEN_PIPE, FAILED, PREFIX, PREFIX_VARIABLE, UNFORESEEN, UNUSABLE, say
 from blockferry.core.errors import BlockferryError, InvalidRequest
 
-COMMANDS = tuple(each.COMMAND for each in (copy, sync, fanout, archive, inspect, status, resume, stop, speed, upload))
+_MODULES = (copy, sync, fanout, archive, restore, inspect, status, resume, stop, speed, upload)
+
+COMMANDS = tuple(each.COMMAND for each in _MODULES)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

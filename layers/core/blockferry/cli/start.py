@@ -98,6 +98,7 @@ def is_dry_run(request: Mapping[str, Any]) -> bool:
 def job_id_of(operation: str, request: Mapping[str, Any], now: datetime) -> str:
     """A job id that tells the operation, what it reads, and when it was started."""
     read = request.get("snapshot_id") or (request.get("image_uri") or "").rsplit("/", 1)[-1]
+    read = read or "".join((request.get("manifest_uri") or "").split("/")[-2:-1])
     read = read or (request.get("chain") or ["image"])[-1]
     name = re.sub(r"[^A-Za-z0-9_-]+", "-", read)[:_LONGEST_NAME]
     return f"{operation}-{name}-{now.strftime('%Y%m%dT%H%M%SZ')}"

@@ -7,13 +7,12 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from blockferry.core.errors import InvalidRequest
 from blockferry.core.holes import HolePolicy
 from blockferry.core.quotas import MAX_KEY_BYTES, MAX_OBJECT_TAGS
 from blockferry.formats.archive.index import MAX_SEGMENT_BLOCKS
-from blockferry.formats.archive.layout import ARCHIVE_ID, parse_manifest_uri, segment_name
+from blockferry.formats.archive.layout import ARCHIVE_ID, segment_name
 from blockferry.formats.archive.segment import DEFAULT_LEVEL, MAX_LEVEL, MIN_LEVEL
-from blockferry.requests.fanout import ImageNamed
+from blockferry.requests.named import ImageNamed, manifest_uri
 from blockferry.requests.parts import KeyArn, Party, SnapshotId, Source, TransferOptions
 
 StorageClass = Literal[
@@ -45,19 +44,10 @@ def _archive_id(value: str) -> str:
     return value
 
 
-def _manifest_uri(value: str) -> str:
-    try:
-        parse_manifest_uri(value, what="it")
-    except InvalidRequest as error:
-        raise ValueError(str(error).removeprefix("it: ")) from error
-    return value
-
-
 def _base(value: str) -> str:
-    return value if value == "auto" else _manifest_uri(value)
+    return value if value == "auto" else manifest_uri(value)
 
 
-ManifestUri = Annotated[str, AfterValidator(_manifest_uri)]
 BucketName = Annotated[str, AfterValidator(_bucket)]
 
 

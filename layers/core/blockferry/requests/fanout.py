@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import re
-from typing import Annotated, Self
+from typing import Self
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import Field, model_validator
 
-from blockferry.core.quotas import MAX_VOLUME_GIB
-from blockferry.formats.recognise import ImageCodec, ImageFormat
+from blockferry.requests.named import ImageNamed, ManifestUri
 from blockferry.requests.parts import (
     LINEAGE_FIELD,
     Lineage,
-    Model,
     SnapshotId,
     Source,
     Target,
@@ -22,47 +19,14 @@ from blockferry.requests.parts import (
 )
 
 
-def _image_uri(value: str) -> str:
-    if not re.fullmatch(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]/.+", value, re.DOTALL):
-        raise ValueError(f"{value!r} is not the address of an object in S3 (s3://<bucket>/<key>)")
-    return value
-
-
-ImageUri = Annotated[str, AfterValidator(_image_uri)]
-
-
-class ImageNamed(Model):
-    """The part of an input that may name a disk image in S3."""
-
-    image_uri: ImageUri | None = Field(
-        None, description="Raw disk image in S3, also compressed (.zst, .gz, .xz, .bz2): s3://<bucket>/<key>."
-    )
-    image_codec: ImageCodec | None = Field(
-        None,
-        description="How the image is compressed; told by its name (.zst, .gz, .xz, .bz2, else raw) when left out.",
-    )
-    image_format: ImageFormat | None = Field(
-        None, description="raw: what the image holds, or unpacks to, is a raw disk, also if it looks like another file."
-    )
-    volume_size_gib: int | None = Field(
-        None, ge=1, le=MAX_VOLUME_GIB, description="Size of the volumes; the image's, rounded up, when left out."
-    )
-
-    def refuse_of_image(self) -> None:
-        """Raise ``ValueError`` for what is said of an image although none is named."""
-        if self.image_uri is None:
-            for name in ("image_codec", "image_format", "volume_size_gib"):
-                if getattr(self, name) is not None:
-                    raise ValueError(f"{name} belongs to image_uri; a snapshot has its own")
-
-
 class FanoutRequest(ImageNamed):
-    """Input of the state machine ``fanout``: a disk image in S3, or a snapshot, to many targets."""
+    """Input of the state machine ``fanout``: a disk image in S3, a snapshot or an archive, to many targets."""
 
     snapshot_id: SnapshotId | None = Field(None, description="A snapshot, instead of an image.")
+    manifest_uri: ManifestUri | None = Field(None, description="An archive, by the address of its manifest.")
     source: Source = Field(
         default_factory=lambda: Source(),
-        description="Where the image's bucket or the snapshot is, and as whom to read.",
+        description="Where the bucket or the snapshot is, and as whom to read.",
     )
     targets: tuple[Target, ...] = Field(min_length=1, max_length=100, strict=False)
     options: TransferOptions = Field(default_factory=lambda: TransferOptions())
@@ -70,11 +34,13 @@ class FanoutRequest(ImageNamed):
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
-        if (self.image_uri is None) == (self.snapshot_id is None):
-            raise ValueError("name exactly one source: image_uri or snapshot_id")
+        if [self.image_uri, self.snapshot_id, self.manifest_uri].count(None) != 2:
+            raise ValueError("name exactly one source: image_uri, snapshot_id or manifest_uri")
         self.refuse_of_image()
         if self.image_uri is not None and self.lineage is not None:
             raise ValueError("lineage: an image has none; name it in the copy of the first snapshot")
+        if self.manifest_uri is not None and self.lineage is not None:
+            raise ValueError("lineage: an archive has that of its snapshot's volume; leave it out")
         return self
 
     @model_validator(mode="after")

@@ -25,7 +25,7 @@ from blockferry.formats.recognise import ImageCodec
 from blockferry.jobs.call import JobCall
 from blockferry.jobs.folder import JobFolder
 from blockferry.jobs.record import Record
-from blockferry.requests.fanout import ImageNamed
+from blockferry.requests.named import ImageNamed
 from blockferry.sources.address import MAX_IMAGE_BYTES, Address, Image, examine, parse_address
 from blockferry.sources.chunks import ChunkedImage
 from blockferry.sources.kind import Examined, Extent, JobSource, Listed, Tally

@@ -41,17 +41,25 @@ def meaning_of(facts: SnapshotFacts) -> tuple[HoleMeaning, str]:
 
 
 def for_snapshot(asked: HolePolicy | None, facts: SnapshotFacts, *, may_be_encrypted: bool) -> HoleDecision:
-    """What a full copy of a snapshot does. ``may_be_encrypted`` tells of any target; one policy holds for all.
+    """What a full copy of a snapshot does: see ``for_holes``."""
+    meaning, reason = meaning_of(facts)
+    return for_holes(asked, meaning, reason, encrypted=facts.encrypted, may_be_encrypted=may_be_encrypted)
+
+
+def for_holes(
+    asked: HolePolicy | None, meaning: HoleMeaning, reason: str, *, encrypted: bool, may_be_encrypted: bool
+) -> HoleDecision:
+    """What is done about the holes of a source, which stand for ``meaning`` for this ``reason``. ``encrypted`` tells of
+    the source, ``may_be_encrypted`` of any target; one policy holds for all.
 
     Without a policy in the decision the operator has to choose one of the possible ones. Raises ``InvalidRequest`` for
     a choice that could lose zeros.
     """
-    meaning, reason = meaning_of(facts)
     differs = may_be_encrypted and meaning not in _HARMLESS
     possible = [HolePolicy.ZERO_FILL]
     if not (differs and meaning is HoleMeaning.ZEROS):
         possible.insert(0, HolePolicy.PRESERVE)
-    if not (may_be_encrypted or facts.encrypted):
+    if not (may_be_encrypted or encrypted):
         possible.append(HolePolicy.SKIP_ZERO)
 
     def decided(policy: HolePolicy | None, left: HoleMeaning) -> HoleDecision:

@@ -17,6 +17,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from blockferry.core.blocks import BlockRange, split
 from blockferry.core.errors import (
+    ArchiveDamaged,
     BlockferryError,
     IncompleteTransfer,
     RequestRefused,
@@ -84,6 +85,8 @@ def complete_transfer(call: JobCall, record: str, *, missing_moved: bool = False
         if not (rest := _rest_once_more(job, folder, missing_moved=missing_moved)):
             raise
         return {"missing_ranges": rest, "missing_key": folder.key(MISSING), "record": record, "proof": ""}
+    except ArchiveDamaged as error:
+        raise TransferFailed(f"{error}. {_discarded(job, job.targets, call).told()}") from error
     digest = folder.save_proof(proof)
     states = _settled(job, coverage, proof, given_up=given_up, call=call)
     targets = tuple(state.target for state in states)

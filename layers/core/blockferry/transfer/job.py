@@ -22,6 +22,7 @@ from blockferry.jobs.execution import Execution
 from blockferry.jobs.folder import JOB, STARTED, STARTED_LATE, JobFolder
 from blockferry.jobs.record import JobWarning, Record
 from blockferry.jobs.running import Asked
+from blockferry.sources.archive import JobArchive
 from blockferry.sources.delta import JobDelta
 from blockferry.sources.image import JobImage
 from blockferry.sources.snapshot import JobSnapshot
@@ -30,7 +31,7 @@ from blockferry.targets.full import FullSnapshot
 from blockferry.targets.kind import JobTarget, Looked, Started
 from blockferry.targets.on_parent import SnapshotOnParent
 
-Source = JobSnapshot | JobDelta | JobImage
+Source = JobSnapshot | JobDelta | JobImage | JobArchive
 Target = FullSnapshot | SnapshotOnParent | ArchiveTarget
 
 EXECUTION_ARN = r"^arn:[^:]+:states:[^:]+:[^:]+:execution:[^:]+:[^:]+$"

@@ -8,7 +8,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from blockferry.core.blocks import BlockRange
-from blockferry.core.errors import IncompleteTransfer, OutOfTime, ParentDiffers, RetryLater, SourceChanged
+from blockferry.core.errors import (
+    ArchiveDamaged,
+    IncompleteTransfer,
+    OutOfTime,
+    ParentDiffers,
+    RetryLater,
+    SourceChanged,
+)
 from blockferry.core.holes import HolePolicy
 from blockferry.core.mover import move
 from blockferry.core.reserves import MOVE_SECONDS
@@ -54,6 +61,16 @@ def move_range(
     Raises what reading raises, and, without ``targets``, the error of the last target when none can be written: each
     range must be somewhere.
     """
+    try:
+        return _move_range(call, record, within=within, next_index=next_index, targets=targets)
+    except (SourceChanged, ArchiveDamaged) as error:
+        call.folder.refuse(str(error))
+        return _nothing_more(within, REFUSED)
+
+
+def _move_range(
+    call: JobCall, record: str, *, within: BlockRange, next_index: int | None, targets: tuple[int, ...] | None
+) -> dict[str, Any]:
     clock, folder = call.clock, call.folder
     began = clock.monotonic()
     deadline = call.reserving(MOVE_SECONDS)
@@ -69,40 +86,34 @@ def move_range(
         return _nothing_more(within, LEFT)
     parent_blocks = 0
     failures: dict[int, Exception] = {}
-    try:
-        with WorkerPace(job, call, first=within.first, blocks=rest.stop - rest.first, deadline=deadline) as pace:
-            if job.verify_parents:
-                # Half of the time: what was compared and then not moved would be compared again, for ever.
-                half = Deadline(deadline.remaining() / 2, clock=clock)
-                comparing = call.until(half)
-                parents = job.source.beside(comparing, [job.targets[n].clone(n, comparing) for n in numbers])
-                compared = move(
-                    rest, parents, [], holes=HolePolicy.PRESERVE, threads=job.threads, deadline=half, pace=pace
-                )
-                parent_blocks = compared.blocks_read
-                failures = {numbers[clone]: error for clone, error in parents.failed.items()}
-                _mark(failures, folder)
-                numbers = tuple(number for number in numbers if number not in failures)
-                if not numbers:
-                    return _none_left(job, failures, within, folder, only_some=targets is not None)
-                proven = rest.before(compared.next_index)
-                if proven is None:
-                    return _more(rest.first)
-                rest = proven
-            moved = move(
-                rest,
-                job.source.open(call),
-                [job.targets[number].sink(call, number=number, within=rest) for number in numbers],
-                holes=job.holes,
-                threads=job.threads,
-                deadline=deadline,
-                pace=pace,
-                writers=call.throughput.max_writers,
-                spare_others=True,
-            )
-    except SourceChanged as error:
-        folder.refuse(str(error))
-        return _nothing_more(within, REFUSED)
+    with WorkerPace(job, call, first=within.first, blocks=rest.stop - rest.first, deadline=deadline) as pace:
+        if job.verify_parents:
+            # Half of the time: what was compared and then not moved would be compared again, for ever.
+            half = Deadline(deadline.remaining() / 2, clock=clock)
+            comparing = call.until(half)
+            parents = job.source.beside(comparing, [job.targets[n].clone(n, comparing) for n in numbers])
+            compared = move(rest, parents, [], holes=HolePolicy.PRESERVE, threads=job.threads, deadline=half, pace=pace)
+            parent_blocks = compared.blocks_read
+            failures = {numbers[clone]: error for clone, error in parents.failed.items()}
+            _mark(failures, folder)
+            numbers = tuple(number for number in numbers if number not in failures)
+            if not numbers:
+                return _none_left(job, failures, within, folder, only_some=targets is not None)
+            proven = rest.before(compared.next_index)
+            if proven is None:
+                return _more(rest.first)
+            rest = proven
+        moved = move(
+            rest,
+            job.source.open(call),
+            [job.targets[number].sink(call, number=number, within=rest) for number in numbers],
+            holes=job.holes,
+            threads=job.threads,
+            deadline=deadline,
+            pace=pace,
+            writers=call.throughput.max_writers,
+            spare_others=True,
+        )
     unwritten = {numbers[sink]: failure for sink, failure in moved.failed_sinks.items()}
     _mark(unwritten, folder)
     written = tuple(number for number in numbers if number not in unwritten)

@@ -16,6 +16,7 @@ from blockferry.requests.archive import ArchiveRequest
 from blockferry.requests.copy import CopyRequest
 from blockferry.requests.fanout import FanoutRequest
 from blockferry.requests.parts import Target, TransferOptions, parse
+from blockferry.requests.restore import RestoreRequest
 from blockferry.requests.sync import SyncRequest, SyncTarget
 from blockferry.sources.kind import Examined
 from blockferry.sources.readable import source_identity
@@ -23,7 +24,7 @@ from blockferry.targets.proposal import Proposal
 from blockferry.transfer.job import Source as JobSource
 from blockferry.transfer.job import Target as JobTarget
 
-R = TypeVar("R", bound=CopyRequest | SyncRequest | FanoutRequest | ArchiveRequest)
+R = TypeVar("R", bound=CopyRequest | SyncRequest | FanoutRequest | ArchiveRequest | RestoreRequest)
 E = TypeVar("E", bound=Examined[JobSource])
 
 

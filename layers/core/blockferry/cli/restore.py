@@ -1,0 +1,35 @@
+"""The command ``blockferry restore``: an archive to snapshots."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from blockferry.cli.inputs import add_holes, add_key, add_places, add_run, members, places
+from blockferry.cli.start import starting
+from blockferry.core.errors import InvalidRequest
+
+
+def _add_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument("subject", nargs="?", metavar="MANIFEST", help="s3://BUCKET/.../manifest.json of the archive")
+    add_places(command)
+    add_holes(command)
+    add_key(command)
+    add_run(command, lineage=False)
+
+
+def _request(options: argparse.Namespace) -> dict[str, Any]:
+    if not options.subject or not options.to:
+        raise InvalidRequest("name the archive's manifest and at least one --to REGION, or give --input FILE")
+    return members(manifest_uri=options.subject, options=members(holes=options.holes), **places(options))
+
+
+COMMAND = starting(
+    "restore",
+    add_options=_add_options,
+    request=_request,
+    examples=(
+        "restore s3://example-archive-bucket/disks/nightly/manifest.json --to eu-west-1 --wait",
+        "restore s3://example-archive-bucket/disks/nightly/manifest.json --to eu-west-1 --dry-run",
+    ),
+)
