@@ -23,6 +23,8 @@ module "home" {
   log_retention_in_days = var.log_retention_in_days
   storage_kms_key_arn   = var.kms_key_arns.home
   snapshot_kms_key_arns = var.kms_key_arns.snapshots
+  archive_bucket_names  = var.archive_bucket_names
+  archive_kms_key_arns  = var.archive_kms_key_arns
   image_bucket_names    = var.image_bucket_names
   trusted_role_arns     = var.trusted_role_arns
   permissions_boundary  = var.permissions_boundary
@@ -45,6 +47,8 @@ module "recovery" {
   log_retention_in_days = var.log_retention_in_days
   storage_kms_key_arn   = var.kms_key_arns.recovery
   snapshot_kms_key_arns = var.kms_key_arns.snapshots
+  archive_bucket_names  = var.archive_bucket_names
+  archive_kms_key_arns  = var.archive_kms_key_arns
   image_bucket_names    = var.image_bucket_names
   trusted_role_arns     = var.trusted_role_arns
   permissions_boundary  = var.permissions_boundary

@@ -249,6 +249,7 @@ def terraform_variables(running: CloudInfo, artifacts: Artifacts) -> dict[str, o
         "artifacts_dir": str(artifacts.output),
         "lambda": {"runtime": artifacts.runtime, "architecture": artifacts.architecture},
         "trusted_role_arns": [FAR_SIDE_ROLE],
+        "archive_bucket_names": None,  # every bucket of the account
         "force_destroy": True,  # what is in the buckets is thrown away with the cloud anyway
     }
 

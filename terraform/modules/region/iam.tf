@@ -29,6 +29,13 @@ locals {
   # Disk images: every bucket of this account, or only those that are named.
   image_buckets = var.image_bucket_names == null ? ["*"] : var.image_bucket_names
 
+  # Archives: those of this deployment, of all its Regions, and the buckets that are named; they are read from the
+  # buckets of images, too. Names of objects are fixed, so that nothing else of a bucket can be written or read.
+  archive_buckets = var.archive_bucket_names == null ? ["*"] : concat(["${var.name_prefix}-archive-${local.account}-*"], var.archive_bucket_names)
+  archives_read   = contains(concat(local.archive_buckets, local.image_buckets), "*") ? ["*"] : distinct(concat(local.archive_buckets, local.image_buckets))
+  archive_objects = ["index/*.idx", "manifest.json", "segments/*.zst", "unfinished.json"]
+  archive_keys    = var.archive_kms_key_arns == null ? ["arn:${local.partition}:kms:*:${local.account}:key/*"] : var.archive_kms_key_arns
+
   # Through EBS a principal may use every key that the key's own policy gives to this account, or only the
   # named ones. The region is a wildcard for the same reason as above.
   snapshot_keys = var.snapshot_kms_key_arns == null ? ["arn:${local.partition}:kms:*:${local.account}:key/*"] : var.snapshot_kms_key_arns
@@ -50,21 +57,24 @@ locals {
   # - keys:     on the keys of encrypted snapshots, through EBS only
   # - key_facts: looks at keys, which decides whether EC2 could copy a snapshot by itself
   # - images:   reads disk images, and decrypts them through S3 only
+  # - archives: reads archives; stores and drops are the objects of one that it writes and deletes
   calls = {
     plan_transfer = {
       any = [
         "ec2:DescribeRegions", "ec2:DescribeSnapshots", "ec2:GetEbsEncryptionByDefault", "lambda:GetAccountSettings",
       ]
-      read    = ["ebs:ListChangedBlocks", "ebs:ListSnapshotBlocks"]
-      images  = true
-      start   = ["ebs:StartSnapshot"]
-      delete  = ["ec2:DeleteSnapshot"]
-      tag     = ["ec2:CreateTags"]
-      objects = ["s3:GetObject"]
-      writes  = ["plan/*"]
-      running = ["s3:GetObject"]
-      list    = ["s3:ListBucket"]
-      keys    = local.snapshot_key_actions
+      read     = ["ebs:ListChangedBlocks", "ebs:ListSnapshotBlocks"]
+      images   = true
+      start    = ["ebs:StartSnapshot"]
+      delete   = ["ec2:DeleteSnapshot"]
+      tag      = ["ec2:CreateTags"]
+      objects  = ["s3:GetObject"]
+      writes   = ["plan/*"]
+      running  = ["s3:GetObject"]
+      list     = ["s3:ListBucket"]
+      keys     = local.snapshot_key_actions
+      archives = ["s3:GetObject"]
+      stores   = ["unfinished.json"]
     }
     unpack_image = {
       images  = true
@@ -83,40 +93,47 @@ locals {
       keys      = ["kms:Decrypt"]
     }
     move_blocks = {
-      read    = ["ebs:GetSnapshotBlock", "ebs:ListChangedBlocks", "ebs:ListSnapshotBlocks"]
-      images  = true
-      own     = ["ebs:PutSnapshotBlock"]
-      objects = ["s3:GetObject"]
-      writes  = ["moved/*"]
-      running = ["s3:GetObject"]
-      leases  = ["s3:DeleteObject", "s3:PutObject"]
-      list    = ["s3:ListBucket"]
-      keys    = local.snapshot_key_actions
+      read     = ["ebs:GetSnapshotBlock", "ebs:ListChangedBlocks", "ebs:ListSnapshotBlocks"]
+      images   = true
+      own      = ["ebs:PutSnapshotBlock"]
+      objects  = ["s3:GetObject"]
+      writes   = ["moved/*"]
+      running  = ["s3:GetObject"]
+      leases   = ["s3:DeleteObject", "s3:PutObject"]
+      list     = ["s3:ListBucket"]
+      keys     = local.snapshot_key_actions
+      archives = ["s3:GetObject"]
+      stores   = ["index/*.idx", "segments/*.zst"]
     }
     complete_transfer = {
-      any     = ["ec2:DescribeSnapshots"]
-      read    = ["ebs:ListChangedBlocks", "ebs:ListSnapshotBlocks"]
-      start   = ["ebs:StartSnapshot"]
-      tag     = ["ec2:CreateTags"]
-      own     = ["ebs:CompleteSnapshot"]
-      delete  = ["ec2:DeleteSnapshot"]
-      objects = ["s3:GetObject"]
-      writes  = ["proved/*"]
-      deletes = ["moved/failed/*"]
-      list    = ["s3:ListBucket"]
-      keys    = local.snapshot_key_actions
+      any      = ["ec2:DescribeSnapshots"]
+      read     = ["ebs:ListChangedBlocks", "ebs:ListSnapshotBlocks"]
+      start    = ["ebs:StartSnapshot"]
+      tag      = ["ec2:CreateTags"]
+      own      = ["ebs:CompleteSnapshot"]
+      delete   = ["ec2:DeleteSnapshot"]
+      objects  = ["s3:GetObject"]
+      writes   = ["proved/*"]
+      deletes  = ["moved/failed/*"]
+      list     = ["s3:ListBucket"]
+      keys     = local.snapshot_key_actions
+      archives = ["s3:GetObject"]
+      stores   = ["index/*.idx", "manifest.json", "unfinished.json"]
+      drops    = ["index/*.idx", "segments/*.zst", "unfinished.json"]
     }
     check_targets = {
-      any     = ["ec2:DescribeSnapshots"]
-      objects = ["s3:GetObject"]
-      list    = ["s3:ListBucket"]
+      any      = ["ec2:DescribeSnapshots"]
+      objects  = ["s3:GetObject"]
+      list     = ["s3:ListBucket"]
+      archives = ["s3:GetObject"]
     }
     write_receipt = {
-      any     = ["ec2:DescribeSnapshots"]
-      objects = ["s3:GetObject"]
-      writes  = ["receipt.json", "report.md"]
-      deletes = ["image/*"]
-      list    = ["s3:ListBucket"]
+      any      = ["ec2:DescribeSnapshots"]
+      objects  = ["s3:GetObject"]
+      writes   = ["receipt.json", "report.md"]
+      deletes  = ["image/*"]
+      list     = ["s3:ListBucket"]
+      archives = ["s3:GetObject"]
     }
     sweep_jobs = {
       any      = ["ec2:DescribeSnapshots"]
@@ -126,6 +143,8 @@ locals {
       deletes  = ["*"]
       list     = ["s3:ListBucket"]
       machines = ["states:DescribeExecution"]
+      archives = ["s3:GetObject"]
+      drops    = ["index/*.idx", "segments/*.zst", "unfinished.json"]
     }
   }
 }
@@ -396,6 +415,89 @@ data "aws_iam_policy_document" "function" {
       actions = ["kms:Decrypt"]
       # Of this account only; which of them decrypts an image is a matter of the bucket.
       resources = ["arn:${local.partition}:kms:*:${local.account}:key/*"]
+
+      condition {
+        test     = "StringLike"
+        variable = "kms:ViaService"
+        values   = ["s3.*.amazonaws.com"]
+      }
+    }
+  }
+
+  dynamic "statement" {
+    for_each = try([each.value.archives], [])
+
+    content {
+      sid       = "ReadArchives"
+      actions   = statement.value
+      resources = flatten([for bucket in local.archives_read : [for name in local.archive_objects : "arn:${local.partition}:s3:::${bucket}/*${name}"]])
+
+      condition {
+        # A bucket of another account is used through a role of that account.
+        test     = "StringEquals"
+        variable = "aws:ResourceAccount"
+        values   = [local.account]
+      }
+    }
+  }
+
+  dynamic "statement" {
+    for_each = try([each.value.archives], [])
+
+    content {
+      # Which Region a bucket is in, what is in an archive, and that an object is missing and not forbidden.
+      sid       = "FindArchives"
+      actions   = ["s3:ListBucket"]
+      resources = [for bucket in local.archives_read : "arn:${local.partition}:s3:::${bucket}"]
+
+      condition {
+        test     = "StringEquals"
+        variable = "aws:ResourceAccount"
+        values   = [local.account]
+      }
+    }
+  }
+
+  dynamic "statement" {
+    for_each = try([each.value.stores], [])
+
+    content {
+      sid       = "WriteArchives"
+      actions   = ["s3:PutObject", "s3:PutObjectTagging"]
+      resources = flatten([for bucket in local.archive_buckets : [for name in statement.value : "arn:${local.partition}:s3:::${bucket}/*${name}"]])
+
+      condition {
+        test     = "StringEquals"
+        variable = "aws:ResourceAccount"
+        values   = [local.account]
+      }
+    }
+  }
+
+  dynamic "statement" {
+    for_each = try([each.value.drops], [])
+
+    content {
+      # Of an archive that is not finished. What has a manifest is looked at before, and never deleted.
+      sid       = "DeleteUnfinishedArchives"
+      actions   = ["s3:DeleteObject"]
+      resources = flatten([for bucket in local.archive_buckets : [for name in statement.value : "arn:${local.partition}:s3:::${bucket}/*${name}"]])
+
+      condition {
+        test     = "StringEquals"
+        variable = "aws:ResourceAccount"
+        values   = [local.account]
+      }
+    }
+  }
+
+  dynamic "statement" {
+    for_each = can(each.value.archives) && length(local.archive_keys) > 0 ? [can(each.value.stores)] : []
+
+    content {
+      sid       = "UseKeysOfArchivesThroughS3"
+      actions   = statement.value ? ["kms:Decrypt", "kms:GenerateDataKey"] : ["kms:Decrypt"]
+      resources = local.archive_keys
 
       condition {
         test     = "StringLike"

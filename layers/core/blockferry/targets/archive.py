@@ -516,11 +516,15 @@ class _Listing:
 
 
 def propose_archive(
-    request: ArchiveRequest, found: ForArchive, execution: Execution, call: Call
+    request: ArchiveRequest, found: ForArchive, execution: Execution, call: JobCall
 ) -> Proposal[ArchiveTarget]:
     """The archive that a request asks for. Raises ``InvalidRequest`` when its bucket cannot be used, or there is one of
     its name."""
     asked = request.archive
+    if asked.bucket == call.folder.bucket:
+        raise InvalidRequest(
+            f"archive.bucket: {asked.bucket} is the work bucket of this deployment, whose objects expire; name another"
+        )
     own = Identity(call.aws.own_region, asked.role_arn, asked.external_id)
     bucket = bucket_of(call, own, asked.bucket)
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", found.facts.name.rsplit("/", 1)[-1]).lstrip("._-") or "image"

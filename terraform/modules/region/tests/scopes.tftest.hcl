@@ -124,8 +124,8 @@ run "grants_are_narrow" {
     condition = jsonencode([
       for statement in jsondecode(data.aws_iam_policy_document.bucket["work"].json).Statement :
       [statement.Effect, sort(statement.Action), statement.Resource, length(statement.Condition.ArnNotEquals["aws:PrincipalArn"])] if statement.Sid == "OnlyTheDeploymentWrites"
-    ]) == jsonencode([["Deny", ["s3:DeleteObject", "s3:DeleteObjectVersion", "s3:PutObject", "s3:PutObjectTagging", "s3:ReplicateObject"], ["arn:aws:s3:::blockferry-work-111122223333-us-east-1/running/leases/*", "arn:aws:s3:::blockferry-work-111122223333-us-east-1/jobs/*"], 12]])
-    error_message = "Nobody but the eight functions and four machines may write records of jobs."
+    ]) == jsonencode([["Deny", ["s3:DeleteObject", "s3:DeleteObjectVersion", "s3:PutObject", "s3:PutObjectTagging", "s3:ReplicateObject"], ["arn:aws:s3:::blockferry-work-111122223333-us-east-1/running/leases/*", "arn:aws:s3:::blockferry-work-111122223333-us-east-1/jobs/*"], 14]])
+    error_message = "Nobody but the eight functions and six machines may write records of jobs."
   }
 
   assert {
@@ -139,7 +139,7 @@ run "grants_are_narrow" {
         for statement in jsondecode(document.json).Statement :
         statement.Resource == "arn:aws:s3:::blockferry-work-111122223333-us-east-1" && keys(statement.Condition) == ["StringLikeIfExists"] &&
         toset(flatten([statement.Condition.StringLikeIfExists["s3:prefix"]])) == toset(contains(["move_blocks", "plan_transfer"], name) ? ["jobs/*", "running/*"] : ["jobs/*"])
-        if statement.Action == "s3:ListBucket" && statement.Sid != "FindImages"
+        if statement.Action == "s3:ListBucket" && !contains(["FindArchives", "FindImages"], statement.Sid)
       ]
     ]))
     error_message = "Only keys of jobs may be listed, and what runs by those who keep a pace."
@@ -171,6 +171,29 @@ run "grants_are_narrow" {
   }
 
   assert {
+    condition = toset(flatten([
+      for name, document in data.aws_iam_policy_document.function : [
+        for statement in jsondecode(document.json).Statement : [
+          for pair in setproduct(flatten([statement.Action]), flatten([statement.Resource])) :
+          "${name} ${pair[0]} ${pair[1]}" if statement.Condition == { StringEquals = { "aws:ResourceAccount" = "111122223333" } }
+        ] if contains(["WriteArchives", "DeleteUnfinishedArchives"], statement.Sid)
+      ]
+      ])) == toset(flatten([
+      for name, allowed in {
+        "plan_transfer s3:PutObject"            = ["unfinished.json"]
+        "plan_transfer s3:PutObjectTagging"     = ["unfinished.json"]
+        "move_blocks s3:PutObject"              = ["index/*.idx", "segments/*.zst"]
+        "move_blocks s3:PutObjectTagging"       = ["index/*.idx", "segments/*.zst"]
+        "complete_transfer s3:PutObject"        = ["index/*.idx", "manifest.json", "unfinished.json"]
+        "complete_transfer s3:PutObjectTagging" = ["index/*.idx", "manifest.json", "unfinished.json"]
+        "complete_transfer s3:DeleteObject"     = ["index/*.idx", "segments/*.zst", "unfinished.json"]
+        "sweep_jobs s3:DeleteObject"            = ["index/*.idx", "segments/*.zst", "unfinished.json"]
+      } : [for object in allowed : "${name} arn:aws:s3:::blockferry-archive-111122223333-*/*${object}"]
+    ]))
+    error_message = "Archives must be written and deleted by the names of their objects, in the buckets of this deployment, and manifests never deleted."
+  }
+
+  assert {
     condition = alltrue(flatten([
       for name, document in data.aws_iam_policy_document.function : [
         for statement in jsondecode(document.json).Statement :
@@ -185,11 +208,11 @@ run "grants_are_narrow" {
     condition = alltrue(flatten([
       for name, document in data.aws_iam_policy_document.function : [
         for statement in jsondecode(document.json).Statement :
-        statement.Condition.StringLike == { "kms:ViaService" = statement.Sid == "DecryptImagesThroughS3" ? "s3.*.amazonaws.com" : "ec2.*.amazonaws.com" } && statement.Resource == "arn:aws:kms:*:111122223333:key/*"
+        statement.Condition.StringLike == { "kms:ViaService" = contains(["DecryptImagesThroughS3", "UseKeysOfArchivesThroughS3"], statement.Sid) ? "s3.*.amazonaws.com" : "ec2.*.amazonaws.com" } && statement.Resource == "arn:aws:kms:*:111122223333:key/*"
         if strcontains(jsonencode(statement.Action), "kms:") && statement.Sid != "LookAtKeysOfSnapshots"
       ]
     ]))
-    error_message = "A key of this account may be used through EBS, and to read images through S3."
+    error_message = "A key of this account may be used through EBS, and for images and archives through S3."
   }
 
   assert {
@@ -258,6 +281,7 @@ run "without_trusted_roles_and_keys_nothing_is_assumed_and_nothing_decrypted" {
     snapshot_kms_key_arns = []
     trusted_role_arns     = []
     image_bucket_names    = []
+    archive_kms_key_arns  = []
   }
 
   assert {
@@ -289,6 +313,7 @@ run "a_key_of_the_work_bucket_is_used_through_s3_only" {
   variables {
     snapshot_kms_key_arns = []
     image_bucket_names    = []
+    archive_kms_key_arns  = []
     storage_kms_key_arn   = "arn:aws:kms:us-east-1:111122223333:key/11111111-2222-3333-4444-555555555555"
   }
 
