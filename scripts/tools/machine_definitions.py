@@ -249,7 +249,91 @@ def inspection(comment: str) -> State:
     )
 
 
+def verification(comment: str) -> State:
+    """The machine that checks an archive, range by range."""
+    job = the_job("verify")
+    child = {name: f"{{% {CHILD_INPUT}.{name} %}}" for name in CHILD_NAMES}
+    return machine(
+        comment,
+        {
+            "Plan verification": task(
+                "Opens the archive and those that it is built upon, refuses what cannot be verified, and writes the "
+                "list of ranges to S3.",
+                function="plan_verification",
+                payload={"operation": "verify", **EXECUTION},
+                seconds=SHORT_CALL_SECONDS,
+                assign={"job": "{% $states.result.Payload %}", "record": RECORD},
+                refused="The input cannot be used: nothing was begun, and the message is for the operator.",
+                then="Manifest readable?",
+            ),
+            **refuse(),
+            "Manifest readable?": choice(
+                "Where a manifest is damaged nobody knows what should be there: that is all there is to say.",
+                condition="{% $job.readable %}",
+                because="The archive says what every object must be.",
+                then=VERIFY,
+                otherwise=CONCLUDE,
+            ),
+            VERIFY: {
+                "Type": "Map",
+                "Comment": "One child per range. The list is read from S3, and results go to S3. Damage is a finding, "
+                "and the rest is looked at all the same; a child that fails could not look, and a redrive repeats it.",
+                "Label": "VerifyBlockRanges",
+                "MaxConcurrency": "{% $job.max_concurrency %}",
+                "ToleratedFailureCount": 0,
+                "ItemReader": {
+                    "Resource": "arn:aws:states:::s3:getObject",
+                    "ReaderConfig": {"InputType": "JSONL"},
+                    "Arguments": {"Bucket": "{% $job.bucket %}", "Key": "{% $job.plan_key %}"},
+                },
+                "ItemSelector": {**job, "range": "{% $states.context.Map.Item.Value %}"},
+                "ResultWriter": {
+                    "Resource": "arn:aws:states:::s3:putObject",
+                    "Arguments": {"Bucket": "{% $job.bucket %}", "Prefix": "{% $job.results_prefix %}"},
+                },
+                "ItemProcessor": {
+                    "ProcessorConfig": {"Mode": "DISTRIBUTED", "ExecutionType": "STANDARD"},
+                    "StartAt": "Verify blocks",
+                    "States": {
+                        **call_until_done(
+                            "Verify blocks",
+                            "Checks indexes and segments of the range, then compares it with the snapshot, if one is "
+                            "named; stops in time and says where to go on.",
+                            function="verify_blocks",
+                            payload=child,
+                            seconds=LONG_CALL_SECONDS,
+                            repeats=("ChecksumMismatch",),
+                            question="Range verified?",
+                            why="A range that takes longer than one invocation is verified in several.",
+                            done="What was found is in S3.",
+                            then="Report range",
+                        ),
+                        "Report range": report(
+                            "What was found is in S3, which keeps this small.", {"range": child["range"]}
+                        ),
+                    },
+                },
+                "Next": CONCLUDE,
+            },
+            CONCLUDE: task(
+                "Puts together what was found, stores the receipt and marks the manifest; fails when anything was "
+                "found.",
+                function="conclude_verification",
+                payload=job,
+                seconds=LONG_CALL_SECONDS,
+                refused="The archive is damaged: the message names what, and the receipt is stored all the same.",
+                then=None,
+            ),
+        },
+    )
+
+
+VERIFY, CONCLUDE = "Verify block ranges", "Conclude verification"
+
+
 def _machine(operation: Operation) -> State:
+    if operation.name == "verify":
+        return verification(operation.description)
     if operation.pairing is None:
         return inspection(operation.description)
     return transfer(operation.name, operation.description, unpacks="unpack_image" in operation.functions)

@@ -18,8 +18,9 @@ LAMBDA_INVOKE = "arn:aws:states:::lambda:invoke"
 REFUSE = "Refuse request"
 """The state at which every execution ends whose request cannot be fulfilled."""
 
-FOR_GOOD = ("InvalidRequest", "TransferFailed")
-"""The errors that no repetition helps: of the input, before anything is started, and of a job that cannot be done."""
+FOR_GOOD = ("ArchiveDamaged", "InvalidRequest", "TransferFailed")
+"""The errors that no repetition helps: of an archive that is not what it was, of the input, before anything is started,
+and of a job that cannot be done."""
 
 PROGRESS = "{% $exists($states.input.progress) ? $states.input.progress : null %}"
 """The progress that a function returned when it was not done, for its next call; null in the first."""

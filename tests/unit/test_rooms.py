@@ -22,6 +22,7 @@ ROOMS = (
     "cost",
     "transfer",
     "inspection",
+    "verification",
     "local",
     "operations",
     "lambdas",

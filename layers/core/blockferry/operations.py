@@ -21,6 +21,7 @@ from blockferry.requests.fanout import FanoutRequest
 from blockferry.requests.inspect import InspectRequest
 from blockferry.requests.restore import RestoreRequest
 from blockferry.requests.sync import SyncRequest
+from blockferry.requests.verify import VerifyRequest
 from blockferry.sources.archive import ExaminedArchive, JobArchive, examine_archive
 from blockferry.sources.archiving import examine_for_archive
 from blockferry.sources.chain import examine_delta
@@ -136,6 +137,14 @@ OPERATIONS = _by_name(
         sources=(JobArchive,),
         targets=(FullSnapshot,),
         pairing=Pairing(RestoreRequest, _archive, propose_full),
+    ),
+    Operation(
+        name="verify",
+        summary="check an archive, in full or by a sample, and against its snapshot or another archive",
+        description="Verifies an archive: every stored hash or a sample of them, and, if asked for, what it holds "
+        "against a snapshot or a second archive. Damage ends it as ArchiveDamaged, with all that was found on record.",
+        request=VerifyRequest,
+        functions=("plan_verification", "verify_blocks", "conclude_verification"),
     ),
     Operation(
         name="inspect",

@@ -35,6 +35,21 @@ locals {
       memory_mb       = 512
       timeout_seconds = 300 # as check_targets, and targets may show as pending once more
     }
+    plan_verification = {
+      description     = "Opens an archive and plans how it is verified"
+      memory_mb       = 512
+      timeout_seconds = 300
+    }
+    verify_blocks = {
+      description     = "Checks what an archive has of one range"
+      memory_mb       = 1769 # one whole vCPU: checksums and decompression are the work
+      timeout_seconds = 900
+    }
+    conclude_verification = {
+      description     = "Writes down what the verification of an archive has found"
+      memory_mb       = 512
+      timeout_seconds = 900 # 10,000 ranges have as many objects
+    }
     sweep_jobs = {
       description     = "Deletes pending targets and plans of jobs that were not resumed in time"
       memory_mb       = 512

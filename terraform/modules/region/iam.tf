@@ -57,7 +57,8 @@ locals {
   # - keys:     on the keys of encrypted snapshots, through EBS only
   # - key_facts: looks at keys, which decides whether EC2 could copy a snapshot by itself
   # - images:   reads disk images, and decrypts them through S3 only
-  # - archives: reads archives; stores and drops are the objects of one that it writes and deletes
+  # - archives: reads archives; stores and drops are the objects of one that it writes and deletes, marks
+  #             tells in the tags of a manifest what came out when it was verified
   calls = {
     plan_transfer = {
       any = [
@@ -134,6 +135,30 @@ locals {
       deletes  = ["image/*"]
       list     = ["s3:ListBucket"]
       archives = ["s3:GetObject"]
+    }
+    plan_verification = {
+      any      = ["ec2:DescribeRegions", "ec2:DescribeSnapshots", "lambda:GetAccountSettings"]
+      read     = ["ebs:ListSnapshotBlocks"]
+      objects  = ["s3:GetObject"]
+      writes   = ["plan/*"]
+      list     = ["s3:ListBucket"]
+      keys     = ["kms:Decrypt"]
+      archives = ["s3:GetObject"]
+    }
+    verify_blocks = {
+      read     = ["ebs:GetSnapshotBlock", "ebs:ListSnapshotBlocks"]
+      objects  = ["s3:GetObject"]
+      writes   = ["moved/*"]
+      list     = ["s3:ListBucket"]
+      keys     = ["kms:Decrypt"]
+      archives = ["s3:GetObject"]
+    }
+    conclude_verification = {
+      objects  = ["s3:GetObject"]
+      writes   = ["receipt.json", "report.md"]
+      list     = ["s3:ListBucket"]
+      archives = ["s3:GetObject"]
+      marks    = ["s3:GetObjectTagging", "s3:PutObjectTagging"]
     }
     sweep_jobs = {
       any      = ["ec2:DescribeSnapshots"]
@@ -465,6 +490,22 @@ data "aws_iam_policy_document" "function" {
       sid       = "WriteArchives"
       actions   = ["s3:PutObject", "s3:PutObjectTagging"]
       resources = flatten([for bucket in local.archive_buckets : [for name in statement.value : "arn:${local.partition}:s3:::${bucket}/*${name}"]])
+
+      condition {
+        test     = "StringEquals"
+        variable = "aws:ResourceAccount"
+        values   = [local.account]
+      }
+    }
+  }
+
+  dynamic "statement" {
+    for_each = try([each.value.marks], [])
+
+    content {
+      sid       = "MarkVerifiedArchives"
+      actions   = statement.value
+      resources = [for bucket in local.archives_read : "arn:${local.partition}:s3:::${bucket}/*manifest.json"]
 
       condition {
         test     = "StringEquals"

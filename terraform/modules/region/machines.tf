@@ -11,6 +11,7 @@ locals {
     inspect = ["inspect_snapshots"]
     restore = local.transfer_functions
     sync    = local.transfer_functions
+    verify  = ["plan_verification", "verify_blocks", "conclude_verification"]
   }
 }
 

@@ -5,7 +5,7 @@ boto3 retries requests but not bodies, so both are retried here. Give it a clien
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
@@ -17,7 +17,7 @@ from urllib3.exceptions import HTTPError
 from blockferry.aws.errors import translated
 from blockferry.core.counts import RequestCounts
 from blockferry.core.errors import BlockferryError, OutOfTime, RequestRefused, RetryLater, SourceChanged
-from blockferry.core.quotas import DELETED_OBJECTS
+from blockferry.core.quotas import DELETED_OBJECTS, MAX_OBJECT_TAGS
 from blockferry.core.retry import Attempts, Clock, Deadline, RetryPolicy
 
 if TYPE_CHECKING:
@@ -233,6 +233,25 @@ class Bucket(ObjectReader):
                 raise RequestRefused(f"{what}: not permitted; allow s3:ListBucket on it, if it is yours") from error
             raise self._refused(what, "", error) from error
         return str(answer.get("BucketRegion") or default)
+
+    def add_tags(self, key: str, tags: Mapping[str, str]) -> None:
+        """Give an object more tags, beside those that it has. Raises ``RequestRefused`` when there are too many."""
+        what = f"PutObjectTagging of {self.uri(key)}"
+        try:
+            answer = self._call(
+                "GetObjectTagging", what, lambda: self._s3.get_object_tagging(Bucket=self.name, Key=key)
+            )
+            known = {each["Key"]: each["Value"] for each in answer["TagSet"]} | dict(tags)
+            if len(known) > MAX_OBJECT_TAGS:
+                raise RequestRefused(f"{what}: it would have {len(known)} tags, S3 keeps {MAX_OBJECT_TAGS}")
+            tagging: Any = {"TagSet": [{"Key": name, "Value": value} for name, value in known.items()]}
+            self._call(
+                "PutObjectTagging",
+                what,
+                lambda: self._s3.put_object_tagging(Bucket=self.name, Key=key, Tagging=tagging),
+            )
+        except ClientError as error:
+            raise self._refused(what, key, error) from error
 
     def delete(self, keys: Sequence[str]) -> None:
         """Delete objects, whether they are there or not; as many as there are. Raises ``RequestRefused``, naming the

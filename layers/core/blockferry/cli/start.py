@@ -39,6 +39,10 @@ _GIVEN = {
     "archive_id": "--id",
     "storage_class": "--storage-class",
     "level": "--level",
+    "snapshot": "--snapshot",
+    "against": "--against",
+    "sample": "--sample",
+    "seed": "--seed",
     "lineage": "--lineage",
 }
 """Options that make up an input, as an error names them. All are ``None`` when they are not given."""

@@ -150,7 +150,7 @@ def examine_archive(manifest_uri: str, identity: Identity, call: JobCall) -> Exa
             "kms:Decrypt on its key; name the role in source.role_arn if it is another account's"
         ) from error
     for archive in chain.members:
-        _refuse_frozen(archive)
+        refuse_frozen(archive)
     manifest = chain.manifest
     source = JobArchive(
         region=identity.region,
@@ -185,7 +185,7 @@ def _own_tags(uri: str, of: SourceFacts) -> dict[str, str]:
     return tags
 
 
-def _refuse_frozen(archive: Archive) -> None:
+def refuse_frozen(archive: Archive) -> None:
     """Raise ``InvalidRequest`` when its segments are in a class that has to be thawed first."""
     prefix = archive.address.key(SEGMENTS)
     first = next(archive.bucket.listed(prefix), None)

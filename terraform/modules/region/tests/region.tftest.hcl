@@ -45,7 +45,7 @@ run "a_region_has_everything_by_default" {
   }
 
   assert {
-    condition     = toset(keys(output.state_machines)) == toset(["copy", "fanout", "inspect", "sync"])
+    condition     = toset(keys(output.state_machines)) == toset(["archive", "copy", "fanout", "inspect", "restore", "sync", "verify"])
     error_message = "Every operation must have its machine."
   }
 

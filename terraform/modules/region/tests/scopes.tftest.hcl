@@ -94,7 +94,7 @@ run "grants_are_narrow" {
       for name, document in data.aws_iam_policy_document.function : [
         for statement in jsondecode(document.json).Statement :
         statement.Resource == "arn:aws:s3:::blockferry-work-111122223333-us-east-1/jobs/*"
-        if contains(flatten([statement.Action]), "s3:GetObject") && !contains(["ReadImages", "SeeWhatRuns"], statement.Sid)
+        if contains(flatten([statement.Action]), "s3:GetObject") && !contains(["ReadArchives", "ReadImages", "SeeWhatRuns"], statement.Sid)
       ]
     ]))
     error_message = "Objects must be those of jobs."
@@ -124,8 +124,8 @@ run "grants_are_narrow" {
     condition = jsonencode([
       for statement in jsondecode(data.aws_iam_policy_document.bucket["work"].json).Statement :
       [statement.Effect, sort(statement.Action), statement.Resource, length(statement.Condition.ArnNotEquals["aws:PrincipalArn"])] if statement.Sid == "OnlyTheDeploymentWrites"
-    ]) == jsonencode([["Deny", ["s3:DeleteObject", "s3:DeleteObjectVersion", "s3:PutObject", "s3:PutObjectTagging", "s3:ReplicateObject"], ["arn:aws:s3:::blockferry-work-111122223333-us-east-1/running/leases/*", "arn:aws:s3:::blockferry-work-111122223333-us-east-1/jobs/*"], 14]])
-    error_message = "Nobody but the eight functions and six machines may write records of jobs."
+    ]) == jsonencode([["Deny", ["s3:DeleteObject", "s3:DeleteObjectVersion", "s3:PutObject", "s3:PutObjectTagging", "s3:ReplicateObject"], ["arn:aws:s3:::blockferry-work-111122223333-us-east-1/running/leases/*", "arn:aws:s3:::blockferry-work-111122223333-us-east-1/jobs/*"], 18]])
+    error_message = "Nobody but the eleven functions and seven machines may write records of jobs."
   }
 
   assert {
@@ -267,7 +267,7 @@ run "named_keys_replace_the_keys_of_the_account" {
     condition = alltrue(flatten([
       for name, document in data.aws_iam_policy_document.function : [
         for statement in jsondecode(document.json).Statement :
-        statement.Resource == "arn:aws:kms:us-east-1:123456789012:key/11111111-2222-3333-4444-555555555555" if strcontains(jsonencode(statement.Action), "kms:") && statement.Sid != "DecryptImagesThroughS3"
+        statement.Resource == "arn:aws:kms:us-east-1:123456789012:key/11111111-2222-3333-4444-555555555555" if strcontains(jsonencode(statement.Action), "kms:") && !contains(["DecryptImagesThroughS3", "UseKeysOfArchivesThroughS3"], statement.Sid)
       ]
     ]))
     error_message = "Only the named key may be used."

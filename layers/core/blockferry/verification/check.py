@@ -1,0 +1,307 @@
+"""Verify blocks: one range of an archive, or what is left of it, whatever is damaged in it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from threading import Lock
+from typing import Any
+
+from blockferry.aws.archives import Archive, Chain, Located, open_chain
+from blockferry.core.blocks import BlockRange, blocks_of_volume
+from blockferry.core.errors import ArchiveDamaged, InvalidRequest, OutOfTime, RetryLater
+from blockferry.core.holes import HolePolicy
+from blockferry.core.mover import move
+from blockferry.core.pacing import Pace
+from blockferry.core.ports import Block, BlockRef
+from blockferry.core.reserves import MOVE_SECONDS
+from blockferry.core.retry import Deadline
+from blockferry.core.together import together
+from blockferry.formats.archive.index import RangeIndex
+from blockferry.formats.archive.layout import SEGMENTS, segment_name
+from blockferry.formats.archive.manifest import Member
+from blockferry.jobs.call import JobCall
+from blockferry.sources.snapshot import SnapshotSource
+from blockferry.verification.record import MOST_FINDINGS, Code, Finding, Found, Verification, recorded, save_found
+
+SEGMENTS_AT_A_TIME = 3
+"""Segments in memory of a worker: each has 32 MiB at most."""
+
+GROUP = 64
+"""Blocks of which a sample takes all or none, when an archive is compared with a snapshot: those of a segment."""
+
+STORED, COMPARED = "stored", "compared"
+"""What a call of a range is at: the objects of the archive, then the blocks of the snapshot."""
+
+
+@dataclass
+class _Notes:
+    """What is found, by several threads."""
+
+    findings: list[Finding] = field(default_factory=list)
+    more: int = 0
+    counts: dict[str, int] = field(default_factory=dict)
+    _lock: Lock = field(default_factory=Lock)
+
+    def count(self, name: str, number: int = 1) -> None:
+        with self._lock:
+            self.counts[name] = self.counts.get(name, 0) + number
+
+    def add(self, code: Code, object: str, first: int, stop: int, message: str) -> None:
+        with self._lock:
+            if len(self.findings) < MOST_FINDINGS:
+                self.findings.append(Finding(code=code, object=object, first=first, stop=stop, message=message))
+            else:
+                self.more += 1
+
+
+def verify_range(
+    call: JobCall, record: str, *, within: BlockRange, progress: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """Check what the archive has of a range, as far as the time allows, and store what is found.
+
+    Returns ``{"done", "progress"}``. Damage is a finding, and the rest is looked at all the same. Raises what S3 and
+    EBS refuse, and ``RetryLater`` for what passes.
+    """
+    began = call.clock.monotonic()
+    plan = recorded(call.folder, record)
+    deadline = call.reserving(MOVE_SECONDS)
+    working = call.until(deadline)
+    phase = STORED if progress is None else str(progress["phase"])
+    next_index = within.first if progress is None else int(progress["next_index"])
+    rest = within.after(next_index)
+    notes = _Notes()
+    reached = within.stop
+    if rest is not None:
+        try:
+            chain = _opened(plan, plan.chain, working)
+        except ArchiveDamaged as error:
+            notes.add("manifest", plan.chain[0].manifest_uri, within.first, within.stop, str(error))
+        else:
+            check = _stored if phase == STORED else _compared
+            reached = check(plan, chain, rest, within, notes, working, deadline)
+    stop = BlockRange(min(next_index, within.stop - 1), max(reached, min(next_index, within.stop - 1) + 1))
+    save_found(
+        call.folder,
+        within,
+        f"{phase}-{next_index:010d}",
+        Found(
+            first=stop.first,
+            stop=stop.stop,
+            findings=tuple(notes.findings),
+            more_findings=notes.more,
+            requests=dict(call.counts.placed),
+            retries=dict(call.counts.retries),
+            gb_seconds=round((call.clock.monotonic() - began) * call.memory_gb, 3),
+            **notes.counts,
+        ),
+    )
+    if reached == next_index:
+        raise RetryLater(
+            f"a whole call was not enough for anything of {plan.chain[0].manifest_uri} behind {next_index}"
+        )
+    if reached < within.stop:
+        return {"done": False, "progress": {"phase": phase, "next_index": reached}}
+    if phase == STORED and plan.snapshot_id is not None:
+        return {"done": False, "progress": {"phase": COMPARED, "next_index": within.first}}
+    return {"done": True, "progress": None}
+
+
+def _opened(plan: Verification, members: Sequence[Member], call: JobCall) -> Chain:
+    uri = members[0].manifest_uri
+    try:
+        chain = open_chain(call, plan.place.identity, uri)
+    except InvalidRequest as error:
+        raise ArchiveDamaged(str(error)) from error
+    if tuple(each.manifest.sha256 for each in chain.members) != tuple(each.sha256 for each in members):
+        raise ArchiveDamaged(f"{uri} was replaced while it was verified")
+    return chain
+
+
+@dataclass(frozen=True)
+class _Item:
+    """A segment to check."""
+
+    archive: Archive
+    index: RangeIndex
+    number: int
+
+    @property
+    def first(self) -> int:
+        return self.index.segments[self.number].first
+
+    @property
+    def name(self) -> str:
+        return self.archive.address.uri(segment_name(self.first))
+
+
+def _stored(
+    plan: Verification,
+    chain: Chain,
+    rest: BlockRange,
+    within: BlockRange,
+    notes: _Notes,
+    call: JobCall,
+    deadline: Deadline,
+) -> int:
+    """Check the objects of a range; returns where to go on."""
+    items: list[_Item] = []
+    for archive in chain.members:
+        known: set[str] = set()
+        whole = True
+        for facts in archive.manifest.overlapping(within):
+            try:
+                found = archive.index(facts)
+            except ArchiveDamaged as error:
+                whole = False
+                if rest.first == within.first:
+                    notes.add("index", archive.address.uri(facts.name), facts.first, facts.stop, str(error))
+                continue
+            notes.count("indexes", int(rest.first == within.first))
+            known |= {archive.address.key(segment_name(segment.first)) for segment in found.segments}
+            numbers = range(len(found.segments))
+            items += [_Item(archive, found, n) for n in numbers if found.segments[n].first in rest]
+        if whole and rest.first == within.first:
+            notes.count("orphans", _orphans(archive, within, known))
+    if plan.other and rest.first == within.first:
+        _other(plan, chain, within, notes, call)
+    items.sort(key=lambda item: item.first)
+    return _checked(plan, items, within, notes, call, deadline)
+
+
+def _checked(
+    plan: Verification, items: Sequence[_Item], within: BlockRange, notes: _Notes, call: JobCall, deadline: Deadline
+) -> int:
+    for place in range(0, len(items), SEGMENTS_AT_A_TIME):
+        some = items[place : place + SEGMENTS_AT_A_TIME]
+        if place and deadline.passed():
+            return some[0].first
+        chosen = [item for item in some if _chosen(plan, item.name)]
+        notes.count("segments_left_out", len(some) - len(chosen))
+        try:
+            together(lambda item: _check_segment(item, notes), chosen, most=SEGMENTS_AT_A_TIME)
+        except OutOfTime:
+            return some[0].first
+    return within.stop
+
+
+def _check_segment(item: _Item, notes: _Notes) -> None:
+    entries = item.index.entries_of(item.number)
+    try:
+        body = item.archive.segment(item.index, item.number)
+    except ArchiveDamaged as error:
+        notes.add("segment", item.name, entries[0].block, entries[-1].block + 1, str(error))
+    else:
+        notes.count("blocks", len(entries))
+        notes.count("stored_bytes", len(body))
+    notes.count("segments")
+
+
+def _chosen(plan: Verification, name: str) -> bool:
+    """Whether a sample has this object or group: the same seed chooses the same ones."""
+    if plan.sample_percent >= 100:
+        return True
+    drawn = hashlib.sha256(f"{plan.seed}/{name}".encode()).digest()
+    return int.from_bytes(drawn[:8], "big") < plan.sample_percent / 100 * 2**64
+
+
+def _orphans(archive: Archive, within: BlockRange, known: set[str]) -> int:
+    """Segments of a range that no index names: what a worker leaves that dies. They harm nothing and cost storage."""
+    prefix = archive.address.key(SEGMENTS)
+    after = archive.address.key(segment_name(within.first - 1)) if within.first else prefix
+    end = archive.address.key(segment_name(within.stop))
+    orphans = 0
+    for each in archive.bucket.listed(prefix, after=after):
+        if each.key >= end:
+            break
+        orphans += each.key not in known
+    return orphans
+
+
+def _other(plan: Verification, chain: Chain, within: BlockRange, notes: _Notes, call: JobCall) -> None:
+    """Hold the blocks of a second archive against those of the first, by what their indexes say."""
+    uri = plan.other[0].manifest_uri
+    try:
+        theirs = _digests(_opened(plan, plan.other, call).held(within))
+        ours = _digests(chain.held(within))
+    except ArchiveDamaged as error:
+        notes.add("other_archive", uri, within.first, within.stop, str(error))
+        return
+    notes.count("compared", len(ours.keys() | theirs.keys()))
+    for block in sorted(block for block in ours.keys() | theirs.keys() if ours.get(block) != theirs.get(block)):
+        what = _difference(ours.get(block), theirs.get(block), uri)
+        notes.add("other_archive", uri, block, block + 1, what)
+
+
+def _digests(held: Mapping[int, Located]) -> dict[int, bytes]:
+    return {block: located.entry.digest for block, located in held.items()}
+
+
+def _difference(ours: bytes | None, theirs: bytes | None, other: str) -> str:
+    if theirs is None:
+        return f"the archive holds it, and {other} does not"
+    if ours is None:
+        return f"{other} holds it, and the archive does not"
+    return f"{other} holds something else"
+
+
+def _compared(
+    plan: Verification,
+    chain: Chain,
+    rest: BlockRange,
+    within: BlockRange,
+    notes: _Notes,
+    call: JobCall,
+    deadline: Deadline,
+) -> int:
+    """Hold the blocks of the snapshot against the archive; returns where to go on."""
+    name = plan.snapshot_id or ""
+    try:
+        held = _digests(chain.held(rest))
+    except ArchiveDamaged:
+        # Told when its objects were checked.
+        return within.stop
+    ebs = call.ebs(plan.place.identity)
+    total = blocks_of_volume(chain.manifest.volume_size_gib)
+    comparing = _Comparing(plan, SnapshotSource(ebs, name, total_blocks=total), held, notes)
+    pace = Pace(plan.blocks_per_second, clock=call.clock)
+    moved = move(
+        rest,
+        comparing,
+        [],
+        holes=HolePolicy.PRESERVE,
+        threads=call.throughput.min_threads,
+        deadline=deadline,
+        pace=pace,
+    )
+    for block in sorted(held.keys() - comparing.listed):
+        if block < moved.next_index:
+            notes.add("content", name, block, block + 1, f"the archive holds it, and {name} does not")
+    return moved.next_index
+
+
+class _Comparing:
+    """The blocks of a snapshot; reading one holds it against the archive, and nothing is kept of it."""
+
+    def __init__(self, plan: Verification, snapshot: SnapshotSource, held: Mapping[int, bytes], notes: _Notes) -> None:
+        self._plan = plan
+        self._snapshot = snapshot
+        self._held = held
+        self._notes = notes
+        self.listed: set[int] = set()
+
+    def blocks(self, within: BlockRange) -> Iterator[BlockRef]:
+        for ref in self._snapshot.blocks(within):
+            self.listed.add(ref.index)
+            if _chosen(self._plan, f"blocks/{ref.index // GROUP}"):
+                yield ref
+
+    def read(self, ref: BlockRef) -> Block:
+        block = self._snapshot.read(ref)
+        name = self._plan.snapshot_id or ""
+        ours = self._held.get(ref.index)
+        if ours != block.digest:
+            self._notes.add("content", name, ref.index, ref.index + 1, _difference(ours, block.digest, name))
+        self._notes.count("compared")
+        return Block(ref.index, block.data, block.digest, unchanged=True)
