@@ -19,11 +19,25 @@ from typing import NoReturn
 from botocore.exceptions import BotoCoreError, ClientError
 
 from blockferry import __version__
-from blockferry.cli import archive, copy, fanout, inspect, restore, resume, speed, status, stop, sync, upload, verify
+from blockferry.cli import (
+    archive,
+    cat,
+    copy,
+    fanout,
+    inspect,
+    restore,
+    resume,
+    speed,
+    status,
+    stop,
+    sync,
+    upload,
+    verify,
+)
 from blockferry.cli.console import BROKEN_PIPE, FAILED, PREFIX, PREFIX_VARIABLE, UNFORESEEN, UNUSABLE, say
 from blockferry.core.errors import BlockferryError, InvalidRequest
 
-_MODULES = (copy, sync, fanout, archive, restore, verify, inspect, status, resume, stop, speed, upload)
+_MODULES = (copy, sync, fanout, archive, restore, verify, inspect, status, resume, stop, speed, upload, cat)
 
 COMMANDS = tuple(each.COMMAND for each in _MODULES)
 
