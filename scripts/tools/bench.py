@@ -7,7 +7,8 @@ the absolute values.
 
 ``ebs`` measures the EBS server of the local cloud itself, see ``bench_ebs``; ``prove`` what the proof of a transfer
 takes at the size of the largest volume, see ``bench_prove``; ``saturate`` how much of its share of the quotas a worker
-reaches with few targets and with many, see ``bench_saturate``; ``small`` how long short jobs take, see ``bench_small``.
+reaches with few targets and with many, see ``bench_saturate``; ``small`` how long short jobs take, see ``bench_small``;
+``archive`` what archiving and restoring a block costs, see ``bench_archive``.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tools import bench_ebs, bench_prove, bench_saturate, bench_small
+from tools import bench_archive, bench_ebs, bench_prove, bench_saturate, bench_small
 from tools.bench_aims import add_outcome, told
 from tools.bench_server import contend, ebs_server
 
@@ -52,6 +53,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     saturate = commands.add_parser("saturate", help="what of its share of the quotas a worker reaches, by targets")
     bench_saturate.add_arguments(saturate)
     saturate.set_defaults(run=bench_saturate.run)
+    archive = commands.add_parser("archive", help="CPU and memory of archiving and restoring, beside their parts")
+    bench_archive.add_arguments(archive)
+    archive.set_defaults(run=bench_archive.run)
     small = commands.add_parser("small", help="seconds of a short copy and inspection, and where each goes")
     bench_small.add_arguments(small)
     small.set_defaults(run=bench_small.run)

@@ -39,8 +39,8 @@ def main() -> None:
     """Run one contender, as the arguments say: ``CONTENDER SNAPSHOT BLOCKS THREADS``; ``fill`` makes the snapshot to
     copy."""
     contender, snapshot_id, blocks, threads = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
-    if contender == "fill":
-        print(json.dumps({"snapshot_id": fill(blocks)}))
+    if contender in ("fill", "fill-halves"):
+        print(json.dumps({"snapshot_id": fill(blocks, noise=1.0 if contender == "fill" else 0.5)}))
         return
     copy = {"worker": worker, "boto3": plain_boto3, "floor": floor}[contender](snapshot_id, blocks, threads)
     copy(0, WARM_UP)
@@ -58,18 +58,19 @@ def _cpu() -> float:
     return usage.ru_utime + usage.ru_stime
 
 
-def _start(*, region: str = REGION, volume_gib: int = 64) -> str:
+def start_target(*, region: str = REGION, volume_gib: int = 64) -> str:
     ebs = Aws().ebs(Identity(region), counts=RequestCounts())
     return ebs.start_snapshot(NewSnapshot(volume_gib, os.urandom(16).hex(), "bench", {})).snapshot_id
 
 
-def fill(blocks: int, *, region: str = REGION, volume_gib: int = 64) -> str:
-    """A completed snapshot whose first ``blocks`` blocks are allocated and all different."""
+def fill(blocks: int, *, region: str = REGION, volume_gib: int = 64, noise: float = 1.0) -> str:
+    """A completed snapshot whose first ``blocks`` blocks are allocated and all different; so much of each is noise,
+    which nothing compresses."""
     ebs = Aws().ebs(Identity(region), counts=RequestCounts())
-    snapshot_id = _start(region=region, volume_gib=volume_gib)
-    noise = random.Random(1).randbytes(BLOCK_SIZE)  # noqa: S311 - test data
+    snapshot_id = start_target(region=region, volume_gib=volume_gib)
+    hard = random.Random(1).randbytes(int(BLOCK_SIZE * noise))  # noqa: S311 - test data
     for index in range(blocks):
-        data = index.to_bytes(8, "big") + noise[8:]
+        data = (index.to_bytes(8, "big") + hard[8:]).ljust(BLOCK_SIZE, index.to_bytes(8, "big")[-1:])
         ebs.put_block(snapshot_id, index, data, hashlib.sha256(data).digest())
     ebs.complete_snapshot(snapshot_id, changed_blocks=blocks, linear_checksum=None)
     ec2 = boto3.client("ec2", region_name=region)
@@ -88,7 +89,7 @@ def worker(snapshot_id: str, _blocks: int, threads: int) -> Copy:
     def client() -> Any:
         return aws.ebs(Identity(REGION), counts=counts, connections=threads)
 
-    source, sink = SnapshotSource(client(), snapshot_id), SnapshotSink(client(), _start())
+    source, sink = SnapshotSource(client(), snapshot_id), SnapshotSink(client(), start_target())
 
     def copy(first: int, stop: int) -> None:
         moved = move(
@@ -109,7 +110,7 @@ def plain_boto3(snapshot_id: str, _blocks: int, threads: int) -> Copy:
     """The contender that a careful script would be: one client, one checksum per block, as many connections as
     threads."""
     ebs = boto3.client("ebs", region_name=REGION, config=Config(max_pool_connections=threads))
-    target = _start()
+    target = start_target()
     tokens = allocated(ebs, snapshot_id)
 
     def one(index: int) -> None:
@@ -141,7 +142,7 @@ def floor(snapshot_id: str, _blocks: int, _threads: int) -> Copy:
     address = urlsplit(os.environ["AWS_ENDPOINT_URL_EBS"])
     heads = Heads(os.environ["AWS_ENDPOINT_URL_EBS"], os.environ, region=REGION)
     tokens = allocated(boto3.client("ebs", region_name=REGION), snapshot_id)
-    target = _start()
+    target = start_target()
     reader = socket.create_connection((address.hostname or "", address.port or 80))
     writer = socket.create_connection((address.hostname or "", address.port or 80))
     buffer = memoryview(bytearray(BLOCK_SIZE + 4096))

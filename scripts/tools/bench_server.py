@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -53,10 +53,25 @@ def control(url: str, path: str, body: Any = None, *, method: str = "POST", keys
         pass
 
 
-def contend(contender: str, url: str, *, snapshot: str, blocks: int, threads: int) -> dict[str, Any]:
-    command = [sys.executable, "-m", "tools.bench_contenders", contender, snapshot, str(blocks), str(threads)]
+def contend(
+    contender: str,
+    url: str,
+    *,
+    snapshot: str,
+    blocks: int,
+    threads: int,
+    module: str = "tools.bench_contenders",
+    more: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
+    """What a contender, a process of its own, measures of itself; ``more`` are further variables of its environment."""
+    command = [sys.executable, "-m", module, contender, snapshot, str(blocks), str(threads)]
     done = subprocess.run(
-        command, env=environment(url), cwd=repository_root(), capture_output=True, text=True, check=False
+        command,
+        env=environment(url) | dict(more or {}),
+        cwd=repository_root(),
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if done.returncode != 0:
         raise RuntimeError(f"{contender} failed:\n{done.stderr}")

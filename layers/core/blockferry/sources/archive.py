@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 from blockferry.aws import snapshots
@@ -200,11 +200,11 @@ def refuse_frozen(archive: Archive) -> None:
     )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Group:
     """Frames that lie one behind another in a segment, and are fetched by one request."""
 
-    archive: Archive = field(compare=False, hash=False)
+    archive: Archive
     facts: SegmentFacts
     entries: tuple[Entry, ...]
 

@@ -6,6 +6,7 @@ import base64
 import io
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import IO, Any, cast
 
 from blockferry.aws.archives import Located
@@ -21,8 +22,8 @@ Keep = Callable[[RangeIndex, Mapping[int, str]], None]
 """Keeps the index of what was stored, and the ETag of each segment by its first block."""
 
 
-MOST_WAITING = 32
-"""Blocks that wait while a segment is sent: half of the next one, 16 MiB at most."""
+MOST_WAITING = 16
+"""Blocks that wait while a segment is sent: a quarter of the next one, 8 MiB at most."""
 
 
 class SegmentSink:
@@ -139,7 +140,8 @@ class SegmentSink:
             self._unsent = facts.first if self._unsent is None else self._unsent
             raise
         # One at a time sends, and ``finish`` comes when nobody does.
-        self._stored[facts.first] = segment
+        # Without its bytes: a range has as many as the volume.
+        self._stored[facts.first] = replace(segment, parts=())
         self._etags[facts.first] = str(etag)
 
     def finish(self, next_index: int) -> int:

@@ -7,9 +7,9 @@ ranged GET fetches (RFC 8878, sections 3.1.1 and 3.1.2).
 from __future__ import annotations
 
 import hashlib
-import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
+from queue import SimpleQueue
 from typing import Any
 
 import zstandard
@@ -34,21 +34,26 @@ MIN_LEVEL, MAX_LEVEL, DEFAULT_LEVEL = 1, 19, 3
 """Levels of zstd; those above 19 take windows that a worker has no memory for."""
 
 
+COMPRESSORS = 2
+"""Blocks that are compressed at a time: a worker has one vCPU, and each compressor takes some MiB."""
+
+
 class Compressor:
-    """Compresses blocks to frames, in as many threads as ask."""
+    """Compresses blocks to frames, for as many threads as ask."""
 
     def __init__(self, level: int) -> None:
-        self._level = level
-        self._own = threading.local()
+        self._free: SimpleQueue[zstandard.ZstdCompressor] = SimpleQueue()
+        for _ in range(COMPRESSORS):
+            self._free.put(zstandard.ZstdCompressor(level=level, write_checksum=True, write_content_size=True))
 
     def frame(self, data: bytes) -> bytes:
         """The frame of a block: with its length, and with zstd's own checksum, so that ``zstd -d`` notices damage."""
-        compressor = getattr(self._own, "compressor", None)
-        if compressor is None:
-            compressor = zstandard.ZstdCompressor(level=self._level, write_checksum=True, write_content_size=True)
-            self._own.compressor = compressor
-        frame: bytes = compressor.compress(data)
-        return frame
+        compressor = self._free.get()
+        try:
+            # A copy: what the library returns lies in a buffer for the worst case, whose rest would stay in use.
+            return bytes(memoryview(compressor.compress(data)))
+        finally:
+            self._free.put(compressor)
 
 
 def expand(frame: bytes | memoryview, entry: Entry, *, name: str) -> bytes:
