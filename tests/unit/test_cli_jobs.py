@@ -120,8 +120,8 @@ def test_a_job_of_no_operation_is_reported_with_where_it_was_looked_for(machines
     with pytest.raises(InvalidRequest) as caught:
         machines.operator.find("nightly")
     assert str(caught.value) == (
-        f"there is no job nightly of copy, sync, fanout, inspect in {REGION} (account {ACCOUNT}, state machines "
-        "my-ferry-*); check the id, --region and --name-prefix"
+        f"there is no job nightly of copy, sync, fanout, archive, restore, verify, inspect in {REGION} (account "
+        f"{ACCOUNT}, state machines my-ferry-*); check the id, --region and --name-prefix"
     )
 
 
@@ -139,7 +139,10 @@ def test_whoever_may_look_at_one_operation_only_finds_its_jobs(machines: Machine
 
 def test_a_job_that_may_be_where_nobody_was_let_in_is_not_said_to_be_nowhere(machines: Machines) -> None:
     machines.have(denied=("sync",))
-    with pytest.raises(InvalidRequest, match=r"of copy, fanout, inspect in .*to look at sync: may not look at sync"):
+    with pytest.raises(
+        InvalidRequest,
+        match=r"of copy, fanout, archive, restore, verify, inspect in .*to look at sync: may not look at sync",
+    ):
         machines.operator.find("nightly")
 
 

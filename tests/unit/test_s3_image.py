@@ -296,7 +296,7 @@ def test_every_byte_is_fetched_once_and_every_block_arrives(size: int, threads: 
     assert [end for _, end in sorted(s3.ranges)][:-1] == [start for start, _ in sorted(s3.ranges)][1:]
     assert (min(s3.ranges)[0], max(s3.ranges)[1]) == (0, size)
     assert counts.requests == {"GetObject": -(-size // (BLOCKS_PER_READ * BLOCK_SIZE))}
-    assert reads._chunks == {}
+    assert reads._chunks._chunks == {}
 
 
 @pytest.mark.parametrize(("first", "stop"), [(0, 1), (15, 17), (16, 32), (3, 40), (39, 2048), (40, 2048), (100, 200)])
@@ -451,7 +451,7 @@ def test_threads_wait_for_the_one_that_fetches_and_share_its_error() -> None:
     first = threading.Thread(target=read, args=(refs[0],))
     first.start()
     assert fetching.wait(10)
-    chunk = image._chunks[BlockRange(0, 16)]
+    chunk = image._chunks._chunks[BlockRange(0, 16)]
     result = chunk.data.result
 
     def wait_with_the_others(timeout: float | None = None) -> bytes:
@@ -466,7 +466,7 @@ def test_threads_wait_for_the_one_that_fetches_and_share_its_error() -> None:
         thread.join(10)
     assert errors == ["no"] * 9
     assert fetched == [BlockRange(0, 16)]
-    assert image._chunks == {}
+    assert image._chunks._chunks == {}
 
 
 def test_memory_is_bounded_for_blocks_that_nobody_takes() -> None:
@@ -475,7 +475,7 @@ def test_memory_is_bounded_for_blocks_that_nobody_takes() -> None:
     )
     for ref in list(image.blocks(BlockRange(0, 100)))[::2]:
         image.read(ref)
-    assert len(image._chunks) == KEPT_CHUNKS
+    assert len(image._chunks._chunks) == KEPT_CHUNKS
 
 
 # An unpacked image as a source
@@ -505,7 +505,7 @@ def test_an_unpacked_image_is_read_chunk_by_chunk(s3: Any, threads: int) -> None
     reads = stored_image(folder, len(data), counts=counts)
     assert carry(reads, whole, threads=threads) == blocks_of(data, whole)
     assert counts.requests == {"GetObject": 3}
-    assert reads._chunks == {}
+    assert reads._chunks._chunks == {}
 
 
 @pytest.mark.parametrize(("first", "stop"), [(0, 1), (63, 65), (64, 67), (66, 2048)])

@@ -61,7 +61,7 @@ def test_who_takes_the_last_block_of_a_dropped_chunk_leaves_the_one_that_was_fet
     image = ChunkedImage(4 * BLOCK_SIZE, blocks_per_chunk=2, fetch=fetch, keep=1)
     first, last, other, _ = refs(image)
     image.read(first)
-    old = image._chunks[BlockRange(0, 2)]
+    old = image._chunks._chunks[BlockRange(0, 2)]
     has_data, go_on = threading.Event(), threading.Event()
     result = old.data.result
 
@@ -84,4 +84,4 @@ def test_who_takes_the_last_block_of_a_dropped_chunk_leaves_the_one_that_was_fet
     assert image.read(last).data == content(2)
     assert read == [content(2)]
     assert fetched == {0: 2, 2: 1}
-    assert BlockRange(0, 2) not in image._chunks
+    assert BlockRange(0, 2) not in image._chunks._chunks

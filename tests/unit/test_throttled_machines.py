@@ -50,7 +50,7 @@ class Functions:
                     "plan_key": "plan.jsonl",
                     "results_prefix": "results",
                     "max_concurrency": 1,
-                    "unpack": first and event["operation"] == "fanout",
+                    "unpack": first and event["operation"] in ("archive", "fanout"),
                     "done": True,
                     "dry_run": False,
                     "estimate": None,
@@ -65,6 +65,11 @@ class Functions:
                 return call_again({}, plan_key="missing.jsonl", **proved) if first else done(**proved)
             case "check_targets_arn":
                 return call_again({}, wait_seconds=1) if first else done()
+            case "plan_verification_arn":
+                places = {"bucket": BUCKET, "plan_key": "plan.jsonl", "results_prefix": "results"}
+                return {"job_id": "job", **places, "max_concurrency": 1, "record": "r", "readable": True}
+            case "verify_blocks_arn":
+                return call_again({}) if first else done()
             case "inspect_snapshots_arn":
                 return call_again({}) if first else done(report={"status": "SUCCEEDED"})
             case _:

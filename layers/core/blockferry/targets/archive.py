@@ -145,9 +145,6 @@ class ArchiveTarget(JobTarget):
         requests[at("PutObject", self.region)] += min(ranges, blocks) + 2
         return requests
 
-    def bytes_written(self, found: ArchiveState, blocks: int) -> int:
-        return 0 if found.manifest is None else found.manifest.counts.stored_bytes
-
     def planned(self) -> dict[str, Any]:
         return {
             "region": self.region,

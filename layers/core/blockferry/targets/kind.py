@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Protocol, Self
 
 from blockferry.aws.call import Call
 from blockferry.aws.sessions import Identity
-from blockferry.core.blocks import BLOCK_SIZE, BlockRange
+from blockferry.core.blocks import BlockRange
 from blockferry.core.errors import BlockferryError, IncompleteTransfer
 from blockferry.core.ports import BlockSink
 from blockferry.jobs.call import JobCall
@@ -122,10 +122,6 @@ class JobTarget(Place, ABC):
     def beside(self) -> Mapping[str, int]:
         """Requests of its life that no worker sends, which receipts count."""
         return {}
-
-    def bytes_written(self, found: Any, blocks: int) -> int:
-        """Bytes that it took, of so many blocks that were written; ``found`` is what AWS says of it."""
-        return blocks * BLOCK_SIZE
 
     @abstractmethod
     def planned(self) -> dict[str, Any]:

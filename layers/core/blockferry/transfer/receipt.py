@@ -60,7 +60,7 @@ def write_receipt(call: JobCall, record: str, proof: str, *, now: datetime | Non
         "zero_blocks": proved.zero_blocks,
         "parent_blocks_compared": proved.parent_blocks,
         "bytes_read": proved.blocks_read * BLOCK_SIZE,
-        "bytes_written": sum(target["bytes_written"] for target in targets),
+        "bytes_written": sum(target.get("stored_bytes", target["blocks_written"] * BLOCK_SIZE) for target in targets),
         **choices(job),
         "linear_checksum": targets[0]["linear_checksum"],
         "duration_seconds": round((ended - datetime.fromisoformat(job.started_at)).total_seconds(), 3),
@@ -120,12 +120,7 @@ def _all_confirmed(job: Job, proof: Proof, call: JobCall) -> list[dict[str, Any]
         "zero_blocks": proof.zero_blocks if job.holes.value != "skip_zero" else 0,
         "linear_checksum": proof.linear_checksum,
     }
-    return [
-        written
-        | {"bytes_written": target.bytes_written(facts[number], proof.blocks_written)}
-        | target.facts(facts[number])
-        for number, target in enumerate(job.targets)
-    ]
+    return [written | target.facts(facts[number]) for number, target in enumerate(job.targets)]
 
 
 def report(receipt: dict[str, Any]) -> str:

@@ -15,12 +15,12 @@ run "a_region_has_everything_by_default" {
   }
 
   assert {
-    condition     = toset(keys(output.functions)) == toset(["check_targets", "complete_transfer", "inspect_snapshots", "move_blocks", "plan_transfer", "sweep_jobs", "unpack_image", "write_receipt"])
+    condition     = toset(keys(output.functions)) == toset(["check_targets", "complete_transfer", "conclude_verification", "inspect_snapshots", "move_blocks", "plan_transfer", "plan_verification", "sweep_jobs", "unpack_image", "verify_blocks", "write_receipt"])
     error_message = "All functions must be there."
   }
 
   assert {
-    condition     = { for name, function in local.functions : name => function.timeout_seconds } == { check_targets = 300, complete_transfer = 900, inspect_snapshots = 900, move_blocks = 900, plan_transfer = 900, sweep_jobs = 300, unpack_image = 900, write_receipt = 300 }
+    condition     = { for name, function in local.functions : name => function.timeout_seconds } == { check_targets = 300, complete_transfer = 900, conclude_verification = 900, inspect_snapshots = 900, move_blocks = 900, plan_transfer = 900, plan_verification = 300, sweep_jobs = 300, unpack_image = 900, verify_blocks = 900, write_receipt = 300 }
     error_message = "Every function must have its timeout."
   }
 

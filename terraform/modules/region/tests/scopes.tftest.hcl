@@ -108,14 +108,17 @@ run "grants_are_narrow" {
         if contains(["WriteItsOwnRecords", "DeleteRecords"], statement.Sid)
       }
       }) == jsonencode({
-      check_targets     = {}
-      complete_transfer = { "s3:PutObject" = ["proved/*"], "s3:DeleteObject" = ["moved/failed/*"] }
-      inspect_snapshots = { "s3:PutObject" = ["receipt.json", "report.md"] }
-      move_blocks       = { "s3:PutObject" = ["moved/*"] }
-      plan_transfer     = { "s3:PutObject" = ["plan/*"] }
-      sweep_jobs        = { "s3:PutObject" = ["swept.json"], "s3:DeleteObject" = ["*"] }
-      unpack_image      = { "s3:PutObject" = ["image/*"], "s3:DeleteObject" = ["image/*"] }
-      write_receipt     = { "s3:PutObject" = ["receipt.json", "report.md"], "s3:DeleteObject" = ["image/*"] }
+      check_targets         = {}
+      complete_transfer     = { "s3:PutObject" = ["proved/*"], "s3:DeleteObject" = ["moved/failed/*"] }
+      conclude_verification = { "s3:PutObject" = ["receipt.json", "report.md"] }
+      inspect_snapshots     = { "s3:PutObject" = ["receipt.json", "report.md"] }
+      move_blocks           = { "s3:PutObject" = ["moved/*"] }
+      plan_transfer         = { "s3:PutObject" = ["plan/*"] }
+      plan_verification     = { "s3:PutObject" = ["plan/*"] }
+      sweep_jobs            = { "s3:PutObject" = ["swept.json"], "s3:DeleteObject" = ["*"] }
+      unpack_image          = { "s3:PutObject" = ["image/*"], "s3:DeleteObject" = ["image/*"] }
+      verify_blocks         = { "s3:PutObject" = ["moved/*"] }
+      write_receipt         = { "s3:PutObject" = ["receipt.json", "report.md"], "s3:DeleteObject" = ["image/*"] }
     })
     error_message = "Each function must write below its own prefix only."
   }
