@@ -66,7 +66,9 @@ def test_night_after_night_the_difference_goes_to_two_regions(cloud: CloudRig) -
     assert report["allocated_blocks"] == len(third)
     # What nobody else has: blocks 3, 5, 7 and 8 of the first night, and 7 of the last.
     assert [s["frees_blocks"] for s in report["chain"]["snapshots"]] == [4, 0, 1]
-    assert report["recommendation"]["choice"] == "copy_snapshot"
+    assert report["recommendation"]["choice"] == "nothing"
+    there = again["targets"][regions.index("eu-west-1")]["snapshot_id"]
+    assert report["recommendation"]["reason"] == f"{there} in eu-west-1 is a proved copy of it already"
 
 
 def test_a_parent_that_was_made_by_hand_is_compared_and_a_wrong_one_leaves_nothing(cloud: CloudRig) -> None:

@@ -13,11 +13,11 @@ from blockferry.cli.operate import JobState
 from blockferry.cli.render import receipt_table
 from blockferry.cli.render_inspection import inspection_report
 from blockferry.core.blocks import BLOCK_SIZE
+from blockferry.cost.bill import usd
 from blockferry.inspection.steps import inspect_snapshots
 from blockferry.inspection.tuning import Tuning
 from blockferry.jobs.call import JobCall
 from blockferry.jobs.execution import Execution
-from blockferry.transfer.sentences import usd
 from fakes import content
 from rig import ACCOUNT, BUCKET, HOME, RECOVERY, Rig, put, running_rig
 
@@ -83,7 +83,7 @@ def test_the_receipt_of_a_sync_names_delta_parents_and_what_was_compared(rig: Ri
     assert shown["allocated"] == "4 blocks, by ListChangedBlocks and ListSnapshotBlocks"
     assert shown["changed"] == "3 blocks"
     assert "PutSnapshotBlock 3" in shown["requests"]
-    assert shown["cost"].startswith(f"${estimate['cost_usd']['total']:.6f} (")
+    assert shown["cost"].startswith(f"{usd(estimate['cost_usd']['total'])} (")
     assert "parents" not in shown
 
 
@@ -131,9 +131,18 @@ def test_a_raw_image_is_shown_with_its_size(rig: Rig) -> None:
 
 
 @pytest.mark.parametrize(
-    ("amount", "text"), [(0.0, "$0.00"), (0.000016, "$0.000016"), (0.25, "$0.250000"), (1234.5, "$1,234.50")]
+    ("amount", "text"),
+    [
+        (0.0, "$0.00"),
+        (4e-8, "under $0.000001"),
+        (0.0000012, "$0.000001"),
+        (0.000016, "$0.000016"),
+        (0.018937, "$0.019"),
+        (0.25, "$0.25"),
+        (1234.5, "$1,234.50"),
+    ],
 )
-def test_dollars_are_never_written_with_an_exponent(amount: float, text: str) -> None:
+def test_dollars_have_two_digits_that_say_something_and_no_exponent(amount: float, text: str) -> None:
     assert usd(amount) == text
 
 
@@ -195,8 +204,8 @@ def test_the_choices_are_a_table_in_which_dollars_end_in_one_column(report: dict
     assert {len(line) for line in (table[0], *possible)} == {len(table[0])}
     for line, choice in zip(table[1:], report["choices"], strict=True):
         if choice["possible"]:
-            assert line.endswith(f"${choice['year_usd']:.6f}")
-            assert f"${choice['one_time_usd']:.6f}" in line or choice["one_time_usd"] == 0
+            assert line.endswith(usd(choice["year_usd"]))
+            assert usd(choice["one_time_usd"]) in line
 
 
 def test_the_recommendation_comes_with_its_reason_and_conditions_are_told_once(report: dict[str, Any]) -> None:

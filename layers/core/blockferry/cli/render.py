@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from blockferry.transfer.sentences import choice_line, holes_line, source_line, usd
+from blockferry.cost.bill import usd
+from blockferry.transfer.sentences import choice_line, holes_line, source_line
 
 _MIB = 2**20
 

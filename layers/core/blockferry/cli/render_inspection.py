@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from blockferry.cli.render import aligned, counts
-from blockferry.transfer.sentences import usd
+from blockferry.cost.bill import usd
 
 _GIB = 2**30
 _WIDTH = 120
