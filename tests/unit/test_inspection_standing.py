@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pytest
+from blockferry.inspection.answer import answer
 from fakes import content
 from rig import HOME, RECOVERY, THIRD, Rig, put, running_rig
 
@@ -171,6 +172,30 @@ def test_a_snapshot_of_which_every_target_has_a_proved_copy_needs_none(rig: Rig)
     assert advice["reason"] == f"{made[0]} in {RECOVERY}, {made[1]} in {THIRD} are proved copies of it already"
 
 
+def night(rig: Rig, volume_id: str, blocks: Mapping[int, bytes]) -> str:
+    """A snapshot of a volume, after these blocks were written."""
+    for index, data in blocks.items():
+        rig.post(f"volumes/{volume_id}/blocks/{index}", data)
+    made = str(rig.client("ec2").create_snapshot(VolumeId=volume_id)["SnapshotId"])
+    rig.control("clock", {"advance": 60})
+    assert rig.state(made) == "completed"
+    return made
+
+
+def test_without_a_base_the_newest_earlier_snapshot_with_a_copy_there_is_told(rig: Rig) -> None:
+    volume_id = rig.client("ec2").create_volume(AvailabilityZone=f"{HOME}a", Size=1)["VolumeId"]
+    nights = [night(rig, volume_id, {number: content(number + 1)}) for number in range(5)]
+    for copied_night in (nights[0], nights[1], nights[2], nights[4]):
+        copied(rig, copied_night)
+    rig.client("ec2").delete_snapshot(SnapshotId=nights[2])
+    report = inspected(rig, nights[3])
+    assert report["destinations"][0]["earlier_id"] == nights[1]
+    line = f"  a copy of {nights[1]} stands there: name it as --base to price a sync"
+    assert line in answer(report)
+    assert inspected(rig, nights[3], targets=[{"region": THIRD}])["destinations"][0]["earlier_id"] is None
+    assert inspected(rig, nights[0])["destinations"][0]["earlier_id"] is None
+
+
 def test_a_place_that_cannot_be_looked_at_is_told_and_nothing_is_assumed_of_it(rig: Rig) -> None:
     base = rig.snapshot(DISK)
     copied(rig, base)
@@ -181,6 +206,7 @@ def test_a_place_that_cannot_be_looked_at_is_told_and_nothing_is_assumed_of_it(r
     unseen = f"what stands in {RECOVERY} of account 111122223333 could not be looked at"
     assert why_no_sync(report) == unseen
     assert any(note.startswith(f"{unseen}: DescribeSnapshots: UnauthorizedOperation") for note in report["notes"])
+    assert f"  what stands in {RECOVERY} could not be looked at" in answer(report)
 
 
 def test_a_role_that_cannot_be_assumed_to_look_is_told_and_the_report_comes_all_the_same(rig: Rig) -> None:

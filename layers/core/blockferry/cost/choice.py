@@ -93,7 +93,8 @@ class Destination:
 
     ``copy_id`` is a proved copy of the subject, and ``parent_id`` one of its base that a sync can go on top of, without
     which ``no_parent`` says why. ``native_base_id`` is a copy of the base by CopySnapshot. All are encrypted as the
-    copy is to be, and ``None`` where none was seen.
+    copy is to be, and ``None`` where none was seen. Without a base, ``earlier_id`` is an earlier snapshot of the volume
+    of which a proved copy stands. ``seen`` false: it could not be looked at.
     """
 
     name: str
@@ -105,6 +106,8 @@ class Destination:
     parent_id: str | None = None
     no_parent: str | None = None
     native_base_id: str | None = None
+    earlier_id: str | None = None
+    seen: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)

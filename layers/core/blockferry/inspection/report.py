@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 from blockferry import __version__
@@ -64,6 +65,7 @@ def report_of(what: Inspected, found: Progress, call: JobCall, *, duration: floa
         "source": _facts_json(source, region),
         "base": None if what.base is None else _facts_json(what.base, region),
         "targets": [],
+        "destinations": [asdict(destination) for destination in destinations],
         "allocated_blocks": allocated,
         "allocated_bytes": allocated * BLOCK_SIZE,
         "zero_blocks": None if zeros is None else zeros.zero_blocks,

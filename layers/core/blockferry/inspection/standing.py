@@ -45,17 +45,22 @@ def _looked_up(place: Place, what: Inspected, call: Call) -> tuple[Destination, 
     destination, region = place.destination, place.identity.region
     if partition_of(region) != partition_of(call.aws.own_region):
         return destination, ""
-    wanted = [facts.snapshot_id for facts in (what.source, what.base) if facts is not None]
     try:
-        copies = snapshots.copies_of(call.ec2(place.identity), wanted, source_region=what.region)
+        return _with_what_stands(place, what, call), ""
     except (ClientError, BotoCoreError) as error:
         unseen = f"what stands in {region} of account {destination.account} could not be looked at"
-        return replace(destination, no_parent=unseen), f"{unseen}: {translated(error)}"
+        return replace(destination, no_parent=unseen, seen=False), f"{unseen}: {translated(error)}"
+
+
+def _with_what_stands(place: Place, what: Inspected, call: Call) -> Destination:
+    destination, region = place.destination, place.identity.region
+    wanted = [facts.snapshot_id for facts in (what.source, what.base) if facts is not None]
+    copies = snapshots.copies_of(call.ec2(place.identity), wanted, source_region=what.region)
     fitting = [facts for facts in copies if _fits(facts, destination, what.source)]
     already = _first(facts for facts in fitting if facts.proved_copy_of(what.source.snapshot_id, region=what.region))
     destination = replace(destination, copy_id=already)
     if what.base is None:
-        return destination, ""
+        return destination if already else replace(destination, earlier_id=_earlier(place, what, call))
     base = what.base
     native = _first(facts for facts in fitting if facts.copied_from(base.snapshot_id, region=what.region))
     destination = replace(destination, native_base_id=native)
@@ -63,12 +68,26 @@ def _looked_up(place: Place, what: Inspected, call: Call) -> tuple[Destination, 
     for parent in parents:
         why_not = _no_parent(parent, base, place, what, call)
         if why_not is None:
-            return replace(destination, parent_id=parent.snapshot_id, no_parent=None), ""
+            return replace(destination, parent_id=parent.snapshot_id, no_parent=None)
         destination = replace(destination, no_parent=destination.no_parent or why_not)
     if not parents:
         missing = f"no proved copy of {base.snapshot_id} stands in {region} of account {destination.account}"
         destination = replace(destination, no_parent=missing)
-    return destination, ""
+    return destination
+
+
+def _earlier(place: Place, what: Inspected, call: Call) -> str | None:
+    """The newest earlier snapshot of the volume that is still there and of which a proved copy stands."""
+    source = what.source
+    if not snapshots.has_volume(source.volume_id):
+        return None
+    ec2 = call.ec2(place.identity)
+    copies = snapshots.proven_copies(ec2, lineage=source.volume_id, source_region=what.region)
+    made_of = {facts.tags[snapshots.SOURCE_TAG] for facts in copies if _fits(facts, place.destination, source)}
+    alive = snapshots.existing(call.ec2(what.identity), made_of)
+    earlier = [facts for facts in alive if facts.start_time < source.start_time and facts.state == "completed"]
+    earlier.sort(key=lambda facts: facts.start_time, reverse=True)
+    return _first(facts for facts in earlier if facts.tier == "standard")
 
 
 def _first(found: Iterator[SnapshotFacts]) -> str | None:
