@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bz2
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -20,10 +21,13 @@ from blockferry.inspection.steps import inspect_snapshots
 from blockferry.inspection.tuning import Tuning
 from blockferry.jobs.call import JobCall
 from blockferry.jobs.execution import Execution
+from blockferry.transfer.receipt import report as receipt_page
+from blockferry.transfer.sentences import cost_line
 from fakes import content
 from rig import ACCOUNT, BUCKET, HOME, RECOVERY, Rig, put, running_rig
 
 BEFORE = {0: content(1), 1: content(2), 2: content(3)}
+PRESERVE = {"options": {"holes": "preserve"}}
 AFTER = {0: content(1), 1: content(9), 2: content(0), 3: content(4)}
 
 
@@ -44,8 +48,9 @@ def later(rig: Rig, base: str, blocks: Mapping[int, bytes]) -> str:
 
 
 def rows(text: str) -> dict[str, str]:
-    """The second column by the first. A name that comes twice keeps its last value."""
-    return {name: value.strip() for name, _, value in (line.partition("  ") for line in text.splitlines())}
+    """The second column by the first, with what goes on below it. A name that comes twice keeps its last value."""
+    whole = re.sub(r"\n {2,}", " ", text)
+    return {name: value.strip() for name, _, value in (line.partition("  ") for line in whole.splitlines())}
 
 
 def image_in_s3(rig: Rig, data: bytes, name: str) -> str:
@@ -85,7 +90,7 @@ def test_the_receipt_of_a_sync_names_delta_parents_and_what_was_compared(rig: Ri
     assert shown["allocated"] == "4 blocks, by ListChangedBlocks and ListSnapshotBlocks"
     assert shown["changed"] == "3 blocks"
     assert "PutSnapshotBlock 3" in shown["requests"]
-    assert shown["cost"].startswith(f"{usd(estimate['cost_usd']['total'])} (")
+    assert shown["cost"].startswith(f"{usd(estimate['cost_usd']['total'])}; ")
     assert "parents" not in shown
 
 
@@ -101,7 +106,7 @@ def test_a_full_copy_shows_nothing_of_deltas(rig: Rig) -> None:
     assert shown["holes"].startswith("preserve, as the request says; what they stand for is not known: ")
 
 
-def test_a_compressed_image_is_unknown_before_it_is_unpacked_and_known_afterwards(rig: Rig) -> None:
+def test_a_compressed_image_is_priced_by_what_it_tells_and_known_once_it_is_unpacked(rig: Rig) -> None:
     raw = content(1) + content(0) + content(2)
     packed = zstandard.compress(raw)
     uri = image_in_s3(rig, packed, "disk.img.zst")
@@ -110,9 +115,10 @@ def test_a_compressed_image_is_unknown_before_it_is_unpacked_and_known_afterward
     shown = rows(text)
     assert shown["source"] == f"image {uri} (zstd, {len(packed)} bytes, not unpacked yet)"
     assert shown["target"] == HOME
-    unknown = "unknown until the image is unpacked"
-    assert [shown[name] for name in ("allocated", "read", "written", "cost")] == [unknown] * 4
-    assert not {"requests", "time at quota"} & shown.keys()
+    header = "the header of its first zstd frame (1,572,864 bytes; more if others follow)"
+    assert shown["allocated"] == f"3 blocks, by {header}"
+    assert shown["written"] == "3.0 MiB"
+    assert shown["cost"].startswith("$0.0")
     assert "None" not in text
 
     receipt = rig.run("fanout", wanted)
@@ -121,6 +127,35 @@ def test_a_compressed_image_is_unknown_before_it_is_unpacked_and_known_afterward
     assert shown["target"].endswith(f"in {HOME}, completed, 2 blocks written, 1 GiB")
     assert shown["written"] == "2.0 MiB"
     assert "lineage" not in shown
+
+
+def test_an_image_that_tells_nothing_is_bounded_by_the_volume_that_is_asked_for(rig: Rig) -> None:
+    uri = image_in_s3(rig, bz2.compress(content(1)), "disk.img.bz2")
+    wanted = {"image_uri": uri, "targets": [{"region": RECOVERY}], "options": {"dry_run": True}}
+    shown = rows(receipt_table(rig.plan(wanted, operation="fanout")["estimate"]))
+    assert shown["size and cost"] == "unknown until the image is unpacked; --size-gib N bounds them"
+    assert not {"allocated", "requests", "time at quota", "cost"} & shown.keys()
+    shown = rows(receipt_table(rig.plan({**wanted, "volume_size_gib": 2}, operation="fanout")["estimate"]))
+    assert shown["allocated"] == "4096 blocks, by the volume of 2 GiB that was asked for: at most"
+    assert "preserve: at most 4096 blocks" in shown["choice"] or "at most" in shown["allocated"]
+
+
+def test_what_is_shown_of_a_job_fits_into_eighty_columns(rig: Rig) -> None:
+    receipt = rig.copy({"snapshot_id": rig.snapshot(BEFORE), "targets": [{"region": RECOVERY}], **PRESERVE})
+    text = receipt_table(receipt)
+    assert max(len(line) for line in text.splitlines() if "s3://" not in line) <= 80
+    shown = rows(text)
+    assert shown["cost"] == cost_line(receipt["cost_usd"])
+    assert shown["cost"].startswith(f"{usd(receipt['cost_usd']['total'])}; prices of us-east-1, 2026-08-01")
+    assert "; included: EBS requests, data transfer between regions; not included: " in shown["cost"]
+
+
+def test_every_page_tells_the_same_cost_in_the_same_words(rig: Rig) -> None:
+    receipt = rig.copy({"snapshot_id": rig.snapshot(BEFORE), "targets": [{"region": RECOVERY}], **PRESERVE})
+    said = cost_line(receipt["cost_usd"])
+    assert f"Cost: {said}." in receipt_page(receipt)
+    report = inspected(rig, snapshot_id=receipt["source"]["snapshot_id"])
+    assert cost_line(report["inspection"]["cost_usd"]) in " ".join(report_page(report).split())
 
 
 def test_a_raw_image_is_shown_with_its_size(rig: Rig) -> None:

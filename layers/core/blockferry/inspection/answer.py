@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import math
-import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from blockferry.core.blocks import BLOCK_SIZE
+from blockferry.core.layout import columns, filled
 from blockferry.cost.bill import GIB, usd
 from blockferry.cost.copying import NOTHING
-
-WIDTH = 80
-"""Columns of text that flows; ids, commands and addresses are never broken."""
 
 MOST_REASON_LINES = 6
 MOST_FREED = 3
@@ -57,32 +54,6 @@ def lasting(seconds: int | None) -> str:
     if seconds < 120:
         return f"{seconds} s"
     return f"{seconds / 60:.0f} min" if seconds < 7_200 else f"{seconds / 3_600:.1f} h"
-
-
-def filled(text: str, *, first: str = "", rest: str = "", lines: int | None = None) -> str:
-    """Text in lines of ``WIDTH`` columns, cut off after so many."""
-    return textwrap.fill(
-        text,
-        WIDTH,
-        initial_indent=first,
-        subsequent_indent=rest,
-        break_long_words=False,
-        break_on_hyphens=False,
-        max_lines=lines,
-        placeholder=" ...",
-    )
-
-
-def columns(rows: Sequence[Sequence[str]], *, left: int = 1) -> list[list[str]]:
-    """Cells as wide as the widest of their column: the first ``left`` columns begin, the others end in one line."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        [
-            cell.ljust(width) if n < left else cell.rjust(width)
-            for n, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ]
-        for row in rows
-    ]
 
 
 def _contents(report: Mapping[str, Any]) -> list[str]:

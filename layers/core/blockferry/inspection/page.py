@@ -6,8 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from blockferry.core.blocks import BLOCK_SIZE
+from blockferry.core.layout import columns, filled
 from blockferry.cost.bill import usd
-from blockferry.inspection.answer import COPYING, answer, columns, filled, lasting, number, possible, size
+from blockferry.inspection.answer import COPYING, answer, lasting, number, possible, size
+from blockferry.transfer.sentences import cost_line
 
 
 def report_page(report: Mapping[str, Any]) -> str:
@@ -127,8 +129,7 @@ def _ending(report: Mapping[str, Any]) -> str:
                 f"discounts and taxes are left out: {report['prices']}."
             ),
             filled(
-                f"This inspection took {report['duration_seconds']:.1f} s and {asked}: "
-                f"{usd(spent['cost_usd']['total'])} ({spent['cost_usd']['basis']})."
+                f"This inspection took {report['duration_seconds']:.1f} s and {asked}: {cost_line(spent['cost_usd'])}."
             ),
             f"Receipt: {report['receipt_uri']}  \nThis page: {report['report_uri']}",
         ]

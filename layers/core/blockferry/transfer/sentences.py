@@ -43,6 +43,11 @@ def choice_line(choice: Mapping[str, Any]) -> str:
     return text + (" (chosen)" if choice["chosen"] else "")
 
 
+def cost_line(cost: Mapping[str, Any]) -> str:
+    """What a job costs or has cost, with what is in that and what is not, in one line."""
+    return f"{usd(cost['total'])}; {cost['basis']}"
+
+
 def _image_size(source: Mapping[str, Any]) -> str:
     if source["codec"] == "raw":
         return f"raw, {source['image_bytes']} bytes"
