@@ -467,23 +467,21 @@ def test_a_deadline_is_answered_beside_the_recommendation() -> None:
 
 
 SYNC = [to("eu-west-1", parent_id="snap-p"), to("us-west-2", parent_id="snap-q")]
+NATIVE = (
+    "aws ec2 copy-snapshot --source-region us-east-1 --source-snapshot-id snap-b --region eu-west-1 "
+    "--description '[Copied snap-b from us-east-1]'"
+)
 
 
 @pytest.mark.parametrize(
     ("what", "targets", "commands"),
     [
-        (
-            subject(),
-            [to("eu-west-1")],
-            ["aws ec2 copy-snapshot --source-region us-east-1 --source-snapshot-id snap-b --region eu-west-1"],
-        ),
+        (subject(), [to("eu-west-1")], [NATIVE]),
+        (subject(), [to("eu-west-1", encrypted=True)], [f"{NATIVE} --encrypted"]),
         (
             subject(encrypted=True, kms_key_id=KEY),
             [to("eu-west-1", kms_key_arn=THERE)],
-            [
-                "aws ec2 copy-snapshot --source-region us-east-1 --source-snapshot-id snap-b --region eu-west-1 "
-                f"--encrypted --kms-key-id {THERE}"
-            ],
+            [f"{NATIVE} --encrypted --kms-key-id {THERE}"],
         ),
         (
             subject(**DELTA),
@@ -499,7 +497,7 @@ SYNC = [to("eu-west-1", parent_id="snap-p"), to("us-west-2", parent_id="snap-q")
         (subject(), [CROSS_ACCOUNT], []),
         (subject(encrypted=True, kms_key_id=KEY), [to(encrypted=False)], []),
     ],
-    ids=["copy", "copy with a key", "sync", "sync from elsewhere", "another account", "decrypted"],
+    ids=["copy", "encrypted copy", "copy with a key", "sync", "sync from elsewhere", "another account", "decrypted"],
 )
 def test_what_is_recommended_comes_as_commands(what: Subject, targets: list[Destination], commands: list[str]) -> None:
     assert advice(what, *targets)["commands"] == commands

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -141,6 +142,15 @@ def test_copy_snapshot_is_incremental_on_top_of_a_copy_that_it_made(rig: Rig) ->
     assert found["one_time_usd"] == pytest.approx(len(CHANGED) / 2048 * 0.02, abs=1e-6)
     assert f"incremental on top of {native}" in found["notes"][0]
     assert report["recommendation"]["choice"] == "copy_snapshot"
+
+
+def test_a_copy_that_was_made_as_recommended_is_seen_by_the_next_inspection(rig: Rig) -> None:
+    base = rig.snapshot(DISK)
+    (command,) = inspected(rig, base)["recommendation"]["commands"]
+    words = shlex.split(command)
+    native = copied_by_ec2(rig, base, Description=words[words.index("--description") + 1])
+    report = inspected(rig, later(rig, base), base)
+    assert report["destinations"][0]["native_base_id"] == native
 
 
 @pytest.mark.parametrize(

@@ -235,7 +235,8 @@ def test_an_inspection_answers_in_a_few_lines(report: dict[str, Any]) -> None:
         f"{snapshot} in {HOME}: 0.0020 of 1 GiB, not encrypted, 0.0005 GiB zeros",
         f"since {base}: 0.0015 GiB changed, 0.0005 of it new, 0 gone",
         f"to copy it to {RECOVERY}: CopySnapshot",
-        f"  aws ec2 copy-snapshot --source-region {HOME} --source-snapshot-id {snapshot} --region {RECOVERY}",
+        f"  aws ec2 copy-snapshot --source-region {HOME} --source-snapshot-id {snapshot} --region {RECOVERY} "
+        f"--description '[Copied {snapshot} from {HOME}]'",
     ]
     head, best, *_ = lines[4:]
     assert head.split() == ["once", "12", "months", "with", "storage", "time"]

@@ -152,12 +152,7 @@ def _commands(name: str, subject: Subject, destinations: Sequence[Destination]) 
     if any(target.account != subject.owner_id for target in destinations):
         return []
     if name == "copy_snapshot":
-        return [
-            f"aws ec2 copy-snapshot --source-region {subject.region} --source-snapshot-id {subject.snapshot_id} "
-            f"--region {target.region}"
-            + (f" --encrypted --kms-key-id {target.kms_key_arn}" if target.kms_key_arn else "")
-            for target in destinations
-        ]
+        return [_copy_snapshot_command(subject, target) for target in destinations]
     words = ["blockferry", "sync" if name == "sync" else "copy", subject.snapshot_id]
     if subject.region != subject.home_region:
         words += ["--from", subject.region]
@@ -171,3 +166,14 @@ def _commands(name: str, subject: Subject, destinations: Sequence[Destination]) 
         # Only an input as JSON tells these.
         return []
     return [" ".join([*words, *(word for key in keys for word in ("--kms-key-arn", key))])]
+
+
+def _copy_snapshot_command(subject: Subject, target: Destination) -> str:
+    words = ["aws ec2 copy-snapshot --source-region", subject.region, "--source-snapshot-id", subject.snapshot_id]
+    # EC2's console describes copies so; by nothing else is it seen later what this one was made of.
+    words += ["--region", target.region, "--description", f"'[Copied {subject.snapshot_id} from {subject.region}]'"]
+    if target.kms_key_arn or target.encrypted:
+        words.append("--encrypted")
+    if target.kms_key_arn:
+        words += ["--kms-key-id", target.kms_key_arn]
+    return " ".join(words)
