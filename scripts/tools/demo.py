@@ -35,9 +35,9 @@ It builds the Lambda functions, starts the local cloud, applies the Terraform, m
 real file tree, uploads it as a snapshot through the EBS direct APIs, runs the state machine blockferry-copy, reads
 the copy back with plain boto3, and compares it with the source block by block and byte by byte.
 
-Then files on the disk change: it inspects the difference, syncs it on top of the copy (blockferry-sync), and fans the
-changed disk out to five regions, from a compressed image in S3 and from its snapshot (blockferry-fanout), with one
-region failing at first; each time it compares what came out with the disk.
+Then files on the disk change: it inspects the difference and what moving it costs, syncs it on top of the copy
+(blockferry-sync), and fans the changed disk out to five regions, from a compressed image in S3 and from its snapshot
+(blockferry-fanout), with one region failing at first; each time it compares what came out with the disk.
 """
 
 

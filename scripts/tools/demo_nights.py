@@ -15,6 +15,7 @@ import pydantic_core
 import zstandard
 from blockferry.aws.sessions import Aws
 from blockferry.cli.operate import JobState, Operator
+from blockferry.inspection.answer import answer
 from blockferry.local.upload import Uploaded, upload_image
 from localcloud.state import CloudInfo
 
@@ -88,6 +89,7 @@ def ferry_second_night(
             "snapshot_id": night.uploaded.snapshot_id,
             "base_snapshot_id": first.snapshot_id,
             "chain": [first.snapshot_id, night.uploaded.snapshot_id],
+            "targets": [{"region": recovery}],
         },
         say,
     )
@@ -95,7 +97,12 @@ def ferry_second_night(
     found = (delta["overwritten_blocks"], delta["added_blocks"], delta["removed_blocks"])
     wanted = (night.changes.overwritten + night.changes.zeroed, night.changes.added, 0)
     checks["inspect counts what a comparison of the two images counts"] = found == wanted
-    say(f"inspect: {found[0]} overwritten, {found[1]} added; recommends {report['recommendation']['choice']}")
+    checks["inspect recommends the sync on top of the first night's copy"] = (
+        report["recommendation"]["choice"] == "sync"
+    )
+    say(f"inspect: {found[0]} blocks overwritten, {found[1]} added; in short:")
+    for line in answer(report):
+        say(f"  {line}")
 
     synced = succeeded(
         operator,

@@ -56,7 +56,8 @@ def test_night_after_night_the_difference_goes_to_two_regions(cloud: CloudRig) -
     assert [t["parent_snapshot_id"] for t in again["targets"]] == [t["snapshot_id"] for t in receipt["targets"]]
     assert [cloud.image_of(t["snapshot_id"]) for t in again["targets"]] == [reads_as(third)] * 2
 
-    report = cloud.run("inspect", {"snapshot_id": last, "base_snapshot_id": base, "chain": [base, middle, last]})
+    chain = [base, middle, last]
+    report = cloud.run("inspect", {"base_snapshot_id": base, "chain": chain, "targets": targets[:1]})
     assert report["delta"] == {
         "added_blocks": 1,
         "overwritten_blocks": 3,
@@ -66,7 +67,9 @@ def test_night_after_night_the_difference_goes_to_two_regions(cloud: CloudRig) -
     assert report["allocated_blocks"] == len(third)
     # What nobody else has: blocks 3, 5, 7 and 8 of the first night, and 7 of the last.
     assert [s["frees_blocks"] for s in report["chain"]["snapshots"]] == [4, 0, 1]
-    assert report["recommendation"]["choice"] == "copy_snapshot"
+    assert report["recommendation"]["choice"] == "nothing"
+    there = again["targets"][0]["snapshot_id"]
+    assert report["recommendation"]["reason"] == f"{there} in {cloud.recovery} is a proved copy of it already"
 
 
 def test_a_parent_that_was_made_by_hand_is_compared_and_a_wrong_one_leaves_nothing(cloud: CloudRig) -> None:

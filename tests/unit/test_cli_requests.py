@@ -239,7 +239,7 @@ def test_a_file_that_cannot_be_used_starts_nothing(
     assert started.jobs == []
 
 
-BESIDE_AN_INPUT = {"input", "name", "wait", "dry_run"}
+BESIDE_AN_INPUT = {"input", "name", "wait", "dry_run", "full"}
 """Options of a starting command that are no part of its input."""
 
 

@@ -237,13 +237,60 @@ def test_a_dry_run_of_an_image_starts_and_writes_nothing(rig: Rig) -> None:
     assert rig.folders() == []
 
 
-def test_a_dry_run_of_a_compressed_image_says_that_its_size_is_not_known(rig: Rig) -> None:
-    uri = store(rig, gzip.compress(disk(1)), "disk.gz")
-    estimate = rig.plan(request(uri, options={"dry_run": True}), operation="fanout")["estimate"]
+def dry_run(rig: Rig, uri: str, **more: Any) -> dict[str, Any]:
+    wanted = request(uri, options={"dry_run": True}, **more)
+    estimate: dict[str, Any] = rig.plan(wanted, operation="fanout")["estimate"]
+    assert rig.folders() == []
+    assert rig.snapshots() == []
+    return estimate
+
+
+def test_a_dry_run_of_a_compressed_image_that_tells_no_size_knows_none(rig: Rig) -> None:
+    estimate = dry_run(rig, store(rig, bz2.compress(disk(1)), "disk.bz2"))
     assert estimate["allocated_blocks"] is None
     assert estimate["allocated_blocks_from"] == "unknown until the image is unpacked"
     assert (estimate["workers"], estimate["workers_because"]) == (None, None)
-    assert rig.folders() == []
+
+
+@pytest.mark.parametrize(
+    ("name", "pack"),
+    [("gz", gzip.compress), ("zst", zstandard.compress), ("xz", lzma.compress)],
+    ids=["gz", "zst", "xz"],
+)
+def test_a_dry_run_of_a_compressed_image_goes_by_the_size_that_it_tells(
+    rig: Rig, name: str, pack: Callable[[bytes], bytes]
+) -> None:
+    uri = store(rig, pack(disk(1, 0, 2, tail=1)), f"disk.{name}")
+    estimate = dry_run(rig, uri)
+    assert (estimate["allocated_blocks"], estimate["workers"]) == (4, None)
+    assert f"({3 * BLOCK_SIZE + 1:,} bytes" in estimate["allocated_blocks_from"]
+    # Unpacking reads the image and stores one chunk, which the workers read.
+    assert estimate["requests"] == {"PutSnapshotBlock": 4, "GetObject": 2, "PutObject": 1}
+    assert estimate["source"]["image_bytes"] == 0
+    receipt = rig.run("fanout", request(uri))
+    assert receipt["requests"]["PutObject"] == estimate["requests"]["PutObject"]
+    assert receipt["changed_blocks"] <= estimate["changed_blocks"]
+
+
+def test_a_dry_run_is_bounded_by_the_volume_that_is_asked_for(rig: Rig) -> None:
+    uri = store(rig, bz2.compress(disk(1)), "disk.bz2")
+    estimate = dry_run(rig, uri, volume_size_gib=1)
+    assert (estimate["allocated_blocks"], estimate["bytes_written"]) == (2048, 2**30)
+    assert estimate["allocated_blocks_from"] == "the volume of 1 GiB that was asked for: at most"
+
+
+def test_a_dry_run_refuses_a_volume_that_is_smaller_than_what_the_image_tells(rig: Rig) -> None:
+    stream = zstandard.ZstdCompressor().compressobj(size=3 * 2**30)
+    uri = store(rig, stream.compress(disk(1)) + stream.flush(zstandard.COMPRESSOBJ_FLUSH_BLOCK), "disk.zst")
+    with pytest.raises(InvalidRequest, match=r"volume_size_gib: 2 GiB is too small .* 3 GiB are needed"):
+        dry_run(rig, uri, volume_size_gib=2)
+
+
+def test_a_size_that_gzip_may_not_mean_does_not_refuse_a_volume(rig: Rig) -> None:
+    packed = bytearray(gzip.compress(disk(1)))
+    packed[-4:] = (3 * 2**30).to_bytes(4, "little")
+    estimate = dry_run(rig, store(rig, bytes(packed), "disk.gz"), volume_size_gib=2)
+    assert estimate["allocated_blocks_from"] == "the volume of 2 GiB that was asked for: at most"
 
 
 # -- images that change, and images that are none ----------------------------------------------------------------------

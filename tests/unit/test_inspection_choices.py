@@ -43,8 +43,9 @@ def choices(what: Subject, *targets: Destination) -> dict[str, Choice]:
     return {choice.name: choice for choice in (*copying(what, targets or (to(),)), *keeping(what))}
 
 
-def advice(what: Subject, *targets: Destination) -> dict[str, str | None]:
-    return recommended(*copying(what, targets or (to(),)))
+def advice(what: Subject, *targets: Destination) -> dict[str, Any]:
+    places = targets or (to(),)
+    return recommended(copying(what, places), what, places)
 
 
 DELTA: dict[str, Any] = {"base_snapshot_id": "snap-a", "delta": Delta(added=10, overwritten=20, removed=5)}
@@ -119,24 +120,54 @@ def test_copy_snapshot_beside_its_source_is_full_when_the_key_changes(more: Any,
     assert "full, because the copy gets another key" in native["notes"][0]
 
 
-def test_copy_snapshot_of_a_delta_elsewhere_is_incremental_on_a_condition() -> None:
-    native = choices(subject(**DELTA), to("eu-west-1"))["copy_snapshot"].to_json()
+def test_copy_snapshot_of_a_delta_elsewhere_is_incremental_on_top_of_a_copy_that_it_made_of_the_base() -> None:
+    native = choices(subject(**DELTA), to("eu-west-1", native_base_id="snap-n"))["copy_snapshot"].to_json()
     changed = 30 / GIB
     assert native["one_time_usd"] == pytest.approx(changed * 0.02, abs=1e-6)
     assert native["monthly_usd"] == pytest.approx(changed * 0.05, abs=1e-6)
-    assert any("the copy of snap-a in eu-west-1 was made by CopySnapshot" in text for text in native["conditions"])
-    assert any("else full, 2048 blocks ($0.620000 over 12 months)" in text for text in native["notes"])
+    assert native["conditions"] == ["snap-n is the latest copy of the volume in eu-west-1"]
+    assert "incremental on top of snap-n, a copy of snap-a by CopySnapshot" in native["notes"][0]
 
 
-def test_a_delta_is_moved_with_its_removed_blocks_as_zeros() -> None:
-    direct = choices(subject(**DELTA), to("eu-west-1"))["direct"]
-    assert direct.requests == {
+def test_copy_snapshot_that_goes_on_with_an_encrypted_copy_has_to_be_told_its_key() -> None:
+    what = subject(encrypted=True, kms_key_id=KEY, **DELTA)
+    told = choices(what, to("eu-west-1", native_base_id="snap-n"))["copy_snapshot"].conditions
+    assert "CopySnapshot is told the key of snap-n" in told
+    named = choices(what, to("eu-west-1", native_base_id="snap-n", kms_key_arn=THERE))["copy_snapshot"].conditions
+    assert not any("is told the key" in text for text in named)
+
+
+@pytest.mark.parametrize("stands", [{}, {"parent_id": "snap-p"}], ids=["nothing", "a copy by this software"])
+def test_copy_snapshot_of_a_delta_is_full_where_it_has_made_no_copy_of_the_base(stands: dict[str, str]) -> None:
+    native = choices(subject(**DELTA), to("eu-west-1", **stands))["copy_snapshot"].to_json()
+    assert (native["one_time_usd"], native["monthly_usd"], native["conditions"]) == (0.02, 0.05, [])
+    assert "full, because no copy of snap-a by CopySnapshot was seen there" in native["notes"][0]
+
+
+def test_a_sync_moves_a_delta_with_its_removed_blocks_as_zeros() -> None:
+    sync = choices(subject(**DELTA), to("eu-west-1", parent_id="snap-p"))["sync"]
+    assert sync.requests == {
         "ListSnapshotBlocks": 2,
         "ListChangedBlocks": 3,
         "GetSnapshotBlock": 30,
         "PutSnapshotBlock": 35,
     }
-    assert any("parent there that equals snap-a" in text for text in direct.conditions)
+    assert sync.notes == ["targets[0]: on top of snap-p, a proved copy of snap-a"]
+    assert sync.monthly.usd == pytest.approx(35 / GIB * 0.05)
+    assert sync.to_json()["parents"] == ["snap-p"]
+
+
+def test_a_sync_is_possible_only_where_every_target_has_a_parent() -> None:
+    why = "no proved copy of snap-a stands in us-west-2"
+    places = (to("eu-west-1", parent_id="snap-p"), to("us-west-2", no_parent=why))
+    sync = choices(subject(**DELTA), *places)["sync"].to_json()
+    assert (sync["possible"], sync["why_not"], sync["one_time_usd"]) == (False, why, None)
+
+
+def test_the_copy_in_full_is_priced_beside_the_sync() -> None:
+    found = choices(subject(**DELTA), to("eu-west-1", parent_id="snap-p"))
+    assert found["direct"].to_json() == choices(subject(), to("eu-west-1"))["direct"].to_json()
+    assert "sync" not in choices(subject(), to("eu-west-1", parent_id="snap-p"))
 
 
 @pytest.mark.parametrize(
@@ -225,6 +256,10 @@ def test_a_delta_is_archived_alone_but_restored_with_all_it_builds_on() -> None:
     assert choices(subject(TIB, **DELTA))["snapshot_archive_tier"].monthly.usd == pytest.approx(1024 * 0.0125)
 
 
+def test_what_this_version_cannot_make_is_marked_as_planned() -> None:
+    assert [c.name for c in keeping(subject()) if not c.planned] == ["snapshot_archive_tier"]
+
+
 def test_every_storage_class_is_compared() -> None:
     names = [choice.name for choice in keeping(subject())]
     assert names == ["snapshot_archive_tier", *(f"s3_{name.lower()}" for name in CLASSES)]
@@ -255,17 +290,17 @@ def test_a_cheapest_way_at_a_price_that_is_not_verified_names_the_next_one() -> 
     kept = [c for c in keeping(subject()) if c.name in ("s3_glacier_ir", "s3_standard")]
     found = cheapest_keep(kept, subject(), frees_blocks=None)
     assert found["choice"] == "s3_glacier_ir"
-    assert any("the cheapest at verified prices is s3_standard" in text for text in found["caveats"])
+    assert any("the cheapest at verified prices is an archive in S3 Standard at" in text for text in found["caveats"])
 
 
 CROSS_ACCOUNT = to("eu-west-1", OTHER)
 
 RECOMMENDATIONS: list[tuple[str, Subject, Sequence[Destination], str | None, str]] = [
     # (situation, what, where to, the choice, what the reason says)
-    ("same region", subject(), [to()], "copy_snapshot", "CopySnapshot $0.000000 once"),
-    ("another region", subject(), [to("eu-west-1")], "copy_snapshot", "CopySnapshot $0.020000 once"),
-    ("many regions", subject(), [to("eu-west-1"), to("us-west-2")], "copy_snapshot", "this software $0.071"),
-    ("nothing in it", subject(0), [to("eu-west-1")], "copy_snapshot", "CopySnapshot $0.000000 once and $0.000000"),
+    ("same region", subject(), [to()], "copy_snapshot", "CopySnapshot costs $0.00 once"),
+    ("another region", subject(), [to("eu-west-1")], "copy_snapshot", "CopySnapshot costs $0.020 once and $0.62 over"),
+    ("many regions", subject(), [to("eu-west-1"), to("us-west-2")], "copy_snapshot", "blockferry copy $1.27"),
+    ("nothing in it", subject(0), [to("eu-west-1")], "copy_snapshot", "CopySnapshot costs $0.00 once and $0.00"),
     ("another partition", subject(), [to("cn-north-1")], None, "partition aws to aws-cn"),
     (
         "from a partition",
@@ -279,7 +314,7 @@ RECOMMENDATIONS: list[tuple[str, Subject, Sequence[Destination], str | None, str
         subject(region="cn-north-1", home_region="cn-north-1"),
         [to("cn-northwest-1")],
         "copy_snapshot",
-        "CopySnapshot $",
+        "CopySnapshot costs $",
     ),
     ("another account", subject(), [CROSS_ACCOUNT], "copy_snapshot", "must be shared with account 444455556666"),
     (
@@ -287,7 +322,7 @@ RECOMMENDATIONS: list[tuple[str, Subject, Sequence[Destination], str | None, str
         subject(encrypted=True, kms_key_id=KEY, key_manager="AWS"),
         [CROSS_ACCOUNT],
         "direct",
-        "cannot be shared with account 444455556666; this software $0.0",
+        "CopySnapshot is not possible at any price: targets[0]: snap-b is encrypted with an AWS managed key",
     ),
     (
         "one of two accounts, aws/ebs",
@@ -301,7 +336,7 @@ RECOMMENDATIONS: list[tuple[str, Subject, Sequence[Destination], str | None, str
         subject(encrypted=True, kms_key_id=KEY, key_manager="AWS"),
         [to("eu-west-1")],
         "copy_snapshot",
-        "CopySnapshot $",
+        "CopySnapshot costs $",
     ),
     (
         "another account, own key",
@@ -325,41 +360,69 @@ RECOMMENDATIONS: list[tuple[str, Subject, Sequence[Destination], str | None, str
         "is always encrypted",
     ),
     (
-        "a delta elsewhere",
+        "a delta elsewhere, where nothing stands",
         subject(**DELTA),
         [to("eu-west-1")],
         "copy_snapshot",
-        "on condition that the copy of snap-a in eu-west-1 was made by CopySnapshot",
+        "CopySnapshot costs $0.020 once and $0.62 over 12 months with storage, blockferry copy $0.64",
     ),
     (
-        "a delta elsewhere with a key of that region",
-        subject(encrypted=True, kms_key_id=KEY, key_manager="CUSTOMER", **DELTA),
-        [to("eu-west-1", kms_key_arn=THERE)],
+        "a delta elsewhere, where our own copy of the base stands",
+        subject(**DELTA),
+        [to("eu-west-1", parent_id="snap-p")],
+        "sync",
+        "CopySnapshot $0.62 and blockferry copy $0.64; CopySnapshot would make targets[0]: full, because no copy",
+    ),
+    (
+        "a delta elsewhere, where both have copied the base",
+        subject(**DELTA),
+        [to("eu-west-1", parent_id="snap-p", native_base_id="snap-n")],
         "copy_snapshot",
-        "has the same key",
+        "on condition that snap-n is the latest copy of the volume in eu-west-1",
+    ),
+    (
+        "a delta to two regions, one without a parent",
+        subject(**DELTA),
+        [to("eu-west-1", parent_id="snap-p"), to("us-west-2", name="targets[1]", no_parent="none is there")],
+        "copy_snapshot",
+        "CopySnapshot costs $0.040 once",
     ),
     (
         "a small delta and a new key",
         subject(encrypted=True, kms_key_id=KEY, key_manager="CUSTOMER", **DELTA),
-        [to(kms_key_arn=NEW_KEY)],
-        "direct",
-        "CopySnapshot $0.000000 once and $0.600000 over 12 months with storage: targets[0]: full, because",
+        [to(kms_key_arn=NEW_KEY, parent_id="snap-p")],
+        "sync",
+        "CopySnapshot $0.60 and blockferry copy $0.62; CopySnapshot would make targets[0]: full, because",
     ),
     (
         "a delta of nearly everything and a new key",
         subject(
             encrypted=True, kms_key_id=KEY, base_snapshot_id="snap-a", delta=Delta(added=0, overwritten=2040, removed=0)
         ),
-        [to(kms_key_arn=NEW_KEY)],
+        [to(kms_key_arn=NEW_KEY, parent_id="snap-p")],
         "copy_snapshot",
-        "this software $0.0",
+        "blockferry sync $0.62 and blockferry copy $0.62",
     ),
     (
         "a full copy with a new key",
         subject(encrypted=True, kms_key_id=KEY),
         [to(kms_key_arn=NEW_KEY)],
         "copy_snapshot",
-        "CopySnapshot $0.000000 once and $0.600000",
+        "CopySnapshot costs $0.00 once and $0.60",
+    ),
+    (
+        "a copy that is there already",
+        subject(),
+        [to("eu-west-1", copy_id="snap-c")],
+        "nothing",
+        "snap-c in eu-west-1 is a proved copy of it already",
+    ),
+    (
+        "two copies, one of which is there",
+        subject(),
+        [to("eu-west-1", copy_id="snap-c"), to("us-west-2")],
+        "copy_snapshot",
+        "CopySnapshot costs $0.040 once",
     ),
 ]
 
@@ -379,22 +442,65 @@ def test_the_recommendation_and_its_reason(
 def test_this_software_is_never_recommended_where_ec2_can_do_it_at_the_same_price_or_less(
     what: Subject, targets: Sequence[Destination]
 ) -> None:
-    direct, native, timed = copying(what, targets)
-    if recommended(direct, native, timed)["choice"] == "direct":
-        assert not native.possible or direct.year_usd < native.year_usd
-    elif native.possible:
-        assert native.year_usd <= direct.year_usd or not direct.possible
+    found = {choice.name: choice for choice in copying(what, targets)}
+    native = found["copy_snapshot"]
+    recommended_name = advice(what, *targets)["choice"]
+    if recommended_name in ("direct", "sync"):
+        assert not native.possible or found[recommended_name].year_usd < native.year_usd
+    elif native.possible and recommended_name != "nothing":
+        assert all(native.year_usd <= c.year_usd for c in found.values() if c.name in ("direct", "sync") and c.possible)
 
 
 def test_a_tie_goes_to_ec2() -> None:
-    direct, native = Choice(name="direct"), Choice(name="copy_snapshot")
-    assert direct.year_usd == native.year_usd
-    assert recommended(direct, native, Choice(name="time_based_copy", why_not="no"))["choice"] == "copy_snapshot"
+    ways = (
+        Choice(name="direct", title="ours"),
+        Choice(name="copy_snapshot", title="EC2's"),
+        Choice(name="time_based_copy", title="timed", why_not="no"),
+    )
+    assert ways[0].year_usd == ways[1].year_usd
+    assert recommended(ways, subject(), [to()])["choice"] == "copy_snapshot"
 
 
 def test_a_deadline_is_answered_beside_the_recommendation() -> None:
     reason = str(advice(subject(TIB), to("eu-west-1"))["reason"])
-    assert "if a deadline counts, time_based_copy is done within 45 minutes for $38.912000 once" in reason
+    assert "if a deadline counts, time-based CopySnapshot is done within 45 minutes for $38.91 once" in reason
+
+
+SYNC = [to("eu-west-1", parent_id="snap-p"), to("us-west-2", parent_id="snap-q")]
+NATIVE = (
+    "aws ec2 copy-snapshot --source-region us-east-1 --source-snapshot-id snap-b --region eu-west-1 "
+    "--description '[Copied snap-b from us-east-1]'"
+)
+
+
+@pytest.mark.parametrize(
+    ("what", "targets", "commands"),
+    [
+        (subject(), [to("eu-west-1")], [NATIVE]),
+        (subject(), [to("eu-west-1", encrypted=True)], [f"{NATIVE} --encrypted"]),
+        (
+            subject(encrypted=True, kms_key_id=KEY),
+            [to("eu-west-1", kms_key_arn=THERE)],
+            [f"{NATIVE} --encrypted --kms-key-id {THERE}"],
+        ),
+        (
+            subject(**DELTA),
+            SYNC,
+            ["blockferry sync snap-b --base snap-a --to eu-west-1=snap-p --to us-west-2=snap-q"],
+        ),
+        (
+            subject(region="ap-south-1", **DELTA),
+            SYNC[:1],
+            ["blockferry sync snap-b --from ap-south-1 --base snap-a --to eu-west-1=snap-p"],
+        ),
+        # Who makes these has to assume a role, or to write an input as JSON.
+        (subject(), [CROSS_ACCOUNT], []),
+        (subject(encrypted=True, kms_key_id=KEY), [to(encrypted=False)], []),
+    ],
+    ids=["copy", "encrypted copy", "copy with a key", "sync", "sync from elsewhere", "another account", "decrypted"],
+)
+def test_what_is_recommended_comes_as_commands(what: Subject, targets: list[Destination], commands: list[str]) -> None:
+    assert advice(what, *targets)["commands"] == commands
 
 
 def test_an_impossible_choice_has_a_reason_and_no_figures() -> None:
@@ -411,7 +517,9 @@ def test_every_choice_has_the_same_members() -> None:
     what = subject()
     members = {
         "name",
+        "title",
         "possible",
+        "planned",
         "why_not",
         "conditions",
         "requests",

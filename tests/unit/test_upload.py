@@ -455,10 +455,13 @@ def test_a_dry_run_prices_every_choice_and_starts_nothing(
     assert filled["usd_once"] == pytest.approx(2048 * 0.000006)
     assert filled["usd_a_month"] == pytest.approx(0.05)
     assert cli.main(["upload", str(path), "--dry-run", "--holes", "preserve"]) == 0
-    text = capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert max(map(len, shown.splitlines())) <= 80
+    text = " ".join(shown.split())
     assert "no --holes: 7 blocks, $0.000042 once" in text
     assert "preserve: 2 blocks, $0.000012 once and $0.000049 a month to keep (chosen)" in text
     assert "skip_zero: not possible here" in text
+    assert "cost $0.000012; prices of us-east-1, 2026-08-01; included: EBS requests; not included: " in text
     assert rig.snapshots() == []
     assert "StartSnapshot" not in rig.calls()
 

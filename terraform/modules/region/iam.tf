@@ -85,7 +85,7 @@ locals {
       list    = ["s3:ListBucket"]
     }
     inspect_snapshots = {
-      any       = ["ec2:DescribeRegions", "ec2:DescribeSnapshots"]
+      any       = ["ec2:DescribeRegions", "ec2:DescribeSnapshots", "ec2:GetEbsEncryptionByDefault"]
       read      = ["ebs:GetSnapshotBlock", "ebs:ListChangedBlocks", "ebs:ListSnapshotBlocks"]
       objects   = ["s3:GetObject"]
       writes    = ["receipt.json", "report.md"]

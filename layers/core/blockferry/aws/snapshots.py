@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -39,11 +40,14 @@ snapshots may inherit them."""
 HOLES_TAG = "blockferry:holes"
 """The tag that tells what the snapshot's holes stand for, a ``HoleMeaning``; set when the snapshot is started."""
 
+_COPIED = re.compile(r"\[Copied (?P<source>snap-[0-9a-f]+) from (?P<region>[a-z0-9-]+)\]")
+"""How EC2's console begins the description of a copy. Nothing else tells what CopySnapshot made a copy of."""
+
 
 @dataclass(frozen=True)
 class SnapshotFacts:
     """What EC2 says of a snapshot. ``size_gib`` is the volume's; ``full_size_bytes`` what was ever written to it
-    (``None`` where EC2 does not tell)."""
+    (``None`` where EC2 does not tell). ``copied``: CopySnapshot made it."""
 
     snapshot_id: str
     state: str
@@ -58,12 +62,23 @@ class SnapshotFacts:
     kms_key_id: str | None
     full_size_bytes: int | None
     state_message: str
+    copied: bool = False
 
     @property
     def proved(self) -> bool:
         """Whether the tags say that a job made this very snapshot and proved it; it must be completed, too."""
         has_all = {JOB_TAG, CHECKSUM_TAG} <= self.tags.keys()
         return has_all and self.names_itself
+
+    def proved_copy_of(self, snapshot_id: str, *, region: str) -> bool:
+        """Whether the tags say that a job made it of this snapshot in ``region`` and proved it."""
+        made_of = (self.tags.get(SOURCE_TAG), self.tags.get(SOURCE_REGION_TAG))
+        return self.proved and made_of == (snapshot_id, region)
+
+    def copied_from(self, snapshot_id: str, *, region: str) -> bool:
+        """Whether CopySnapshot made it of this snapshot in ``region``, by its description."""
+        told = _COPIED.search(self.description)
+        return self.copied and told is not None and (told["source"], told["region"]) == (snapshot_id, region)
 
     @property
     def names_itself(self) -> bool:
@@ -173,6 +188,33 @@ def proven_copies(ec2: EC2Client, *, lineage: str, source_region: str) -> list[S
     return [facts for facts in found if facts.proved and SOURCE_TAG in facts.tags]
 
 
+def copies_of(ec2: EC2Client, snapshot_ids: Iterable[str], *, source_region: str) -> list[SnapshotFacts]:
+    """The completed snapshots of the standard tier in the client's region and account that are copies of these, newest
+    first: those that jobs have proved, and those by CopySnapshot whose description tells."""
+    ids = sorted(set(snapshot_ids))
+    found: dict[str, SnapshotFacts] = {}
+    for name, values in (
+        (f"tag:{SOURCE_TAG}", ids),
+        ("description", [f"*Copied {each} from {source_region}*" for each in ids]),
+    ):
+        pages = ec2.get_paginator("describe_snapshots").paginate(
+            OwnerIds=["self"],
+            Filters=[
+                {"Name": name, "Values": values},
+                {"Name": "status", "Values": ["completed"]},
+                {"Name": "storage-tier", "Values": ["standard"]},
+            ],
+        )
+        found |= {facts.snapshot_id: facts for page in pages for facts in map(_facts, page["Snapshots"])}
+    copies = [
+        facts
+        for facts in found.values()
+        for name in ids
+        if facts.proved_copy_of(name, region=source_region) or facts.copied_from(name, region=source_region)
+    ]
+    return sorted(copies, key=lambda facts: (facts.start_time, facts.snapshot_id), reverse=True)
+
+
 def encrypted_by_default(ec2: EC2Client) -> bool | None:
     """Whether the account encrypts new snapshots in the client's region; ``None`` when that cannot be found out."""
     try:
@@ -275,4 +317,5 @@ def _facts(found: Any) -> SnapshotFacts:
         kms_key_id=found.get("KmsKeyId") or None,
         full_size_bytes=None if full is None else int(full),
         state_message=found.get("StateMessage") or "",
+        copied=found.get("TransferType") is not None,
     )

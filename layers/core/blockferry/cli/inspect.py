@@ -7,6 +7,7 @@ from typing import Any
 
 from blockferry.cli.inputs import add_places, members, places
 from blockferry.cli.start import starting
+from blockferry.cli.watch import add_full
 from blockferry.core.errors import InvalidRequest
 
 
@@ -27,6 +28,7 @@ def _add_options(command: argparse.ArgumentParser) -> None:
         default=None,
         help="read every block and count those of zeros; this costs, and takes about four hours per TiB",
     )
+    add_full(command)
     command.set_defaults(wait=True, dry_run=False)
 
 

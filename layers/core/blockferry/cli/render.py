@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from blockferry.transfer.sentences import choice_line, holes_line, source_line, usd
+from blockferry.core.layout import filled
+from blockferry.transfer.sentences import choice_line, cost_line, holes_line, source_line
 
 _MIB = 2**20
 
@@ -20,6 +21,7 @@ def upload_table(estimate: Mapping[str, Any]) -> str:
         ("image", f"{estimate['image_blocks']} blocks, {estimate['data_blocks']} of them not zeros"),
         ("holes", holes_line(estimate)),
         *(("choice", choice_line(choice)) for choice in estimate["holes_choices"]),
+        ("cost", cost_line(estimate["cost_usd"])),
         *(("warning", warning["message"]) for warning in estimate["warnings"]),
     ]
     return aligned(rows)
@@ -51,7 +53,7 @@ def receipt_table(receipt: Mapping[str, Any]) -> str:
     if receipt.get("seconds_at_quota") is not None:
         rows.append(("time at quota", f"{receipt['seconds_at_quota']} s"))
     if receipt["allocated_blocks"] is not None:
-        rows.append(("cost", f"{usd(receipt['cost_usd']['total'])} ({receipt['cost_usd']['basis']})"))
+        rows.append(("cost", cost_line(receipt["cost_usd"])))
     if receipt.get("workers"):
         rows.append(("workers", f"{receipt['workers']} ({receipt['workers_because']})"))
     rows += [("warning", str(warning["message"])) for warning in receipt.get("warnings", ())]
@@ -70,9 +72,9 @@ def target_line(target: Mapping[str, Any]) -> str:
 
 
 def aligned(rows: Sequence[tuple[str, str]]) -> str:
-    """Two columns, the first as wide as its widest cell."""
+    """Two columns, the first as wide as its widest cell; what flows in the second goes on below itself."""
     width = max(len(name) for name, _ in rows)
-    return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
+    return "\n".join(filled(value, first=f"{name:<{width}}  ", rest=" " * (width + 2)) for name, value in rows)
 
 
 def counts(of: Mapping[str, int]) -> str:
@@ -103,7 +105,7 @@ def _counted(receipt: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Blocks and bytes; of an image that has to be unpacked first none are known before a job."""
     basis = receipt.get("allocated_blocks_from")
     if receipt["allocated_blocks"] is None:
-        return [(name, str(basis)) for name in ("allocated", "read", "written", "cost")]
+        return [("size and cost", f"{basis}; --size-gib N bounds them")]
     rows = [("allocated", f"{receipt['allocated_blocks']} blocks" + (f", by {basis}" if basis else ""))]
     if receipt["source"].get("base_snapshot_id"):
         rows.append(("changed", f"{receipt['changed_blocks']} blocks"))

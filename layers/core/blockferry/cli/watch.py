@@ -10,8 +10,9 @@ from typing import Any
 from blockferry.cli.console import FAILED, RUNNING, command_for, say
 from blockferry.cli.operate import JobState, NotSeen, Operator
 from blockferry.cli.render import receipt_table, target_line
-from blockferry.cli.render_inspection import inspection_report
 from blockferry.core.quotas import PENDING_SNAPSHOTS
+from blockferry.inspection.answer import answer
+from blockferry.inspection.page import report_page
 from blockferry.operations import OPERATIONS
 from blockferry.transfer.move import message_of
 
@@ -20,6 +21,11 @@ def add_job(command: argparse.ArgumentParser) -> None:
     """The options that name a job."""
     command.add_argument("job_id", metavar="JOB", help="job id, as printed when the job was started")
     command.add_argument("--operation", choices=tuple(OPERATIONS), help="of the job, where several have one of this id")
+
+
+def add_full(command: argparse.ArgumentParser) -> None:
+    """The option ``--full`` of whatever shows an inspection."""
+    command.add_argument("--full", action="store_true", help="show all that an inspection found, with every figure")
 
 
 def follow(options: argparse.Namespace, operator: Operator, arn: str) -> int:
@@ -66,7 +72,7 @@ def report(options: argparse.Namespace, operator: Operator, state: JobState) -> 
         result = state.output if succeeded else {**vars(state), "operation": state.operation, "targets": targets}
         print(json.dumps(result, indent=1, default=dict))
     elif succeeded:
-        print(_outcome(state.output))
+        print(_outcome(state.output, full=getattr(options, "full", False)))
     else:
         print("\n".join([progress_line(state), *map(target_line, targets)]))
     if succeeded:
@@ -89,5 +95,7 @@ def reason_of(state: JobState) -> str | None:
     return None if state.cause is None else message_of(state.cause)
 
 
-def _outcome(output: Any) -> str:
-    return inspection_report(output) if output["operation"] == "inspect" else receipt_table(output)
+def _outcome(output: Any, *, full: bool) -> str:
+    if output["operation"] != "inspect":
+        return receipt_table(output)
+    return report_page(output).rstrip("\n") if full else "\n".join(answer(output))

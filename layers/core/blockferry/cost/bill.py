@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 from blockferry.core.blocks import BLOCK_SIZE
@@ -37,6 +38,14 @@ class Bill:
     def unverified(self) -> list[str]:
         """The items whose price no price list at hand confirms."""
         return sorted({price.item for _, price in self.used if not price.verified})
+
+
+def usd(amount: float) -> str:
+    """Dollars as text: to the cent, and below ten cents two digits that say something."""
+    if 0 < amount < 0.000001:
+        return "under $0.000001"
+    digits = 2 if amount == 0 else min(6, max(2, 1 - math.floor(math.log10(amount))))
+    return f"${amount:,.{digits}f}"
 
 
 def gib(blocks: int) -> float:

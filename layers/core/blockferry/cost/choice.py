@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from blockferry.core.blocks import blocks_per_range
@@ -43,6 +43,11 @@ class Subject:
     key_manager: KeyManager | None = None
     base_snapshot_id: str | None = None
     delta: Delta | None = None
+
+    @property
+    def whole(self) -> Subject:
+        """The snapshot itself, whatever it is compared with."""
+        return replace(self, base_snapshot_id=None, delta=None)
 
     @property
     def blocks_read(self) -> int:
@@ -84,23 +89,37 @@ class Subject:
 
 @dataclass(frozen=True, kw_only=True)
 class Destination:
-    """The place of a copy. ``account`` is the copy's owner, ``name`` the field of the input that asks for it."""
+    """The place of a copy, and what stands there. ``account`` is the copy's owner, ``name`` what texts call it.
+
+    ``copy_id`` is a proved copy of the subject, and ``parent_id`` one of its base that a sync can go on top of, without
+    which ``no_parent`` says why. ``native_base_id`` is a copy of the base by CopySnapshot. All are encrypted as the
+    copy is to be, and ``None`` where none was seen. Without a base, ``earlier_id`` is an earlier snapshot of the volume
+    of which a proved copy stands. ``seen`` false: it could not be looked at.
+    """
 
     name: str
     region: str
     account: str
     kms_key_arn: str | None = None
     encrypted: bool | None = None
+    copy_id: str | None = None
+    parent_id: str | None = None
+    no_parent: str | None = None
+    native_base_id: str | None = None
+    earlier_id: str | None = None
+    seen: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
-    """One way to copy or keep a subject. Without ``possible`` the figures are ``None``.
+    """One way to copy or keep a subject, which texts call ``title``. Without ``possible`` the figures are ``None``.
 
+    ``planned``: this version prices it and cannot do it.
     ``seconds`` is ``None`` where nobody promises a time; ``requests`` is set where this software makes them.
     """
 
     name: str
+    title: str
     why_not: str | None = None
     conditions: Sequence[str] = ()
     requests: Mapping[str, int] | None = None
@@ -109,6 +128,7 @@ class Choice:
     monthly: Bill = field(default_factory=Bill)
     restore: Bill = field(default_factory=Bill)
     minimum_days: int = 0
+    planned: bool = False
     notes: Sequence[str] = ()
     more: Mapping[str, Any] = field(default_factory=dict)
 
@@ -138,7 +158,9 @@ class Choice:
             notes.append(f"not verified: the price of {', '.join(self.unverified)}")
         return {
             "name": self.name,
+            "title": self.title,
             "possible": self.possible,
+            "planned": self.planned,
             "why_not": self.why_not,
             "conditions": list(self.conditions) if self.possible else [],
             "requests": dict(self.requests) if self.requests is not None and self.possible else None,

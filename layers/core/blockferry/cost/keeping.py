@@ -9,7 +9,7 @@ from typing import Any
 
 from blockferry.core.counts import by_operation
 from blockferry.core.quotas import BLOCKS_PER_SECOND
-from blockferry.cost.bill import Bill, gib
+from blockferry.cost.bill import Bill, gib, usd
 from blockferry.cost.choice import (
     MONTHS,
     Choice,
@@ -20,16 +20,16 @@ from blockferry.cost.estimate import writing
 from blockferry.cost.prices import prices
 from blockferry.cost.work import Work, charge, expected_gb_seconds
 
-CLASSES = (
-    "STANDARD",
-    "INTELLIGENT_TIERING",
-    "STANDARD_IA",
-    "ONEZONE_IA",
-    "GLACIER_IR",
-    "GLACIER",
-    "DEEP_ARCHIVE",
-)
-"""Storage classes of S3 that an archive may be kept in."""
+CLASSES = {
+    "STANDARD": "Standard",
+    "INTELLIGENT_TIERING": "Intelligent-Tiering",
+    "STANDARD_IA": "Standard-IA",
+    "ONEZONE_IA": "One Zone-IA",
+    "GLACIER_IR": "Glacier Instant Retrieval",
+    "GLACIER": "Glacier Flexible Retrieval",
+    "DEEP_ARCHIVE": "Glacier Deep Archive",
+}
+"""Storage classes of S3 that an archive may be kept in, and what AWS calls them."""
 
 BLOCKS_PER_OBJECT = 64
 """Blocks of one object of an archive."""
@@ -66,15 +66,15 @@ def cheapest_keep(choices: Sequence[Choice], subject: Subject, *, frees_blocks: 
     if best.unverified:
         sure = min((c for c in choices if c.possible and not c.unverified), key=lambda choice: choice.year_usd)
         caveats.append(
-            f"not verified: the price of {', '.join(best.unverified)}; the cheapest at verified prices is {sure.name} "
-            f"at ${sure.year_usd:.6f}"
+            f"not verified: the price of {', '.join(best.unverified)}; the cheapest at verified prices is {sure.title} "
+            f"at {usd(sure.year_usd)}"
         )
     as_it_is = Bill()
     as_it_is.add("SnapshotStorage", subject.region, MONTHS * gib(subject.allocated_blocks))
     frees = None
     if frees_blocks is None:
         caveats.append(
-            "leaving it as it is costs at most standard_year_usd: blocks that it shares with other snapshots of the "
+            f"leaving it as it is costs at most {usd(as_it_is.usd)}: blocks that it shares with other snapshots of the "
             "volume cost nothing more, and deleting it does not free them; name the chain to know"
         )
     else:
@@ -99,6 +99,7 @@ def _archive_tier(subject: Subject) -> Choice:
     restore.add("SnapshotArchiveRestore", subject.region, size)
     return Choice(
         name="snapshot_archive_tier",
+        title="EBS Snapshots Archive",
         conditions=[f"only the owner, account {subject.owner_id}, can archive it"],
         monthly=monthly,
         restore=restore,
@@ -146,6 +147,7 @@ def _s3(subject: Subject, storage_class: str) -> Choice:
         notes.append("the average of the first year if nothing is read: 1 month frequent, 2 infrequent, 9 instant")
     return Choice(
         name=f"s3_{storage_class.lower()}",
+        title=f"an archive in S3 {CLASSES[storage_class]}",
         conditions=conditions,
         requests={**by_operation(sent), "PutObject": objects + described},
         seconds=math.ceil(subject.blocks_read / BLOCKS_PER_SECOND),
@@ -153,6 +155,7 @@ def _s3(subject: Subject, storage_class: str) -> Choice:
         monthly=monthly,
         restore=restore,
         minimum_days=prices().find(f"{item}.storage", place).minimum_days,
+        planned=True,
         notes=notes,
     )
 

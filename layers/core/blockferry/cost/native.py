@@ -10,8 +10,8 @@ from typing import Any
 
 from blockferry.core.blocks import BLOCK_SIZE
 from blockferry.core.quotas import COPIES_MIB_PER_SECOND, COPY_MAX_MINUTES, COPY_MIB_PER_SECOND, COPY_STEP_MINUTES
-from blockferry.cost.bill import Bill, gib
-from blockferry.cost.choice import MONTHS, Choice, Destination, Subject
+from blockferry.cost.bill import Bill, gib, usd
+from blockferry.cost.choice import Choice, Destination, Subject
 from blockferry.cost.prices import Price, partition_of, prices
 
 
@@ -45,12 +45,16 @@ def _native_conditions(subject: Subject, target: Destination) -> list[str]:
             )
     if subject.encrypted and _at_home(subject, target) and target.kms_key_arn is None:
         conditions.append("CopySnapshot has to be told the source's key, else it takes the account's default key")
-    if subject.delta is not None and not _at_home(subject, target):
-        conditions.append(
-            f"the copy of {subject.base_snapshot_id} in {target.region} was made by CopySnapshot, is the latest copy "
-            "there, still exists, is not archived and has the same key; else the copy is a full one"
-        )
+    if _incremental(subject, target):
+        conditions.append(f"{target.native_base_id} is the latest copy of the volume in {target.region}")
+        if target.kms_key_arn is None and (subject.encrypted or target.encrypted):
+            conditions.append(f"CopySnapshot is told the key of {target.native_base_id}")
     return conditions
+
+
+def _incremental(subject: Subject, target: Destination) -> bool:
+    """Whether a copy in another Region or account builds on an earlier one, as far as can be seen."""
+    return subject.delta is not None and target.native_base_id is not None and not _at_home(subject, target)
 
 
 def _at_home(subject: Subject, target: Destination) -> bool:
@@ -81,28 +85,31 @@ def _native(subject: Subject, target: Destination) -> _Native:
         return _Native(
             subject.blocks_read, 0, f"{target.name}: shares the blocks of the source, so it stores nothing of its own"
         )
-    if subject.delta is not None:
+    if _incremental(subject, target):
         return _Native(
             subject.blocks_read,
             subject.blocks_read,
-            f"{target.name}: incremental if its condition holds; else full, {full} blocks "
-            f"(${_full_usd(subject, target):.6f} over {MONTHS} months)",
+            f"{target.name}: incremental on top of {target.native_base_id}, a copy of {subject.base_snapshot_id} by "
+            "CopySnapshot",
         )
-    return _Native(full, full, f"{target.name}: full, as the first copy in {target.region} is")
-
-
-def _full_usd(subject: Subject, target: Destination) -> float:
-    bill = Bill()
-    bill.transfer(subject.region, target.region, subject.allocated_blocks * BLOCK_SIZE)
-    bill.add("SnapshotStorage", target.region, MONTHS * gib(subject.allocated_blocks))
-    return bill.usd
+    if subject.delta is not None:
+        return _Native(
+            full,
+            full,
+            f"{target.name}: full, because no copy of {subject.base_snapshot_id} by CopySnapshot was seen there (only "
+            "the usual description tells what such a copy was made of)",
+        )
+    return _Native(
+        full, full, f"{target.name}: full, unless CopySnapshot has copied an earlier snapshot of the volume there"
+    )
 
 
 def copy_snapshot(subject: Subject, destinations: Sequence[Destination]) -> Choice:
     """CopySnapshot without a promised time."""
+    title = "CopySnapshot"
     obstacle = _first_obstacle(subject, destinations)
     if obstacle is not None:
-        return Choice(name="copy_snapshot", why_not=obstacle)
+        return Choice(name="copy_snapshot", title=title, why_not=obstacle)
     bill, monthly = Bill(), Bill()
     notes = []
     for target in destinations:
@@ -113,6 +120,7 @@ def copy_snapshot(subject: Subject, destinations: Sequence[Destination]) -> Choi
     notes.append("AWS promises no time; at most 20 copies at the same time to a destination; tags are not copied")
     return Choice(
         name="copy_snapshot",
+        title=title,
         conditions=_all_conditions(subject, destinations),
         bill=bill,
         monthly=monthly,
@@ -122,9 +130,10 @@ def copy_snapshot(subject: Subject, destinations: Sequence[Destination]) -> Choi
 
 def time_based_copy(subject: Subject, destinations: Sequence[Destination]) -> Choice:
     """CopySnapshot within a duration that is asked for and paid."""
+    title = "time-based CopySnapshot"
     obstacle = _first_obstacle(subject, destinations)
     if obstacle is not None:
-        return Choice(name="time_based_copy", why_not=obstacle)
+        return Choice(name="time_based_copy", title=title, why_not=obstacle)
     natives = [(target, _native(subject, target)) for target in destinations]
     together = Counter(target.region for target in destinations)
     needed = max(_minutes_needed(native.copied, together[target.region]) for target, native in natives)
@@ -136,6 +145,7 @@ def time_based_copy(subject: Subject, destinations: Sequence[Destination]) -> Ch
     if not feasible:
         return Choice(
             name="time_based_copy",
+            title=title,
             why_not=f"it would take {needed} minutes at the throughput that AWS allows, and at most {COPY_MAX_MINUTES} "
             "can be asked for",
         )
@@ -145,14 +155,15 @@ def time_based_copy(subject: Subject, destinations: Sequence[Destination]) -> Ch
         monthly.add("SnapshotStorage", target.region, gib(native.stored))
     return Choice(
         name="time_based_copy",
+        title=title,
         conditions=_all_conditions(subject, destinations),
         seconds=60 * (fastest.minutes or 0),
         bill=fastest.bill,
         monthly=monthly,
         notes=[
             *(native.note for _, native in natives),
-            f"figures of the fastest: {fastest.minutes} minutes, ${fastest.bill.usd:.6f}; the cheapest: "
-            f"{cheapest.minutes} minutes, ${cheapest.bill.usd:.6f}",
+            f"figures of the fastest: {fastest.minutes} minutes, {usd(fastest.bill.usd)}; the cheapest: "
+            f"{cheapest.minutes} minutes, {usd(cheapest.bill.usd)}",
         ],
         more={
             "fastest": fastest.to_json(),

@@ -89,9 +89,8 @@ def delta_json(delta: Delta) -> dict[str, int]:
 
 def _notes(members: Sequence[SnapshotFacts], others: Sequence[str] | None) -> list[str]:
     notes = [
-        "frees_*: blocks that differ from both neighbours, freed when this snapshot alone is deleted; deleting several "
-        "neighbours frees more than the sum",
-        "c12_*: the estimate D12 - (S2 - S1) for comparison; it counts removed blocks twice and does not look back",
+        "deleting a snapshot alone frees what differs from both neighbours; deleting several frees more than the sum",
+        "C12 is the estimate D12 - (S2 - S1), for comparison; it counts removed blocks twice and does not look back",
     ]
     if others is None:
         notes.append(

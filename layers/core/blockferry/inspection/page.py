@@ -1,141 +1,151 @@
-"""The report of an inspection as a page for people (Markdown)."""
+"""The report of an inspection as a page for people: Markdown that also reads well in a terminal."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-_GIB = 2**30
+from blockferry.core.blocks import BLOCK_SIZE
+from blockferry.core.layout import columns, filled
+from blockferry.cost.bill import usd
+from blockferry.inspection.answer import COPYING, answer, lasting, number, possible, size
+from blockferry.transfer.sentences import cost_line
 
 
 def report_page(report: Mapping[str, Any]) -> str:
-    """The page: what was counted, the ways to copy, the ways to keep, the chain, notes."""
-    source = report["source"]
-    lines = [
+    """The page: the answer, then what was counted, the ways to copy, the ways to keep, the chain, notes, prices."""
+    parts = [
         f"# inspect {report['job_id']}: {report['status']}",
-        "",
-        f"Snapshot {source['snapshot_id']} in {source['region']}: volume {source['volume_id']} of "
-        f"{source['volume_size_gib']} GiB, {_size(report['allocated_blocks'], report['allocated_bytes'])} allocated"
-        + (f", {report['zero_blocks']} of them all zeros." if report["zero_blocks"] is not None else "."),
-        "",
-        *_delta(report),
-        *_copying(report),
-        *_keeping(report),
-        *_chain(report),
-        *([*(f"- {note}" for note in report["notes"]), ""] if report["notes"] else []),
-        f"The inspection took {report['duration_seconds']} s and "
-        + (", ".join(f"{count} {name}" for name, count in report["inspection"]["requests"].items()) or "no requests")
-        + f", ${_usd(report['inspection']['cost_usd']['total'])}. Choices: {report['prices']}.",
-        "",
+        # All but its last line, which tells where this page is.
+        "\n".join(["```", *answer(report)[:-1], "```"]),
+        _contents(report),
+        _copying(report),
+        _keeping(report),
+        _chain(report["chain"]),
+        _bullets("Notes", report["notes"]),
+        _ending(report),
     ]
-    return "\n".join(lines)
+    return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _delta(report: Mapping[str, Any]) -> list[str]:
-    delta = report["delta"]
-    if delta is None:
-        return []
-    return [
-        f"Since {report['base']['snapshot_id']}: {delta['added_blocks']} blocks added, {delta['overwritten_blocks']} "
-        f"overwritten, {delta['removed_blocks']} removed; {_gib(delta['bytes_to_write'])} to write.",
-        "",
-    ]
+def _contents(report: Mapping[str, Any]) -> str:
+    source, delta = report["source"], report["delta"]
+    text = f"{source['snapshot_id']} of {source['volume_id']} was taken at {source['start_time'][:19]} and is in the "
+    text += f"{source['tier']} tier. It holds {report['allocated_blocks']:,} blocks of 512 KiB"
+    if report["zero_blocks"] is not None:
+        text += f", {report['zero_blocks']:,} of them all zeros"
+    text += "."
+    if delta is not None:
+        counts = ", ".join(f"{delta[f'{name}_blocks']:,} {name}" for name in ("added", "overwritten", "removed"))
+        text += f" Since {report['base']['snapshot_id']}, blocks: {counts}."
+    return f"## What is in it\n\n{filled(text)}"
 
 
-def _copying(report: Mapping[str, Any]) -> list[str]:
+def _copying(report: Mapping[str, Any]) -> str:
     advice = report["recommendation"]
-    lines = ["## Copying it", "", f"**{advice['choice'] or 'no choice'}**: {advice['reason']}.", "", *_HEAD]
-    lines += [_row(choice) for choice in report["choices"] if _copies(choice)]
-    return [*lines, "", *_remarks(report, copies=True)]
+    choices = [choice for choice in report["choices"] if choice["name"] in COPYING]
+    parts = [f"## Copying it\n\n{filled(advice['reason'] + '.')}"]
+    if advice["commands"]:
+        parts.append("\n".join(["```sh", *advice["commands"], "```"]))
+    parts += [_choices(possible(choices, copies=True)), _remarks(choices)]
+    return "\n\n".join(part for part in parts if part)
 
 
-def _keeping(report: Mapping[str, Any]) -> list[str]:
+def _keeping(report: Mapping[str, Any]) -> str:
     cheapest = report["cheapest_keep"]
-    freed = cheapest["deleting_frees_year_usd"]
-    lines = [
-        "## Keeping it for less",
-        "",
-        f"**{cheapest['choice']}**: ${_usd(cheapest['year_usd'])} over 12 months with one restore. As it is: at most "
-        f"${_usd(cheapest['standard_year_usd'])}"
-        + (f"; deleting it saves ${_usd(freed)}." if freed is not None else "."),
-        "",
-        *(f"- {caveat}" for caveat in cheapest["caveats"]),
-        "",
-        *_HEAD,
-    ]
-    lines += [_row(choice) for choice in report["choices"] if not _copies(choice)]
-    return [*lines, "", *_remarks(report, copies=False)]
+    kept = possible(report["choices"], copies=False)
+    return "\n\n".join(["## Keeping it for less", _choices(kept), _items([*cheapest["caveats"]])])
 
 
-def _chain(report: Mapping[str, Any]) -> list[str]:
-    chain = report["chain"]
-    if chain is None:
-        return []
-    lines = [
-        "## Chain",
-        "",
-        f"{len(chain['snapshots'])} snapshots of {chain['volume_id']} store "
-        f"{_size(chain['stored_blocks'], chain['stored_bytes'])}, ${_usd(chain['stored_usd_month'])} a month.",
-        "",
-        "| snapshot | started | allocated | added | overwritten | removed | deleting it frees | $ a month | C12 |",
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
-    for row in chain["snapshots"]:
-        delta = row["delta"] or {"added_blocks": "", "overwritten_blocks": "", "removed_blocks": ""}
-        c12 = "" if row["c12_blocks"] is None else row["c12_blocks"]
-        lines.append(
-            f"| {row['snapshot_id']} | {row['start_time']} | {row['allocated_blocks']} | {delta['added_blocks']} | "
-            f"{delta['overwritten_blocks']} | {delta['removed_blocks']} | {row['frees_blocks']} | "
-            f"{_usd(row['frees_usd_month'])} | {c12} |"
+def _choices(choices: Sequence[Mapping[str, Any]]) -> str:
+    if not choices:
+        return ""
+    head = ("", "once", "a month", "a restore", "at least", "12 months", "time")
+    rows = [
+        (
+            choice["title"],
+            usd(choice["one_time_usd"]),
+            usd(choice["monthly_usd"]),
+            usd(choice["restore_usd"]),
+            f"{choice['minimum_days']} days" if choice["minimum_days"] else "",
+            usd(choice["year_usd"]),
+            lasting(choice["seconds"]),
         )
-    lines += ["", *(f"- {note}" for note in chain["notes"])]
-    if chain["other_snapshots"]:
-        lines.append(f"- left out: {', '.join(chain['other_snapshots'])}")
-    return [*lines, ""]
+        for choice in choices
+    ]
+    return _table([head, *rows], left=1)
 
 
-_HEAD = (
-    "| choice | possible | time | $ once | $ a month | $ to restore | least days | $ over 12 months |",
-    "|---|---|---|---|---|---|---|---|",
-)
+def _remarks(choices: Sequence[Mapping[str, Any]]) -> str:
+    """Why a choice is not possible, on which conditions it is, and what else is to be known of it.
 
-_COPYING = frozenset({"direct", "copy_snapshot", "time_based_copy"})
-
-
-def _copies(choice: Mapping[str, Any]) -> bool:
-    return choice["name"] in _COPYING
-
-
-def _row(choice: Mapping[str, Any]) -> str:
-    if not choice["possible"]:
-        return f"| {choice['name']} | no | | | | | | |"
-    seconds = "not promised" if choice["seconds"] is None else f"{choice['seconds']} s"
-    possible = "on conditions" if choice["conditions"] else "yes"
-    once, monthly, restore, year = (
-        _usd(choice[name]) for name in ("one_time_usd", "monthly_usd", "restore_usd", "year_usd")
-    )
-    days = choice["minimum_days"]
-    return f"| {choice['name']} | {possible} | {seconds} | {once} | {monthly} | {restore} | {days} | {year} |"
-
-
-def _remarks(report: Mapping[str, Any], *, copies: bool) -> list[str]:
-    """Reasons, conditions and notes, each once with the choices that it is about."""
+    What several choices share is told once.
+    """
     about: dict[str, list[str]] = {}
-    for choice in report["choices"]:
-        if _copies(choice) == copies:
-            texts = [choice["why_not"]] if choice["why_not"] else [*choice["conditions"], *choice["notes"]]
-            for text in texts:
-                about.setdefault(text, []).append(choice["name"])
-    return [*(f"- {', '.join(names)}: {text}" for text, names in about.items()), ""] if about else []
+    for choice in choices:
+        texts = [f"not possible: {choice['why_not']}"] if choice["why_not"] else []
+        texts += [f"on condition that {text}" for text in choice["conditions"]]
+        for text in [*texts, *choice["notes"]]:
+            about.setdefault(text, []).append(choice["title"])
+    return _items([f"{', '.join(titles)}: {text}" for text, titles in about.items()])
 
 
-def _usd(amount: float) -> str:
-    return f"{amount:.6f}"
+def _chain(chain: Mapping[str, Any] | None) -> str:
+    if chain is None:
+        return ""
+    head = ("snapshot", "started", "GiB", "new", "overwritten", "gone", "deleting it frees", "a month", "C12")
+    rows = [_member(row) for row in chain["snapshots"]]
+    stored = f"{len(rows)} snapshots of {chain['volume_id']} store {size(chain['stored_bytes'])}, "
+    stored += f"{usd(chain['stored_usd_month'])} a month."
+    notes = list(chain["notes"])
+    if chain["other_snapshots"]:
+        notes.append(f"left out: {', '.join(chain['other_snapshots'])}")
+    return "\n\n".join(["## Chain", filled(stored), _table([head, *rows], left=2), _items(notes)])
 
 
-def _size(blocks: int, size: int) -> str:
-    return f"{blocks} blocks ({_gib(size)})"
+def _member(row: Mapping[str, Any]) -> tuple[str, ...]:
+    delta = row["delta"]
+    changes = ("added", "overwritten", "removed")
+    return (
+        row["snapshot_id"],
+        row["start_time"][:19],
+        number(row["allocated_bytes"]),
+        *("" if delta is None else number(delta[f"{name}_blocks"] * BLOCK_SIZE) for name in changes),
+        number(row["frees_bytes"]),
+        usd(row["frees_usd_month"]),
+        "" if row["c12_bytes"] is None else number(row["c12_bytes"]),
+    )
 
 
-def _gib(size: int) -> str:
-    return f"{size / _GIB:.3f} GiB"
+def _ending(report: Mapping[str, Any]) -> str:
+    spent = report["inspection"]
+    asked = ", ".join(f"{count:,} {name}" for name, count in spent["requests"].items()) or "no requests"
+    return "\n\n".join(
+        [
+            "## Prices",
+            filled(
+                "What a job of this software costs has EBS and S3 requests, transfer between regions, Lambda, Step "
+                "Functions and storage in it, what AWS's copies cost has transfer and storage; KMS, logs, free tiers, "
+                f"discounts and taxes are left out: {report['prices']}."
+            ),
+            filled(
+                f"This inspection took {report['duration_seconds']:.1f} s and {asked}: {cost_line(spent['cost_usd'])}."
+            ),
+            f"Receipt: {report['receipt_uri']}  \nThis page: {report['report_uri']}",
+        ]
+    )
+
+
+def _table(rows: Sequence[Sequence[str]], *, left: int) -> str:
+    """A table of Markdown whose columns also stand below each other in a terminal."""
+    padded = columns(rows, left=left)
+    rule = ["-" * len(cell) if n < left else "-" * (len(cell) - 1) + ":" for n, cell in enumerate(padded[0])]
+    return "\n".join(f"| {' | '.join(row)} |" for row in (padded[0], rule, *padded[1:]))
+
+
+def _bullets(title: str, texts: Sequence[str]) -> str:
+    return f"## {title}\n\n{_items(texts)}" if texts else ""
+
+
+def _items(texts: Sequence[str]) -> str:
+    return "\n".join(filled(text, first="- ", rest="  ") for text in texts)

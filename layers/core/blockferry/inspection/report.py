@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 from blockferry import __version__
@@ -37,7 +38,7 @@ def report_of(what: Inspected, found: Progress, call: JobCall, *, duration: floa
     allocated = counted.allocated[source.snapshot_id]
     _refuse_lost(source, allocated, zeros)
     delta = None if what.delta_of is None else counted.changed[what.delta_of]
-    destinations, notes = destinations_of(what)
+    destinations, notes = destinations_of(what, call)
     notes += _notes(what, allocated, delta)
     subject = Subject(
         snapshot_id=source.snapshot_id,
@@ -52,10 +53,11 @@ def report_of(what: Inspected, found: Progress, call: JobCall, *, duration: floa
         base_snapshot_id=None if what.base is None else what.base.snapshot_id,
         delta=delta,
     )
-    direct, native, timed = copying(subject, destinations)
-    kept = keeping(subject)
-    choices: tuple[Choice, ...] = (direct, native, timed, *kept)
+    copies, kept = copying(subject, destinations), keeping(subject)
+    choices: tuple[Choice, ...] = (*copies, *kept)
+    can_be_kept = [choice for choice in kept if not choice.planned]
     written = subject.blocks_written * len(destinations)
+    outline = direct_outline(subject, destinations)
     return {
         "job_id": call.folder.job_id,
         "operation": "inspect",
@@ -63,6 +65,7 @@ def report_of(what: Inspected, found: Progress, call: JobCall, *, duration: floa
         "source": _facts_json(source, region),
         "base": None if what.base is None else _facts_json(what.base, region),
         "targets": [],
+        "destinations": [asdict(destination) for destination in destinations],
         "allocated_blocks": allocated,
         "allocated_bytes": allocated * BLOCK_SIZE,
         "zero_blocks": None if zeros is None else zeros.zero_blocks,
@@ -70,14 +73,14 @@ def report_of(what: Inspected, found: Progress, call: JobCall, *, duration: floa
         "changed_blocks": None if delta is None else delta.read,
         "removed_blocks": None if delta is None else delta.removed,
         "delta": None if delta is None else chain.delta_json(delta),
-        "requests": dict(by_operation(direct_outline(subject, destinations).work(HolePolicy.PRESERVE).requests)),
+        "requests": dict(by_operation(outline.work(HolePolicy.PRESERVE).requests)),
         "bytes_read": subject.blocks_read * BLOCK_SIZE,
         "bytes_written": written * BLOCK_SIZE,
-        "seconds_at_quota": direct.seconds,
+        "seconds_at_quota": outline.seconds(HolePolicy.PRESERVE) if copies[0].possible else None,
         "choices": [choice.to_json() for choice in choices],
         "prices": basis(bill for choice in choices for bill in (choice.bill, choice.monthly, choice.restore)),
-        "recommendation": recommended(direct, native, timed),
-        "cheapest_keep": cheapest_keep(kept, subject, frees_blocks=counted.frees.get(source.snapshot_id)),
+        "recommendation": recommended(copies, subject, destinations),
+        "cheapest_keep": cheapest_keep(can_be_kept, subject, frees_blocks=counted.frees.get(source.snapshot_id)),
         "chain": _chain(what, counted, call.aws),
         "notes": notes,
         "inspection": {

@@ -53,6 +53,7 @@ def estimate_upload(
         source.refuse_changed()
     whole = None if found.encrypted is False else "whole"
     choices: list[dict[str, Any]] = []
+    costs: dict[HolePolicy | None, dict[str, float | str]] = {}
     for policy, name in ((None, whole or "skip_zero"), *((policy, policy.value) for policy in HolePolicy)):
         possible = policy is None or policy in found.holes.decision.possible
         choice: dict[str, Any] = {"holes": policy and policy.value, "possible": possible, "chosen": policy is holes}
@@ -62,12 +63,14 @@ def estimate_upload(
             lists = blocks_of_volume(found.parent.size_gib) // MAX_PAGE + 1
             requests[at("GetSnapshotBlock", region)] += counted["parent"]
             requests[at("ListSnapshotBlocks", region)] += lists
+        cost = cost_of(Work(requests=requests, home=None))
+        costs[policy] = cost
         choices.append(
             choice
             | {
                 "blocks_written": written,
                 "blocks_written_from": "the image" if found.parent is None else "the image and its parent: at most",
-                "usd_once": cost_of(Work(requests=requests, home=None))["total"],
+                "usd_once": cost["total"],
                 "usd_a_month": storage_a_month([region], written),
             }
         )
@@ -85,6 +88,7 @@ def estimate_upload(
         "holes_decided_by": found.holes.decision.by,
         "holes_reason": found.holes.decision.reason,
         "holes_choices": choices,
+        "cost_usd": costs[holes],
         "warnings": list(found.holes.warnings),
     }
 

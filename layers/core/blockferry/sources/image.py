@@ -5,6 +5,7 @@ A raw one is read where it is, a compressed one as it was unpacked into the work
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -15,20 +16,21 @@ from blockferry.aws import snapshots
 from blockferry.aws.objects import ObjectReader
 from blockferry.aws.sessions import Identity
 from blockferry.core.blocks import BLOCK_SIZE, BLOCKS_PER_GIB, BlockRange
-from blockferry.core.counts import RequestCounts
+from blockferry.core.counts import RequestCounts, at
 from blockferry.core.errors import IncompleteTransfer, InvalidRequest
 from blockferry.core.holes import HoleDecision, HolePolicy
 from blockferry.core.ports import BlockSource
 from blockferry.core.quotas import MAX_TAG_VALUE, MAX_VOLUME_GIB
 from blockferry.core.retry import Clock, Deadline, RetryPolicy
 from blockferry.formats.recognise import ImageCodec
+from blockferry.formats.told import BEGIN_BYTES, END_BYTES, ToldSize, told_size
 from blockferry.jobs.call import JobCall
 from blockferry.jobs.folder import JobFolder
 from blockferry.jobs.record import Record
 from blockferry.requests.named import ImageNamed
 from blockferry.sources.address import MAX_IMAGE_BYTES, Address, Image, examine, parse_address
 from blockferry.sources.chunks import ChunkedImage
-from blockferry.sources.kind import Examined, Extent, JobSource, Listed, Tally
+from blockferry.sources.kind import Examined, Expected, Extent, JobSource, Listed, Tally
 from blockferry.sources.meaning import for_image
 from blockferry.sources.reading import Reading, reading_objects
 from blockferry.sources.unpack import chunk_name, drop_unpacked, expand, unpack_image, unpacked
@@ -54,7 +56,8 @@ class Unpacked(Record):
 
 class JobImage(JobSource):
     """The disk image that is read. ``size_bytes`` is the object's; ``unpacked`` is ``None`` for a raw one, and until a
-    compressed one is; ``believed_raw`` says that the operator takes it for a raw disk whatever it looks like."""
+    compressed one is; ``believed_raw`` says that the operator takes it for a raw disk whatever it looks like;
+    ``asked_gib`` is the size of the volume that was asked for, if one was."""
 
     kind: Literal["image"] = "image"
     uri: str
@@ -62,6 +65,7 @@ class JobImage(JobSource):
     size_bytes: int
     codec: ImageCodec
     believed_raw: bool = False
+    asked_gib: int | None = None
     unpacked: Unpacked | None = None
 
     @property
@@ -89,6 +93,37 @@ class JobImage(JobSource):
     def blocks(self) -> int:
         """Blocks that the disk touches, the unaligned tail included."""
         return -(-self.raw_bytes // BLOCK_SIZE)
+
+    def expected(self, call: JobCall) -> Expected | None:
+        """Its size by what the image tells, or at most that of the volume that was asked for.
+
+        Raises ``InvalidRequest`` when it tells that this volume is too small, and else what ``ObjectReader`` raises.
+        """
+        told = self._told(call)
+        asked = None if self.asked_gib is None else self.asked_gib * BLOCK_SIZE * BLOCKS_PER_GIB
+        if told is not None and (told.least or asked is None or told.raw_bytes <= asked):
+            raw_bytes, basis = told.raw_bytes, told.by
+        elif asked is not None:
+            raw_bytes, basis = asked, f"the volume of {self.asked_gib} GiB that was asked for: at most"
+        else:
+            return None
+        unpacking = Counter({at("GetObject", self.region): -(-self.size_bytes // call.unpacking.part_bytes)})
+        unpacking[at("PutObject", call.aws.own_region)] += -(-raw_bytes // call.unpacking.chunk_bytes)
+        source = self.model_copy(update={"unpacked": Unpacked(raw_bytes=raw_bytes, requests=dict(unpacking))})
+        return Expected(source, volume_size(source, self.asked_gib), basis)
+
+    def _told(self, call: JobCall) -> ToldSize | None:
+        if self.codec == "raw" or self.codec == "bzip2":
+            return None
+        address = self.address
+        reader = ObjectReader(call.aws.image_s3(self.identity), clock=call.clock, deadline=call.deadline)
+
+        def read(first: int, stop: int) -> bytes:
+            return reader.part(address.bucket, address.key, etag=self.etag, first=first, length=stop - first)
+
+        if self.codec == "zstd":
+            return told_size(self.codec, read(0, min(BEGIN_BYTES, self.size_bytes)), b"", self.size_bytes)
+        return told_size(self.codec, b"", read(max(0, self.size_bytes - END_BYTES), self.size_bytes), self.size_bytes)
 
     def prepare(self, call: JobCall, progress: Mapping[str, Any] | None) -> dict[str, Any]:
         """Unpack on. Raises what ``unpack_image`` raises."""
@@ -198,6 +233,7 @@ def examine_image(request: ImageNamed, uri: str, identity: Identity, call: JobCa
         size_bytes=image.size_bytes,
         codec=image.codec,
         believed_raw=image.believed_raw,
+        asked_gib=request.volume_size_gib,
         unpacked=info and Unpacked(raw_bytes=info.raw_bytes, requests=info.requests, gb_seconds=info.gb_seconds),
     )
     return ExaminedImage(

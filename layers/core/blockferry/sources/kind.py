@@ -62,6 +62,15 @@ class Tally:
         self.next_index = stop
 
 
+@dataclass(frozen=True)
+class Expected:
+    """A source as it may be once it is prepared, GiB of its volume, and what tells its size, in words."""
+
+    source: JobSource
+    size_gib: int
+    basis: str
+
+
 class JobSource(Place, ABC):
     """A source of a job, as it was when the job was planned."""
 
@@ -74,6 +83,10 @@ class JobSource(Place, ABC):
     def prepared(self) -> bool:
         """Whether it can be read block by block, and its size is known."""
         return True
+
+    def expected(self, call: JobCall) -> Expected | None:
+        """What it will be once it is prepared, as far as anybody can tell before; ``None`` when nobody can."""
+        return None
 
     def prepare(self, call: JobCall, progress: Mapping[str, Any] | None) -> dict[str, Any]:
         """Go on with making it readable; ``progress`` is what the last call returned, ``None`` at first.

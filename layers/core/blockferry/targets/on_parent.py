@@ -115,7 +115,7 @@ def _on_parent(
             "of it"
         )
     itself = parent.snapshot_id == base.snapshot_id and target.region == source.region
-    clone = itself or _proved_copy_of(parent, base, source)
+    clone = itself or parent.proved_copy_of(base.snapshot_id, region=source.region)
     if not (verify or clone):
         raise InvalidRequest(
             f"{name} is not shown to equal the base {base.snapshot_id}: {_doubt(parent, base, source)}. Name a copy "
@@ -127,12 +127,7 @@ def _on_parent(
             refuse_no_access(call.ebs(identity, counts=RequestCounts()), parent.snapshot_id)
         except InvalidRequest as error:
             raise InvalidRequest(f"options.verify_parent: targets[{number}]: {error}") from error
-    if not parent.encrypted and snapshots.encrypted_by_default(call.ec2(identity)):
-        raise InvalidRequest(
-            f"{name} is not encrypted, and the account encrypts by default in {target.region}: there EBS refuses a "
-            "snapshot on top of an unencrypted parent. Make an encrypted full copy with the operation copy, and sync "
-            "on top of that one from then on"
-        )
+    refuse_unencrypted_parent(parent, identity, call, name=name)
     read = on_parent(parent, snapshot=found.snapshot, delta=holes, clone=clone, verify=verify, name=name)
     own = job_tags(execution, read.left) | dict(found.own_tags)
     own |= {snapshots.BASE_TAG: base.snapshot_id, snapshots.PARENT_TAG: parent.snapshot_id}
@@ -151,13 +146,15 @@ def _on_parent(
     )
 
 
-def _proved_copy_of(parent: SnapshotFacts, base: SnapshotFacts, source: JobDelta) -> bool:
-    tags = parent.tags
-    return (
-        tags.get(snapshots.SOURCE_TAG) == base.snapshot_id
-        and tags.get(snapshots.SOURCE_REGION_TAG) == source.region
-        and parent.proved
-    )
+def refuse_unencrypted_parent(parent: SnapshotFacts, identity: Identity, call: Call, *, name: str) -> None:
+    """Raise ``InvalidRequest`` for a parent on top of which EBS takes nothing in an account that encrypts by default;
+    ``name`` is the parent's in the text."""
+    if not parent.encrypted and snapshots.encrypted_by_default(call.ec2(identity)):
+        raise InvalidRequest(
+            f"{name} is not encrypted, and the account encrypts by default in {identity.region}: there EBS refuses a "
+            "snapshot on top of an unencrypted parent. Make an encrypted full copy with the operation copy, and sync "
+            "on top of that one from then on"
+        )
 
 
 def _doubt(parent: SnapshotFacts, base: SnapshotFacts, source: JobDelta) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from blockferry.core.blocks import blocks_of_volume, blocks_per_range
 from blockferry.core.holes import HoleDecision, HolePolicy
 from blockferry.cost import estimate as cost
 from blockferry.cost.estimate import Outline
@@ -20,9 +21,10 @@ from blockferry.transfer.sentences import choice_line
 def estimate(job: Job, possible: Sequence[HolePolicy], call: JobCall, tally: Tally) -> dict[str, Any] | None:
     """The outcome of a dry run: the members of a receipt that can be known before. Nothing is started or written.
 
-    ``possible`` are the policies for holes that the operator may choose. Of an image that is compressed nothing is
-    known before it is unpacked: counts are ``None`` then. What an image has of zeros is not known either, so its writes
-    are an upper bound. ``None`` when the call's deadline came first: ``tally`` is how far the source was counted.
+    ``possible`` are the policies for holes that the operator may choose. Of an image that is compressed that is known
+    which it tells of itself, or the size of the volume that was asked for; without either the counts are ``None``. What
+    an image has of zeros is not known either, so its writes are an upper bound. ``None`` when the call's deadline came
+    first: ``tally`` is how far the source was counted.
     """
     known: dict[str, Any] = {
         "job_id": job.job_id,
@@ -34,11 +36,14 @@ def estimate(job: Job, possible: Sequence[HolePolicy], call: JobCall, tally: Tal
         "warnings": [warning.model_dump() for warning in job.warnings],
     }
     if job.total_blocks is None:
-        unplanned = {"workers": None, "workers_because": None}
-        return known | cost.unknown() | unplanned | {"holes_choices": _holes_choices(job, None, possible)}
-    outline = _outline(job, call, tally)
-    if outline is None:
-        return None
+        known |= {"workers": None, "workers_because": None}
+        outline = _outline_of_what_is_expected(job, call)
+        if outline is None:
+            return known | cost.unknown() | {"holes_choices": _holes_choices(job, None, possible)}
+    else:
+        outline = _outline(job, call, tally)
+        if outline is None:
+            return None
     return known | cost.estimate(outline, job.holes) | {"holes_choices": _holes_choices(job, outline, possible)}
 
 
@@ -63,6 +68,23 @@ def question(job: Job, decision: HoleDecision, call: JobCall, tally: Tally) -> s
 
 def _holes_choices(job: Job, outline: Outline | None, possible: Sequence[HolePolicy]) -> list[dict[str, Any]]:
     return cost.holes_choices(outline, job.source.policies, chosen=job.holes, possible=possible)
+
+
+def _outline_of_what_is_expected(job: Job, call: JobCall) -> Outline | None:
+    """The outline of a job whose source is not prepared yet, what preparing it takes included."""
+    expected = job.source.expected(call)
+    if expected is None:
+        return None
+    total = blocks_of_volume(expected.size_gib)
+    length = blocks_per_range(total, job.blocks_per_range)
+    prepared = job.model_copy(
+        update={"source": expected.source, "total_blocks": total, "blocks_per_range": length},
+    )
+    outline = _outline(prepared, call, Tally())
+    if outline is None:
+        return None
+    requests = Counter(outline.reading.requests) + Counter(expected.source.spent[0])
+    return replace(outline, reading=replace(outline.reading, basis=expected.basis, requests=requests))
 
 
 def _outline(job: Job, call: JobCall, tally: Tally) -> Outline | None:

@@ -17,7 +17,7 @@ from blockferry.jobs.folder import RECEIPT, REPORT
 from blockferry.jobs.record import Proof
 from blockferry.targets.kind import TargetFacts
 from blockferry.transfer.job import Job, started_job
-from blockferry.transfer.sentences import holes_line, source_line
+from blockferry.transfer.sentences import cost_line, holes_line, source_line
 
 
 def write_receipt(call: JobCall, record: str, proof: str, *, now: datetime | None = None) -> dict[str, Any]:
@@ -146,7 +146,7 @@ def report(receipt: dict[str, Any]) -> str:
         + ", ".join(f"{count} {name}" for name, count in receipt["requests"].items())
         + ". Repeated: "
         + (", ".join(f"{count} {name}" for name, count in receipt["retries"].items()) or "none")
-        + f". Cost of requests: ${receipt['cost_usd']['total']} ({receipt['cost_usd']['basis']}).",
+        + f". Cost: {cost_line(receipt['cost_usd'])}.",
         "",
         *(line for warning in receipt["warnings"] for line in (f"Warning: {warning['message']}.", "")),
     ]

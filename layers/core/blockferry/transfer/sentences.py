@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from blockferry.cost.bill import usd
+
 
 def source_line(receipt: Mapping[str, Any]) -> str:
     """What was read, in one line."""
@@ -41,9 +43,9 @@ def choice_line(choice: Mapping[str, Any]) -> str:
     return text + (" (chosen)" if choice["chosen"] else "")
 
 
-def usd(amount: float) -> str:
-    """Dollars: to the cent from one on, and below that as far as the price of a single request goes."""
-    return f"${amount:,.2f}" if amount >= 1 or amount == 0 else f"${amount:.6f}"
+def cost_line(cost: Mapping[str, Any]) -> str:
+    """What a job costs or has cost, with what is in that and what is not, in one line."""
+    return f"{usd(cost['total'])}; {cost['basis']}"
 
 
 def _image_size(source: Mapping[str, Any]) -> str:
