@@ -256,8 +256,9 @@ def test_a_delta_is_archived_alone_but_restored_with_all_it_builds_on() -> None:
     assert choices(subject(TIB, **DELTA))["snapshot_archive_tier"].monthly.usd == pytest.approx(1024 * 0.0125)
 
 
-def test_what_this_version_cannot_make_is_marked_as_planned() -> None:
-    assert [c.name for c in keeping(subject()) if not c.planned] == ["snapshot_archive_tier"]
+def test_an_increment_of_which_no_base_is_known_is_priced_and_not_recommended() -> None:
+    assert [c.name for c in keeping(subject()) if c.planned] == []
+    assert [c.name for c in keeping(subject(TIB, **DELTA)) if not c.planned] == ["snapshot_archive_tier"]
 
 
 def test_every_storage_class_is_compared() -> None:

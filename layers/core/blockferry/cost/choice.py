@@ -114,7 +114,7 @@ class Destination:
 class Choice:
     """One way to copy or keep a subject, which texts call ``title``. Without ``possible`` the figures are ``None``.
 
-    ``planned``: this version prices it and cannot do it.
+    ``planned``: it is priced, and whether it can be done is not known here.
     ``seconds`` is ``None`` where nobody promises a time; ``requests`` is set where this software makes them.
     """
 

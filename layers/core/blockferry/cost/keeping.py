@@ -34,9 +34,6 @@ CLASSES = {
 BLOCKS_PER_OBJECT = 64
 """Blocks of one object of an archive."""
 
-NOT_YET = "archives in S3 are planned: this version prices them, and cannot make them"
-"""The condition that every archive has for now."""
-
 _WAITS = {
     "GLACIER": "objects have to be restored first, in 3 to 5 hours; the restored copies cost extra while they exist",
     "DEEP_ARCHIVE": "objects have to be restored first, within 12 hours; the restored copies cost extra while they "
@@ -135,7 +132,7 @@ def _s3(subject: Subject, storage_class: str) -> Choice:
     charge(Work(requests=written, home=place, gb_seconds=expected_gb_seconds(written)), restore)
     add_machine(restore, subject)
 
-    conditions = [NOT_YET]
+    conditions = []
     if subject.delta is not None:
         conditions.append(f"an archive of {subject.base_snapshot_id} exists and is kept as long as this one")
     if subject.encrypted:
@@ -155,7 +152,7 @@ def _s3(subject: Subject, storage_class: str) -> Choice:
         monthly=monthly,
         restore=restore,
         minimum_days=prices().find(f"{item}.storage", place).minimum_days,
-        planned=True,
+        planned=subject.delta is not None,
         notes=notes,
     )
 
