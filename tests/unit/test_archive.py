@@ -292,3 +292,18 @@ def test_a_manifest_that_was_edited_is_refused_before_anything_is_started(rig: R
     with pytest.raises(InvalidRequest, match="it was changed since it was written"):
         restored(rig, uri)
     assert len(rig.snapshots()) == before
+
+
+def test_a_dry_run_tells_the_size_by_a_sample_and_writes_nothing(rig: Rig) -> None:
+    half = {index: content(index + 1)[: BLOCK_SIZE // 2].ljust(BLOCK_SIZE, b"x") for index in range(0, 2048, 64)}
+    snapshot = Volume(rig).becomes(half).snapshot()
+    told = rig.run("archive", request(snapshot, options={"dry_run": True}))
+    assert keys(rig) == []
+    assert (told["status"], told["allocated_blocks"]) == ("DRY_RUN", 32)
+    assert told["bytes_written_from"] == "a sample of 32 blocks"
+    receipt = rig.run("archive", request(snapshot))
+    assert told["bytes_written"] == pytest.approx(receipt["bytes_written"], rel=0.25)
+    assert told["requests"]["PutObject.STANDARD_IA"] >= receipt["requests"]["PutObject.STANDARD_IA"]
+    assert told["usd_a_month"] == pytest.approx(told["bytes_written"] / 2**30 * 0.0125, abs=1e-6)
+    assert told["holes_choices"] == []
+    assert told["targets"][0]["archive_id"].startswith(snapshot)

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from blockferry.core.layout import filled
+from blockferry.cost.bill import usd
 from blockferry.transfer.sentences import choice_line, cost_line, holes_line, source_line
 
 _MIB = 2**20
@@ -115,5 +116,8 @@ def _counted(receipt: Mapping[str, Any]) -> list[tuple[str, str]]:
     if receipt.get("parent_blocks_compared"):
         rows.append(("parents", f"{receipt['parent_blocks_compared']} blocks compared with the base, all equal"))
     rows.append(("read", f"{receipt['bytes_read'] / _MIB:.1f} MiB"))
-    rows.append(("written", f"{receipt['bytes_written'] / _MIB:.1f} MiB"))
+    by = receipt.get("bytes_written_from")
+    rows.append(("written", f"{receipt['bytes_written'] / _MIB:.1f} MiB" + (f", by {by}" if by else "")))
+    if "usd_a_month" in receipt:
+        rows.append(("to keep", f"{usd(receipt['usd_a_month'])} a month"))
     return rows

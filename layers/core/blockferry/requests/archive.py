@@ -44,6 +44,11 @@ def _archive_id(value: str) -> str:
     return value
 
 
+def _is_tag(text: str) -> bool:
+    """Whether an object's tag may have this text (S3 user guide, object tags)."""
+    return all(each.isalnum() or each.isspace() or each in "+-=._:/@" for each in text)
+
+
 def _base(value: str) -> str:
     return value if value == "auto" else manifest_uri(value)
 
@@ -78,8 +83,12 @@ class ArchivePlace(Party):
         if len(self.tags) > MAX_OBJECT_TAGS:
             raise ValueError(f"tags: {len(self.tags)} tags, S3 keeps at most {MAX_OBJECT_TAGS} on an object")
         for key, value in self.tags.items():
-            if not 1 <= len(key) <= 128 or len(value) > 256 or key.lower().startswith("aws:"):
-                raise ValueError(f"tags: S3 does not take {key!r}: 1 to 128 characters, 256 for its value, not aws:")
+            fit = len(key) <= 128 and len(value) <= 256 and not key.lower().startswith("aws:")
+            if not (fit and key and _is_tag(key) and _is_tag(value)):
+                raise ValueError(
+                    f"tags: S3 does not take {key!r} with {value!r}: letters, digits, spaces and +-=._:/@ only, 1 to 128 "
+                    "characters, 256 for the value, and no key that begins with aws:"
+                )
         return self
 
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import islice
 from typing import Any, Literal, Self
 from urllib.parse import urlencode
 
@@ -24,7 +25,7 @@ from blockferry.aws.errors import assuming, translated
 from blockferry.aws.objects import Bucket, Stored, put_to
 from blockferry.aws.sessions import Identity
 from blockferry.core.blocks import BlockRange
-from blockferry.core.checksums import DIGEST_SIZE, Linear
+from blockferry.core.checksums import DIGEST_SIZE, ZERO_DIGEST, Linear
 from blockferry.core.counts import at
 from blockferry.core.errors import (
     ArchiveDamaged,
@@ -37,7 +38,7 @@ from blockferry.core.errors import (
 )
 from blockferry.core.holes import HoleMeaning
 from blockferry.formats.archive import index, manifest
-from blockferry.formats.archive.index import Kind, RangeIndex
+from blockferry.formats.archive.index import ENTRY, Kind, RangeIndex
 from blockferry.formats.archive.layout import (
     INDEX,
     MANIFEST,
@@ -49,6 +50,7 @@ from blockferry.formats.archive.layout import (
     with_slash,
 )
 from blockferry.formats.archive.manifest import Codec, Counts, IndexFacts, Manifest, Member, SourceFacts
+from blockferry.formats.archive.segment import Compressor
 from blockferry.jobs import archived
 from blockferry.jobs.archived import Note, Part
 from blockferry.jobs.call import JobCall
@@ -56,11 +58,15 @@ from blockferry.jobs.execution import Execution
 from blockferry.jobs.record import Sealing, Sums
 from blockferry.requests.archive import ArchiveRequest
 from blockferry.sources.archiving import ForArchive
-from blockferry.targets.kind import JobTarget, Looked, Sealings, Started
+from blockferry.sources.kind import JobSource
+from blockferry.targets.kind import Forecast, JobTarget, Looked, Sealings, Started
 from blockferry.targets.proposal import Proposal
 from blockferry.targets.segments import SegmentSink
 
 NOTES_AT_A_TIME = 16
+
+SAMPLE_PLACES, SAMPLE_WITHIN, SAMPLE_AT_A_PLACE = 16, 4_096, 4
+"""Of a dry run: blocks are read at so many places of the disk, the first few within so many indices behind each."""
 
 
 @dataclass(frozen=True)
@@ -154,6 +160,24 @@ class ArchiveTarget(JobTarget):
             "storage_class": self.storage_class,
             "volume_size_gib": self.size_gib,
         }
+
+    def forecast(self, source: JobSource, call: JobCall, *, total_blocks: int, blocks: int) -> Forecast | None:
+        compressor = Compressor(self.level)
+        taken = stored = 0
+        for place in range(SAMPLE_PLACES):
+            first = total_blocks * place // SAMPLE_PLACES
+            following = total_blocks * (place + 1) // SAMPLE_PLACES
+            within = BlockRange(first, min(first + SAMPLE_WITHIN, following))
+            reading = source.open(call)
+            for ref in islice(reading.blocks(within), SAMPLE_AT_A_PLACE):
+                block = None if ref.removed else reading.read(ref)
+                stored += ENTRY.size * 2
+                if block is not None and block.digest != ZERO_DIGEST:
+                    stored += len(compressor.frame(block.data))
+                taken += 1
+        if not taken:
+            return None
+        return Forecast(taken, round(stored / taken * blocks), self.storage_class)
 
     # -- its life ----------------------------------------------------------------------
 

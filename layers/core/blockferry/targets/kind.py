@@ -15,6 +15,7 @@ from blockferry.core.ports import BlockSink
 from blockferry.jobs.call import JobCall
 from blockferry.jobs.record import Place, Record, Sealing, Sums
 from blockferry.sources.equal import Clone
+from blockferry.sources.kind import JobSource
 
 
 class Started(Record):
@@ -54,6 +55,15 @@ class Looked:
 
     facts: Mapping[int, Any]
     errors: Mapping[int, BlockferryError]
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """How many bytes blocks will take, as a sample of so many of them tells, in objects of a storage class."""
+
+    sampled_blocks: int
+    stored_bytes: int
+    storage_class: str
 
 
 class Leftover(Protocol):
@@ -122,6 +132,11 @@ class JobTarget(Place, ABC):
     def beside(self) -> Mapping[str, int]:
         """Requests of its life that no worker sends, which receipts count."""
         return {}
+
+    def forecast(self, source: JobSource, call: JobCall, *, total_blocks: int, blocks: int) -> Forecast | None:
+        """What it will be of the source's ``blocks``, as far as a sample of them tells; ``None`` where that is known
+        without one."""
+        return None
 
     @abstractmethod
     def planned(self) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import Any
 from blockferry.core.blocks import blocks_of_volume, blocks_per_range
 from blockferry.core.holes import HoleDecision, HolePolicy
 from blockferry.cost import estimate as cost
+from blockferry.cost.bill import GIB, Bill
 from blockferry.cost.estimate import Outline
 from blockferry.jobs.call import JobCall
 from blockferry.sources.kind import Extent, Tally
@@ -44,7 +45,31 @@ def estimate(job: Job, possible: Sequence[HolePolicy], call: JobCall, tally: Tal
         outline = _outline(job, call, tally)
         if outline is None:
             return None
-    return known | cost.estimate(outline, job.holes) | {"holes_choices": _holes_choices(job, outline, possible)}
+    found = known | cost.estimate(outline, job.holes) | {"holes_choices": _holes_choices(job, outline, possible)}
+    return found | _forecast(job, outline.written(job.holes), call)
+
+
+def _forecast(job: Job, blocks: int, call: JobCall) -> dict[str, Any]:
+    """What only a sample tells of targets that compress. They hold what their source does: there is no choice."""
+    if job.total_blocks is None:
+        return {}
+    forecasts = [
+        (target, forecast)
+        for target in job.targets
+        if (forecast := target.forecast(job.source, call, total_blocks=job.blocks, blocks=blocks)) is not None
+    ]
+    if not forecasts:
+        return {}
+    stored = sum(forecast.stored_bytes for _, forecast in forecasts)
+    month = Bill()
+    for target, forecast in forecasts:
+        month.add(f"S3.{forecast.storage_class}.storage", target.region, forecast.stored_bytes / GIB)
+    return {
+        "bytes_written": stored,
+        "bytes_written_from": f"a sample of {sum(forecast.sampled_blocks for _, forecast in forecasts)} blocks",
+        "usd_a_month": round(month.usd, 6),
+        "holes_choices": [],
+    }
 
 
 def question(job: Job, decision: HoleDecision, call: JobCall, tally: Tally) -> str | None:
