@@ -1,7 +1,7 @@
 """The local cloud's S3: the base's, with what archives depend on done as S3 does it.
 
 Contents are in files (``contents``), checksums are computed, kept and answered (``checksums``), uploads in parts are
-held to S3's limits (``multipart``); locks, tags, storage classes and
+held to S3's limits (``multipart``), keys of KMS have to be usable (``encryption``); locks, tags, storage classes and
 listings have modules of their own, conditional writes are ``localcloud.conditional_writes``. Each module puts its own
 functions around those that it finds, so their order below is from the inside to the outside.
 
@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from localcloud.host import Host
-from localcloud.s3 import checksums, contents, listings, locks, object_tags, storage_classes
+from localcloud.s3 import checksums, contents, encryption, listings, locks, object_tags, storage_classes
 from localcloud.s3.base import S3Base
 from localcloud.s3.bodies import BodyStore
 from localcloud.s3.multipart import Uploads
@@ -30,6 +30,7 @@ def install(host: Host) -> None:
     tags = object_tags.install(base)
     locked = locks.install(base)
     Uploads(base, checks, locked, tags).plug_in()
+    encryption.install(base)
     storage_classes.install(base, restore_seconds=restore_seconds)
     listings.install(base)
     contents.install(base, BodyStore(host.data_dir / "s3"))
