@@ -122,3 +122,13 @@ def test_versions_of_a_bucket_with_locks_stay_enabled(s3: Any) -> None:
     assert refused(s3.put_bucket_versioning, **call) == (409, "InvalidBucketState")
     s3.put_bucket_versioning(Bucket=VERSIONED, VersioningConfiguration={"Status": "Suspended"})
     s3.put_bucket_versioning(Bucket=VERSIONED, VersioningConfiguration={"Status": "Enabled"})
+
+
+def test_what_is_set_on_a_bucket_is_told_beside_its_lists(s3: Any) -> None:
+    rule = {"ApplyServerSideEncryptionByDefault": {"SSEAlgorithm": "AES256"}}
+    s3.put_bucket_encryption(Bucket=BUCKET, ServerSideEncryptionConfiguration={"Rules": [rule]})
+    told = s3.get_bucket_encryption(Bucket=BUCKET)["ServerSideEncryptionConfiguration"]["Rules"]
+    assert told[0]["ApplyServerSideEncryptionByDefault"] == {"SSEAlgorithm": "AES256"}
+    s3.put_object(Bucket=BUCKET, Key="a b", Body=b"x")
+    [listed] = s3.list_objects(Bucket=BUCKET, Prefix="a b")["Contents"]
+    assert (listed["Key"], listed["ChecksumAlgorithm"]) == ("a b", ["CRC32"])

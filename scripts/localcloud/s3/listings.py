@@ -25,8 +25,8 @@ def install(base: S3Base) -> None:
         answer = dispatch(method, bucket_name, key, headers, body, query)
         if method != "GET" or not bucket_name or key or answer[0] != 200:
             return answer
-        if not any(name in answer[2][:200] for name in _LISTS):
-            return answer
+        if not isinstance(answer[2], bytes) or not any(name in answer[2][:200] for name in _LISTS):
+            return answer  # about the bucket itself, which the base tells in texts
         root = parsed(answer)
         is_encoded = text_of(query, "encoding-type") == "url"
         for element in (each for each in root if each.tag in _PLACES):
