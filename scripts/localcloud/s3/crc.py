@@ -78,6 +78,7 @@ class Crc:
             bit >>= 1
         return total
 
+    @functools.lru_cache(maxsize=64)  # noqa: B019 - there are three of these, as long as the process lives
     def _shift(self, length: int) -> int:
         """The polynomial that moves a remainder ``length`` bytes on."""
         power, square, exponent = 1 << (self._width - 1), 1 << (self._width - 2), 8 * length
@@ -88,7 +89,7 @@ class Crc:
             exponent >>= 1
         return power
 
-    @functools.lru_cache(maxsize=64)  # noqa: B019 - there are three of these, as long as the process lives
+    @functools.lru_cache(maxsize=64)  # noqa: B019 - as above
     def _shift_tables(self, length: int) -> list[list[int]]:
         """For each byte of a remainder and each of its values: where moving it ``length`` bytes on takes it."""
         shift = self._shift(length)
