@@ -6,9 +6,11 @@ import base64
 import hashlib
 import zlib
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+from boto3.s3.transfer import TransferConfig
 from localcloud.s3.crc import CRC64NVME
 from server_probe import RunningServer, running_server
 
@@ -192,3 +194,17 @@ def test_tags_and_class_of_an_upload_are_the_objects(s3: Any) -> None:
 def test_completing_once_more_is_answered_the_same(s3: Any) -> None:
     arguments = upload(s3, PARTS, key="twice")
     assert s3.complete_multipart_upload(**arguments)["ETag"] == s3.complete_multipart_upload(**arguments)["ETag"]
+
+
+@pytest.mark.parametrize("arguments", [{}, {"ChecksumAlgorithm": "SHA256"}, {"ServerSideEncryption": "aws:kms"}])
+def test_transfers_of_boto3_arrive_and_are_fetched_and_copied(
+    s3: Any, tmp_path: Path, arguments: dict[str, str]
+) -> None:
+    settings = TransferConfig(multipart_threshold=PART, multipart_chunksize=PART, max_concurrency=4)
+    body, there, back = noise(3 * PART + 11), tmp_path / "there", tmp_path / "back"
+    there.write_bytes(body)
+    s3.upload_file(str(there), BUCKET, "transfer", ExtraArgs=arguments, Config=settings)
+    s3.copy({"Bucket": BUCKET, "Key": "transfer"}, BUCKET, "transferred", ExtraArgs=arguments, Config=settings)
+    s3.download_file(BUCKET, "transferred", str(back), Config=settings)
+    assert back.read_bytes() == body
+    assert s3.head_object(Bucket=BUCKET, Key="transferred")["ETag"].endswith('-4"')
