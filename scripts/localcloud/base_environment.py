@@ -46,6 +46,8 @@ def base_environment(
         "MINISTACK_WORKER_THREADS": "96",
         "PERSIST_STATE": "0",
         "STATE_DIR": str(data_dir / "base"),
+        # localcloud.s3 has files of its own: the base's way keeps parts in memory, reads the whole object for a range,
+        # and has an empty object where it could not write.
         "S3_PERSIST": "0",
         "S3_DATA_DIR": str(data_dir / "base" / "s3"),
         "SFTP_ENABLED": "0",

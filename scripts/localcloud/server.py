@@ -49,6 +49,7 @@ PARTS = (
     "localcloud.whole_answers",
     "localcloud.base_fixes",
     "localcloud.conditional_writes",
+    "localcloud.s3.plugin",
     "localcloud.iam.plugin",  # before the parts that act under roles
     "localcloud.compute.plugin",
     "localcloud.states.plugin",
@@ -59,7 +60,7 @@ PARTS = (
     "localcloud.invocations",  # around the faults: an answer that a fault loses is not kept
     "localcloud.request_log",  # its layer is outside of the door
 )
-CONFIG_PARTS = ("account_id", "ebs", "events", "faults", "iam", "lambda", "states")
+CONFIG_PARTS = ("account_id", "ebs", "events", "faults", "iam", "lambda", "s3", "states")
 SHUTDOWN_SECONDS = 2.0
 """Seconds for requests that are being answered when the server ends."""
 

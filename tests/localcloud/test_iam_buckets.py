@@ -8,6 +8,7 @@ import json
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -29,13 +30,13 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
 class Bucket:
     """A bucket of ``HOME`` with the object ``jobs/1`` in it."""
 
-    def __init__(self, server: RunningServer) -> None:
+    def __init__(self, server: RunningServer, **create: Any) -> None:
         self.server = server
         self.name = f"bucket-{next(NUMBERS)}"
         self.arn = f"arn:aws:s3:::{self.name}"
         self.objects = f"{self.arn}/*"
         self.s3 = server.client("s3")
-        self.s3.create_bucket(Bucket=self.name)
+        self.s3.create_bucket(Bucket=self.name, **create)
         self.put(self.s3, "jobs/1")
 
     def policy(self, *statements: Mapping[str, Any]) -> None:
@@ -425,6 +426,24 @@ def test_replacing_what_was_seen_needs_the_right_to_see_it(bucket: Bucket) -> No
         bucket.put(blind, "jobs/1", IfMatch=seen)
     _, seeing = bucket.session(statement(["s3:PutObject", "s3:GetObject"], bucket.objects))
     bucket.put(seeing, "jobs/1", IfMatch=seen)
+
+
+def test_tags_and_locks_that_come_with_an_object_need_rights_of_their_own(bucket: Bucket) -> None:
+    until = datetime.now(UTC) + timedelta(days=1)
+    lock = {"ObjectLockMode": "GOVERNANCE", "ObjectLockRetainUntilDate": until}
+    for action, given in (
+        ("s3:PutObjectTagging", {"Tagging": "kind=segment"}),
+        ("s3:PutObjectRetention", lock),
+        ("s3:PutObjectLegalHold", {"ObjectLockLegalHoldStatus": "ON"}),
+    ):
+        locked = Bucket(bucket.server, ObjectLockEnabledForBucket=True)
+        _, without = locked.session(statement("s3:PutObject", locked.objects))
+        _, having = locked.session(statement(["s3:PutObject", action], locked.objects))
+        with refused("AccessDenied", action):
+            locked.put(without, "jobs/2", **given)
+        with refused("AccessDenied", action):
+            without.create_multipart_upload(Bucket=locked.name, Key="jobs/2", **given)
+        locked.put(having, "jobs/2", **given)
 
 
 def test_tags_of_a_write_and_of_what_is_read_decide(bucket: Bucket) -> None:

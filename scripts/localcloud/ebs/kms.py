@@ -43,9 +43,9 @@ def partition_of(region: str) -> str:
     return "aws"
 
 
-def derived_aws_key_arn(*, account: str, region: str) -> str:
-    """A stable ARN for an account's aws/ebs key where KMS itself does not hold one."""
-    digest = hashlib.sha256(f"aws/ebs|{account}|{region}".encode()).digest()
+def derived_aws_key_arn(*, account: str, region: str, alias: str = "aws/ebs") -> str:
+    """A stable ARN for a key of an account that AWS manages, where KMS itself does not hold one."""
+    digest = hashlib.sha256(f"{alias}|{account}|{region}".encode()).digest()
     return f"arn:{partition_of(region)}:kms:{region}:{account}:key/{uuid.UUID(bytes=digest[:16], version=4)}"
 
 

@@ -25,6 +25,13 @@ ARN = "arn:aws:s3:::"
 _OF_POLICY = frozenset({"s3:GetBucketPolicy", "s3:PutBucketPolicy", "s3:DeleteBucketPolicy"})
 _HEADERS_OF_WRITES = ("x-amz-copy-source", "x-amz-metadata-directive", "x-amz-storage-class")
 _CONDITIONAL = ("if-match", "if-none-match")
+_OF_HEADERS = (
+    ("s3:GetObject", "if-match"),
+    ("s3:PutObjectTagging", "x-amz-tagging"),
+    ("s3:PutObjectRetention", "x-amz-object-lock-mode"),
+    ("s3:PutObjectLegalHold", "x-amz-object-lock-legal-hold"),
+)
+"""What a write needs besides ``s3:PutObject`` for a header (API reference, PutObject, "Permissions")."""
 _ENCRYPTION_KEY = "x-amz-server-side-encryption-aws-kms-key-id"
 _KEY = "k"
 """Stands for an object's key where the base would take it apart at its slashes."""
@@ -135,7 +142,7 @@ def _name_requests(host: Host) -> None:
             return checks
         exact = f"{ARN}{bucket}/{key}"
         if action(method, path, query) == "PutObject":  # the others are about the source of a copy
-            return [*checks, ("s3:GetObject", exact)] if headers.get("if-match") else checks
+            return [*checks, *((name, exact) for name, header in _OF_HEADERS if headers.get(header))]
         return [(name, exact) for name, _ in checks]
 
     host.replace(ACTION_NAMES, "_s3_action", action)
