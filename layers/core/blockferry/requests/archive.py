@@ -86,8 +86,8 @@ class ArchivePlace(Party):
             fit = len(key) <= 128 and len(value) <= 256 and not key.lower().startswith("aws:")
             if not (fit and key and _is_tag(key) and _is_tag(value)):
                 raise ValueError(
-                    f"tags: S3 does not take {key!r} with {value!r}: letters, digits, spaces and +-=._:/@ only, 1 to 128 "
-                    "characters, 256 for the value, and no key that begins with aws:"
+                    f"tags: S3 does not take {key!r} with {value!r}: letters, digits, spaces and +-=._:/@ only, 1 to "
+                    "128 characters, 256 for the value, and no key that begins with aws:"
                 )
         return self
 
