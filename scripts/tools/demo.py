@@ -22,7 +22,8 @@ from blockferry.local.upload import upload_image
 from localcloud import lifecycle as cloud
 from localcloud.state import CloudInfo
 
-from tools.demo_nights import LINEAGE, JobFailed, ferry_second_night
+from tools.demo_jobs import JobFailed
+from tools.demo_nights import LINEAGE, ferry_second_night
 from tools.disk import GIB, DiskFailed, check_ext4, make_ext4, make_tree
 from tools.readback import client, compare_blocks, restore, same_bytes
 
@@ -36,8 +37,10 @@ real file tree, uploads it as a snapshot through the EBS direct APIs, runs the s
 the copy back with plain boto3, and compares it with the source block by block and byte by byte.
 
 Then files on the disk change: it inspects the difference and what moving it costs, syncs it on top of the copy
-(blockferry-sync), and fans the changed disk out to five regions, from a compressed image in S3 and from its snapshot
-(blockferry-fanout), with one region failing at first; each time it compares what came out with the disk.
+(blockferry-sync), archives both nights in a bucket, finds the damage in a copy of an archive, restores the disk
+from the archives (blockferry-archive, -verify, -restore), and fans the changed disk out to five regions, from a
+compressed image in S3 and from its snapshot (blockferry-fanout), with one region failing at first; each time it
+compares what came out with the disk.
 """
 
 

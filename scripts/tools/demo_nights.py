@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import time
 import urllib.request
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,46 +13,19 @@ import boto3
 import pydantic_core
 import zstandard
 from blockferry.aws.sessions import Aws
-from blockferry.cli.operate import JobState, Operator
+from blockferry.cli.operate import Operator
 from blockferry.inspection.answer import answer
 from blockferry.local.upload import Uploaded, upload_image
 from localcloud.state import CloudInfo
 
+from tools.demo_archive import archive_both_nights
+from tools.demo_jobs import JobFailed, Night, Say, ended, succeeded
 from tools.disk import change_ext4, check_ext4
-from tools.readback import Changes, client, compare_images, data_blocks, holds_image, restore, same_bytes
+from tools.readback import client, compare_images, data_blocks, holds_image, restore, same_bytes
 
 REGIONS = ("us-east-1", "eu-west-1", "ap-southeast-2", "us-west-2", "eu-central-1")
 DOWN = "us-west-2"
 LINEAGE = "demo"
-
-Say = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Night:
-    """The disk after the second day and its snapshot, which was uploaded on top of the first one's."""
-
-    image: Path
-    uploaded: Uploaded
-    changes: Changes
-
-
-class JobFailed(RuntimeError):
-    """A job of the demo ended otherwise than it should have."""
-
-
-def ended(operator: Operator, operation: str, request: Mapping[str, Any], say: Say) -> JobState:
-    """Start a job and wait for its end."""
-    arn = operator.start(operation, request, job_id=f"demo-{operation}-{time.time_ns()}")
-    say(f"started {arn}")
-    return operator.wait(arn, sleep=time.sleep, on_progress=lambda _state: None)
-
-
-def succeeded(operator: Operator, operation: str, request: Mapping[str, Any], say: Say) -> Any:
-    state = ended(operator, operation, request, say)
-    if state.status != "SUCCEEDED":
-        raise JobFailed(f"{operation} {state.job_id} {state.status}: {state.error}: {state.cause}")
-    return state.output
 
 
 def second_night(first_image: Path, first: Uploaded, *, aws: Aws, folder: Path, say: Say) -> Night:
@@ -126,12 +98,16 @@ def ferry_second_night(
     made = synced["targets"][0]
     say(f"sync wrote {made['blocks_written']} blocks on top of {made['parent_snapshot_id']}")
 
+    archives = archive_both_nights(
+        first.snapshot_id, night, info=info, operator=operator, folder=folder, checks=checks, say=say
+    )
     image_fanout = _fan_out_image(night, info=info, operator=operator, folder=folder, checks=checks, say=say)
     snapshot_fanout = _fan_out_snapshot(night, info=info, operator=operator, checks=checks, say=say)
     return {
         "changes": vars(night.changes),
         "inspect": report,
         "sync": synced,
+        "archives": archives,
         "fanout_of_image": image_fanout,
         "fanout_of_snapshot": snapshot_fanout,
         "checks": checks,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -12,9 +13,10 @@ from blockferry.aws.call import Call
 from blockferry.aws.sessions import Identity
 from blockferry.core.blocks import BLOCK_SIZE
 from blockferry.core.checksums import Linear, digest_of
-from blockferry.core.errors import InvalidRequest, TransferFailed
+from blockferry.core.errors import IncompleteTransfer, InvalidRequest, TransferFailed
 from blockferry.formats.archive.index import Kind
 from blockferry.formats.archive.layout import SEGMENTS, segment_name
+from blockferry.formats.archive.manifest import dump
 from fakes import content
 from rig import HOME, RECOVERY, THIRD, Rig, hashes, running_rig
 from volumes import Volume
@@ -307,3 +309,25 @@ def test_a_dry_run_tells_the_size_by_a_sample_and_writes_nothing(rig: Rig) -> No
     assert told["usd_a_month"] == pytest.approx(told["bytes_written"] / 2**30 * 0.0125, abs=1e-6)
     assert told["holes_choices"] == []
     assert told["targets"][0]["archive_id"].startswith(snapshot)
+
+
+def test_a_disk_image_is_archived_and_comes_back(rig: Rig) -> None:
+    blocks = {0: content(1), 1: content(0), 2: content(3)}
+    rig.aws.s3(HOME).put_object(Bucket=ARCHIVES, Key="disk.img.gz", Body=gzip.compress(b"".join(blocks.values()), 1))
+    asked = request("") | {"snapshot_id": None, "image_uri": f"s3://{ARCHIVES}/disk.img.gz", "volume_size_gib": 2}
+    receipt = rig.run("archive", asked)
+    uri = receipt["manifest_uri"]
+    manifest = chain(rig, uri).manifest
+    assert (manifest.source.image, manifest.volume_size_gib) == (f"s3://{ARCHIVES}/disk.img.gz", 2)
+    assert (manifest.counts.data_blocks, manifest.counts.zero_blocks) == (2, 1)
+    assert restored(rig, uri)[0] == hashes(blocks)
+
+
+def test_what_does_not_add_up_to_the_manifests_checksum_completes_nothing(rig: Rig) -> None:
+    uri = rig.run("archive", request(Volume(rig).becomes(BEFORE).snapshot()))["manifest_uri"]
+    other = chain(rig, uri).manifest.model_copy(update={"linear_checksum": "A" * 43 + "="})
+    rig.aws.s3(HOME).put_object(Bucket=ARCHIVES, Key=uri.removeprefix(f"s3://{ARCHIVES}/"), Body=dump(other))
+    before = {each["snapshot_id"] for each in rig.snapshots() if each["state"] == "completed"}
+    with pytest.raises(IncompleteTransfer, match="its manifest says AAAA"):
+        restored(rig, uri)
+    assert {each["snapshot_id"] for each in rig.snapshots() if each["state"] == "completed"} == before

@@ -74,7 +74,12 @@ class JobArchive(JobSource):
     def pages(self, blocks: int) -> int:
         return 0
 
-    def contradiction(self, allocated: int) -> str | None:
+    def contradiction(self, allocated: int, linear_checksum: str, holes: HolePolicy) -> str | None:
+        if holes is HolePolicy.PRESERVE and linear_checksum != self.linear_checksum:
+            return (
+                f"what was read of {self.manifest_uri} has the LINEAR checksum {linear_checksum}, and its manifest "
+                f"says {self.linear_checksum}: no target was completed"
+            )
         if allocated != self.allocated_blocks:
             return (
                 f"the indexes of {self.manifest_uri} have {allocated} blocks, and its manifest says "

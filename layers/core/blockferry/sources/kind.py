@@ -114,8 +114,9 @@ class JobSource(Place, ABC):
         """What the parents of targets must equal, beside these. Raises ``IncompleteTransfer`` where there is none."""
         raise IncompleteTransfer(f"{self.name} has no base to compare parents with")
 
-    def contradiction(self, allocated: int) -> str | None:
-        """Why a source that lists so many blocks in all cannot be what was planned; ``None`` when it can be."""
+    def contradiction(self, allocated: int, linear_checksum: str, holes: HolePolicy) -> str | None:
+        """Why a source that lists so many blocks in all, of which those that were written have this LINEAR checksum,
+        cannot be what was planned; ``None`` when it can be."""
         return None
 
     @property

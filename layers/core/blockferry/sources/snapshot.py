@@ -76,7 +76,7 @@ class SnapshotOrigin(JobSource):
             "not know it, and what was not moved of it yet cannot be"
         )
 
-    def contradiction(self, allocated: int) -> str | None:
+    def contradiction(self, allocated: int, linear_checksum: str, holes: HolePolicy) -> str | None:
         if allocated == 0 and self.full_size_bytes:
             return (
                 f"{self.snapshot_id} lists no block, but EC2 says that it holds {self.full_size_bytes} bytes; an empty "

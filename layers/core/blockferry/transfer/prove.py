@@ -62,7 +62,7 @@ def prove(job: Job, coverage: Coverage, call: JobCall) -> Proof:
             parent_blocks += found.parent_blocks
             gb_seconds += found.gb_seconds
             linear.extend(found.stop - 1, digests)
-    contradiction = job.source.contradiction(allocated)
+    contradiction = job.source.contradiction(allocated, linear.value(), job.holes)
     if contradiction is not None:
         raise IncompleteTransfer(contradiction)
     return Proof(
