@@ -8,6 +8,7 @@ from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import pytest
+from blockferry.cli.render import verification_table
 from blockferry.core.errors import ArchiveDamaged, IncompleteTransfer, InvalidRequest
 from blockferry.jobs.folder import RECEIPT, REPORT
 from blockferry.verification.record import found, found_names
@@ -233,3 +234,12 @@ def lost(rig: Rig) -> Iterator[None]:
     for name in [name for name in found_names(folder) if "/0000000512-" in name]:
         folder.delete_below(name)
     yield
+
+
+def test_a_receipt_fits_on_a_page(rig: Rig, night: tuple[str, str, str]) -> None:
+    later, uri, _ = night
+    shown = verification_table(verify(rig, uri, snapshot_id=later))
+    assert f"archive   {uri}" in shown
+    assert "checked   14 segments, 44 blocks" in shown
+    assert f"compared  42 blocks with {later}" in shown
+    assert "findings  none" in shown

@@ -12,7 +12,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from blockferry.aws.errors import translated
-from blockferry.core.errors import BlockferryError, InvalidRequest, RetryLater, TransferFailed
+from blockferry.core.errors import ArchiveDamaged, BlockferryError, InvalidRequest, RetryLater, TransferFailed
 from blockferry.core.pacing import growing
 from blockferry.jobs.folder import TARGETS
 from blockferry.jobs.running import Running
@@ -76,7 +76,7 @@ class JobState:
     @property
     def over(self) -> bool:
         """Whether there is nothing to go on with: it was refused, or cannot be done whatever is repeated."""
-        return self.refused or self.error == TransferFailed.__name__
+        return self.refused or self.error in (ArchiveDamaged.__name__, TransferFailed.__name__)
 
 
 @dataclass(frozen=True)

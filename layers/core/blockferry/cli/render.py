@@ -63,6 +63,28 @@ def receipt_table(receipt: Mapping[str, Any]) -> str:
     return aligned(rows)
 
 
+def verification_table(receipt: Mapping[str, Any]) -> str:
+    """The receipt of a verification as aligned rows."""
+    rows = [
+        ("job", str(receipt["job_id"])),
+        ("status", str(receipt["status"])),
+        ("archive", str(receipt["manifest_uri"])),
+        ("checked", f"{receipt['segments_checked']} segments, {receipt['blocks_checked']} blocks"),
+        ("shown", str(receipt["confidence"])),
+    ]
+    if receipt["snapshot_id"] or receipt["other_manifest_uri"]:
+        other = receipt["snapshot_id"] or receipt["other_manifest_uri"]
+        rows.append(("compared", f"{receipt['blocks_compared']} blocks with {other}"))
+    rows += [
+        ("findings", str(receipt["findings"] or "none")),
+        ("duration", f"{receipt['duration_seconds']:.1f} s"),
+        ("cost", cost_line(receipt["cost_usd"])),
+        *(("warning", str(warning["message"])) for warning in receipt["warnings"]),
+        ("receipt", str(receipt["receipt_uri"])),
+    ]
+    return aligned(rows)
+
+
 def target_line(target: Mapping[str, Any]) -> str:
     """A target of a job that has not succeeded, in one line."""
     name = f"{target['snapshot_id'] or 'not started'} in {target['region']}"

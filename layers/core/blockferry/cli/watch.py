@@ -9,7 +9,7 @@ from typing import Any
 
 from blockferry.cli.console import FAILED, RUNNING, command_for, say
 from blockferry.cli.operate import JobState, NotSeen, Operator
-from blockferry.cli.render import receipt_table, target_line
+from blockferry.cli.render import receipt_table, target_line, verification_table
 from blockferry.core.quotas import PENDING_SNAPSHOTS
 from blockferry.inspection.answer import answer
 from blockferry.inspection.page import report_page
@@ -82,7 +82,7 @@ def report(options: argparse.Namespace, operator: Operator, state: JobState) -> 
     say(f"{state.error or state.status}: {reason_of(state) or 'Step Functions gives no cause'}")
     if not state.over:
         say(f"what is finished stays finished; go on with: {command_for('resume', state.job_id, options)}")
-        if state.operation != "inspect":
+        if any(kind.takes_up_a_place for kind in OPERATIONS[state.operation].targets):
             say(
                 "targets that are not completed stay pending until then, or until the resume window is over, and "
                 f"take up places of the {PENDING_SNAPSHOTS} pending snapshots that EBS lets an account have in a Region"
@@ -96,6 +96,8 @@ def reason_of(state: JobState) -> str | None:
 
 
 def _outcome(output: Any, *, full: bool) -> str:
+    if output["operation"] == "verify":
+        return verification_table(output)
     if output["operation"] != "inspect":
         return receipt_table(output)
     return report_page(output).rstrip("\n") if full else "\n".join(answer(output))
