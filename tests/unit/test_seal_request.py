@@ -87,6 +87,32 @@ def test_a_refusal_of_what_may_have_been_taken_leaves_it_in_doubt(codes: tuple[s
         assert not isinstance(caught.value, NotSealed)
 
 
+@pytest.mark.parametrize(
+    ("code", "before", "kind"),
+    [
+        ("RequestLimitExceeded", False, NotSealed),
+        ("RequestLimitExceeded", True, RetryLater),
+        ("UnauthorizedOperation", True, RequestRefused),
+    ],
+)
+def test_a_look_that_fails_does_not_take_the_place_of_what_ebs_said(
+    code: str, before: bool, kind: type[Exception]
+) -> None:
+    ec2 = MemoryEc2(described(SNAPSHOT, state="pending"))
+    ec2.errors["DescribeSnapshots"] = refusal(code, "DescribeSnapshots", message="why")
+    with pytest.raises(kind) as caught:
+        ask(
+            cast(Any, Ebs(error=REFUSED)),
+            cast(Any, ec2),
+            SNAPSHOT,
+            changed_blocks=3,
+            linear_checksum="c",
+            asked_before=before,
+        )
+    assert type(caught.value) is kind
+    assert str(caught.value) == f"{REFUSED} (its state cannot be looked at: DescribeSnapshots: {code}: why)"
+
+
 def test_attempts_that_ebs_surely_did_not_take_may_be_made_later() -> None:
     with pytest.raises(NotAsked, match="no answer"):
         answered(Ebs("ThrottlingException", error=LATER))
