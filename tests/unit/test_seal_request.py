@@ -166,6 +166,12 @@ def test_what_ebs_was_asked_for_is_kept_and_what_it_refused_is_deleted() -> None
     assert found.told() == f"Completed or being sealed before that, and kept: {', '.join(found.kept)}"
 
 
+SWEEPER = (
+    "The sweeper tries again when the resume window is over; until then they take up places of the pending snapshots "
+    "of their Region"
+)
+
+
 def discarded_behind(error: Exception) -> tuple[Discarded, MemoryEc2]:
     """What becomes of two snapshots, the first of which cannot be deleted; and EC2 as the second one's region."""
     broken, other = MemoryEc2(described("snap-1", state="pending")), MemoryEc2(described("snap-2", state="pending"))
@@ -189,12 +195,12 @@ def test_what_cannot_be_deleted_is_named_and_stops_nothing(error: Exception, kin
     assert failed.startswith(f"snap-1 in eu-west-1 ({told}")
     assert type(reason) is kind
     assert failed == f"snap-1 in eu-west-1 ({reason})"
-    assert found.told() == f"Not deleted yet: {failed}"
+    assert found.told() == f"Not deleted yet: {failed}. {SWEEPER}"
 
 
 def test_kept_and_undeleted_ones_are_told_in_two_sentences() -> None:
     assert Discarded((), ("a",), ("b", "c"), ()).told() == (
-        "Completed or being sealed before that, and kept: a. Not deleted yet: b, c"
+        "Completed or being sealed before that, and kept: a. Not deleted yet: b, c. " + SWEEPER
     )
     assert Discarded(("a",), (), (), ()).told() == "Nothing is left of the job"
 
