@@ -114,6 +114,18 @@ def test_reading_is_tried_with_one_short_list() -> None:
         refuse_no_access(cast(Any, ebs), SNAPSHOT)
 
 
+def test_a_snapshot_that_the_direct_apis_do_not_know_is_no_question_of_permissions() -> None:
+    ebs = MemoryEbs({SNAPSHOT: {}, BASE: {}})
+    ebs.errors["ListSnapshotBlocks"] = ebs.errors["ListChangedBlocks"] = refused("ResourceNotFoundException")
+    for look in (lambda: refuse_no_access(cast(Any, ebs), SNAPSHOT), lambda: related(cast(Any, ebs), BASE, SNAPSHOT)):
+        with pytest.raises(
+            InvalidRequest, match=r"EC2 knows it, but the EBS direct APIs do not: Res.*start again"
+        ) as told:
+            look()
+        assert SNAPSHOT in str(told.value)
+        assert "role" not in str(told.value)
+
+
 def test_snapshots_are_related_when_ebs_lists_their_changes() -> None:
     ebs: Any = MemoryEbs({SNAPSHOT: {}, BASE: {}})
     assert related(ebs, BASE, SNAPSHOT) is True

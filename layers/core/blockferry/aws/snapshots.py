@@ -130,18 +130,27 @@ def existing(ec2: EC2Client, snapshot_ids: Iterable[str]) -> list[SnapshotFacts]
     return found
 
 
+def _nothing() -> bool:
+    return False
+
+
 def settled(
-    look: Callable[[], list[SnapshotFacts]], *, clock: Clock, waits: Waits, pauses: Iterable[float] | None = None
+    look: Callable[[], list[SnapshotFacts]],
+    *,
+    clock: Clock,
+    waits: Waits,
+    pauses: Iterable[float] | None = None,
+    missing: Callable[[], bool] = _nothing,
 ) -> list[SnapshotFacts]:
-    """What ``look`` finds, asked again for a short while as long as any of it is pending: after each of the ``pauses``
-    (seconds), which are those of ``waits`` unless others are given.
+    """What ``look`` finds, asked again for a short while as long as any of it is pending, or ``missing`` says that some
+    of it was not found: after each of the ``pauses`` (seconds), which are those of ``waits`` unless others are given.
 
     EC2's answers are not all of the same moment: one may show a completed snapshot as pending once more (coldsnap,
     AWS's own tool, waits for several completed answers in a row). What is pending for longer is returned as pending.
     """
     found = look()
     for pause in repeat(waits.look_seconds, waits.looks - 1) if pauses is None else pauses:
-        if all(facts.state != "pending" for facts in found):
+        if all(facts.state != "pending" for facts in found) and not missing():
             break
         clock.sleep(pause)
         found = look()

@@ -234,11 +234,12 @@ def _mark_proved(target: SnapshotTarget, sums: Sums, call: Call) -> list[Mapping
     """
     try:
         target.mark_proved(call, sums)
-    except (ClientError, BotoCoreError) as error:
+    except (ClientError, BotoCoreError, RetryLater) as error:
+        why = error if isinstance(error, RetryLater) else translated(error)
         return [
             {
                 "code": "not_marked_as_proved",
-                "message": f"{target.snapshot_id} is good, but its tags could not be completed ({translated(error)}): "
+                "message": f"{target.snapshot_id} is good, but its tags could not be completed ({why}): "
                 "copies of it into encrypted snapshots will ask for holes",
             }
         ]

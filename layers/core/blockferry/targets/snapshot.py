@@ -61,6 +61,15 @@ class Looked:
     facts: Mapping[int, SnapshotFacts]
     errors: Mapping[int, BlockferryError]
 
+    @property
+    def unknown(self) -> bool:
+        """Whether EC2 does not know one of them, as it may not what was made a moment ago."""
+        return any(isinstance(error, InvalidRequest) for error in self.errors.values())
+
+    @property
+    def pending(self) -> bool:
+        return any(facts.state == "pending" for facts in self.facts.values())
+
 
 @dataclass(frozen=True)
 class Leftover:
@@ -197,11 +206,21 @@ class SnapshotTarget(Place, ABC):
         return (datetime.now(UTC) - datetime.fromisoformat(self._begun.at)).total_seconds()
 
     def mark_proved(self, call: Call, sums: Sums) -> None:
-        """Let its tags say what EBS was given, which a later sync trusts, and add those that are set late."""
+        """Let its tags say what EBS was given, which a later sync trusts, and add those that are set late.
+
+        Raises ``RetryLater`` while EC2 does not know the snapshot.
+        """
         # If EBS should still find fault with the snapshot it is never completed, tag or not.
         late = {key: value for key, value in self.tags.items() if not taken_at_the_start(key, value)}
         proved = {snapshots.CHECKSUM_TAG: sums.linear_checksum, snapshots.PROVED_TAG: self.snapshot_id}
-        snapshots.add_tags(call.ec2(self.identity), self.snapshot_id, late | proved)
+        try:
+            snapshots.add_tags(call.ec2(self.identity), self.snapshot_id, late | proved)
+        except ClientError as error:
+            if error.response["Error"]["Code"] != "InvalidSnapshot.NotFound":
+                raise
+            raise RetryLater(
+                f"{self.name} could not be tagged as proved: EC2 does not know it yet ({error})"
+            ) from error
 
     def seal(self, call: Call, sums: Sums, sealings: Sealings) -> None:
         """Have EBS seal it. In doubt it stays pending, and is to be looked at.
