@@ -21,7 +21,8 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from blockferry import __version__
 from blockferry.cli import copy, fanout, inspect, resume, speed, status, stop, sync, upload
-from blockferry.cli.console import BROKEN_PIPE, FAILED, PREFIX, PREFIX_VARIABLE, UNFORESEEN, UNUSABLE, say
+from blockferry.cli.console import BROKEN_PIPE, FAILED, PREFIX_VARIABLE, UNFORESEEN, UNUSABLE, say
+from blockferry.cli.operate import PREFIX
 from blockferry.core.errors import BlockferryError, InvalidRequest
 
 COMMANDS = tuple(each.COMMAND for each in (copy, sync, fanout, inspect, status, resume, stop, speed, upload))
