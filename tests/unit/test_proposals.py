@@ -147,7 +147,7 @@ def test_another_refusal_does_not_make_snapshots_unrelated(error: Exception) -> 
 def test_the_record_of_a_source_is_what_ec2_says_and_as_whom_it_is_read() -> None:
     shown = described(SNAPSHOT, VolumeId="vol-9", VolumeSize=7, Encrypted=True, FullSnapshotSizeInBytes=5)
     (facts,) = snapshots.existing(cast(Any, MemoryEc2(shown)), [SNAPSHOT])
-    found = JobSnapshot(**snapshot_members(facts, Identity(THIRD, ROLE, "id"), None))
+    found = JobSnapshot(**snapshot_members(facts, Identity(THIRD, ROLE, "id"), "vol-9"))
     assert found.model_dump() == {
         **found.model_dump(),
         "region": THIRD,

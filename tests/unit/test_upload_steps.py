@@ -11,7 +11,7 @@ from typing import Any, cast
 import pytest
 from blockferry.aws.ebs.client import NewSnapshot, StartedSnapshot
 from blockferry.aws.sessions import Identity
-from blockferry.aws.snapshots import EXECUTION_TAG
+from blockferry.aws.snapshots import EXECUTION_TAG, LINEAGE_TAG
 from blockferry.core.blocks import BLOCK_SIZE
 from blockferry.core.checksums import Linear, digest_of
 from blockferry.core.counts import RequestCounts
@@ -166,6 +166,12 @@ def mark_of(new: NewSnapshot) -> str:
     return hashlib.sha256(new.client_token.encode()).hexdigest()
 
 
+def own_tags(new: NewSnapshot) -> dict[str, str]:
+    """Those of an upload without a parent, which begins a chain of copies of its own."""
+    mark = mark_of(new)
+    return {"blockferry:holes": "zeros", EXECUTION_TAG: mark, LINEAGE_TAG: f"upload-{mark[:16]}"}
+
+
 def test_an_image_is_put_sealed_marked_and_waited_for(disk: Path) -> None:
     region = Region(looks=3)
     found = put(disk, region, description="of the night", tags={"a": "1"})
@@ -193,7 +199,7 @@ def test_an_image_is_put_sealed_marked_and_waited_for(disk: Path) -> None:
         False,
         None,
     )
-    assert new.tags == {"a": "1", "blockferry:holes": "zeros", EXECUTION_TAG: mark_of(new)}
+    assert new.tags == {"a": "1", **own_tags(new)}
     assert region.tags() == new.tags | {
         "blockferry:linear-checksum": checksum(blocks),
         "blockferry:proved-snapshot-id": NEW,
@@ -207,10 +213,7 @@ def test_nothing_but_image_and_region_has_to_be_named(disk: Path) -> None:
     region = Region()
     region.has_no_clock = True
     assert upload_image(disk, region=RECOVERY, aws=cast(Any, region)).blocks == 2
-    assert (region.new[0].description, region.new[0].tags) == (
-        "",
-        {"blockferry:holes": "zeros", EXECUTION_TAG: mark_of(region.new[0])},
-    )
+    assert (region.new[0].description, region.new[0].tags) == ("", own_tags(region.new[0]))
 
 
 def test_every_upload_is_a_snapshot_of_its_own(disk: Path) -> None:
@@ -228,7 +231,7 @@ def test_where_the_account_encrypts_all_is_written_and_asked_for_encrypted(disk:
     found = put(disk, region)
     assert sorted(region.snapshots[NEW]) == [0, 1, 2]
     assert (region.new[0].encrypted, found.holes, found.holes_stand_for) == (True, HolePolicy.PRESERVE, "noise")
-    assert region.new[0].tags == {"blockferry:holes": "noise", EXECUTION_TAG: mark_of(region.new[0])}
+    assert region.new[0].tags == own_tags(region.new[0]) | {"blockferry:holes": "noise"}
 
 
 def test_a_default_that_is_not_known_is_not_held_against_what_came(disk: Path) -> None:
@@ -298,8 +301,8 @@ def refuses(image: Path, words: str, region: Region | None = None, **more: Any) 
 def test_a_description_or_tags_that_ebs_does_not_take_are_refused(disk: Path) -> None:
     refuses(disk, "description: 256 characters, EBS takes 255", description="x" * 256)
     refuses(disk, "reserved prefix", tags={"aws:x": ""})
-    refuses(disk, "tags: 47 and 4 of the upload, EC2 keeps at most 50", tags={f"k{n}": "" for n in range(47)})
-    most = {f"k{number}": "" for number in range(46)}
+    refuses(disk, "tags: 46 and 5 of the upload, EC2 keeps at most 50", tags={f"k{n}": "" for n in range(46)})
+    most = {f"k{number}": "" for number in range(45)}
     assert put(disk, Region(), description="x" * 255, tags=most).blocks == 2
 
 
@@ -345,6 +348,22 @@ def test_on_a_parent_only_what_differs_is_put_and_encryption_is_its_own(disk: Pa
     region = Region()
     region.has_parent()
     assert on_parent(disk, region, volume_size_gib=3).volume_size_gib == 3
+
+
+@pytest.mark.parametrize(
+    ("volume", "tags", "name"),
+    [
+        ("vol-1", {}, "vol-1"),
+        ("vol-ffffffff", {LINEAGE_TAG: "upload-1"}, "upload-1"),
+        ("vol-ffffffff", {}, PARENT),
+        ("vol-ffffffff", {LINEAGE_TAG: "vol-ffffffff"}, PARENT),
+    ],
+)
+def test_an_upload_on_a_parent_goes_on_its_chain(disk: Path, volume: str, tags: dict[str, str], name: str) -> None:
+    region = Region()
+    region.has_parent(VolumeId=volume, Tags=[{"Key": key, "Value": value} for key, value in tags.items()])
+    put(disk, region, parent_snapshot_id=PARENT)
+    assert region.new[0].tags[LINEAGE_TAG] == name
 
 
 def test_a_parent_is_not_asked_for_blocks_behind_its_end(tmp_path: Path) -> None:

@@ -76,6 +76,15 @@ def has_volume(volume_id: str) -> bool:
     return volume_id.startswith("vol-") and not volume_id.startswith("vol-ffff")
 
 
+def lineage_of(facts: SnapshotFacts) -> str | None:
+    """The name of the chain of copies that a snapshot goes on: the id of its volume, or what its tag says where it has
+    none of its own. ``None`` when nothing tells: a made-up id is that of unrelated disks."""
+    if has_volume(facts.volume_id):
+        return facts.volume_id
+    named = facts.tags.get(LINEAGE_TAG)
+    return named if named and (has_volume(named) or not named.startswith("vol-")) else None
+
+
 def describe(
     ec2: EC2Client, snapshot_id: str, *, region: str, hint: str = "Check the id and source.region"
 ) -> SnapshotFacts:

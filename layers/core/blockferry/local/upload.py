@@ -122,7 +122,11 @@ def upload_image(
         decision = found.holes.decision
         token = secrets.token_hex(32)
         mark = hashlib.sha256(token.encode()).hexdigest()
-        own = {snapshots.HOLES_TAG: decision.left.value, snapshots.EXECUTION_TAG: mark}
+        own = {
+            snapshots.HOLES_TAG: decision.left.value,
+            snapshots.EXECUTION_TAG: mark,
+            snapshots.LINEAGE_TAG: _lineage(found.parent, mark),
+        }
         proposed = _target(found, region=region, description=description, tags={**(tags or {}), **own})
         source.refuse_changed()
         begun = Begun(proposed, call, mark=mark)
@@ -163,6 +167,13 @@ def upload_image(
         holes_stand_for=decision.left,
         warnings=tuple(warnings),
     )
+
+
+def _lineage(parent: SnapshotFacts | None, mark: str) -> str:
+    """The name of the chain of copies: the parent's, or a new one. All uploads have the same made-up volume."""
+    if parent is None:
+        return f"upload-{mark[:16]}"
+    return snapshots.lineage_of(parent) or parent.snapshot_id
 
 
 def _target(found: Prepared, *, region: str, description: str, tags: dict[str, str]) -> FullSnapshot | SnapshotOnParent:
@@ -258,7 +269,13 @@ def _refuse_unusable(description: str, tags: Mapping[str, str]) -> None:
         raise InvalidRequest(
             f"description: {len(description)} characters, EBS takes {MAX_DESCRIPTION}; name a shorter one"
         )
-    own = (snapshots.HOLES_TAG, snapshots.EXECUTION_TAG, snapshots.CHECKSUM_TAG, snapshots.PROVED_TAG)
+    own = (
+        snapshots.HOLES_TAG,
+        snapshots.EXECUTION_TAG,
+        snapshots.LINEAGE_TAG,
+        snapshots.CHECKSUM_TAG,
+        snapshots.PROVED_TAG,
+    )
     try:
         check_tags(tags)
         if len(tags) + len(own) > MAX_TAGS:

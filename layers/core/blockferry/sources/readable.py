@@ -67,5 +67,5 @@ def _refuse_unknown(error: RequestRefused, names: str, region: str) -> None:
     if isinstance(error.__cause__, EbsError) and error.__cause__.code == "ResourceNotFoundException":
         raise InvalidRequest(
             f"snapshot {names} in {region}: EC2 knows it, but the EBS direct APIs do not: {error}. If it was completed "
-            "a moment ago, start again in some minutes; what is public, on an Outpost or deleted meanwhile they never know"
+            "a moment ago, start again in some minutes; they never know what is public, on an Outpost or deleted"
         ) from error

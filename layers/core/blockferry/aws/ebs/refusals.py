@@ -34,8 +34,8 @@ TAGS_SPREAD_SECONDS = 60.0
 """Seconds after StartSnapshot in which a policy may not see the tags of the new snapshot, which ours asks for."""
 
 MAY_BE_UNKNOWN_SECONDS = 20.0
-"""Seconds for which a snapshot that is read may be unknown to the direct APIs: EC2 knew it before anything was read, and
-what was completed a moment ago may not be known everywhere yet. One that is deleted meanwhile stays unknown."""
+"""Seconds for which a snapshot that is read may be unknown to the direct APIs: EC2 knew it before it was read, and what
+was completed a moment ago may not be known everywhere yet. One that is deleted meanwhile stays unknown."""
 
 _NOT_OF_POLICIES = frozenset({"UNAUTHORIZED_ACCOUNT", "DEPENDENCY_ACCESS_DENIED"})
 """Reasons of AccessDeniedException that no tag changes: another account's snapshot, a key that may not be used."""
