@@ -29,7 +29,7 @@ def test_every_throttle_that_botocore_knows_passes_everywhere() -> None:
     for code in known - OF_RESOURCES:
         assert isinstance(translated(error(code)), RetryLater)
         refusal = EbsError(request="r", status=400, code=code, reason="", message="")
-        assert may_pass(refusal, snapshot_is_new=False, tags_may_spread=False, signed_again=0)
+        assert may_pass(refusal, may_be_unknown=False, tags_may_spread=False, signed_again=0)
 
 
 @pytest.mark.parametrize(
@@ -58,4 +58,4 @@ def test_every_error_that_the_model_of_ebs_calls_retryable_passes() -> None:
     assert fails_of_itself == {"InternalServerException"}
     for code in fails_of_itself | {"RequestThrottledException", "ConcurrentLimitExceededException"}:
         refusal = EbsError(request="r", status=400, code=code, reason="", message="")
-        assert may_pass(refusal, snapshot_is_new=False, tags_may_spread=False, signed_again=0)
+        assert may_pass(refusal, may_be_unknown=False, tags_may_spread=False, signed_again=0)

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import json
+import re
+from datetime import UTC, datetime
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from blockferry.aws.snapshots import CHECKSUM_TAG, JOB_TAG, LINEAGE_TAG, PROVED_TAG, SOURCE_REGION_TAG, SOURCE_TAG
 from blockferry.cli import main as cli
-from blockferry.cli.before import refuse_what_is_not_there
+from blockferry.cli.before import copies_there, refuse_what_is_not_there
+from blockferry.cli.start import job_id_of
 from blockferry.core.errors import InvalidRequest
+from blockferry.operations import OPERATIONS
 from memory_ec2 import MemoryEc2, described, refusal
 
 HOME, RECOVERY = "us-east-1", "eu-west-1"
@@ -180,3 +187,117 @@ def test_the_prefix_of_the_deployment_may_come_from_the_environment(monkeypatch:
     monkeypatch.setenv("BLOCKFERRY_NAME_PREFIX", "my-ferry")
     assert cli._parser().parse_args(["status", "job"]).name_prefix == "my-ferry"
     assert cli._parser().parse_args(["status", "job", "--name-prefix", "other"]).name_prefix == "other"
+
+
+# -- what is there already ---------------------------------------------------------------------------------------------
+
+
+def copy_of(snapshot_id: str, own: str) -> Any:
+    tags = {JOB_TAG: "job", SOURCE_TAG: snapshot_id, SOURCE_REGION_TAG: HOME, LINEAGE_TAG: "vol-1"}
+    return described(own, tags={**tags, CHECKSUM_TAG: "c", PROVED_TAG: own})
+
+
+class Nights(Account):
+    """A snapshot of a volume, with copies in some Regions."""
+
+    def __init__(self, *recovery: Any, volume: str = "vol-1") -> None:
+        super().__init__()
+        self.regions = {
+            HOME: MemoryEc2(described(ONE, VolumeId=volume)),
+            RECOVERY: MemoryEc2(*recovery),
+            "eu-west-2": MemoryEc2(),
+        }
+
+    def there(self, *regions: str, **more: Any) -> list[dict[str, str]] | None:
+        request = {"snapshot_id": ONE, "follow": True, "targets": [{"region": name} for name in regions], **more}
+        return copies_there(request, home=HOME, client=lambda region: cast(Any, self.regions[region]))
+
+
+def test_a_snapshot_that_every_target_has_a_copy_of_is_not_synced_again() -> None:
+    found = [{"region": RECOVERY, "snapshot_id": "snap-r1"}]
+    assert Nights(copy_of(ONE, "snap-r1")).there(RECOVERY) == found
+    assert Nights(copy_of(ONE, "snap-r1"), volume="vol-ffffffff").there(RECOVERY, lineage="vol-1") == found
+    assert Nights(copy_of(TWO, "snap-r1")).there(RECOVERY) is None
+
+
+def test_a_copy_that_only_some_targets_have_is_told_before_anything_is_started() -> None:
+    with pytest.raises(InvalidRequest, match=r"(?s)leave them out.*eu-west-1: has snap-r1\n.*eu-west-2: has none"):
+        Nights(copy_of(ONE, "snap-r1")).there(RECOVERY, "eu-west-2")
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"follow": False},
+        {"source": {"role_arn": ROLE}},
+        {"targets": [{"region": RECOVERY, "role_arn": ROLE}]},
+        {"source": {"region": "eu-west-2"}},
+    ],
+)
+def test_what_cannot_be_seen_from_here_is_left_to_the_job(more: dict[str, Any]) -> None:
+    assert Nights(copy_of(ONE, "snap-r1")).there(RECOVERY, **more) is None
+
+
+def test_copies_that_nobody_may_look_at_are_left_to_the_job() -> None:
+    account = Nights(copy_of(ONE, "snap-r1"))
+    account.regions[RECOVERY].errors["DescribeSnapshots"] = refusal("UnauthorizedOperation", "DescribeSnapshots")
+    assert account.there(RECOVERY) is None
+
+
+def test_the_command_ends_well_and_names_the_copies(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    account = Nights(copy_of(ONE, "snap-r1"))
+    operator = SimpleNamespace(region=HOME, ec2=account.regions.__getitem__)
+    monkeypatch.setenv("AWS_REGION", HOME)
+    monkeypatch.setattr("blockferry.cli.console.Operator.of", lambda **_: operator)
+    command = ["sync", ONE, "--follow", "--to", RECOVERY, "--wait"]
+    assert cli.main(command) == 0
+    assert capsys.readouterr().out == (
+        f"nothing to do, and nothing was started: {ONE} has its proved copies: snap-r1 in {RECOVERY}\n"
+    )
+    assert cli.main([*command, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {
+        "nothing_to_do": True,
+        "snapshot_id": ONE,
+        "copies": [{"region": RECOVERY, "snapshot_id": "snap-r1"}],
+    }
+
+
+# -- names that are made -----------------------------------------------------------------------------------------------
+
+NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("request_", "name"),
+    [
+        ({"snapshot_id": ONE}, f"copy-{ONE}-20260102T030405Z-a1b2c3"),
+        ({"image_uri": "s3://images/disk.img"}, "copy-images-disk-img-20260102T030405Z-a1b2c3"),
+        ({"image_uri": "s3://images/prod/disk.img"}, "copy-prod-disk-img-20260102T030405Z-a1b2c3"),
+        ({"chain": [ONE, TWO]}, f"copy-{TWO}-20260102T030405Z-a1b2c3"),
+    ],
+)
+def test_a_name_tells_what_is_read_and_when(request_: dict[str, Any], name: str) -> None:
+    assert job_id_of("copy", request_, NOW, "a1b2c3") == name
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_a_name_is_no_longer_than_step_functions_takes(operation: str) -> None:
+    made = job_id_of(operation, {"image_uri": f"s3://images/{'x' * 1000}.img"}, NOW, "a1b2c3")
+    assert re.fullmatch(r"[A-Za-z0-9_-]{1,80}", made)
+
+
+def test_two_jobs_of_the_same_second_have_different_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[str] = []
+
+    def start(_operation: str, _request: Any, *, job_id: str) -> str:
+        started.append(job_id)
+        return f"arn:{job_id}"
+
+    operator = SimpleNamespace(region=HOME, ec2=Account().regions.__getitem__, start=start)
+    monkeypatch.setenv("AWS_REGION", HOME)
+    monkeypatch.setattr("blockferry.cli.console.Operator.of", lambda **_: operator)
+    for _ in range(8):
+        assert cli.main(["copy", ONE, "--to", RECOVERY]) == 0
+    assert len(set(started)) == 8

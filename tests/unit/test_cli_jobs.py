@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
@@ -73,6 +74,16 @@ class Machines:
 
     def cannot_look(self, operation: str, code: str) -> None:
         self._refuse(code, "planted", {"executionArn": arn(operation)})
+
+    def has_name(self, operation: str, given: str | None, status: str) -> None:
+        """StartExecution finds the name taken, by a job of this input."""
+        self._stub.add_client_error("start_execution", "ExecutionAlreadyExists", "taken")
+        self.status = status
+        if given is None:
+            self.cannot_look(operation, "AccessDeniedException")
+        else:
+            shown = {**self._described(operation), "input": given}
+            self._stub.add_response("describe_execution", shown, {"executionArn": arn(operation)})
 
     def forget(self) -> None:
         """Nothing more is asked of what was said to be asked."""
@@ -218,3 +229,52 @@ def test_whoever_may_not_look_at_children_hears_of_the_threshold(machines: Machi
     failed = JobState("nightly", arn("copy"), "FAILED", {}, 0, error=TOO_MANY_FAILED, cause="c")
     machines.may_not_list("copy")
     assert machines.operator.with_own_cause(failed) == failed
+
+
+# -- names that are taken ----------------------------------------------------------------------------------------------
+
+INPUT = {"snapshot_id": "snap-1", "targets": [{"region": "eu-west-1"}]}
+PLACE = f"--region {REGION} --name-prefix my-ferry"
+
+
+def taken(machines: Machines, given: str | None, status: str) -> str:
+    """What is said when a job of this input has the name already; ``None``: nobody may look at it."""
+    machines.has_name("copy", given, status)
+    with pytest.raises(InvalidRequest) as caught:
+        machines.operator.start("copy", INPUT, job_id="nightly")
+    return str(caught.value)
+
+
+def test_a_name_that_another_job_has_is_no_reason_to_go_on_with_that_one(machines: Machines) -> None:
+    other = json.dumps({"snapshot_id": "snap-2", "targets": [{"region": "eu-west-2"}, {"region": "eu-west-3"}]})
+    assert taken(machines, other, "FAILED") == (
+        "a job named nightly exists already, and it is another one, of snap-2 to eu-west-2, eu-west-3 (FAILED): choose "
+        f"another --name, or see: blockferry status nightly {PLACE}"
+    )
+
+
+@pytest.mark.parametrize("status", ["FAILED", "ABORTED", "TIMED_OUT"])
+def test_the_same_job_is_gone_on_with(machines: Machines, status: str) -> None:
+    assert taken(machines, json.dumps(INPUT), status) == (
+        f"this job exists already as nightly ({status}): go on with blockferry resume nightly {PLACE}, or choose "
+        "another --name to begin anew"
+    )
+
+
+def test_the_same_job_that_is_done_is_shown(machines: Machines) -> None:
+    assert taken(machines, json.dumps(INPUT), "SUCCEEDED") == (
+        f"this job exists already as nightly (SUCCEEDED): see blockferry status nightly {PLACE}, or choose another "
+        "--name to do it again"
+    )
+
+
+@pytest.mark.parametrize("given", [None, "{"])
+def test_a_job_that_nobody_can_look_at_is_told_by_its_name_only(machines: Machines, given: str | None) -> None:
+    assert taken(machines, given, "FAILED") == (
+        f"a job named nightly exists already: choose another --name, or see: blockferry status nightly {PLACE}"
+    )
+
+
+@pytest.mark.parametrize("given", ["[]", '{"targets": [1]}', '{"targets": {}}'])
+def test_a_job_of_any_input_is_told_of(machines: Machines, given: str) -> None:
+    assert "it is another one, of " in taken(machines, given, "FAILED")

@@ -134,7 +134,7 @@ def test_inspect_of_a_chain_alone_is_enough(started: Started) -> None:
     [
         (["copy", NEW, "--to", "eu-west-1"], f"copy-{NEW}"),
         (["sync", NEW, "--follow", "--to", "eu-west-1"], f"sync-{NEW}"),
-        (["fanout", "s3://images/a b/disk v1.img.zst", "--to", "eu-west-1"], "fanout-disk-v1-img-zst"),
+        (["fanout", "s3://images/a b/disk v1.img.zst", "--to", "eu-west-1"], "fanout-a-b-disk-v1-img-zst"),
         (["fanout", f"s3://images/{'x' * 200}", "--to", "eu-west-1"], f"fanout-{'x' * 48}"),
         (["inspect", "--chain", OLD, NEW], f"inspect-{NEW}"),
     ],
@@ -144,7 +144,7 @@ def test_a_job_is_named_after_its_operation_what_it_reads_and_the_time(
 ) -> None:
     sent(started, *arguments)
     job_id = started.jobs[0][2]
-    assert re.fullmatch(re.escape(expected) + r"-[0-9]{8}T[0-9]{6}Z", job_id)
+    assert re.fullmatch(re.escape(expected) + r"-[0-9]{8}T[0-9]{6}Z-[0-9a-f]{6}", job_id)
     assert len(job_id) <= 80
 
 

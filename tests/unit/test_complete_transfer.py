@@ -516,15 +516,42 @@ def test_a_job_that_cannot_be_done_leaves_nothing(how: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("code", "kind"), [("UnauthorizedOperation", RequestRefused), ("RequestLimitExceeded", RetryLater)]
+    ("code", "kind"), [("UnauthorizedOperation", TransferFailed), ("RequestLimitExceeded", RetryLater)]
 )
-def test_targets_that_cannot_be_deleted_now_are_named(code: str, kind: type[Exception]) -> None:
+def test_targets_that_cannot_be_deleted_now_are_named_behind_the_reason(code: str, kind: type[Exception]) -> None:
     cloud = whole()
     cloud.folder.refuse("another image")
     cloud.places[RECOVERY].errors["DeleteSnapshot"] = refusal(code, "DeleteSnapshot")
     told = cloud.fails(kind)
-    assert told.startswith(f"targets of a job that cannot be done. Not deleted yet: snap-1 in {RECOVERY}")
+    assert told.startswith(
+        f"another image. Not deleted yet: snap-1 in {RECOVERY} (DeleteSnapshot: {code}: refused). The "
+    )
     assert cloud.existing() == {"snap-1"}
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"), [("UnauthorizedOperation", TransferFailed), ("RequestLimitExceeded", RetryLater)]
+)
+def test_a_given_up_target_that_cannot_be_deleted_hides_no_other_that_failed(code: str, kind: type[Exception]) -> None:
+    cloud = whole()
+    cloud.folder.give_up(0, "its parent differs")
+    cloud.places[RECOVERY].errors["DeleteSnapshot"] = refusal(code, "DeleteSnapshot")
+    lines = cloud.fails(kind).splitlines()
+    assert lines[1:3] == [
+        f"- snap-1 in {RECOVERY}: its parent differs",
+        f"Completed, or being sealed by EBS: snap-2 in {THIRD}",
+    ]
+    assert lines[3].startswith(f"Not deleted yet: snap-1 in {RECOVERY} (DeleteSnapshot: {code}: refused)")
+
+
+def test_a_target_that_cannot_be_deleted_is_named_beside_one_that_failed() -> None:
+    cloud = whole()
+    cloud.folder.give_up(0, "its parent differs")
+    cloud.places[RECOVERY].errors["DeleteSnapshot"] = refusal("RequestLimitExceeded", "DeleteSnapshot")
+    cloud.refuses["snap-2"] = TargetFailed("it is gone")
+    told = cloud.fails(TargetFailed)
+    assert f"- snap-2 in {THIRD}: it is gone" in told
+    assert f"Not deleted yet: snap-1 in {RECOVERY}" in told
 
 
 def test_one_target_that_may_be_deleted_later_asks_for_another_attempt() -> None:

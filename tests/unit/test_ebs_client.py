@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 
 import pytest
 from blockferry.aws.ebs.client import EbsDirect, NewSnapshot, StartedSnapshot
-from blockferry.aws.ebs.refusals import StaleToken
+from blockferry.aws.ebs.refusals import MAY_BE_UNKNOWN_SECONDS, StaleToken
 from blockferry.aws.ebs.transport import Answer, TransportError
 from blockferry.core.checksums import digest_of, encode
 from blockferry.core.errors import ChecksumMismatch, OutOfTime, RequestRefused, RetryLater
@@ -122,12 +122,16 @@ def test_what_does_not_pass_fails_at_once_and_names_request_block_and_code(
         assert part in str(caught.value)
 
 
-def test_an_unknown_snapshot_is_final_for_a_reader_and_waited_for_by_a_writer() -> None:
+def test_an_unknown_snapshot_is_waited_for_by_a_reader_for_a_moment_and_longer_by_a_writer() -> None:
     unknown = failure(404, "ResourceNotFoundException", "SNAPSHOT_NOT_FOUND")
-    reader, transport, _ = make(unknown)
+    reader, transport, _ = make(*[unknown] * 3, block())
+    assert get(reader)[0] == DATA
+    assert len(transport.requests) == 4
+
+    lost, transport, clock = make(unknown)
     with pytest.raises(RequestRefused, match="SNAPSHOT_NOT_FOUND"):
-        get(reader)
-    assert len(transport.requests) == 1
+        get(lost)
+    assert MAY_BE_UNKNOWN_SECONDS <= sum(clock.slept) <= MAY_BE_UNKNOWN_SECONDS + 8
 
     writer, transport, _ = make(*[unknown] * 12, STORED)
     put(writer)

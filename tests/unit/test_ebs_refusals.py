@@ -276,10 +276,10 @@ def refusal(code: str, *, status: int = 400, reason: str = "", message: str = ""
         (refusal("ValidationException"), {}, False),
         (refusal("ValidationException", reason="WRITE_REQUEST_TIMEOUT"), {}, True),
         (refusal("ValidationException", message="We Failed to read block data in time"), {}, True),
-        (refusal("ServiceQuotaExceededException"), {"snapshot_is_new": True, "tags_may_spread": True}, False),
+        (refusal("ServiceQuotaExceededException"), {"may_be_unknown": True, "tags_may_spread": True}, False),
         (refusal("ResourceNotFoundException"), {}, False),
-        (refusal("ResourceNotFoundException"), {"snapshot_is_new": True}, True),
-        (refusal("AccessDeniedException"), {"snapshot_is_new": True}, False),
+        (refusal("ResourceNotFoundException"), {"may_be_unknown": True}, True),
+        (refusal("AccessDeniedException"), {"may_be_unknown": True}, False),
         (refusal("AccessDeniedException"), {"tags_may_spread": True}, True),
         (refusal("AccessDeniedException", reason="UNAUTHORIZED_ACCOUNT"), {"tags_may_spread": True}, False),
         (refusal("AccessDeniedException", reason="DEPENDENCY_ACCESS_DENIED"), {"tags_may_spread": True}, False),
@@ -289,7 +289,7 @@ def refusal(code: str, *, status: int = 400, reason: str = "", message: str = ""
     ],
 )
 def test_only_what_may_pass_is_repeated(error: EbsError, more: dict[str, Any], passes: bool) -> None:
-    settings = {"snapshot_is_new": False, "tags_may_spread": False, "signed_again": 0} | more
+    settings = {"may_be_unknown": False, "tags_may_spread": False, "signed_again": 0} | more
     assert may_pass(error, **settings) is passes
 
 

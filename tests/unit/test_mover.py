@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import signal
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -84,6 +85,34 @@ def test_a_failing_sink_stops_the_loop_and_nothing_is_reported_as_moved(threads:
     with pytest.raises(RetryLater, match="block 7"):
         run(BlockRange(0, 10_000), source, MemorySink(before_write=refuse), threads=threads)
     assert len(source.reads) < 10_000
+
+
+def test_an_interrupted_loop_hands_out_no_more_blocks() -> None:
+    interrupted = threading.Event()
+
+    def interrupt(_index: int) -> None:
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+
+    source = MemorySource(dict.fromkeys(range(1_000), content(1)))
+    with pytest.raises(KeyboardInterrupt):
+        run(BlockRange(0, 1_000), source, MemorySink(before_write=once(interrupt, interrupted)), threads=4)
+    interrupted.set()
+    for thread in threading.enumerate():
+        if thread.name.startswith("mover-"):
+            thread.join(60)
+    assert 1 <= len(source.reads) <= 4
+
+
+def once(first: Callable[[int], None], then: threading.Event) -> Callable[[int], None]:
+    """The first caller does this, the others wait for the event."""
+    turn = threading.Lock()
+
+    def call(index: int) -> None:
+        if turn.acquire(blocking=False):
+            first(index)
+        assert then.wait(60)
+
+    return call
 
 
 def test_a_source_that_fails_while_listing_fails_the_range() -> None:

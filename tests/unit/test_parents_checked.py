@@ -270,10 +270,117 @@ def test_a_snapshot_of_another_volume_is_passed_over() -> None:
     assert followed(home, recovery, ebs=ebs)[0] == "snap-1"
 
 
-def test_a_copy_of_the_source_itself_is_no_parent() -> None:
-    home = [at_home("snap-1", days=5), at_home(LATER, days=0)]
+def refused_following(*given: Any, **more: Any) -> list[str]:
+    with pytest.raises(InvalidRequest) as caught:
+        followed(*given, **more)
+    return str(caught.value).splitlines()
+
+
+@pytest.mark.parametrize("base_is_there", [True, False])
+def test_what_is_copied_already_is_named_and_not_copied_a_second_time(base_is_there: bool) -> None:
+    home = [at_home(LATER, days=0), *([at_home("snap-1", days=5)] if base_is_there else [])]
     recovery = [copy_of("snap-1", "snap-r1"), copy_of(LATER, "snap-r2")]
-    assert followed(home, recovery)[0] == "snap-1"
+    assert refused_following(home, recovery) == [
+        f"follow: nothing to do: every target has a proved copy of {LATER} already, and nothing was started",
+        f"- targets[0] in {RECOVERY}: has snap-r2",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("shown", "told"),
+    [({"state": "pending"}, "snap-r2 (being sealed)"), ({"StorageTier": "archive"}, "snap-r2 (archived)")],
+)
+def test_a_copy_that_is_no_parent_is_a_copy(shown: dict[str, Any], told: str) -> None:
+    home = [at_home(LATER, days=0), at_home("snap-1", days=5)]
+    lines = refused_following(home, [copy_of("snap-1", "snap-r1"), copy_of(LATER, "snap-r2", **shown)])
+    assert lines[1] == f"- targets[0] in {RECOVERY}: has {told}"
+
+
+def test_targets_that_have_a_copy_already_are_told_from_those_that_have_none() -> None:
+    home = [at_home(LATER, days=0), at_home("snap-1", days=5)]
+    recovery = [copy_of("snap-1", "snap-r1"), copy_of(LATER, "snap-r2")]
+    assert refused_following(home, recovery, [copy_of("snap-1", "snap-t1")]) == [
+        f"follow: some targets have a proved copy of {LATER} already, and nothing was started: leave them out and "
+        "start the job for the others",
+        f"- targets[0] in {RECOVERY}: has snap-r2",
+        f"- targets[1] in {THIRD}: has none",
+    ]
+
+
+def test_where_every_base_is_unusable_a_full_copy_is_advised_and_why_is_told() -> None:
+    home = [
+        at_home("snap-2", days=3, StorageTier="archive"),
+        at_home("snap-3", days=-1),
+        at_home("snap-4", days=2, VolumeSize=3),
+        at_home("snap-5", days=1),
+    ]
+    recovery = [copy_of(f"snap-{n}", f"snap-r{n}") for n in range(1, 6)]
+    unrelated = related()
+    unrelated.snapshots["snap-5"] = {}
+    head, *lines = refused_following(home, recovery, ebs=unrelated)
+    assert f"Make a full copy of {LATER} with the operation copy" in head
+    assert lines[1:] == [
+        "- snap-1 is no base: EC2 does not know it any more",
+        "- snap-2 is no base: it is in the archive tier",
+        f"- snap-3 is no base: it was taken after {LATER}",
+        f"- snap-4 is no base: it is larger than {LATER}",
+        "- snap-5 is no base: EBS lists no changes from it",
+    ]
+
+
+def test_targets_with_copies_of_different_snapshots_are_synced_in_jobs_of_their_own() -> None:
+    home = [at_home("snap-1", days=5), at_home("snap-2", days=3)]
+    head, *_ = refused_following(home, [copy_of("snap-1", "snap-r1")], [copy_of("snap-2", "snap-t2")])
+    assert "sync each in a job of its own" in head
+
+
+# -- the chain that a snapshot goes on ---------------------------------------------------------------------------------
+
+MADE_UP = "vol-ffffffff"
+
+
+@pytest.mark.parametrize(
+    ("volume", "tag", "name"),
+    [
+        ("vol-1", "db", "vol-1"),
+        (MADE_UP, "upload-1", "upload-1"),
+        (MADE_UP, "vol-1", "vol-1"),
+        (MADE_UP, MADE_UP, None),
+        (MADE_UP, None, None),
+        ("", None, None),
+    ],
+)
+def test_a_made_up_volume_names_no_chain(volume: str, tag: str | None, name: str | None) -> None:
+    shown = described("snap-1", VolumeId=volume, tags={snapshots.LINEAGE_TAG: tag} if tag else {})
+    (facts,) = snapshots.existing(cast(Any, MemoryEc2(shown)), ["snap-1"])
+    assert snapshots.lineage_of(facts) == name
+
+
+def test_a_snapshot_of_no_volume_is_followed_by_a_name_only() -> None:
+    unnamed = described(LATER, VolumeSize=2, VolumeId=MADE_UP, Encrypted=False, tags={})
+    recovery = MemoryEc2(copy_of("snap-1", "snap-r1"))
+    ebs = related(LATER, "snap-1")
+
+    def found(home: MemoryEc2, **more: Any) -> str:
+        aws = Cloud(us_east_1=home, eu_west_1=recovery)
+        return examine_delta(request(follow=True, **more), HERE, call_of(aws, ebs)).source.lineage_name
+
+    base = at_home("snap-1", days=5)
+    with pytest.raises(InvalidRequest, match=rf"follow: {LATER} has no volume of its own .*{MADE_UP}.*name it with"):
+        found(MemoryEc2(unnamed, base))
+    assert found(MemoryEc2(unnamed, base), lineage="db") == "db"
+    tagged = described(LATER, VolumeSize=2, VolumeId=MADE_UP, Encrypted=False, tags={snapshots.LINEAGE_TAG: "db"})
+    assert found(MemoryEc2(tagged, base)) == "db"
+
+
+@pytest.mark.parametrize(("tags", "name"), [({snapshots.LINEAGE_TAG: "db"}, "db"), ({}, BASE)])
+def test_a_delta_of_no_volume_goes_on_the_chain_of_its_base(tags: dict[str, str], name: str) -> None:
+    home = MemoryEc2(
+        at_home(VolumeId=MADE_UP, Tags=[{"Key": key, "Value": value} for key, value in tags.items()]),
+        described(LATER, VolumeSize=2, VolumeId=MADE_UP, Encrypted=False, tags={}),
+    )
+    aws = Cloud(us_east_1=home, eu_west_1=MemoryEc2(described("snap-0000000a")))
+    assert examine_delta(named(), HERE, call_of(aws, related(BASE))).source.lineage_name == name
 
 
 def test_without_a_common_copy_each_target_is_told_of() -> None:

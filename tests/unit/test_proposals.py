@@ -114,6 +114,18 @@ def test_reading_is_tried_with_one_short_list() -> None:
         refuse_no_access(cast(Any, ebs), SNAPSHOT)
 
 
+def test_a_snapshot_that_the_direct_apis_do_not_know_is_no_question_of_permissions() -> None:
+    ebs = MemoryEbs({SNAPSHOT: {}, BASE: {}})
+    ebs.errors["ListSnapshotBlocks"] = ebs.errors["ListChangedBlocks"] = refused("ResourceNotFoundException")
+    for look in (lambda: refuse_no_access(cast(Any, ebs), SNAPSHOT), lambda: related(cast(Any, ebs), BASE, SNAPSHOT)):
+        with pytest.raises(
+            InvalidRequest, match=r"EC2 knows it, but the EBS direct APIs do not: Res.*start again"
+        ) as told:
+            look()
+        assert SNAPSHOT in str(told.value)
+        assert "role" not in str(told.value)
+
+
 def test_snapshots_are_related_when_ebs_lists_their_changes() -> None:
     ebs: Any = MemoryEbs({SNAPSHOT: {}, BASE: {}})
     assert related(ebs, BASE, SNAPSHOT) is True
@@ -135,7 +147,7 @@ def test_another_refusal_does_not_make_snapshots_unrelated(error: Exception) -> 
 def test_the_record_of_a_source_is_what_ec2_says_and_as_whom_it_is_read() -> None:
     shown = described(SNAPSHOT, VolumeId="vol-9", VolumeSize=7, Encrypted=True, FullSnapshotSizeInBytes=5)
     (facts,) = snapshots.existing(cast(Any, MemoryEc2(shown)), [SNAPSHOT])
-    found = JobSnapshot(**snapshot_members(facts, Identity(THIRD, ROLE, "id"), None))
+    found = JobSnapshot(**snapshot_members(facts, Identity(THIRD, ROLE, "id"), "vol-9"))
     assert found.model_dump() == {
         **found.model_dump(),
         "region": THIRD,

@@ -387,6 +387,28 @@ def test_targets_that_are_completed_are_no_longer_waited_for() -> None:
     }
 
 
+class Forgetful(MemoryEc2):
+    """Does not know its snapshot in the first looks."""
+
+    def __init__(self, looks: int) -> None:
+        self.hidden = [described("snap-2", VolumeSize=3)]
+        super().__init__()
+        self.looks = looks
+
+    def _called(self, operation: str) -> None:
+        super()._called(operation)
+        if self.calls[operation] > self.looks and self.hidden:
+            self.snapshots["snap-2"] = self.hidden.pop()
+
+
+@pytest.mark.parametrize("waited", [None, 60])
+def test_a_target_that_ec2_does_not_know_for_a_moment_has_not_failed(waited: int | None) -> None:
+    regions = {**completed(), THIRD: Forgetful(looks=AT_ONCE.looks - 2)}
+    assert checked(regions, waited=waited)["completed"]
+    regions = {**completed(), THIRD: Forgetful(looks=AT_ONCE.looks - 2)}
+    assert len(written(job(source(), *TARGETS), regions)["targets"]) == 2
+
+
 class Sealing(MemoryEc2):
     """Completes its snapshot when so many questions have found it pending."""
 

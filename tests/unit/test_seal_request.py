@@ -87,6 +87,32 @@ def test_a_refusal_of_what_may_have_been_taken_leaves_it_in_doubt(codes: tuple[s
         assert not isinstance(caught.value, NotSealed)
 
 
+@pytest.mark.parametrize(
+    ("code", "before", "kind"),
+    [
+        ("RequestLimitExceeded", False, NotSealed),
+        ("RequestLimitExceeded", True, RetryLater),
+        ("UnauthorizedOperation", True, RequestRefused),
+    ],
+)
+def test_a_look_that_fails_does_not_take_the_place_of_what_ebs_said(
+    code: str, before: bool, kind: type[Exception]
+) -> None:
+    ec2 = MemoryEc2(described(SNAPSHOT, state="pending"))
+    ec2.errors["DescribeSnapshots"] = refusal(code, "DescribeSnapshots", message="why")
+    with pytest.raises(kind) as caught:
+        ask(
+            cast(Any, Ebs(error=REFUSED)),
+            cast(Any, ec2),
+            SNAPSHOT,
+            changed_blocks=3,
+            linear_checksum="c",
+            asked_before=before,
+        )
+    assert type(caught.value) is kind
+    assert str(caught.value) == f"{REFUSED} (its state cannot be looked at: DescribeSnapshots: {code}: why)"
+
+
 def test_attempts_that_ebs_surely_did_not_take_may_be_made_later() -> None:
     with pytest.raises(NotAsked, match="no answer"):
         answered(Ebs("ThrottlingException", error=LATER))
@@ -140,6 +166,12 @@ def test_what_ebs_was_asked_for_is_kept_and_what_it_refused_is_deleted() -> None
     assert found.told() == f"Completed or being sealed before that, and kept: {', '.join(found.kept)}"
 
 
+SWEEPER = (
+    "The sweeper tries again when the resume window is over; until then they take up places of the pending snapshots "
+    "of their Region"
+)
+
+
 def discarded_behind(error: Exception) -> tuple[Discarded, MemoryEc2]:
     """What becomes of two snapshots, the first of which cannot be deleted; and EC2 as the second one's region."""
     broken, other = MemoryEc2(described("snap-1", state="pending")), MemoryEc2(described("snap-2", state="pending"))
@@ -163,12 +195,12 @@ def test_what_cannot_be_deleted_is_named_and_stops_nothing(error: Exception, kin
     assert failed.startswith(f"snap-1 in eu-west-1 ({told}")
     assert type(reason) is kind
     assert failed == f"snap-1 in eu-west-1 ({reason})"
-    assert found.told() == f"Not deleted yet: {failed}"
+    assert found.told() == f"Not deleted yet: {failed}. {SWEEPER}"
 
 
 def test_kept_and_undeleted_ones_are_told_in_two_sentences() -> None:
     assert Discarded((), ("a",), ("b", "c"), ()).told() == (
-        "Completed or being sealed before that, and kept: a. Not deleted yet: b, c"
+        "Completed or being sealed before that, and kept: a. Not deleted yet: b, c. " + SWEEPER
     )
     assert Discarded(("a",), (), (), ()).told() == "Nothing is left of the job"
 

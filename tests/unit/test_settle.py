@@ -165,6 +165,14 @@ def test_what_ebs_has_accepted_is_only_tagged() -> None:
     assert region.ec2_client.calls == {"CreateTags": 1}
 
 
+def test_a_target_that_ec2_does_not_know_yet_is_tagged_later() -> None:
+    region = pending()
+    region.ec2_client.errors["CreateTags"] = refusal("InvalidSnapshot.NotFound", "CreateTags")
+    state = region.settle()
+    assert isinstance(state.error, RetryLater)
+    assert "could not be tagged as proved: EC2 does not know it yet" in str(state.error)
+
+
 def test_what_is_completed_already_is_recorded_and_not_asked_for_again() -> None:
     region = Region(described("snap-1"))
     assert region.settle().completed

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +13,7 @@ from blockferry.core.blocks import BLOCK_SIZE
 from blockferry.core.errors import IncompleteTransfer, InvalidRequest, RetryLater, TransferFailed
 from blockferry.jobs.folder import REPORT
 from blockferry.jobs.record import Swept
+from blockferry.local.upload import upload_image
 from fakes import TickingClock, content
 from rig import ACCOUNT, HOME, RECOVERY, THIRD, Rig, hashes, put, running_rig
 from volumes import Volume
@@ -327,7 +330,38 @@ def test_following_passes_over_a_base_that_is_gone_and_a_copy_that_was_not_prove
     assert receipt["targets"][0]["parent_snapshot_id"] == good
 
 
-def test_following_tells_snapshots_apart_whose_volume_has_no_id_of_its_own(rig: Rig) -> None:
+def test_the_same_night_is_not_copied_a_second_time(rig: Rig, night: tuple[str, str]) -> None:
+    base, snapshot = night
+    copied(rig, base)
+    (made,) = (target["snapshot_id"] for target in rig.run("sync", follow(snapshot))["targets"])
+    told = f"nothing to do: every target has a proved copy of {snapshot} already.*has {made}$"
+    before = rig.snapshots()
+    assert re.search(told, refused(rig, follow(snapshot)), re.DOTALL)
+    rig.client("ec2").delete_snapshot(SnapshotId=base)
+    assert re.search(told, refused(rig, follow(snapshot)), re.DOTALL)
+    assert [each["snapshot_id"] for each in rig.snapshots()] == [
+        each["snapshot_id"] for each in before if each["snapshot_id"] != base
+    ]
+
+
+def test_uploads_go_on_their_own_chain_and_are_not_mixed_with_others(rig: Rig, tmp_path: Path) -> None:
+    def uploaded(name: str, *blocks: bytes, parent: str | None = None) -> str:
+        path = tmp_path / name
+        path.write_bytes(b"".join(blocks))
+        return upload_image(path, region=HOME, aws=rig.aws, parent_snapshot_id=parent).snapshot_id
+
+    first, other = uploaded("a.img", content(1), content(2)), uploaded("b.img", content(9))
+    (parent,) = copied(rig, first)
+    copied(rig, other)
+    assert rig.facts(parent)["tags"][LINEAGE_TAG] == rig.facts(first)["tags"][LINEAGE_TAG]
+    later = uploaded("a.img", content(1), content(3), parent=first)
+    receipt = rig.run("sync", follow(later))
+    assert (receipt["source"]["base_snapshot_id"], receipt["targets"][0]["parent_snapshot_id"]) == (first, parent)
+    assert receipt["changed_blocks"] == 1
+    assert "no proven copy of this lineage" in refused(rig, follow(uploaded("c.img", content(9), content(8))))
+
+
+def test_following_a_snapshot_of_no_volume_and_chain_asks_for_its_name(rig: Rig) -> None:
     base = rig.snapshot(BEFORE)
     (parent,) = copied(rig, base)
     copied(rig, rig.snapshot({9: content(9)}))
@@ -335,7 +369,8 @@ def test_following_tells_snapshots_apart_whose_volume_has_no_id_of_its_own(rig: 
     snapshot = client.start_snapshot(VolumeSize=1, ParentSnapshotId=base)["SnapshotId"]
     put(client, snapshot, {1: content(77)})
     client.complete_snapshot(SnapshotId=snapshot, ChangedBlocksCount=1)
-    receipt = rig.run("sync", follow(snapshot))
+    assert f"{snapshot} has no volume of its own" in refused(rig, follow(snapshot))
+    receipt = rig.run("sync", follow(snapshot, lineage=base))
     assert receipt["source"]["base_snapshot_id"] == base
     assert receipt["targets"][0]["parent_snapshot_id"] == parent
     assert rig.image_of(receipt["targets"][0]["snapshot_id"], size_gib=1) == reads_as({**BEFORE, 1: content(77)})

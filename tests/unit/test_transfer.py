@@ -113,7 +113,7 @@ def test_description_and_tags_of_the_source_are_carried_and_those_of_the_target_
         "blockferry:execution": rig.job(receipt["job_id"]).execution.mark,
         "blockferry:source-snapshot-id": source,
         "blockferry:source-region": HOME,
-        "blockferry:lineage": "vol-ffffffff",
+        "blockferry:lineage": source,
         "blockferry:holes": "unknown",
         "blockferry:linear-checksum": receipt["linear_checksum"],
         "blockferry:proved-snapshot-id": receipt["targets"][0]["snapshot_id"],

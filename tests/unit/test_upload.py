@@ -7,11 +7,14 @@ import importlib
 import json
 import os
 import random
+import re
+import signal
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
+from blockferry.aws import snapshots
 from blockferry.aws.ebs.client import EbsDirect, NewSnapshot, StartedSnapshot
 from blockferry.aws.snapshots import PROVED_TAG
 from blockferry.cli import main as cli
@@ -73,6 +76,7 @@ def test_an_image_becomes_a_completed_snapshot_of_its_size_without_its_zeros(rig
         "a": "b",
         "blockferry:holes": "zeros",
         "blockferry:execution": facts["tags"]["blockferry:execution"],
+        "blockferry:lineage": "upload-" + facts["tags"]["blockferry:execution"][:16],
         "blockferry:linear-checksum": made.linear_checksum,
         "blockferry:proved-snapshot-id": made.snapshot_id,
     }
@@ -159,7 +163,7 @@ def test_an_image_that_cannot_be_read_any_more_leaves_no_snapshot_and_is_named(
     told = capsys.readouterr().err
     assert f"image {path}: block " in told
     assert "Input/output error" in told
-    assert "the unfinished snapshot is deleted" in told
+    assert f"the unfinished snapshot {only_started(told)} is deleted" in told
     assert rig.snapshots() == []
 
 
@@ -241,8 +245,57 @@ def test_an_interrupted_command_leaves_no_snapshot_and_says_so(
 
     monkeypatch.setattr("blockferry.local.upload.move", interrupt)
     assert cli.main(["upload", str(image(tmp_path, content(1)))]) == 1
-    assert "interrupted; the unfinished snapshot is deleted" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert f"interrupted; the unfinished snapshot {only_started(told)} is deleted" in told
     assert rig.snapshots() == []
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_a_signal_ends_an_upload_with_nothing_left_and_no_further_one_ends_the_clean_up(
+    rig: Rig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], name: str
+) -> None:
+    deleted = snapshots.delete
+
+    def struck(*_: object, **__: object) -> None:
+        signal.raise_signal(getattr(signal, name))
+
+    def struck_again(*given: Any, **more: Any) -> str | None:
+        struck()
+        why = deleted(*given, **more)
+        struck()
+        return why
+
+    monkeypatch.setattr("blockferry.local.upload.move", struck)
+    monkeypatch.setattr("blockferry.aws.snapshots.delete", struck_again)
+    assert cli.main(["upload", str(image(tmp_path, content(1)))]) == 1
+    assert rig.snapshots() == []
+    told = capfd.readouterr().err
+    assert f"blockferry: interrupted by {name}; the unfinished snapshot {only_started(told)} is deleted\n" in told
+    assert told.count(f"blockferry: {name}: clearing away what was started, which takes a moment; ") == 2
+
+
+def test_a_signal_in_the_clean_up_after_an_error_leaves_the_error_the_message(
+    rig: Rig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    deleted = snapshots.delete
+
+    def struck(*given: Any, **more: Any) -> str | None:
+        signal.raise_signal(signal.SIGTERM)
+        return deleted(*given, **more)
+
+    rig.control("faults", {"operation": "PutSnapshotBlock", "action": "error", "status": 400, "code": "Validation"})
+    monkeypatch.setattr("blockferry.aws.snapshots.delete", struck)
+    assert cli.main(["upload", str(image(tmp_path, content(1)))]) == 1
+    assert rig.snapshots() == []
+    told = capfd.readouterr().err.splitlines()[-1]
+    assert told.startswith("blockferry: PutSnapshotBlock block 0 of ")
+    assert told.endswith(" is deleted")
+
+
+def only_started(told: str) -> str:
+    """The snapshot, with its Region, that the command said it writes."""
+    (line,) = [line for line in told.splitlines() if line.startswith("writing ")]
+    return line.removeprefix("writing ")
 
 
 # -- zeros and encryption ----------------------------------------------------------------------------------------------
@@ -412,8 +465,8 @@ def test_leaving_zeros_out_is_refused_where_the_snapshot_may_be_encrypted(rig: R
 
 
 def test_more_tags_than_ec2_keeps_with_those_of_the_upload_are_refused(rig: Rig, tmp_path: Path) -> None:
-    tags = {f"tag{number}": "" for number in range(47)}
-    with pytest.raises(InvalidRequest, match="47 and 4 of the upload"):
+    tags = {f"tag{number}": "" for number in range(46)}
+    with pytest.raises(InvalidRequest, match="46 and 5 of the upload"):
         upload_image(image(tmp_path, content(1)), region=HOME, aws=rig.aws, tags=tags)
     assert rig.snapshots() == []
 
@@ -563,7 +616,8 @@ def test_an_upload_that_only_ec2_shows_as_encrypted_is_not_sealed_without_its_ze
     rig.control("faults", {"operation": "StartSnapshot", "action": "other_key"})
     with pytest.raises(EncryptionDiffers, match="encrypted") as caught:
         upload_image(image(tmp_path, content(1) + content(0)), region=HOME, aws=rig.aws)
-    assert caught.value.__notes__ == ["the unfinished snapshot is deleted"]
+    (note,) = caught.value.__notes__
+    assert re.fullmatch(rf"the unfinished snapshot snap-\w+ in {HOME} is deleted", note)
     assert rig.snapshots() == []
 
 

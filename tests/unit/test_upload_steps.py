@@ -11,7 +11,7 @@ from typing import Any, cast
 import pytest
 from blockferry.aws.ebs.client import NewSnapshot, StartedSnapshot
 from blockferry.aws.sessions import Identity
-from blockferry.aws.snapshots import EXECUTION_TAG
+from blockferry.aws.snapshots import EXECUTION_TAG, LINEAGE_TAG
 from blockferry.core.blocks import BLOCK_SIZE
 from blockferry.core.checksums import Linear, digest_of
 from blockferry.core.counts import RequestCounts
@@ -59,16 +59,18 @@ class Region(MemoryEbs):
         self.has_no_clock = False
         self.at: dict[str, Callable[[], None]] = {}
         self._looks, self._ends = looks, ends
-        describe = self.control.describe_snapshots
+        describe = self.control.paginate
 
-        def looked(*, SnapshotIds: list[str]) -> Any:
-            if self.completed and SnapshotIds == [NEW]:
+        def looked(**asked: Any) -> Any:
+            if self.completed:
                 self._looks -= 1
                 if self._looks < 0 and NEW in self.control.snapshots:
                     self.control.snapshots[NEW] |= {"State": self._ends, "StateMessage": "so it is"}
-            return describe(SnapshotIds=SnapshotIds)
+            if "look" in self.at:
+                self.at["look"]()
+            return describe(**asked)
 
-        self.control.describe_snapshots = looked  # type: ignore[method-assign]
+        self.control.paginate = looked  # type: ignore[method-assign]
 
     # What the upload asks for clients.
 
@@ -152,7 +154,9 @@ def notes(caught: pytest.ExceptionInfo[BaseException]) -> str:
     return "\n".join(caught.value.__notes__)
 
 
-DELETED = "the unfinished snapshot is deleted"
+DELETED = f"the unfinished snapshot {NEW} in {RECOVERY} is deleted"
+
+DELETE = f"aws ec2 delete-snapshot --region {RECOVERY} --snapshot-id {NEW}"
 
 # -- what becomes of an image ------------------------------------------------------------------------------------------
 
@@ -160,6 +164,12 @@ DELETED = "the unfinished snapshot is deleted"
 def mark_of(new: NewSnapshot) -> str:
     """By what an upload knows its own snapshot: told by the token, which nobody else has."""
     return hashlib.sha256(new.client_token.encode()).hexdigest()
+
+
+def own_tags(new: NewSnapshot) -> dict[str, str]:
+    """Those of an upload without a parent, which begins a chain of copies of its own."""
+    mark = mark_of(new)
+    return {"blockferry:holes": "zeros", EXECUTION_TAG: mark, LINEAGE_TAG: f"upload-{mark[:16]}"}
 
 
 def test_an_image_is_put_sealed_marked_and_waited_for(disk: Path) -> None:
@@ -189,7 +199,7 @@ def test_an_image_is_put_sealed_marked_and_waited_for(disk: Path) -> None:
         False,
         None,
     )
-    assert new.tags == {"a": "1", "blockferry:holes": "zeros", EXECUTION_TAG: mark_of(new)}
+    assert new.tags == {"a": "1", **own_tags(new)}
     assert region.tags() == new.tags | {
         "blockferry:linear-checksum": checksum(blocks),
         "blockferry:proved-snapshot-id": NEW,
@@ -203,10 +213,7 @@ def test_nothing_but_image_and_region_has_to_be_named(disk: Path) -> None:
     region = Region()
     region.has_no_clock = True
     assert upload_image(disk, region=RECOVERY, aws=cast(Any, region)).blocks == 2
-    assert (region.new[0].description, region.new[0].tags) == (
-        "",
-        {"blockferry:holes": "zeros", EXECUTION_TAG: mark_of(region.new[0])},
-    )
+    assert (region.new[0].description, region.new[0].tags) == ("", own_tags(region.new[0]))
 
 
 def test_every_upload_is_a_snapshot_of_its_own(disk: Path) -> None:
@@ -224,7 +231,7 @@ def test_where_the_account_encrypts_all_is_written_and_asked_for_encrypted(disk:
     found = put(disk, region)
     assert sorted(region.snapshots[NEW]) == [0, 1, 2]
     assert (region.new[0].encrypted, found.holes, found.holes_stand_for) == (True, HolePolicy.PRESERVE, "noise")
-    assert region.new[0].tags == {"blockferry:holes": "noise", EXECUTION_TAG: mark_of(region.new[0])}
+    assert region.new[0].tags == own_tags(region.new[0]) | {"blockferry:holes": "noise"}
 
 
 def test_a_default_that_is_not_known_is_not_held_against_what_came(disk: Path) -> None:
@@ -294,8 +301,8 @@ def refuses(image: Path, words: str, region: Region | None = None, **more: Any) 
 def test_a_description_or_tags_that_ebs_does_not_take_are_refused(disk: Path) -> None:
     refuses(disk, "description: 256 characters, EBS takes 255", description="x" * 256)
     refuses(disk, "reserved prefix", tags={"aws:x": ""})
-    refuses(disk, "tags: 47 and 4 of the upload, EC2 keeps at most 50", tags={f"k{n}": "" for n in range(47)})
-    most = {f"k{number}": "" for number in range(46)}
+    refuses(disk, "tags: 46 and 5 of the upload, EC2 keeps at most 50", tags={f"k{n}": "" for n in range(46)})
+    most = {f"k{number}": "" for number in range(45)}
     assert put(disk, Region(), description="x" * 255, tags=most).blocks == 2
 
 
@@ -341,6 +348,22 @@ def test_on_a_parent_only_what_differs_is_put_and_encryption_is_its_own(disk: Pa
     region = Region()
     region.has_parent()
     assert on_parent(disk, region, volume_size_gib=3).volume_size_gib == 3
+
+
+@pytest.mark.parametrize(
+    ("volume", "tags", "name"),
+    [
+        ("vol-1", {}, "vol-1"),
+        ("vol-ffffffff", {LINEAGE_TAG: "upload-1"}, "upload-1"),
+        ("vol-ffffffff", {}, PARENT),
+        ("vol-ffffffff", {LINEAGE_TAG: "vol-ffffffff"}, PARENT),
+    ],
+)
+def test_an_upload_on_a_parent_goes_on_its_chain(disk: Path, volume: str, tags: dict[str, str], name: str) -> None:
+    region = Region()
+    region.has_parent(VolumeId=volume, Tags=[{"Key": key, "Value": value} for key, value in tags.items()])
+    put(disk, region, parent_snapshot_id=PARENT)
+    assert region.new[0].tags[LINEAGE_TAG] == name
 
 
 def test_a_parent_is_not_asked_for_blocks_behind_its_end(tmp_path: Path) -> None:
@@ -507,7 +530,7 @@ def test_encryption_that_ec2_shows_at_the_end_only_is_told_and_the_snapshot_kept
     region = Region()
     region.shown_encrypted, region.known_at_once = True, False
     told = fails(disk, region, EncryptionDiffers, "no encryption was asked for")
-    assert told == f"{NEW} in {RECOVERY} is completed and kept: delete it"
+    assert told == f"{NEW} in {RECOVERY} is completed and kept: delete it with: {DELETE}"
     assert NEW in region.control.snapshots
 
 
@@ -555,8 +578,181 @@ def test_a_snapshot_that_ebs_finds_fault_with_after_it_was_proved_is_kept_and_na
 
 def test_one_that_is_sealed_for_too_long_is_kept(disk: Path) -> None:
     region = Region(looks=10_000)
-    told = fails(disk, region, TargetFailed, f"{NEW} in {RECOVERY} is in state pending, not completed")
+    told = fails(disk, region, TargetFailed, f"{NEW} in {RECOVERY} is not completed 3600 s after .*still pending")
     assert "is kept: EBS was asked to seal it" in told
     assert (
         UploadTuning().seal_seconds <= region.waited() <= UploadTuning().seal_seconds + 2 * UploadTuning().poll_seconds
     )
+
+
+# -- what was just made ------------------------------------------------------------------------------------------------
+
+
+def until(region: Region, seconds: float, then: Callable[[], None]) -> Callable[[], None]:
+    """A look that does this for so long after the completion."""
+
+    def look() -> None:
+        if region.completed and region.waited() < seconds:
+            then()
+
+    return look
+
+
+def test_ec2_may_not_know_a_completed_upload_for_a_while(disk: Path) -> None:
+    region = Region()
+    shown: list[Any] = []
+
+    def hide() -> None:
+        shown.extend(found for found in [region.control.snapshots.pop(NEW, None)] if found)
+
+    def show_after_a_while() -> None:
+        if region.completed and region.waited() < 20:
+            hide()
+        elif region.completed and NEW not in region.control.snapshots:
+            region.control.snapshots[NEW] = {**shown[-1], "State": "completed"}
+
+    region.at["look"] = show_after_a_while
+    assert put(disk, region).snapshot_id == NEW
+    assert 20 <= region.waited() < 30
+
+
+@pytest.mark.parametrize(
+    "error", [refusal("RequestLimitExceeded", "DescribeSnapshots"), EndpointConnectionError(endpoint_url="x")]
+)
+def test_looks_that_fail_after_the_completion_are_waited_out(disk: Path, error: Exception) -> None:
+    region = Region()
+    region.at["look"] = until(region, 60, raising(error))
+    assert put(disk, region).snapshot_id == NEW
+    assert 60 <= region.waited() < 65
+
+
+def test_looks_that_fail_before_the_completion_cost_no_upload(disk: Path) -> None:
+    region = Region()
+    throttled = [refusal("RequestLimitExceeded", "DescribeSnapshots")] * 3
+
+    def look() -> None:
+        if throttled:
+            raise throttled.pop()
+
+    region.at["look"] = look
+    assert put(disk, region).blocks == 2
+    assert region.steps == ["start", "put", "put", "complete"]
+
+
+def test_an_upload_of_which_nobody_may_know_the_end_is_named(disk: Path) -> None:
+    region = Region()
+    region.at["look"] = until(region, 10, raising(refusal("UnauthorizedOperation", "DescribeSnapshots")))
+    told = fails(disk, region, RequestRefused, "DescribeSnapshots: UnauthorizedOperation")
+    assert told.startswith(f"{NEW} in {RECOVERY} is kept: EBS has taken all of it and seals it. It holds the whole")
+    assert NEW in region.control.snapshots
+
+
+def test_an_upload_that_cannot_be_looked_at_for_an_hour_is_named_with_the_reason(disk: Path) -> None:
+    region = Region()
+    throttled = refusal("RequestLimitExceeded", "DescribeSnapshots", message="slower")
+    region.at["look"] = until(region, 1e9, raising(throttled))
+    told = fails(
+        disk,
+        region,
+        TargetFailed,
+        f"{NEW} in {RECOVERY} is not completed 3600 s after EBS took all of it: DescribeSnapshots: "
+        "RequestLimitExceeded: slower",
+    )
+    assert NEW in told
+    assert NEW in region.control.snapshots
+
+
+def test_an_upload_that_somebody_deletes_after_its_completion_is_not_waited_for_an_hour(disk: Path) -> None:
+    region = Region(looks=10_000)
+    region.at["look"] = until(region, 1e9, lambda: region.control.snapshots.clear())
+    fails(disk, region, TargetFailed, f"{NEW} in {RECOVERY}: EC2 has not known it for 300 s: somebody deleted it")
+    assert 300 <= region.waited() < 400
+
+
+def test_tags_that_ec2_could_not_take_before_it_knew_the_snapshot_are_set_when_it_does(disk: Path) -> None:
+    region = Region(looks=2)
+    region.control.errors["CreateTags"] = refusal("InvalidSnapshot.NotFound", "CreateTags")
+    region.at["look"] = until(region, 1e9, lambda: region.control.errors.clear())
+    assert put(disk, region).warnings == ()
+    assert region.tags()["blockferry:proved-snapshot-id"] == NEW
+
+
+def test_an_interruption_while_ebs_seals_keeps_the_snapshot_and_says_what_it_is_worth(disk: Path) -> None:
+    region = Region(looks=3)
+    region.at["look"] = until(region, 1e9, raising(KeyboardInterrupt()))
+    told = fails(disk, region, KeyboardInterrupt)
+    assert told.startswith(f"{NEW} in {RECOVERY} is kept: EBS has taken all of it and seals it")
+    assert NEW in region.control.snapshots
+
+
+# -- a start of which nobody heard -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), RetryLater("no answer")])
+def test_a_snapshot_whose_start_was_not_answered_is_found_by_its_mark_and_deleted(
+    disk: Path, error: BaseException
+) -> None:
+    region = Region()
+    start = region.start_snapshot
+
+    def unanswered(new: NewSnapshot) -> StartedSnapshot:
+        start(new)
+        raise error
+
+    region.start_snapshot = unanswered  # type: ignore[method-assign]
+    assert fails(disk, region, type(error)) == DELETED
+    assert region.control.snapshots == {}
+
+
+def test_a_start_that_was_not_answered_and_cannot_be_found_says_how_to_look_for_it(disk: Path) -> None:
+    region = Region()
+    region.at["start"] = raising(RetryLater("no answer"))
+    told = fails(disk, region, RetryLater)
+    assert told.startswith("EC2 shows no snapshot of it; if one was started after all, it is found with: aws ec2 ")
+    assert f"--filters Name=tag:{EXECUTION_TAG},Values=" in told
+    assert region.waited() == 18
+
+
+def test_a_start_that_was_refused_leaves_nothing_to_look_for(disk: Path) -> None:
+    region = Region()
+    region.at["start"] = raising(RequestRefused("StartSnapshot: no"))
+    with pytest.raises(RequestRefused) as caught:
+        put(disk, region)
+    assert not hasattr(caught.value, "__notes__")
+
+
+# -- clean-up ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_deletion_that_is_throttled_is_tried_again(disk: Path) -> None:
+    region = Region()
+    region.at["put"] = raising(RequestRefused("no"))
+    delete, throttled = region.control.delete_snapshot, [refusal("RequestLimitExceeded", "DeleteSnapshot")] * 2
+
+    def deleted(*, SnapshotId: str) -> None:
+        if throttled:
+            raise throttled.pop()
+        delete(SnapshotId=SnapshotId)
+
+    region.control.delete_snapshot = deleted  # type: ignore[method-assign]
+    assert fails(disk, region, RequestRefused) == DELETED
+    assert region.control.snapshots == {}
+
+
+def test_a_snapshot_that_ec2_does_not_know_yet_is_not_called_deleted(disk: Path) -> None:
+    region = Region()
+    region.known_at_once = False
+    region.at["put"] = raising(RequestRefused("no"))
+    told = fails(disk, region, RequestRefused)
+    assert told == (
+        f"the unfinished snapshot {NEW} in {RECOVERY} could not be deleted: EC2 does not know {NEW} in {RECOVERY}, "
+        f"which was started a moment ago; delete it with: {DELETE}"
+    )
+
+
+def test_whatever_goes_wrong_in_the_clean_up_does_not_take_the_place_of_the_error(disk: Path) -> None:
+    region = Region()
+    region.at["put"] = raising(RequestRefused("first"))
+    region.at["look"] = raising(ValueError("planted"))
+    told = fails(disk, region, RequestRefused, "first")
+    assert told.startswith(f"the unfinished snapshot {NEW} in {RECOVERY} could not be deleted: planted")

@@ -8,6 +8,8 @@ from typing import TypeVar
 from botocore.exceptions import BotoCoreError, ClientError
 
 from blockferry.core.errors import BlockferryError, InvalidRequest, RequestRefused, RetryLater
+from blockferry.core.retry import Clock
+from blockferry.core.tuning import Waits
 
 T = TypeVar("T")
 
@@ -54,6 +56,20 @@ def translated(error: ClientError | BotoCoreError) -> BlockferryError:
         kind = RetryLater if code in _PASSING or status >= 500 else RequestRefused
         return kind(f"{error.operation_name}: {code}: {error.response['Error'].get('Message', '')}")
     return RetryLater(f"{type(error).__name__}: {error}")
+
+
+def patiently(ask: Callable[[], T], *, clock: Clock, waits: Waits) -> T:
+    """What ``ask`` gives, asked again for a short while as long as its error passes. Raises ``translated`` errors."""
+    looks = 0
+    while True:
+        try:
+            return ask()
+        except (ClientError, BotoCoreError) as error:
+            looks += 1
+            told = translated(error)
+            if looks >= waits.looks or not isinstance(told, RetryLater):
+                raise told from error
+        clock.sleep(waits.look_seconds)
 
 
 def assuming(call: Callable[[], T], what: str) -> T:

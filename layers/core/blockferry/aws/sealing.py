@@ -8,8 +8,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
+from botocore.exceptions import BotoCoreError, ClientError
+
 from blockferry.aws import snapshots
 from blockferry.aws.ebs.client import EbsDirect
+from blockferry.aws.errors import translated
 from blockferry.core.counts import RequestCounts
 from blockferry.core.errors import RequestRefused, RetryLater
 
@@ -58,10 +61,17 @@ def ask(
     try:
         ebs.complete_snapshot(snapshot_id, changed_blocks=changed_blocks, linear_checksum=linear_checksum)
     except RequestRefused as error:
-        state = next((facts.state for facts in snapshots.existing(ec2, [snapshot_id])), "gone")
+        taken_perhaps = asked_before or may_have_taken(ebs.counts)
+        try:
+            state = next((facts.state for facts in snapshots.existing(ec2, [snapshot_id])), "gone")
+        except (ClientError, BotoCoreError) as failure:
+            # A look that fails must not take the place of what EBS said.
+            unseen = translated(failure)
+            kind = type(unseen) if taken_perhaps else NotSealed
+            raise kind(f"{error} (its state cannot be looked at: {unseen})") from error
         if state == "completed":
             return "accepted"
-        if not (asked_before or may_have_taken(ebs.counts)):
+        if not taken_perhaps:
             raise NotSealed(f"{error} (state {state})") from error
         if state == "pending":
             return "in doubt"

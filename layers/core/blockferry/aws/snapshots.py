@@ -92,6 +92,15 @@ def has_volume(volume_id: str) -> bool:
     return volume_id.startswith("vol-") and not volume_id.startswith("vol-ffff")
 
 
+def lineage_of(facts: SnapshotFacts) -> str | None:
+    """The name of the chain of copies that a snapshot goes on: the id of its volume, or what its tag says where it has
+    none of its own. ``None`` when nothing tells: a made-up id is that of unrelated disks."""
+    if has_volume(facts.volume_id):
+        return facts.volume_id
+    named = facts.tags.get(LINEAGE_TAG)
+    return named if named and (has_volume(named) or not named.startswith("vol-")) else None
+
+
 def describe(
     ec2: EC2Client, snapshot_id: str, *, region: str, hint: str = "Check the id and source.region"
 ) -> SnapshotFacts:
@@ -156,18 +165,27 @@ class Stateful(Protocol):
 S = TypeVar("S", bound=Stateful)
 
 
+def _nothing() -> bool:
+    return False
+
+
 def settled(
-    look: Callable[[], list[S]], *, clock: Clock, waits: Waits, pauses: Iterable[float] | None = None
+    look: Callable[[], list[S]],
+    *,
+    clock: Clock,
+    waits: Waits,
+    pauses: Iterable[float] | None = None,
+    missing: Callable[[], bool] = _nothing,
 ) -> list[S]:
-    """What ``look`` finds, asked again for a short while as long as any of it is pending: after each of the ``pauses``
-    (seconds), which are those of ``waits`` unless others are given.
+    """What ``look`` finds, asked again for a short while as long as any of it is pending, or ``missing`` says that some
+    of it was not found: after each of the ``pauses`` (seconds), which are those of ``waits`` unless others are given.
 
     EC2's answers are not all of the same moment: one may show a completed snapshot as pending once more (coldsnap,
     AWS's own tool, waits for several completed answers in a row). What is pending for longer is returned as pending.
     """
     found = look()
     for pause in repeat(waits.look_seconds, waits.looks - 1) if pauses is None else pauses:
-        if all(facts.state != "pending" for facts in found):
+        if all(facts.state != "pending" for facts in found) and not missing():
             break
         clock.sleep(pause)
         found = look()

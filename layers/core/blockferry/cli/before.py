@@ -15,6 +15,7 @@ from botocore.exceptions import BotoCoreError, ClientError, UnknownRegionError
 
 from blockferry.aws import snapshots
 from blockferry.core.errors import InvalidRequest
+from blockferry.sources.chain import copies_of, refuse_second_copies
 
 if TYPE_CHECKING:
     from mypy_boto3_ec2 import EC2Client
@@ -117,3 +118,40 @@ def _doubts(those: list[Named], region: str, ec2: EC2Client, sleep: Callable[[fl
             except InvalidRequest as error:
                 told.append(f"- {named.field}: {error}")
     return told
+
+
+def copies_there(
+    request: Mapping[str, Any], *, home: str, client: Callable[[str], EC2Client]
+) -> list[dict[str, str]] | None:
+    """The proved copies, with ``region`` and ``snapshot_id``, that the targets of a sync with ``follow`` have already
+    of the very snapshot: then there is nothing to do. ``None`` when there is, or nobody may look from here.
+
+    Raises ``InvalidRequest`` when only some targets have one.
+    """
+    targets = request.get("targets") or ()
+    if not request.get("follow") or any(place.get("role_arn") for place in (request.get("source") or {}, *targets)):
+        return None
+    region, snapshot_id = _source_region(request, home), request["snapshot_id"]
+    try:
+        source = next(iter(snapshots.existing(client(region), [snapshot_id])), None)
+        lineage = request.get("lineage") or (source and snapshots.lineage_of(source))
+        if not lineage:
+            return None
+        found = [
+            snapshots.proven_copies(client(target["region"]), lineage=lineage, source_region=region)
+            for target in targets
+        ]
+    except (ClientError, BotoCoreError):
+        return None
+    try:
+        refuse_second_copies([target["region"] for target in targets], snapshot_id, found)
+    except InvalidRequest:
+        there = [copies_of(snapshot_id, each) for each in found]
+        if not all(there):
+            raise
+        return [
+            {"region": target["region"], "snapshot_id": facts.snapshot_id}
+            for target, each in zip(targets, there, strict=True)
+            for facts in each
+        ]
+    return None

@@ -15,7 +15,7 @@ from typing import Any
 import boto3
 
 from blockferry.aws.sessions import configured_region
-from blockferry.cli.operate import Operator
+from blockferry.cli.operate import PREFIX, Operator
 from blockferry.core.errors import InvalidRequest
 
 FAILED, UNUSABLE, RUNNING = 1, 2, 3
@@ -25,7 +25,6 @@ BROKEN_PIPE, UNFORESEEN = 141, 70
 """Exit statuses of a command that nobody listens to any more, as a shell tells of such a program, and of one that met
 what it does not know (``EX_SOFTWARE`` of sysexits)."""
 
-PREFIX = "blockferry"
 PREFIX_VARIABLE = "BLOCKFERRY_NAME_PREFIX"
 
 

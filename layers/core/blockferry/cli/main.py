@@ -13,6 +13,7 @@ import re
 import sys
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from difflib import get_close_matches
 from typing import NoReturn
 
@@ -34,7 +35,8 @@ from blockferry.cli import (
     upload,
     verify,
 )
-from blockferry.cli.console import BROKEN_PIPE, FAILED, PREFIX, PREFIX_VARIABLE, UNFORESEEN, UNUSABLE, say
+from blockferry.cli.console import BROKEN_PIPE, FAILED, PREFIX_VARIABLE, UNFORESEEN, UNUSABLE, say
+from blockferry.cli.operate import PREFIX
 from blockferry.core.errors import BlockferryError, InvalidRequest
 
 _MODULES = (copy, sync, fanout, archive, restore, verify, inspect, status, resume, stop, speed, upload, cat)
@@ -64,7 +66,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
     except KeyboardInterrupt as interrupt:
-        say(f"blockferry: interrupted; {'; '.join(getattr(interrupt, '__notes__', ())) or options.interrupted}")
+        by = f" by {interrupt}" if str(interrupt) else ""
+        # Nobody may listen any more: a terminal that is closed interrupts, too.
+        with suppress(OSError):
+            say(f"blockferry: interrupted{by}; {'; '.join(getattr(interrupt, '__notes__', ())) or options.interrupted}")
         return FAILED
     except Exception as error:
         traceback.print_exc()

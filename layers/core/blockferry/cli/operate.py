@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 TOO_MANY_FAILED = "States.ExceedToleratedFailureThreshold"
 """What an execution fails with when a child of a map does."""
 
+PREFIX = "blockferry"
+"""The ``name_prefix`` of a deployment that nobody named."""
+
 INPUT_BYTES = 262_144
 """Of an execution's input (Step Functions quotas)."""
 
@@ -43,6 +46,16 @@ FIRST_POLL_SECONDS, LONGEST_POLL_SECONDS = 0.2, 5.0
 
 class NotSeen(BlockferryError):
     """A job cannot be looked at; it goes on all the same."""
+
+
+def _about(request: Any) -> str:
+    """What a job reads and where it writes, of an input of which nobody has made sure of the shape."""
+    if not isinstance(request, dict):
+        return "of an input of another form"
+    read = request.get("snapshot_id") or request.get("image_uri") or request.get("chain")
+    targets = request.get("targets")
+    to = [str(each.get("region")) for each in targets if isinstance(each, dict)] if isinstance(targets, list) else []
+    return f"of {read}" + (f" to {', '.join(to)}" if to else "")
 
 
 @dataclass(frozen=True)
@@ -103,7 +116,7 @@ class Operator:
     """Makes a client for a Region."""
 
     @classmethod
-    def of(cls, *, region: str, prefix: str = "blockferry", session: boto3.Session | None = None) -> Operator:
+    def of(cls, *, region: str, prefix: str = PREFIX, session: boto3.Session | None = None) -> Operator:
         """The operator with the credentials of the session (STS tells the account and the partition)."""
         session = session or boto3.Session()
         caller = session.client("sts", region_name=region).get_caller_identity()
@@ -147,12 +160,31 @@ class Operator:
                     f"{job_id!r} cannot be the name of a job: Step Functions takes 1 to 80 letters, digits, - and _"
                 ) from error
             if code == "ExecutionAlreadyExists":
-                raise InvalidRequest(
-                    f"a job named {job_id} exists already (ended, or with another input): choose another --name; "
-                    f"blockferry status {job_id} shows that one, and blockferry resume {job_id} goes on with it if it "
-                    "failed"
-                ) from error
+                raise InvalidRequest(self._taken(self.execution_arn(operation, job_id), request)) from error
             raise
+
+    def _taken(self, arn: str, request: Mapping[str, Any]) -> str:
+        """What to do where a job has the name of a new one: only one with the same input is worth going on with."""
+        job_id = arn.rsplit(":", 1)[-1]
+        place = f"--region {self.region}" + ("" if self.prefix == PREFIX else f" --name-prefix {self.prefix}")
+        see = f"blockferry status {job_id} {place}"
+        try:
+            other = self.sfn.describe_execution(executionArn=arn)
+            given = json.loads(other["input"])
+            status = other["status"]
+        except (ClientError, BotoCoreError, KeyError, ValueError):
+            return f"a job named {job_id} exists already: choose another --name, or see: {see}"
+        if given != request:
+            return (
+                f"a job named {job_id} exists already, and it is another one, {_about(given)} ({status}): choose "
+                f"another --name, or see: {see}"
+            )
+        if status in ("SUCCEEDED", "RUNNING", "PENDING_REDRIVE"):
+            return f"this job exists already as {job_id} ({status}): see {see}, or choose another --name to do it again"
+        return (
+            f"this job exists already as {job_id} ({status}): go on with blockferry resume {job_id} {place}, or choose "
+            "another --name to begin anew"
+        )
 
     def find(self, job_id: str, operation: str | None = None) -> JobState:
         """The present state of a job of any operation, or of this one.

@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import secrets
 import sys
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from blockferry.cli.before import refuse_what_is_not_there
+from blockferry.cli.before import copies_there, refuse_what_is_not_there
 from blockferry.cli.console import Command, command_for, operator_of, show
 from blockferry.cli.watch import follow
 from blockferry.core.errors import InvalidRequest
@@ -19,7 +20,8 @@ from blockferry.operations import OPERATIONS
 from blockferry.requests.parts import parse
 
 _LONGEST_NAME = 48
-"""Characters that a job id takes of the name of what is read; with operation and time Step Functions takes 80."""
+"""Characters that a job id takes of the name of what is read; Step Functions takes 80, operation, time and token
+included."""
 
 _GIVEN = {
     "subject": "the snapshot or image",
@@ -82,7 +84,16 @@ def request_of(operation: str, options: argparse.Namespace, request: RequestOf) 
 def _start(operation: str, request: Mapping[str, Any], options: argparse.Namespace) -> int:
     operator = operator_of(options)
     refuse_what_is_not_there(request, home=operator.region, client=operator.ec2)
-    job_id = options.name or job_id_of(operation, request, datetime.now(UTC))
+    there = copies_there(request, home=operator.region, client=operator.ec2)
+    if there is not None:
+        names = ", ".join(f"{copy['snapshot_id']} in {copy['region']}" for copy in there)
+        show(
+            {"nothing_to_do": True, "snapshot_id": request["snapshot_id"], "copies": there},
+            text=f"nothing to do, and nothing was started: {request['snapshot_id']} has its proved copies: {names}",
+            as_json=options.json,
+        )
+        return 0
+    job_id = options.name or job_id_of(operation, request, datetime.now(UTC), secrets.token_hex(3))
     arn = operator.start(operation, request, job_id=job_id)
     if options.wait or is_dry_run(request):
         return follow(options, operator, arn)
@@ -99,13 +110,14 @@ def is_dry_run(request: Mapping[str, Any]) -> bool:
     return bool((request.get("options") or {}).get("dry_run"))
 
 
-def job_id_of(operation: str, request: Mapping[str, Any], now: datetime) -> str:
-    """A job id that tells the operation, what it reads, and when it was started."""
-    read = request.get("snapshot_id") or (request.get("image_uri") or "").rsplit("/", 1)[-1]
+def job_id_of(operation: str, request: Mapping[str, Any], now: datetime, token: str) -> str:
+    """A job id that tells the operation, what it reads, and when it was started. ``token`` (6 characters) tells it from
+    others of the same second, and of images of the same name."""
+    read = request.get("snapshot_id") or "/".join((request.get("image_uri") or "").split("/")[-2:])
     read = read or "".join((request.get("manifest_uri") or "").split("/")[-2:-1])
     read = read or (request.get("chain") or ["image"])[-1]
-    name = re.sub(r"[^A-Za-z0-9_-]+", "-", read)[:_LONGEST_NAME]
-    return f"{operation}-{name}-{now.strftime('%Y%m%dT%H%M%SZ')}"
+    name = re.sub(r"[^A-Za-z0-9_-]+", "-", read)[-_LONGEST_NAME:]
+    return f"{operation}-{name}-{now.strftime('%Y%m%dT%H%M%SZ')}-{token}"
 
 
 def _from_file(options: argparse.Namespace) -> dict[str, Any]:

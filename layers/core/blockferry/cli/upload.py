@@ -11,6 +11,7 @@ from blockferry.cli.inputs import add_format, add_holes, tags_of
 from blockferry.cli.render import upload_table
 from blockferry.core.holes import HolePolicy
 from blockferry.local.estimate import estimate_upload
+from blockferry.local.interrupts import Interrupts
 from blockferry.local.upload import upload_image
 from blockferry.transfer.sentences import holes_line
 
@@ -43,17 +44,20 @@ def _run(options: argparse.Namespace) -> int:
         )
         show(estimate, text=upload_table(estimate), as_json=options.json)
         return 0
-    made = upload_image(
-        options.image,
-        region=region,
-        aws=aws,
-        volume_size_gib=options.size_gib,
-        parent_snapshot_id=options.parent,
-        holes=holes,
-        description=options.description,
-        tags=tags_of(options.tag),
-        image_format=options.image_format,
-    )
+    with Interrupts() as interrupts:
+        made = upload_image(
+            options.image,
+            region=region,
+            aws=aws,
+            volume_size_gib=options.size_gib,
+            parent_snapshot_id=options.parent,
+            holes=holes,
+            description=options.description,
+            tags=tags_of(options.tag),
+            image_format=options.image_format,
+            interrupts=interrupts,
+            on_start=lambda snapshot_id: say(f"writing {snapshot_id} in {region}"),
+        )
     text = f"{made.snapshot_id} in {made.region}, {made.volume_size_gib} GiB: {made.blocks} blocks written"
     if made.parent_snapshot_id is not None:
         text += f" on top of {made.parent_snapshot_id}"

@@ -99,10 +99,15 @@ def move(
             run()
         else:
             movers = [threading.Thread(target=run, name=f"mover-{n}", daemon=True) for n in range(threads)]
-            for thread in movers:
-                thread.start()
-            for thread in movers:
-                thread.join()
+            try:
+                for thread in movers:
+                    thread.start()
+                for thread in movers:
+                    thread.join()
+            except BaseException as interrupt:
+                # Whoever is interrupted clears away the sinks: nothing more may be written to them.
+                work.fail(interrupt)
+                raise
     return work.outcome(sinks)
 
 

@@ -24,3 +24,7 @@ class UploadTuning:
 
     seal_seconds: float = 3_600.0
     """Seconds for which sealing is waited for before the command gives up waiting; all blocks are written by then."""
+
+    unknown_seconds: float = 300.0
+    """Seconds for which EC2 may not know a snapshot that was completed, before it is taken for deleted: more than twice
+    as long as the direct APIs are said to take to know a new one."""

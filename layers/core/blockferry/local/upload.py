@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,12 +13,12 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from blockferry.aws import snapshots
 from blockferry.aws.call import Call
-from blockferry.aws.errors import translated
+from blockferry.aws.errors import patiently, translated
 from blockferry.aws.sessions import Aws, Identity
 from blockferry.aws.snapshots import SnapshotFacts
 from blockferry.core.blocks import BLOCK_SIZE, BLOCKS_PER_GIB, blocks_of_volume, split
 from blockferry.core.checksums import Linear
-from blockferry.core.errors import EncryptionDiffers, IncompleteTransfer, InvalidRequest, TargetFailed
+from blockferry.core.errors import BlockferryError, IncompleteTransfer, InvalidRequest, RetryLater, TargetFailed
 from blockferry.core.holes import HoleMeaning, HolePolicy
 from blockferry.core.mover import move
 from blockferry.core.pacing import growing
@@ -26,8 +26,10 @@ from blockferry.core.quotas import MAX_DESCRIPTION, MAX_TAGS
 from blockferry.core.retry import Clock, Deadline
 from blockferry.core.tuning import Waits
 from blockferry.formats.recognise import ImageFormat, looks_like, refusal
-from blockferry.jobs.record import Sealing, Sums
+from blockferry.jobs.record import Sums
+from blockferry.local.begun import Begun
 from blockferry.local.holes import UploadHoles, decide
+from blockferry.local.interrupts import Interrupts
 from blockferry.local.tuning import UploadTuning
 from blockferry.requests.parts import check_tags
 from blockferry.sources.device import ImageSource
@@ -36,7 +38,7 @@ from blockferry.sources.snapshot import SnapshotSource
 from blockferry.targets.full import FullSnapshot
 from blockferry.targets.on_parent import SnapshotOnParent
 from blockferry.targets.sink import SnapshotSink
-from blockferry.targets.snapshot import LeftSnapshot, SnapshotTarget
+from blockferry.targets.snapshot import SnapshotTarget
 
 if TYPE_CHECKING:
     from mypy_boto3_ec2 import EC2Client
@@ -87,6 +89,8 @@ def upload_image(
     clock: Clock | None = None,
     waits: Waits | None = None,
     tuning: UploadTuning | None = None,
+    interrupts: Interrupts | None = None,
+    on_start: Callable[[str], None] = lambda _snapshot_id: None,
 ) -> Uploaded:
     """Make a snapshot of ``image`` in ``region`` and wait until EC2 calls it completed.
 
@@ -95,12 +99,13 @@ def upload_image(
     snapshot is or may be encrypted the image is written whole, holes of the file included: a hole does not mean that
     nobody wrote there.
 
-    If anything fails the pending snapshot is deleted, unless EBS was asked to seal it and may have done so: then it is
-    kept. A note of the error says which. Raises ``InvalidRequest`` for an unusable image, size, parent or choice, also
+    ``on_start`` is told the id of the snapshot. If anything fails, or one of the ``interrupts`` comes, the pending
+    snapshot is deleted, unless EBS was asked to seal it and may have done so: then it is kept. A note of the error says
+    which, and what could not be deleted. Raises ``InvalidRequest`` for an unusable image, size, parent or choice, also
     for an image that looks like another kind of file, unless ``image_format`` says that it is raw, and
     ``SourceChanged`` for a file that changes meanwhile, and ``UnreadableSource`` for a disk that fails.
     """
-    tuning = tuning or UploadTuning()
+    tuning, interrupts = tuning or UploadTuning(), interrupts or Interrupts()
     call = Call(aws=aws, clock=clock or Clock(), connections=tuning.threads, waits=waits or Waits())
     _refuse_unusable(description, tags or {})
     with ImageSource(image) as source:
@@ -117,21 +122,37 @@ def upload_image(
         decision = found.holes.decision
         token = secrets.token_hex(32)
         mark = hashlib.sha256(token.encode()).hexdigest()
-        own = {snapshots.HOLES_TAG: decision.left.value, snapshots.EXECUTION_TAG: mark}
+        own = {
+            snapshots.HOLES_TAG: decision.left.value,
+            snapshots.EXECUTION_TAG: mark,
+            snapshots.LINEAGE_TAG: _lineage(found.parent, mark),
+        }
         proposed = _target(found, region=region, description=description, tags={**(tags or {}), **own})
         source.refuse_changed()
-        target = proposed.start(call, token=token, mark=mark)
-        sealings = _Sealings()
-        try:
-            linear = _put(found, target.sink(call), clock=call.clock, tuning=tuning)
-            source.refuse_changed()
-            sums = Sums(blocks_written=linear.blocks, linear_checksum=linear.value())
-            target.seal(call, 0, sums, sealings)
-        except BaseException as error:
-            error.add_note(_left(target, call, sealings, mark))
-            raise
-    warnings = [*found.holes.warnings, *_mark_proved(target, sums, call)]
-    _wait(target, call, sealings, mark, tuning)
+        begun = Begun(proposed, call, mark=mark)
+        with interrupts.held():
+            try:
+                with interrupts.let_in():
+                    target = begun.target = proposed.start(call, token=token, mark=mark)
+                    on_start(target.snapshot_id)
+                    linear = _put(found, target.sink(call), clock=call.clock, tuning=tuning)
+                    source.refuse_changed()
+                    sums = Sums(blocks_written=linear.blocks, linear_checksum=linear.value())
+                    patiently(lambda: target.seal(call, 0, sums, begun), clock=call.clock, waits=call.waits)
+            except BaseException as error:
+                begun.clear(error)
+                raise
+            try:
+                with interrupts.let_in():
+                    unmarked = _mark_proved(target, sums, call)
+                    _wait(target, call, tuning)
+                    if unmarked:
+                        # EC2 may not have known it.
+                        unmarked = _mark_proved(target, sums, call)
+            except BaseException as error:
+                begun.tell(error)
+                raise
+    warnings = [*found.holes.warnings, *unmarked]
     return Uploaded(
         target.snapshot_id,
         region,
@@ -148,17 +169,11 @@ def upload_image(
     )
 
 
-class _Sealings:
-    """What EBS was asked to seal, for as long as the upload runs."""
-
-    def __init__(self) -> None:
-        self._noted: dict[str, Sealing] = {}
-
-    def sealing(self, snapshot_id: str) -> Sealing | None:
-        return self._noted.get(snapshot_id)
-
-    def save_sealing(self, snapshot_id: str, sealing: Sealing) -> None:
-        self._noted[snapshot_id] = sealing
+def _lineage(parent: SnapshotFacts | None, mark: str) -> str:
+    """The name of the chain of copies: the parent's, or a new one. All uploads have the same made-up volume."""
+    if parent is None:
+        return f"upload-{mark[:16]}"
+    return snapshots.lineage_of(parent) or parent.snapshot_id
 
 
 def _target(found: Prepared, *, region: str, description: str, tags: dict[str, str]) -> FullSnapshot | SnapshotOnParent:
@@ -230,11 +245,12 @@ def _mark_proved(target: SnapshotTarget, sums: Sums, call: Call) -> list[Mapping
     """
     try:
         target.mark_proved(call, sums)
-    except (ClientError, BotoCoreError) as error:
+    except (ClientError, BotoCoreError, RetryLater) as error:
+        why = error if isinstance(error, RetryLater) else translated(error)
         return [
             {
                 "code": "not_marked_as_proved",
-                "message": f"{target.snapshot_id} is good, but its tags could not be completed ({translated(error)}): "
+                "message": f"{target.snapshot_id} is good, but its tags could not be completed ({why}): "
                 "copies of it into encrypted snapshots will ask for holes",
             }
         ]
@@ -248,27 +264,18 @@ def _refuse_other_format(image: Path, source: ImageSource) -> None:
         raise InvalidRequest(refusal(str(image), found, file=str(image), insist="--format raw", unpack=unpacked))
 
 
-def _left(target: SnapshotTarget, call: Call, sealings: _Sealings, mark: str) -> str:
-    """Delete the snapshot of an upload that failed, unless EBS may have sealed it; says what was done."""
-    left = LeftSnapshot(target.identity, target.snapshot_id)
-    try:
-        why = left.discard(call, sealings, mark=mark)
-    except (ClientError, BotoCoreError) as error:
-        return f"the unfinished snapshot {left.name} could not be deleted: {error}; delete it"
-    if why is None:
-        return "the unfinished snapshot is deleted"
-    return (
-        f"{left.name} is kept: {why}, and its answer is not known. It holds the whole image if EC2 calls it completed; "
-        "if it stays pending or fails, delete it and upload again"
-    )
-
-
 def _refuse_unusable(description: str, tags: Mapping[str, str]) -> None:
     if len(description) > MAX_DESCRIPTION:
         raise InvalidRequest(
             f"description: {len(description)} characters, EBS takes {MAX_DESCRIPTION}; name a shorter one"
         )
-    own = (snapshots.HOLES_TAG, snapshots.EXECUTION_TAG, snapshots.CHECKSUM_TAG, snapshots.PROVED_TAG)
+    own = (
+        snapshots.HOLES_TAG,
+        snapshots.EXECUTION_TAG,
+        snapshots.LINEAGE_TAG,
+        snapshots.CHECKSUM_TAG,
+        snapshots.PROVED_TAG,
+    )
     try:
         check_tags(tags)
         if len(tags) + len(own) > MAX_TAGS:
@@ -347,21 +354,34 @@ def _put(found: Prepared, sink: SnapshotSink, *, clock: Clock, tuning: UploadTun
     return linear
 
 
-def _wait(target: SnapshotTarget, call: Call, sealings: _Sealings, mark: str, tuning: UploadTuning) -> None:
-    """Wait until EC2 calls the snapshot completed. Raises ``TargetFailed`` when it does not."""
+def _wait(target: SnapshotTarget, call: Call, tuning: UploadTuning) -> None:
+    """Wait until EC2 calls the snapshot completed, which it may not even know at first.
+
+    Looks that fail are waited out as long as that may pass. Raises ``TargetFailed`` when it is not completed, or not in
+    time, and ``RequestRefused`` when nobody may look.
+    """
+    ec2, name = call.ec2(target.identity), target.name
     deadline = Deadline(tuning.seal_seconds, clock=call.clock)
+    unknown = Deadline(tuning.unknown_seconds, clock=call.clock)
     pauses = growing(tuning.first_poll_seconds, longest=tuning.poll_seconds)
     while True:
-        facts = snapshots.describe(call.ec2(target.identity), target.snapshot_id, region=target.region)
-        if facts.state == "completed":
-            try:
+        why: BlockferryError | None = None
+        try:
+            facts = next(iter(snapshots.existing(ec2, [target.snapshot_id])), None)
+        except (ClientError, BotoCoreError) as error:
+            facts, why = None, translated(error)
+            if not isinstance(why, RetryLater):
+                raise why from error
+        if facts is not None:
+            unknown = Deadline(tuning.unknown_seconds, clock=call.clock)
+            if facts.state == "completed":
                 target.confirm(facts)
-            except EncryptionDiffers as error:
-                error.add_note(f"{target.name} is completed and kept: delete it")
-                raise
-            return
-        if facts.state != "pending" or deadline.passed():
-            failed = TargetFailed(f"{target.name} is in state {facts.state}, not completed: {facts.state_message}")
-            failed.add_note(_left(target, call, sealings, mark))
-            raise failed
+                return
+            if facts.state != "pending":
+                raise TargetFailed(f"{name} is in state {facts.state}, not completed: {facts.state_message}")
+        if deadline.passed():
+            seen = "it is still pending" if facts is not None else str(why or "EC2 does not know it")
+            raise TargetFailed(f"{name} is not completed {tuning.seal_seconds:.0f} s after EBS took all of it: {seen}")
+        if facts is None and why is None and unknown.passed():
+            raise TargetFailed(f"{name}: EC2 has not known it for {tuning.unknown_seconds:.0f} s: somebody deleted it")
         call.clock.sleep(next(pauses))

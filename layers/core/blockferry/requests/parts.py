@@ -194,7 +194,7 @@ class TransferOptions(Model):
 LINEAGE_FIELD = Field(
     None,
     description="Name of the chain of copies that this one belongs to, for sync with follow. Defaults to the id of the "
-    "source's volume.",
+    "source's volume; where it has none of its own, to the source's tag blockferry:lineage.",
 )
 """The field ``lineage`` of an input, which names a new chain, or one that goes on."""
 

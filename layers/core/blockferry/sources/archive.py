@@ -186,7 +186,8 @@ def _own_tags(uri: str, of: SourceFacts) -> dict[str, str]:
     tags = {snapshots.ARCHIVE_TAG: uri[:MAX_TAG_VALUE]}
     if of.snapshot_id is not None and of.region is not None:
         tags |= {snapshots.SOURCE_TAG: of.snapshot_id, snapshots.SOURCE_REGION_TAG: of.region}
-        tags |= {snapshots.LINEAGE_TAG: of.volume_id} if of.volume_id else {}
+        own = of.volume_id if of.volume_id and snapshots.has_volume(of.volume_id) else None
+        tags[snapshots.LINEAGE_TAG] = own or of.tags.get(snapshots.LINEAGE_TAG) or of.snapshot_id
     return tags
 
 

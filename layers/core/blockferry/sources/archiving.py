@@ -67,7 +67,9 @@ def examine_for_archive(request: ArchiveRequest, identity: Identity, call: JobCa
         members = (Member(manifest_uri=base.address.manifest_uri, sha256=base.manifest.sha256), *base.manifest.base)
         compares = earlier is None
         if earlier is not None:
-            source = JobDelta(**snapshot_members(snapshot, identity, None), base=base_record(earlier))
+            source = JobDelta(
+                **snapshot_members(snapshot, identity, found.source.lineage_name), base=base_record(earlier)
+            )
     holes = found.decide(None, may_be_encrypted=False)
     return ForArchive(
         source=source,

@@ -7,7 +7,7 @@ compares it with the base block by block before it writes anything.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from blockferry.aws import snapshots
 from blockferry.aws.call import Call
@@ -82,38 +82,110 @@ def follow(
 ) -> tuple[SnapshotFacts, list[SnapshotFacts]]:
     """The newest earlier snapshot of which every target has a proven copy, and those copies, one for each target.
 
-    Raises ``InvalidRequest`` when there is none, saying what each target has.
+    Raises ``InvalidRequest`` when a target has a copy of the source itself, and when there is no such snapshot, saying
+    what each target has.
     """
-    copies = _copies_by_source(targets, lineage, identity.region, call)
-    common = set.intersection(*(set(found) for found in copies)) - {source.snapshot_id}
-    alive = [
-        facts
+    found = _found_copies(targets, lineage, identity.region, call)
+    refuse_second_copies([target.region for target in targets], source.snapshot_id, found)
+    copies = [_parents(each) for each in found]
+    common = set.intersection(*(set(each) for each in copies))
+    known = {
+        facts.snapshot_id: facts
         for facts in snapshots.settled(
             lambda: snapshots.existing(call.ec2(identity), common), clock=call.clock, waits=call.waits
         )
-        if facts.state == "completed" and facts.tier == "standard" and facts.start_time <= source.start_time
-    ]
-    alive.sort(key=lambda facts: (facts.start_time, facts.snapshot_id), reverse=True)
+    }
+    doubts = {name: _no_base(known.get(name), source) for name in common}
+    possible = sorted(
+        (known[name] for name, doubt in doubts.items() if doubt is None),
+        key=lambda facts: (facts.start_time, facts.snapshot_id),
+        reverse=True,
+    )
     ebs = call.ebs(identity)
-    for facts in alive[:MOST_CANDIDATES]:
-        if facts.size_gib <= source.size_gib and related(ebs, facts.snapshot_id, source.snapshot_id):
-            return facts, [found[facts.snapshot_id] for found in copies]
-    lines = [
-        f"- targets[{number}] in {target.region}: "
-        + (f"copies of {', '.join(sorted(found))}" if found else "no proven copy of this lineage")
-        for number, (target, found) in enumerate(zip(targets, copies, strict=True))
-    ]
+    for facts in possible[:MOST_CANDIDATES]:
+        if related(ebs, facts.snapshot_id, source.snapshot_id):
+            return facts, [each[facts.snapshot_id] for each in copies]
+        doubts[facts.snapshot_id] = "EBS lists no changes from it"
+    regions = [target.region for target in targets]
     raise InvalidRequest(
         f"follow: there is no earlier snapshot of lineage {lineage} that still exists in {identity.region} and of "
-        f"which every target has a copy, so nothing can be built upon. Make one with the operation copy (the same "
-        "lineage, if it was given), or name base_snapshot_id and the parents\n" + "\n".join(lines)
+        "which every target has a copy, so nothing can be built upon. "
+        + "\n".join(_without_a_base(regions, source.snapshot_id, copies, doubts))
     )
 
 
-def _copies_by_source(
-    targets: Sequence[SyncTarget], lineage: str, region: str, call: Call
-) -> list[dict[str, SnapshotFacts]]:
-    """For each target the newest proven copy of each snapshot of the lineage that is where it will be."""
+def _without_a_base(
+    regions: Sequence[str],
+    snapshot_id: str,
+    copies: Sequence[Mapping[str, SnapshotFacts]],
+    doubts: Mapping[str, str | None],
+) -> Iterator[str]:
+    """What to do where nothing can be built upon, what each target has copies of, and why none of that is a base."""
+    if doubts:
+        yield (
+            f"Make a full copy of {snapshot_id} with the operation copy (the same lineage, if it was given), and keep "
+            "the snapshot that was copied last until the next one is"
+        )
+    elif all(copies):
+        yield "The targets have copies of different snapshots: sync each in a job of its own, or copy one to all"
+    else:
+        yield (
+            "Make one with the operation copy (the same lineage, if it was given), or name base_snapshot_id and the "
+            "parents"
+        )
+    for number, (region, each) in enumerate(zip(regions, copies, strict=True)):
+        has = f"copies of {', '.join(sorted(each))}" if each else "no proven copy of this lineage"
+        yield f"- targets[{number}] in {region}: {has}"
+    for name, doubt in sorted(doubts.items()):
+        yield f"- {name} is no base: {doubt or 'only the newest are tried'}"
+
+
+def refuse_second_copies(regions: Sequence[str], snapshot_id: str, found: Sequence[Sequence[SnapshotFacts]]) -> None:
+    """Raise ``InvalidRequest`` when there is a copy of the snapshot among those ``found`` for a target, each of which
+    is in its one of the ``regions``: what was to be made is there."""
+    there = [copies_of(snapshot_id, each) for each in found]
+    if not any(there):
+        return
+    lines = [
+        f"- targets[{number}] in {region}: {'has ' + ', '.join(map(_shown, each)) if each else 'has none'}"
+        for number, (region, each) in enumerate(zip(regions, there, strict=True))
+    ]
+    if all(there):
+        head = (
+            f"follow: nothing to do: every target has a proved copy of {snapshot_id} already, and nothing was started"
+        )
+    else:
+        head = (
+            f"follow: some targets have a proved copy of {snapshot_id} already, and nothing was started: leave them "
+            "out and start the job for the others"
+        )
+    raise InvalidRequest("\n".join([head, *lines]))
+
+
+def copies_of(snapshot_id: str, found: Sequence[SnapshotFacts]) -> list[SnapshotFacts]:
+    """Those of the proven copies that are of this very snapshot."""
+    return [facts for facts in found if facts.tags[snapshots.SOURCE_TAG] == snapshot_id]
+
+
+def _shown(facts: SnapshotFacts) -> str:
+    if facts.state == "pending":
+        return f"{facts.snapshot_id} (being sealed)"
+    return facts.snapshot_id if facts.tier == "standard" else f"{facts.snapshot_id} (archived)"
+
+
+def _no_base(facts: SnapshotFacts | None, source: SnapshotFacts) -> str | None:
+    """Why a snapshot of which every target has a copy cannot be the base; ``None`` when it may be."""
+    if facts is None:
+        return "EC2 does not know it any more"
+    if facts.state != "completed" or facts.tier != "standard":
+        return f"it is in state {facts.state}" if facts.state != "completed" else "it is in the archive tier"
+    if facts.start_time > source.start_time:
+        return f"it was taken after {source.snapshot_id}"
+    return f"it is larger than {source.snapshot_id}" if facts.size_gib > source.size_gib else None
+
+
+def _found_copies(targets: Sequence[SyncTarget], lineage: str, region: str, call: Call) -> list[list[SnapshotFacts]]:
+    """For each target the proven copies of the lineage that are where it will be."""
     found: dict[int, list[SnapshotFacts]] = {}
 
     def look() -> list[SnapshotFacts]:
@@ -123,14 +195,16 @@ def _copies_by_source(
         return [facts for each in found.values() for facts in each]
 
     snapshots.settled(look, clock=call.clock, waits=call.waits)
-    return [
-        {
-            facts.tags[snapshots.SOURCE_TAG]: facts
-            for facts in sorted(found[number], key=lambda f: f.start_time)
-            if facts.tier == "standard" and facts.state == "completed"
-        }
-        for number in range(len(targets))
-    ]
+    return [found[number] for number in range(len(targets))]
+
+
+def _parents(found: Sequence[SnapshotFacts]) -> dict[str, SnapshotFacts]:
+    """The newest of the copies of each snapshot that can be built upon."""
+    return {
+        facts.tags[snapshots.SOURCE_TAG]: facts
+        for facts in sorted(found, key=lambda facts: facts.start_time)
+        if facts.tier == "standard" and facts.state == "completed"
+    }
 
 
 def _copies(target: SyncTarget, lineage: str, region: str, call: Call) -> list[SnapshotFacts]:
@@ -147,13 +221,20 @@ def examine_delta(request: SyncRequest, identity: Identity, call: Call) -> Exami
     """
     facts = readable_snapshot(call, identity, request.snapshot_id)
     refuse_no_access(call.ebs(identity), request.snapshot_id)
-    members = snapshot_members(facts, identity, request.lineage)
+    lineage = request.lineage or snapshots.lineage_of(facts)
     if request.base_snapshot_id is None:
-        base, parents = follow(request.targets, facts, members["lineage_name"], identity, call)
+        if lineage is None:
+            raise InvalidRequest(
+                f"follow: {facts.snapshot_id} has no volume of its own (all uploads and copies have "
+                f"{facts.volume_id or 'none'}), and no tag {snapshots.LINEAGE_TAG}, so nothing tells which chain of "
+                "copies it goes on: name it with lineage, as that tag of the copies says"
+            )
+        base, parents = follow(request.targets, facts, lineage, identity, call)
     else:
         base = delta_base(request.base_snapshot_id, facts, identity, call)
         parents = named_parents(request.targets, call)
-    source = JobDelta(**members, base=base_record(base))
+    lineage = lineage or snapshots.lineage_of(base) or base.snapshot_id
+    source = JobDelta(**snapshot_members(facts, identity, lineage), base=base_record(base))
     return ExaminedDelta(
         source=source,
         size_gib=facts.size_gib,

@@ -39,6 +39,7 @@ def refuse_no_access(ebs: EbsDirect, snapshot_id: str) -> None:
     try:
         ebs.list_blocks(snapshot_id, window=1)
     except RequestRefused as error:
+        _refuse_unknown(error, snapshot_id, ebs.region)
         raise InvalidRequest(
             f"snapshot {snapshot_id} in {ebs.region} cannot be read through the EBS direct APIs: {error}. The reading "
             "role needs ebs:ListSnapshotBlocks and ebs:GetSnapshotBlock on it and kms:Decrypt on its key; public "
@@ -53,8 +54,18 @@ def related(ebs: EbsDirect, first: str, second: str) -> bool:
     except RequestRefused as error:
         if isinstance(error.__cause__, EbsError) and error.__cause__.reason == "UNRELATED_SNAPSHOTS":
             return False
+        _refuse_unknown(error, f"{first} or {second}", ebs.region)
         raise InvalidRequest(
             f"the changes from {first} to {second} in {ebs.region} cannot be listed: {error}. The reading role needs "
             "ebs:ListChangedBlocks on both and kms:Decrypt on their key"
         ) from error
     return True
+
+
+def _refuse_unknown(error: RequestRefused, names: str, region: str) -> None:
+    """A snapshot that EC2 knows and the direct APIs do not is no question of permissions."""
+    if isinstance(error.__cause__, EbsError) and error.__cause__.code == "ResourceNotFoundException":
+        raise InvalidRequest(
+            f"snapshot {names} in {region}: EC2 knows it, but the EBS direct APIs do not: {error}. If it was completed "
+            "a moment ago, start again in some minutes; they never know what is public, on an Outpost or deleted"
+        ) from error

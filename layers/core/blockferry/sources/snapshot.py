@@ -161,7 +161,9 @@ def examine_snapshot(snapshot_id: str, lineage: str | None, identity: Identity, 
     """Look at a snapshot that is to be copied whole. Raises ``InvalidRequest`` when it cannot be read."""
     facts = readable_snapshot(call, identity, snapshot_id)
     refuse_no_access(call.ebs(identity), snapshot_id)
-    source = JobSnapshot(**snapshot_members(facts, identity, lineage))
+    # Of one that goes on no chain a new one begins, by the name that no other has.
+    name = lineage or snapshots.lineage_of(facts) or facts.snapshot_id
+    source = JobSnapshot(**snapshot_members(facts, identity, name))
     return ExaminedSnapshot(
         source=source,
         size_gib=facts.size_gib,
@@ -173,8 +175,8 @@ def examine_snapshot(snapshot_id: str, lineage: str | None, identity: Identity, 
     )
 
 
-def snapshot_members(facts: SnapshotFacts, identity: Identity, lineage: str | None) -> dict[str, Any]:
-    """The members of a record of a snapshot that is read."""
+def snapshot_members(facts: SnapshotFacts, identity: Identity, lineage: str) -> dict[str, Any]:
+    """The members of a record of a snapshot that is read, as one of this ``lineage``."""
     return {
         "region": identity.region,
         "role_arn": identity.role_arn,
@@ -186,7 +188,7 @@ def snapshot_members(facts: SnapshotFacts, identity: Identity, lineage: str | No
         "start_time": facts.start_time.isoformat(),
         "encrypted": facts.encrypted,
         "full_size_bytes": facts.full_size_bytes,
-        "lineage_name": lineage or facts.volume_id,
+        "lineage_name": lineage,
     }
 
 

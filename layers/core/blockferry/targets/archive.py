@@ -95,7 +95,7 @@ class LeftArchive:
     def name(self) -> str:
         return f"archive {self.address.uri()}"
 
-    def discard(self, call: Call, sealings: Sealings, *, mark: str) -> str | None:
+    def discard(self, call: Call, sealings: Sealings | None, *, mark: str) -> str | None:
         """Delete its objects, if it has no manifest and its claim is that of this execution."""
         bucket = bucket_of(call, self.identity, self.address.bucket)
         if bucket.get(self.address.key(MANIFEST)) is not None:

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Protocol, Self
 from blockferry.aws.call import Call
 from blockferry.aws.sessions import Identity
 from blockferry.core.blocks import BlockRange
-from blockferry.core.errors import BlockferryError, IncompleteTransfer
+from blockferry.core.errors import BlockferryError, IncompleteTransfer, InvalidRequest
 from blockferry.core.ports import BlockSink
 from blockferry.jobs.call import JobCall
 from blockferry.jobs.record import Place, Record, Sealing, Sums
@@ -56,6 +56,16 @@ class Looked:
     facts: Mapping[int, Any]
     errors: Mapping[int, BlockferryError]
 
+    @property
+    def unknown(self) -> bool:
+        """Whether one of them is not known, as it may not be that was made a moment ago."""
+        return any(isinstance(error, InvalidRequest) for error in self.errors.values())
+
+    @property
+    def pending(self) -> bool:
+        """Whether one of them has to be waited for."""
+        return any(facts.state == "pending" for facts in self.facts.values())
+
 
 @dataclass(frozen=True)
 class Forecast:
@@ -78,7 +88,7 @@ class Leftover(Protocol):
     @property
     def failed(self) -> bool: ...
 
-    def discard(self, call: Call, sealings: Sealings, *, mark: str) -> str | None:
+    def discard(self, call: Call, sealings: Sealings | None, *, mark: str) -> str | None:
         """Delete it, if that may be; returns why it is kept, ``None`` when it is gone."""
         ...
 

@@ -40,21 +40,33 @@ from blockferry.targets.sink import SnapshotSink
 
 @dataclass(frozen=True)
 class LeftSnapshot:
-    """A snapshot of a job that cannot be finished. ``failed`` says that EC2 calls it so."""
+    """A snapshot of a job that cannot be finished. ``failed`` says that EC2 calls it so, ``new`` that EC2 may not know
+    it yet."""
 
     identity: Identity
     snapshot_id: str
     failed: bool = False
+    new: bool = False
 
     @property
     def name(self) -> str:
         return f"{self.snapshot_id} in {self.identity.region}"
 
-    def discard(self, call: Call, sealings: Sealings, *, mark: str) -> str | None:
-        """Delete it, if ``snapshots.delete`` may; returns why it is kept, ``None`` when it is gone."""
-        noted = sealings.sealing(self.snapshot_id)
+    def discard(self, call: Call, sealings: Sealings | None, *, mark: str) -> str | None:
+        """Delete it, if ``snapshots.delete`` may; returns why it is kept, ``None`` when it is gone. ``sealings`` is
+        ``None`` when EBS was never asked to seal it.
+
+        One that is new is waited for before: what EC2 does not know yet cannot be deleted. Raises ``RetryLater`` when
+        EC2 still does not know it.
+        """
+        ec2 = call.ec2(self.identity)
+        noted = None if sealings is None else sealings.sealing(self.snapshot_id)
         asked = noted is not None and noted.state != "refused"
-        return snapshots.delete(call.ec2(self.identity), self.snapshot_id, mark=mark, asked_to_seal=asked)
+        known = not self.new or snapshots.described_soon(ec2, self.snapshot_id, clock=call.clock, waits=call.waits)
+        why = snapshots.delete(ec2, self.snapshot_id, mark=mark, asked_to_seal=asked)
+        if why is None and not known:
+            raise RetryLater(f"EC2 does not know {self.name}, which was started a moment ago")
+        return why
 
 
 class SnapshotTarget(JobTarget, ABC):
@@ -131,8 +143,8 @@ class SnapshotTarget(JobTarget, ABC):
 
     def _without(self, error: EncryptionDiffers, call: Call, mark: str) -> EncryptionDiffers:
         try:
-            why = snapshots.delete(call.ec2(self.identity), self.snapshot_id, mark=mark, asked_to_seal=False)
-        except (ClientError, BotoCoreError) as failure:
+            why = LeftSnapshot(self.identity, self.snapshot_id, new=True).discard(call, None, mark=mark)
+        except (ClientError, BotoCoreError, RetryLater) as failure:
             return EncryptionDiffers(f"{error}. It is empty and could not be deleted yet: {failure}")
         return EncryptionDiffers(f"{error}. It is empty and {'deleted' if why is None else f'kept: {why}'}")
 
@@ -146,11 +158,21 @@ class SnapshotTarget(JobTarget, ABC):
         return (datetime.now(UTC) - datetime.fromisoformat(self._begun.at)).total_seconds()
 
     def mark_proved(self, call: Call, sums: Sums) -> None:
-        """Let its tags say what EBS was given, which a later sync trusts, and add those that are set late."""
+        """Let its tags say what EBS was given, which a later sync trusts, and add those that are set late.
+
+        Raises ``RetryLater`` while EC2 does not know the snapshot.
+        """
         # If EBS should still find fault with the snapshot it is never completed, tag or not.
         late = {key: value for key, value in self.tags.items() if not taken_at_the_start(key, value)}
         proved = {snapshots.CHECKSUM_TAG: sums.linear_checksum, snapshots.PROVED_TAG: self.snapshot_id}
-        snapshots.add_tags(call.ec2(self.identity), self.snapshot_id, late | proved)
+        try:
+            snapshots.add_tags(call.ec2(self.identity), self.snapshot_id, late | proved)
+        except ClientError as error:
+            if error.response["Error"]["Code"] != "InvalidSnapshot.NotFound":
+                raise
+            raise RetryLater(
+                f"{self.name} could not be tagged as proved: EC2 does not know it yet ({error})"
+            ) from error
 
     def seal(self, call: Call, number: int, sums: Sums, sealings: Sealings) -> None:
         """Have EBS seal it. In doubt it stays pending, and is to be looked at.

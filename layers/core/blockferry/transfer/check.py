@@ -36,6 +36,8 @@ def check_targets(call: JobCall, record: str, waited_seconds: int | None) -> dic
 
     pauses = call.waits.first_looks if waited_seconds is None else ()
     settled(look, clock=call.clock, waits=call.waits, pauses=pauses)
+    if looked.unknown and not looked.pending:
+        settled(look, clock=call.clock, waits=call.waits, missing=lambda: looked.unknown)
     failed: list[str] = []
     unknown: list[str] = []
     for number, target in enumerate(job.targets):

@@ -13,7 +13,7 @@ deleted and named; so does a job that a worker has refused.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from blockferry.core.blocks import BlockRange, split
 from blockferry.core.errors import (
@@ -32,7 +32,7 @@ from blockferry.jobs.digests import Coverage
 from blockferry.jobs.folder import MISSING, TARGETS, JobFolder
 from blockferry.jobs.record import Proof, Stopped
 from blockferry.transfer.discard import Discarded, discard
-from blockferry.transfer.job import Job, Target, save_started, started_job
+from blockferry.transfer.job import Job, save_started, started_job
 from blockferry.transfer.prove import prove
 from blockferry.transfer.settle import TargetState, settle
 from blockferry.transfer.turns import in_turn
@@ -74,7 +74,7 @@ def complete_transfer(call: JobCall, record: str, *, missing_moved: bool = False
     if refusal is None and all(number in given_up for number in job.started):
         refusal = "\n".join(given_up[number] for number in sorted(given_up))
     if refusal is not None:
-        raise TransferFailed(f"{refusal}. {_discarded(job, job.targets, call).told()}")
+        raise _cannot_be_done(refusal, discard(job, job.targets, call))
     if marks.stopped and (rest := _after_a_stop(job, given_up, call)):
         return {"missing_ranges": rest, "missing_key": folder.key(MISSING), "record": record, "proof": ""}
     coverage = Coverage(targets=len(job.targets), total_blocks=job.blocks)
@@ -86,7 +86,7 @@ def complete_transfer(call: JobCall, record: str, *, missing_moved: bool = False
             raise
         return {"missing_ranges": rest, "missing_key": folder.key(MISSING), "record": record, "proof": ""}
     except ArchiveDamaged as error:
-        raise TransferFailed(f"{error}. {_discarded(job, job.targets, call).told()}") from error
+        raise _cannot_be_done(str(error), discard(job, job.targets, call)) from error
     digest = folder.save_proof(proof)
     states = _settled(job, coverage, proof, given_up=given_up, call=call)
     targets = tuple(state.target for state in states)
@@ -126,7 +126,7 @@ def _after_a_stop(job: Job, given_up: Mapping[int, str], call: JobCall) -> int:
         # What is all moved and counted needs its source no more.
         gone = job.source.gone(call, home=job.execution.account) if rest else None
         if gone is not None:
-            raise TransferFailed(f"{gone}. {_discarded(job, job.targets, call).told()}")
+            raise _cannot_be_done(gone, discard(job, job.targets, call))
         states = [_stopped_target(job, number, given_up, rest, folder) for number in range(len(job.targets))]
         folder.write(TARGETS, json.dumps([state.record() for state in states], indent=1).encode())
         why = _why(stopped, states, ranges=len(_ranges(job)), left=len(rest))
@@ -251,21 +251,21 @@ def _raise_failures(job: Job, states: Sequence[TargetState], call: JobCall) -> N
     lines = [f"- {state.name}: {state.error}" for state in failed]
     good = [state.name for state in states if state.error is None]
     lines.append(f"Completed, or being sealed by EBS: {', '.join(good) or 'none'}")
-    lost = [state for state in failed if state.given_up]
-    if lost:
-        gone = _discarded(job, [state.target for state in lost], call)
-        lines += [f"Kept: {', '.join(gone.kept)}"] if gone.kept else []
-    passing = [state for state in failed if not state.given_up]
+    lost = discard(job, [state.target for state in failed if state.given_up], call)
+    lines += [f"Kept: {', '.join(lost.kept)}"] if lost.kept else []
+    lines += [lost.not_deleted] if lost.failed else []
     text = "\n".join(["targets that were not completed:", *lines])
+    passing = [state for state in failed if not state.given_up]
     if not passing:
-        raise TransferFailed(text)
+        raise _for_good(lost)(text)
     raise (RetryLater if all(isinstance(state.error, RetryLater) for state in passing) else TargetFailed)(text)
 
 
-def _discarded(job: Job, targets: Iterable[Target], call: JobCall) -> Discarded:
-    """Delete targets that cannot be; raises when one of them cannot be deleted now, after all were tried."""
-    gone = discard(job, targets, call)
-    if gone.failed:
-        kind = RetryLater if any(isinstance(error, RetryLater) for error in gone.errors) else RequestRefused
-        raise kind(f"targets of a job that cannot be done. {gone.told()}")
-    return gone
+def _cannot_be_done(why: str, left: Discarded) -> BlockferryError:
+    """The error of a job that cannot be done: why, and then what became of its targets."""
+    return _for_good(left)(f"{why}. {left.told()}")
+
+
+def _for_good(left: Discarded) -> type[BlockferryError]:
+    """As long as a target cannot be deleted for the time being the step is to be tried again."""
+    return RetryLater if any(isinstance(error, RetryLater) for error in left.errors) else TransferFailed

@@ -33,8 +33,16 @@ class Discarded:
         if self.kept:
             told.append(f"Completed or being sealed before that, and kept: {', '.join(self.kept)}")
         if self.failed:
-            told.append(f"Not deleted yet: {', '.join(self.failed)}")
+            told.append(self.not_deleted)
         return ". ".join(told)
+
+    @property
+    def not_deleted(self) -> str:
+        """Where something could not be deleted: what, why, and who sees to it."""
+        return (
+            f"Not deleted yet: {', '.join(self.failed)}. The sweeper tries again when the resume window is over; until "
+            "then they take up places of the pending snapshots of their Region"
+        )
 
 
 def discard(job: Job, targets: Iterable[Target], call: JobCall) -> Discarded:

@@ -10,7 +10,7 @@ from blockferry import __version__
 from blockferry.aws import snapshots
 from blockferry.core.blocks import BLOCK_SIZE
 from blockferry.core.counts import by_operation
-from blockferry.core.errors import BlockferryError, RetryLater, TargetFailed
+from blockferry.core.errors import BlockferryError, InvalidRequest, RetryLater, TargetFailed
 from blockferry.cost.work import Work, cost_of
 from blockferry.jobs.call import JobCall
 from blockferry.jobs.folder import RECEIPT, REPORT
@@ -106,7 +106,10 @@ def _all_confirmed(job: Job, proof: Proof, call: JobCall) -> list[dict[str, Any]
         facts.update(looked.facts)
         return list(facts.values())
 
-    snapshots.settled(look, clock=call.clock, waits=call.waits)
+    def unknown() -> bool:
+        return any(isinstance(error, InvalidRequest) for error in failed.values())
+
+    snapshots.settled(look, clock=call.clock, waits=call.waits, missing=unknown)
     for number, found in facts.items():
         try:
             job.targets[number].confirm(found)

@@ -8,11 +8,19 @@ whose bytes are not the ones that EBS vouches for.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from blockferry.aws.ebs.refusals import TAGS_SPREAD_SECONDS, StaleToken, error_of, final, may_pass
+from blockferry.aws.ebs.refusals import (
+    MAY_BE_UNKNOWN_SECONDS,
+    TAGS_SPREAD_SECONDS,
+    StaleToken,
+    error_of,
+    final,
+    may_pass,
+)
 from blockferry.aws.ebs.transport import Answer, Transport, TransportError
 from blockferry.core.blocks import BLOCK_SIZE
 from blockferry.core.checksums import decode, digest_of, encode
@@ -270,6 +278,7 @@ class EbsDirect:
         """
         request = f"{operation} {resource}"
         attempts = Attempts(self._policy, clock=self._clock, deadline=self._deadline)
+        unknown_until = self._clock.monotonic() + (math.inf if new_snapshot else MAY_BE_UNKNOWN_SECONDS)
         signed_again = 0
         while True:
             self.counts.sent(operation, self.region)
@@ -280,7 +289,7 @@ class EbsDirect:
                 refusal = error_of(request, answer)
                 if not may_pass(
                     refusal,
-                    snapshot_is_new=bool(new_snapshot),
+                    may_be_unknown=self._clock.monotonic() < unknown_until,
                     tags_may_spread=self._clock.monotonic() < self._tags_spread_until.get(new_snapshot, 0.0),
                     signed_again=signed_again,
                 ):

@@ -33,6 +33,10 @@ MOST_SIGNED_AGAIN = 3
 TAGS_SPREAD_SECONDS = 60.0
 """Seconds after StartSnapshot in which a policy may not see the tags of the new snapshot, which ours asks for."""
 
+MAY_BE_UNKNOWN_SECONDS = 20.0
+"""Seconds for which a snapshot that is read may be unknown to the direct APIs: EC2 knew it before it was read, and what
+was completed a moment ago may not be known everywhere yet. One that is deleted meanwhile stays unknown."""
+
 _NOT_OF_POLICIES = frozenset({"UNAUTHORIZED_ACCOUNT", "DEPENDENCY_ACCESS_DENIED"})
 """Reasons of AccessDeniedException that no tag changes: another account's snapshot, a key that may not be used."""
 
@@ -76,11 +80,12 @@ def error_of(request: str, answer: Answer) -> EbsError:
     return kind(request=request, status=answer.status, code=code, reason=reason, message=message)
 
 
-def may_pass(error: EbsError, *, snapshot_is_new: bool, tags_may_spread: bool, signed_again: int) -> bool:
+def may_pass(error: EbsError, *, may_be_unknown: bool, tags_may_spread: bool, signed_again: int) -> bool:
     """Whether repeating the request may help.
 
-    ``snapshot_is_new``: the request is about a snapshot that StartSnapshot made; ``tags_may_spread``: so recently that
-    a policy may not see its tags yet; ``signed_again``: how often the request was repeated because of the clock.
+    ``may_be_unknown``: the request is about a snapshot that is there, but that not all of EBS may know yet;
+    ``tags_may_spread``: it was started so recently that a policy may not see its tags; ``signed_again``: how often the
+    request was repeated because of the clock.
     """
     if error.code in _PASSING or error.status >= 500:
         return True
@@ -91,8 +96,7 @@ def may_pass(error: EbsError, *, snapshot_is_new: bool, tags_may_spread: bool, s
         return signed_again < MOST_SIGNED_AGAIN
     if error.code == "AccessDeniedException":
         return tags_may_spread and error.reason not in _NOT_OF_POLICIES
-    # The direct APIs may not know a snapshot yet that StartSnapshot has just returned.
-    return error.code == "ResourceNotFoundException" and snapshot_is_new
+    return error.code == "ResourceNotFoundException" and may_be_unknown
 
 
 def final(error: BlockferryError, *, attempts: int) -> BlockferryError:

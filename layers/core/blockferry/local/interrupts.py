@@ -1,0 +1,91 @@
+"""Signals that end a command: what it leaves behind is cleared away first, and no further signal ends that.
+
+A signal raises between any two steps of a program, in its clean-up too. So it may raise only where that is caught: what
+is ``held`` it waits for, except in what is ``let_in`` there. It raises once; whoever sends more is told to wait.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from types import FrameType
+from typing import Self
+
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""Ctrl-C; what service managers and ``kill`` send; a terminal that is closed."""
+
+
+class Interrupted(KeyboardInterrupt):
+    """A signal has ended the work; its name is the text."""
+
+
+class Interrupts:
+    """The signals of a process, as long as it is entered; not entered, it changes nothing.
+
+    ``tell`` gets a line for each signal that does not end anything; it is called in the middle of something else.
+    """
+
+    def __init__(self, *, tell: Callable[[str], None] | None = None) -> None:
+        self._tell = tell or _to_standard_error
+        self._before: dict[int, object] = {}
+        self._first: str | None = None
+        self._raised = False
+        self._let_in = True
+
+    def __enter__(self) -> Self:
+        # Python lets no other thread set handlers, and calls them in the main one.
+        if threading.current_thread() is threading.main_thread():
+            for number in ENDING:
+                before = signal.getsignal(number)
+                # What somebody ignores stays ignored (nohup, jobs in the background).
+                if before is not None and before != signal.SIG_IGN:
+                    self._before[number] = before
+                    signal.signal(number, self._strike)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, before in self._before.items():
+            signal.signal(number, before)  # type: ignore[arg-type]
+        self._before.clear()
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Let signals wait. After an error they wait to the end of the program, which has only that to tell."""
+        self._let_in = False
+        yield
+        self._let_in = True
+
+    @contextmanager
+    def let_in(self) -> Iterator[None]:
+        """Within what is held: let a signal raise ``Interrupted``, also one that has waited."""
+        try:
+            self._let_in = True
+            self._raise_first()
+            yield
+        finally:
+            self._let_in = False
+
+    def _strike(self, number: int, _frame: FrameType | None) -> None:
+        if self._first is None:
+            self._first = signal.Signals(number).name
+        if self._let_in:
+            self._raise_first()
+        self._tell(
+            f"blockferry: {signal.Signals(number).name}: clearing away what was started, which takes a moment; whoever "
+            "kills it now leaves an unfinished snapshot"
+        )
+
+    def _raise_first(self) -> None:
+        if self._first is not None and not self._raised:
+            self._raised = True
+            raise Interrupted(self._first)
+
+
+def _to_standard_error(line: str) -> None:
+    # Not through a buffer, in which the program may be writing just now; and nobody may listen any more.
+    with suppress(OSError):
+        os.write(sys.stderr.fileno(), f"{line}\n".encode())
