@@ -416,7 +416,7 @@ def refused(rig: Rig, folder: Path, parent: str, **more: Any) -> str:
     before = rig.snapshots()
     path = image(folder, content(1))
     with pytest.raises(InvalidRequest) as caught:
-        upload_image(path, region=HOME, aws=rig.aws, parent_snapshot_id=parent, **more)
+        upload_image(path, region=HOME, aws=rig.aws, clock=rig.clock, parent_snapshot_id=parent, **more)
     assert rig.snapshots() == before
     return str(caught.value)
 
@@ -646,4 +646,4 @@ def test_a_parent_that_shows_as_pending_again_can_be_built_upon(rig: Rig, tmp_pa
     rig.control("config", {"describe_stale_seconds": 60.0})
     rig.client("ec2").describe_snapshots(SnapshotIds=[parent])
     path = image(tmp_path, content(1) + content(2))
-    assert upload_image(path, region=HOME, aws=rig.aws, parent_snapshot_id=parent).blocks == 1
+    assert upload_image(path, region=HOME, aws=rig.aws, clock=rig.clock, parent_snapshot_id=parent).blocks == 1

@@ -598,6 +598,19 @@ def until(region: Region, seconds: float, then: Callable[[], None]) -> Callable[
     return look
 
 
+def test_a_parent_that_was_uploaded_a_moment_ago_is_waited_for(disk: Path) -> None:
+    region = Region()
+    region.has_parent()
+    shown = region.control.snapshots.pop(PARENT)
+
+    def show_after_a_while() -> None:
+        if region.waited() >= 3:
+            region.control.snapshots[PARENT] = shown
+
+    region.at["look"] = show_after_a_while
+    assert put(disk, region, parent_snapshot_id=PARENT).parent_snapshot_id == PARENT
+
+
 def test_ec2_may_not_know_a_completed_upload_for_a_while(disk: Path) -> None:
     region = Region()
     shown: list[Any] = []

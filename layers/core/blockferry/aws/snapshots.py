@@ -143,13 +143,15 @@ def described_soon(ec2: EC2Client, snapshot_id: str, *, clock: Clock, waits: Wai
     return found[0] if found else None
 
 
-def existing(ec2: EC2Client, snapshot_ids: Iterable[str]) -> list[SnapshotFacts]:
-    """The facts of those of the snapshots that still exist and are visible, in no order."""
+def existing(ec2: EC2Client, snapshot_ids: Iterable[str], *, owner: str | None = None) -> list[SnapshotFacts]:
+    """The facts of those of the snapshots that still exist and are visible, in no order; with ``owner`` ("self") only
+    of those that are that account's."""
     ids = sorted(set(snapshot_ids))
+    owners: Any = {} if owner is None else {"OwnerIds": [owner]}
     found: list[SnapshotFacts] = []
     for first in range(0, len(ids), FILTER_VALUES):
         pages = ec2.get_paginator("describe_snapshots").paginate(
-            Filters=[{"Name": "snapshot-id", "Values": ids[first : first + FILTER_VALUES]}]
+            **owners, Filters=[{"Name": "snapshot-id", "Values": ids[first : first + FILTER_VALUES]}]
         )
         found += [_facts(snapshot) for page in pages for snapshot in page["Snapshots"]]
     return found

@@ -36,6 +36,10 @@ class Waits:
     first_looks: tuple[float, ...] = (0.2, 0.4, 0.8)
     """Seconds between the first questions to EC2 whether targets are sealed, within a call: small ones are by then."""
 
+    named_looks: tuple[float, ...] = (1.0, 2.0)
+    """Seconds between the questions about a snapshot that somebody names and EC2 does not know: mostly it is a typing
+    error, and at times what was made a moment ago."""
+
     look_seconds: float = 2.0
     """Seconds between two questions to EC2 about a snapshot that it calls pending or does not know yet."""
 

@@ -7,7 +7,6 @@ import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from botocore.exceptions import BotoCoreError, ClientError
 
@@ -39,9 +38,6 @@ from blockferry.targets.full import FullSnapshot
 from blockferry.targets.on_parent import SnapshotOnParent
 from blockferry.targets.sink import SnapshotSink
 from blockferry.targets.snapshot import SnapshotTarget
-
-if TYPE_CHECKING:
-    from mypy_boto3_ec2 import EC2Client
 
 
 @dataclass(frozen=True)
@@ -301,14 +297,27 @@ def _parent(
     """The facts of a parent that a snapshot can be made on top of. Raises ``InvalidRequest`` for any other."""
     region, ec2 = here.region, call.ec2(here)
     name = f"parent {snapshot_id} in {region}"
-    found = snapshots.settled(lambda: snapshots.existing(ec2, [snapshot_id]), clock=call.clock, waits=call.waits)
+    found = own = list[SnapshotFacts]()
+
+    def look() -> list[SnapshotFacts]:
+        nonlocal found, own
+        found = snapshots.existing(ec2, [snapshot_id])
+        own = own or snapshots.existing(ec2, [snapshot_id], owner="self")
+        return found
+
+    # It may be the upload of a moment ago.
+    snapshots.settled(
+        look, clock=call.clock, waits=call.waits, pauses=call.waits.named_looks, missing=lambda: not (found and own)
+    )
+    if found:
+        snapshots.settled(look, clock=call.clock, waits=call.waits)
     if not found:
         raise InvalidRequest(
             f"{name}: EC2 does not know it. Check the id and the region: a parent is in the region and account of the "
-            "new snapshot"
+            "new snapshot. What was made a moment ago may not be shown yet"
         )
     facts = found[0]
-    if not _own(ec2, snapshot_id):
+    if not own:
         raise InvalidRequest(
             f"{name} belongs to account {facts.owner_id}, and EBS takes a parent of the same account only: copy it "
             "into this one first, with the operation copy"
@@ -326,13 +335,6 @@ def _parent(
         )
     refuse_no_access(call.ebs(here), snapshot_id)
     return facts
-
-
-def _own(ec2: EC2Client, snapshot_id: str) -> bool:
-    pages = ec2.get_paginator("describe_snapshots").paginate(
-        OwnerIds=["self"], Filters=[{"Name": "snapshot-id", "Values": [snapshot_id]}]
-    )
-    return any(page["Snapshots"] for page in pages)
 
 
 def _put(found: Prepared, sink: SnapshotSink, *, clock: Clock, tuning: UploadTuning) -> Linear:
