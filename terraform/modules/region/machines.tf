@@ -10,6 +10,14 @@ locals {
     inspect = ["inspect_snapshots"]
     sync    = local.transfer_functions
   }
+
+  # What follows `blockferry <operation>` on a command line.
+  start_arguments = {
+    copy    = "SNAPSHOT --to REGION --wait"
+    fanout  = "s3://BUCKET/KEY --to REGION --wait"
+    inspect = "SNAPSHOT"
+    sync    = "SNAPSHOT --follow --to REGION --wait"
+  }
 }
 
 module "machine" {
