@@ -15,6 +15,7 @@ import pydantic_core
 import zstandard
 from blockferry.aws.sessions import Aws
 from blockferry.cli.operate import JobState, Operator
+from blockferry.cli.watch import saying
 from blockferry.local.upload import Uploaded, upload_image
 from localcloud.state import CloudInfo
 
@@ -45,7 +46,7 @@ def ended(operator: Operator, operation: str, request: Mapping[str, Any], say: S
     """Start a job and wait for its end."""
     arn = operator.start(operation, request, job_id=f"demo-{operation}-{time.time_ns()}")
     say(f"started {arn}")
-    return operator.wait(arn, sleep=time.sleep, on_progress=lambda _state: None)
+    return operator.wait(arn, sleep=time.sleep, on_progress=saying(say))
 
 
 def succeeded(operator: Operator, operation: str, request: Mapping[str, Any], say: Say) -> Any:
@@ -179,7 +180,7 @@ def _with_one_region_down(
     _control(info, f"faults/{rule}", method="DELETE")
     _control(info, "stats/reset", {})
     operator.resume(failed.arn)
-    state = operator.wait(failed.arn, sleep=time.sleep, on_progress=lambda _state: None)
+    state = operator.wait(failed.arn, sleep=time.sleep, on_progress=saying(say))
     if state.status != "SUCCEEDED":
         raise JobFailed(f"resumed fanout {state.job_id} {state.status}: {state.error}: {state.cause}")
     receipt: dict[str, Any] = state.output

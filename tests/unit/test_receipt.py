@@ -25,7 +25,7 @@ from blockferry.sources.image import Unpacked
 from blockferry.transfer.check import check_targets
 from blockferry.transfer.job import Job
 from blockferry.transfer.receipt import report, write_receipt
-from blockferry.transfer.sentences import holes_line
+from blockferry.transfer.sentences import holes_line, usd
 from botocore.exceptions import EndpointConnectionError
 from fakes import ManualClock
 from job_records import AT_ONCE, HOME, PROOF, RECOVERY, THIRD, delta, folder_of, image, job, on_parent, source, target
@@ -235,15 +235,15 @@ def test_the_report_is_the_receipt_for_people() -> None:
         "",
         "| target | region | state | blocks written | encrypted |",
         "|---|---|---|---|---|",
-        f"| snap-1 | {RECOVERY} | completed | 13 | True |",
-        f"| snap-2 | {THIRD} | completed | 13 | False |",
+        f"| snap-1 | {RECOVERY} | completed | 13 | yes |",
+        f"| snap-2 | {THIRD} | completed | 13 | no |",
         "",
         f"Holes: {holes_line(receipt)}.",
         "",
         "LINEAR checksum `c`, accepted by EBS for every target.",
         "",
         "Took 62.346 s. Requests: 2 CompleteSnapshot, 11 GetSnapshotBlock, 13 PutSnapshotBlock, 2 StartSnapshot. "
-        f"Repeated: 1 a, 2 b. Cost of requests: ${receipt['cost_usd']['total']} ({receipt['cost_usd']['basis']}).",
+        f"Repeated: 1 a, 2 b. Cost: {usd(receipt['cost_usd']['total'])} ({receipt['cost_usd']['basis']}).",
         "",
         "Warning: look.",
     ]

@@ -20,7 +20,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from blockferry import __version__
 from blockferry.cli import copy, fanout, inspect, resume, speed, status, stop, sync, upload
-from blockferry.cli.console import BROKEN_PIPE, FAILED, PREFIX, PREFIX_VARIABLE, UNFORESEEN, UNUSABLE, say
+from blockferry.cli.console import BROKEN_PIPE, FAILED, PREFIX, PREFIX_VARIABLE, UNFORESEEN, UNUSABLE, command_for, say
 from blockferry.core.errors import BlockferryError, InvalidRequest
 
 COMMANDS = tuple(each.COMMAND for each in (copy, sync, fanout, inspect, status, resume, stop, speed, upload))
@@ -48,15 +48,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
     except KeyboardInterrupt as interrupt:
-        say(f"blockferry: interrupted; {'; '.join(getattr(interrupt, '__notes__', ())) or options.interrupted}")
+        say(f"blockferry: interrupted; {'; '.join(getattr(interrupt, '__notes__', ())) or _left(options)}")
         return FAILED
     except Exception as error:
         traceback.print_exc()
         say(
             f"blockferry: {type(error).__name__}, which should not happen: please report it with the lines above. "
-            f"A started job goes on; {options.interrupted}"
+            f"{_left(options)}"
         )
         return UNFORESEEN
+
+
+def _left(options: argparse.Namespace) -> str:
+    """What a command that came to no end of its own leaves behind."""
+    job_id = getattr(options, "job_id", None)
+    if job_id is None:
+        return "nothing was started"
+    return f"a started job goes on, see: {command_for('status', job_id, options)}"
 
 
 def _told(error: Exception) -> str:
@@ -98,7 +106,7 @@ def _parser() -> argparse.ArgumentParser:
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         command.add_options(own)
-        own.set_defaults(run=command.run, interrupted=command.interrupted)
+        own.set_defaults(run=command.run)
     return parser
 
 

@@ -76,6 +76,8 @@ def _start(operation: str, request: Mapping[str, Any], options: argparse.Namespa
     operator = operator_of(options)
     refuse_what_is_not_there(request, home=operator.region, client=operator.ec2)
     job_id = options.name or job_id_of(operation, request, datetime.now(UTC))
+    # Before it is started: an interrupt may come when the request is sent and not answered.
+    options.job_id = job_id
     arn = operator.start(operation, request, job_id=job_id)
     if options.wait or is_dry_run(request):
         return follow(options, operator, arn)

@@ -29,10 +29,10 @@ def _image_uri(value: str) -> str:
     version = re.fullmatch(r"s3://([^/]+)/(.+\?versionId=[^/?&]+)", value, re.DOTALL)
     if version:
         bucket, named = version[1], shlex.quote("/".join(version.groups()))
+        copied = f"aws s3api copy-object --copy-source {named} --bucket {bucket} --key KEY"
         raise ValueError(
-            f"{value!r} names a version of an object, and an image is read as it is when the job starts: make an object "
-            f"of that version with `aws s3api copy-object --copy-source {named} --bucket {bucket} --key KEY`, and name "
-            f"s3://{bucket}/KEY"
+            f"{value!r} names a version of an object, and an image is read as it is when the job starts: make an "
+            f"object of that version with `{copied}`, and name s3://{bucket}/KEY"
         )
     return value
 

@@ -17,7 +17,7 @@ from blockferry.jobs.call import JobCall
 from blockferry.jobs.folder import RECEIPT, REPORT
 from blockferry.jobs.record import Proof
 from blockferry.transfer.job import Job, started_job
-from blockferry.transfer.sentences import holes_line, source_line
+from blockferry.transfer.sentences import holes_line, source_line, usd
 
 
 def write_receipt(call: JobCall, record: str, proof: str, *, now: datetime | None = None) -> dict[str, Any]:
@@ -128,7 +128,8 @@ def report(receipt: dict[str, Any]) -> str:
         "| target | region | state | blocks written | encrypted |",
         "|---|---|---|---|---|",
         *(
-            f"| {t['snapshot_id']} | {t['region']} | {t['state']} | {t['blocks_written']} | {t['encrypted']} |"
+            f"| {t['snapshot_id']} | {t['region']} | {t['state']} | {t['blocks_written']} | "
+            f"{'yes' if t['encrypted'] else 'no'} |"
             for t in receipt["targets"]
         ),
         "",
@@ -140,7 +141,7 @@ def report(receipt: dict[str, Any]) -> str:
         + ", ".join(f"{count} {name}" for name, count in receipt["requests"].items())
         + ". Repeated: "
         + (", ".join(f"{count} {name}" for name, count in receipt["retries"].items()) or "none")
-        + f". Cost of requests: ${receipt['cost_usd']['total']} ({receipt['cost_usd']['basis']}).",
+        + f". Cost: {usd(receipt['cost_usd']['total'])} ({receipt['cost_usd']['basis']}).",
         "",
         *(line for warning in receipt["warnings"] for line in (f"Warning: {warning['message']}.", "")),
     ]
