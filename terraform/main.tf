@@ -4,6 +4,8 @@ locals {
   artifacts_dir   = startswith(var.artifacts_dir, "/") ? var.artifacts_dir : "${path.root}/${var.artifacts_dir}"
   definitions_dir = "${path.module}/../statemachines"
 
+  kms_key_arns = merge({ home = null, recovery = null, snapshots = null }, var.kms_key_arns)
+
   alarm_topic_arns = {
     for region in [var.home_region, var.recovery_region] :
     region => [for arn in var.alarm_topic_arns : arn if split(":", arn)[3] == region]
@@ -21,8 +23,8 @@ module "home" {
   resume_window_hours   = var.resume_window_hours
   job_retention_in_days = var.job_retention_in_days
   log_retention_in_days = var.log_retention_in_days
-  storage_kms_key_arn   = var.kms_key_arns.home
-  snapshot_kms_key_arns = var.kms_key_arns.snapshots
+  storage_kms_key_arn   = local.kms_key_arns.home
+  snapshot_kms_key_arns = local.kms_key_arns.snapshots
   archive_bucket_names  = var.archive_bucket_names
   archive_kms_key_arns  = var.archive_kms_key_arns
   image_bucket_names    = var.image_bucket_names
@@ -45,8 +47,8 @@ module "recovery" {
   resume_window_hours   = var.resume_window_hours
   job_retention_in_days = var.job_retention_in_days
   log_retention_in_days = var.log_retention_in_days
-  storage_kms_key_arn   = var.kms_key_arns.recovery
-  snapshot_kms_key_arns = var.kms_key_arns.snapshots
+  storage_kms_key_arn   = local.kms_key_arns.recovery
+  snapshot_kms_key_arns = local.kms_key_arns.snapshots
   archive_bucket_names  = var.archive_bucket_names
   archive_kms_key_arns  = var.archive_kms_key_arns
   image_bucket_names    = var.image_bucket_names

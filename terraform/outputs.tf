@@ -31,11 +31,16 @@ output "dashboards" {
 }
 
 output "start_commands" {
-  description = "Commands that start each operation with the example input, by region and operation. Run them in the project's folder."
+  description = "A command for each operation, by region and operation. They run in any folder; put your own snapshot or image and Region in."
   value       = { for name, region in local.regions : name => region.start_commands }
 }
 
 output "operator_policy_arn" {
   description = "ARN of the policy to attach to the roles of those who run jobs."
   value       = module.account.operator_policy_arn
+}
+
+output "uploader_policy_arn" {
+  description = "ARN of the policy to attach to the roles of those who upload disk images from their own machines."
+  value       = module.account.uploader_policy_arn
 }

@@ -45,52 +45,38 @@ variable "artifacts_dir" {
 variable "lambda" {
   description = <<-EOT
     How the functions run:
-    - runtime: Lambda runtime. Run scripts/build for the same one.
-    - architecture: arm64 or x86_64. Run scripts/build for the same one.
-    - log_level: lowest level that functions log: DEBUG, INFO, WARNING, ERROR or CRITICAL.
+    - runtime: Lambda runtime. Run scripts/build for the same one. Default: python3.13.
+    - architecture: arm64 or x86_64. Run scripts/build for the same one. Default: arm64.
+    - log_level: lowest level that functions log: DEBUG, INFO, WARNING, ERROR or CRITICAL. Default: INFO.
   EOT
-  type = object({
-    runtime      = optional(string, "python3.13")
-    architecture = optional(string, "arm64")
-    log_level    = optional(string, "INFO")
-  })
-  default = {}
+  # Terraform drops what an object type does not have, and a misspelt attribute would leave the default in force without
+  # a word. So the names are checked here, types and values in modules/region.
+  type     = any
+  default  = {}
+  nullable = false
 
   validation {
-    condition     = can(regex("^python3\\.1[1-9]$", var.lambda.runtime))
-    error_message = "The runtime must be python3.11 or later, for example python3.13."
-  }
-
-  validation {
-    condition     = contains(["arm64", "x86_64"], var.lambda.architecture)
-    error_message = "The architecture must be arm64 or x86_64."
-  }
-
-  validation {
-    condition     = contains(["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"], var.lambda.log_level)
-    error_message = "The log level must be DEBUG, INFO, WARNING, ERROR or CRITICAL."
+    condition     = length(setsubtract(keys(var.lambda), ["runtime", "architecture", "log_level"])) == 0
+    error_message = "There is no ${join(" and no ", setsubtract(keys(var.lambda), ["runtime", "architecture", "log_level"]))} in lambda, only runtime, architecture and log_level."
   }
 }
 
 variable "observability" {
   description = <<-EOT
     What can be seen of the running system:
-    - tracing: send X-Ray traces.
-    - alarms: raise alarms for failed jobs and a failing sweeper.
-    - dashboard: one CloudWatch dashboard per region.
-    - state_machine_log_level: ALL, ERROR, FATAL or OFF.
+    - tracing: send X-Ray traces. Default: true.
+    - alarms: raise alarms for failed jobs and a failing sweeper. Default: true.
+    - dashboard: one CloudWatch dashboard per region. Default: true.
+    - state_machine_log_level: ALL, ERROR, FATAL or OFF. Default: ERROR.
   EOT
-  type = object({
-    tracing                 = optional(bool, true)
-    alarms                  = optional(bool, true)
-    dashboard               = optional(bool, true)
-    state_machine_log_level = optional(string, "ERROR")
-  })
-  default = {}
+  # As for lambda.
+  type     = any
+  default  = {}
+  nullable = false
 
   validation {
-    condition     = contains(["ALL", "ERROR", "FATAL", "OFF"], var.observability.state_machine_log_level)
-    error_message = "The log level of the state machines must be ALL, ERROR, FATAL or OFF."
+    condition     = length(setsubtract(keys(var.observability), ["tracing", "alarms", "dashboard", "state_machine_log_level"])) == 0
+    error_message = "There is no ${join(" and no ", setsubtract(keys(var.observability), ["tracing", "alarms", "dashboard", "state_machine_log_level"]))} in observability, only tracing, alarms, dashboard and state_machine_log_level."
   }
 }
 
@@ -139,24 +125,19 @@ variable "kms_key_arns" {
     - snapshots: keys of snapshots that functions may use through EBS, in any region and account. Null: every
       key of this account whose own policy allows it. Empty: none.
   EOT
-  type = object({
-    home      = optional(string)
-    recovery  = optional(string)
-    snapshots = optional(list(string))
-  })
-  default = {}
+  # As for lambda.
+  type     = any
+  default  = {}
+  nullable = false
 
   validation {
-    condition = alltrue([
-      for arn in concat(compact([var.kms_key_arns.home, var.kms_key_arns.recovery]), coalesce(var.kms_key_arns.snapshots, [])) :
-      can(regex("^arn:[a-z-]+:kms:[a-z0-9-]+:[0-9]{12}:key/[a-zA-Z0-9-]+$", arn))
-    ])
-    error_message = "Every key must be the ARN of a KMS key, not of an alias: policies do not follow aliases."
+    condition     = length(setsubtract(keys(var.kms_key_arns), ["home", "recovery", "snapshots"])) == 0
+    error_message = "There is no ${join(" and no ", setsubtract(keys(var.kms_key_arns), ["home", "recovery", "snapshots"]))} in kms_key_arns, only home, recovery and snapshots."
   }
 
   validation {
     condition = alltrue([
-      for region, arn in { (var.home_region) = var.kms_key_arns.home, (var.recovery_region) = var.kms_key_arns.recovery } :
+      for region, arn in { (var.home_region) = try(var.kms_key_arns.home, null), (var.recovery_region) = try(var.kms_key_arns.recovery, null) } :
       arn == null || try(split(":", arn)[3] == region, false)
     ])
     error_message = "The keys named home and recovery must be in the home and in the recovery region."

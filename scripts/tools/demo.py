@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import sys
 import tempfile
 import time
@@ -16,7 +17,7 @@ from typing import Any
 from blockferry.aws.sessions import Aws
 from blockferry.cli.operate import JobState, Operator
 from blockferry.cli.render import receipt_table
-from blockferry.cli.watch import progress_line
+from blockferry.cli.watch import saying
 from blockferry.core.errors import BlockferryError
 from blockferry.local.upload import upload_image
 from localcloud import lifecycle as cloud
@@ -66,6 +67,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--keep", action="store_true", help="leave the local cloud running and say how to use it")
     options = parser.parse_args(arguments)
     steps = Steps()
+    # As with Ctrl-C: what was started is taken down.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     was_up = cloud.info() is not None
     try:
         steps.say("building, starting the local cloud, applying the Terraform" if not was_up else "the cloud is up")
@@ -76,6 +79,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if not options.keep and not was_up:
                 steps.say("taking the local cloud down")
                 cloud.down()
+    except KeyboardInterrupt:
+        left = (
+            "the local cloud is down" if cloud.info() is None else "the local cloud is up: scripts/cloud down ends it"
+        )
+        print(f"scripts/demo: interrupted; {left}", file=sys.stderr)
+        return 128 + signal.SIGINT
     except (DiskFailed, BlockferryError, JobFailed, cloud.CloudFailed) as error:
         print(f"scripts/demo: {error}", file=sys.stderr)
         return 1
@@ -161,15 +170,7 @@ def _copy(operator: Operator, snapshot_id: str, region: str, job_id: str, steps:
     }
     arn = operator.start("copy", request, job_id=job_id)
     steps.say(f"started {arn}")
-    shown = ""
-
-    def progress(state: JobState) -> None:
-        nonlocal shown
-        if (line := progress_line(state)) != shown:
-            shown = line
-            steps.say(line)
-
-    return operator.wait(arn, sleep=time.sleep, on_progress=progress)
+    return operator.wait(arn, sleep=time.sleep, on_progress=saying(steps.say))
 
 
 def _table(result: dict[str, Any]) -> str:

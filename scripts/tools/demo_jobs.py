@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from blockferry.cli.operate import JobState, Operator
+from blockferry.cli.watch import saying
 from blockferry.local.upload import Uploaded
 
 from tools.readback import Changes
@@ -33,7 +34,7 @@ def ended(operator: Operator, operation: str, request: Mapping[str, Any], say: S
     """Start a job and wait for its end."""
     arn = operator.start(operation, request, job_id=f"demo-{operation}-{time.time_ns()}")
     say(f"started {arn}")
-    return operator.wait(arn, sleep=time.sleep, on_progress=lambda _state: None)
+    return operator.wait(arn, sleep=time.sleep, on_progress=saying(say))
 
 
 def succeeded(operator: Operator, operation: str, request: Mapping[str, Any], say: Say) -> Any:

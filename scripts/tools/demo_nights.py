@@ -14,6 +14,7 @@ import pydantic_core
 import zstandard
 from blockferry.aws.sessions import Aws
 from blockferry.cli.operate import Operator
+from blockferry.cli.watch import saying
 from blockferry.inspection.answer import answer
 from blockferry.local.upload import Uploaded, upload_image
 from localcloud.state import CloudInfo
@@ -162,7 +163,7 @@ def _with_one_region_down(
     _control(info, f"faults/{rule}", method="DELETE")
     _control(info, "stats/reset", {})
     operator.resume(failed.arn)
-    state = operator.wait(failed.arn, sleep=time.sleep, on_progress=lambda _state: None)
+    state = operator.wait(failed.arn, sleep=time.sleep, on_progress=saying(say))
     if state.status != "SUCCEEDED":
         raise JobFailed(f"resumed fanout {state.job_id} {state.status}: {state.error}: {state.cause}")
     receipt: dict[str, Any] = state.output

@@ -53,12 +53,12 @@ run "wrong_values_are_refused_by_name" {
 
   variables {
     name_prefix           = "block--ferry"
-    lambda                = { runtime = "nodejs22.x", architecture = "amd64", log_level = "LOUD" }
-    observability         = { state_machine_log_level = "DEBUG" }
+    lambda                = { runtme = "python3.12" }
+    observability         = { log_level = "ERROR" }
     resume_window_hours   = 0
     job_retention_in_days = 10.5
     log_retention_in_days = 0
-    kms_key_arns          = { snapshots = ["alias/aws/ebs"] }
+    kms_key_arns          = { home_region = "arn:aws:kms:us-east-1:111122223333:key/11111111-2222-3333-4444-555555555555" }
     permissions_boundary  = "boundary"
     alarm_topic_arns      = ["arn:aws:sns:ap-south-1:111122223333:operations"]
     trusted_role_arns     = ["arn:aws:iam::123456789012:role/*"]

@@ -7,11 +7,15 @@ import gzip
 import json
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import boto3
 import pytest
+from blockferry.aws.sessions import Aws
 from blockferry.cli.operate import JobState, Operator
+from blockferry.core.errors import BlockferryError
+from blockferry.local.upload import upload_image
 from botocore.exceptions import ClientError
 from cloud_rig import PALETTE, CloudRig, filled
 from rig import hashes
@@ -138,27 +142,58 @@ def test_a_copy_whose_machine_lacks_one_action_fails_and_names_it(cloud: CloudRi
     assert any(f"is not authorized to perform: {action}" in cause for cause in causes), causes
 
 
-@pytest.fixture
-def operator(cloud: CloudRig) -> Iterator[Operator]:
-    """A person with the policy for operators and nothing else."""
-    iam, name = cloud.client("iam"), "somebody"
-    policy = f"arn:aws:iam::{cloud.info.account_id}:policy/{PREFIX}-operator"
+@contextlib.contextmanager
+def somebody_with(cloud: CloudRig, policy: str) -> Iterator[boto3.Session]:
+    """The session of a person who has this one policy of the deployment and nothing else."""
+    iam, name = cloud.client("iam"), f"somebody-with-{policy}"
+    arn = f"arn:aws:iam::{cloud.info.account_id}:policy/{PREFIX}-{policy}"
     trust = {"Effect": "Allow", "Principal": {"AWS": cloud.info.account_id}, "Action": "sts:AssumeRole"}
     document = json.dumps({"Version": "2012-10-17", "Statement": [trust]})
     role = iam.create_role(RoleName=name, AssumeRolePolicyDocument=document)["Role"]["Arn"]
-    iam.attach_role_policy(RoleName=name, PolicyArn=policy)
+    iam.attach_role_policy(RoleName=name, PolicyArn=arn)
     try:
-        keys = cloud.client("sts").assume_role(RoleArn=role, RoleSessionName="operator")["Credentials"]
-        session = boto3.Session(
+        keys = cloud.client("sts").assume_role(RoleArn=role, RoleSessionName=policy)["Credentials"]
+        yield boto3.Session(
             aws_access_key_id=keys["AccessKeyId"],
             aws_secret_access_key=keys["SecretAccessKey"],
             aws_session_token=keys["SessionToken"],
             region_name=cloud.home,
         )
-        yield Operator.of(region=cloud.home, session=session)
     finally:
-        iam.detach_role_policy(RoleName=name, PolicyArn=policy)
+        iam.detach_role_policy(RoleName=name, PolicyArn=arn)
         iam.delete_role(RoleName=name)
+
+
+@pytest.fixture
+def operator(cloud: CloudRig) -> Iterator[Operator]:
+    """A person with the policy for operators and nothing else."""
+    with somebody_with(cloud, "operator") as session:
+        yield Operator.of(region=cloud.home, session=session)
+
+
+def test_the_policy_for_uploaders_is_enough_to_upload_and_to_clean_up_and_reaches_no_target_of_a_job(
+    cloud: CloudRig, tmp_path: Path
+) -> None:
+    blocks = filled(5)
+    first, second = tmp_path / "first.img", tmp_path / "second.img"
+    first.write_bytes(b"".join(content for _, content in sorted(blocks.items())))
+    second.write_bytes(first.read_bytes()[: -len(PALETTE[0])] + bytes(len(PALETTE[0])))
+    target = cloud.ended(cloud.start(request(cloud, cloud.snapshot(blocks)))).output["targets"][0]["snapshot_id"]
+    with somebody_with(cloud, "uploader") as session:
+        aws = Aws(base=session)
+        made = upload_image(first, region=cloud.home, aws=aws)
+        on_top = upload_image(second, region=cloud.home, aws=aws, parent_snapshot_id=made.snapshot_id)
+        broken = {"operation": "CompleteSnapshot", "action": "error", "status": 403, "code": "AccessDeniedException"}
+        cloud.control("ebs/faults", broken)
+        try:
+            with pytest.raises(BlockferryError) as failed:
+                upload_image(second, region=cloud.home, aws=aws)
+        finally:
+            cloud.control("ebs/faults", method="DELETE")
+        with pytest.raises(ClientError, match="UnauthorizedOperation"):
+            session.client("ec2", region_name=cloud.recovery).delete_snapshot(SnapshotId=target)
+    assert "the unfinished snapshot is deleted" in failed.value.__notes__
+    assert (made.blocks, made.warnings, on_top.blocks, on_top.warnings) == (5, (), 1, ())
 
 
 def test_the_policy_for_operators_is_enough_to_start_follow_stop_and_resume_jobs(

@@ -9,6 +9,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,38 @@ def invoke(server: RunningServer, name: str, event: object, **extra: Any) -> tup
 
 def waiting(folder: Path) -> dict[str, str]:
     return {"do": "wait_for", "started": str(folder / "started"), "until": str(folder / "until")}
+
+
+FOREIGN = "python/fast/_fast.cpython-399-riscv64-linux-gnu.so"
+NATIVE = f"python/fast/_fast{EXTENSION_SUFFIXES[0]}"
+
+
+def layer_of(server: RunningServer, *names: str) -> str:
+    layer = server.client("lambda").publish_layer_version(
+        LayerName=f"layer-{uuid.uuid4().hex[:8]}", Content={"ZipFile": zip_of(dict.fromkeys(names, ""))}
+    )
+    return str(layer["LayerVersionArn"])
+
+
+def test_a_package_that_was_built_for_another_machine_is_refused_with_how_to_build_for_this_one(
+    server: RunningServer,
+) -> None:
+    build = r"was built for another machine.*`scripts/build --local`.*-var 'lambda=\{runtime=\"python3\.\d+\", arch"
+    with pytest.raises(ClientError, match=f"InvalidParameterValue.*{FOREIGN} {build}"):
+        create(server, Layers=[layer_of(server, FOREIGN)])
+    with pytest.raises(ClientError, match=build):
+        create(server, Code={"ZipFile": zip_of({"app.py": HANDLER, FOREIGN: ""})})
+    name = create(server)
+    with pytest.raises(ClientError, match=build):
+        server.client("lambda").update_function_configuration(
+            FunctionName=name, Layers=[layer_of(server, NATIVE), layer_of(server, FOREIGN)]
+        )
+    assert invoke(server, name, {"do": "echo"})[1]["event"] == {"do": "echo"}
+
+
+def test_a_package_with_modules_for_several_machines_is_taken_where_one_is_for_this(server: RunningServer) -> None:
+    name = create(server, Layers=[layer_of(server, FOREIGN, NATIVE), layer_of(server, "python/other.abi3.so")])
+    assert invoke(server, name, {"do": "echo"})[1]["event"] == {"do": "echo"}
 
 
 def test_a_result_is_returned_without_function_error(server: RunningServer) -> None:

@@ -126,6 +126,43 @@ def test_waiting_shows_progress_and_prints_the_receipt(
     assert "abc= (LINEAR, SHA-256)" in out
 
 
+def test_what_is_waited_for_behind_the_last_range_is_told(
+    operator: FakeOperator, capsys: pytest.CaptureFixture[str]
+) -> None:
+    moved = state("RUNNING", ranges={"total": 1, "succeeded": 1, "failed": 0})
+    operator.states = [moved, moved, state("SUCCEEDED", output=RECEIPT)]
+    assert cli.main(["copy", SNAPSHOT, "--to", "eu-west-1", "--wait"]) == 0
+    assert capsys.readouterr().err.splitlines() == [
+        "job: RUNNING, 1 of 1 range moved: checking and completing the targets"
+    ]
+
+
+@pytest.mark.parametrize(("error", "status"), [(KeyboardInterrupt(), 1), (ZeroDivisionError(), 70)])
+def test_a_command_that_ends_before_its_job_names_the_job(
+    operator: FakeOperator, capsys: pytest.CaptureFixture[str], error: BaseException, status: int
+) -> None:
+    def interrupted(*_: object, **__: object) -> JobState:
+        raise error
+
+    operator.wait = interrupted  # type: ignore[method-assign]
+    copy = ["copy", SNAPSHOT, "--to", "eu-west-1", "--wait", "--name", "nightly", "--name-prefix", "my-ferry"]
+    assert cli.main(copy) == status
+    told = capsys.readouterr().err.splitlines()[-1]
+    assert told.endswith("a started job goes on, see: blockferry status nightly --name-prefix my-ferry")
+
+
+def test_a_command_that_ends_before_it_starts_anything_says_so(
+    operator: FakeOperator, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("blockferry.cli.start.refuse_what_is_not_there", interrupted)
+    assert cli.main(["copy", SNAPSHOT, "--to", "eu-west-1"]) == 1
+    assert capsys.readouterr().err == "blockferry: interrupted; nothing was started\n"
+    assert operator.started == []
+
+
 def test_json_prints_one_object_and_nothing_else_on_standard_output(
     operator: FakeOperator, capsys: pytest.CaptureFixture[str]
 ) -> None:

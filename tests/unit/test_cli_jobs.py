@@ -10,6 +10,7 @@ from typing import Any
 import boto3
 import pytest
 from blockferry.cli.operate import OPERATIONS, TOO_MANY_FAILED, JobState, NotSeen, Operator
+from blockferry.cli.watch import progress_line
 from blockferry.core.errors import InvalidRequest
 from botocore.stub import Stubber
 from memory_ec2 import MemoryEc2
@@ -43,8 +44,11 @@ class Machines:
         self._stub.add_response("list_map_runs", {"mapRuns": []}, {"executionArn": arn(operation)})
 
     def has_only(self, operation: str) -> None:
-        self._stub.add_response("describe_execution", self._described(operation), {"executionArn": arn(operation)})
+        self.described(operation)
         self.shows(operation)
+
+    def described(self, operation: str) -> None:
+        self._stub.add_response("describe_execution", self._described(operation), {"executionArn": arn(operation)})
 
     def has_failed_child(self, operation: str, *, error: str, cause: str) -> None:
         machine = f"arn:aws:states:{REGION}:{ACCOUNT}:stateMachine:my-ferry-{operation}"
@@ -67,6 +71,24 @@ class Machines:
             asked = {"mapRunArn": run, "statusFilter": "FAILED", "maxResults": 1}
             self._stub.add_response("list_executions", {"executions": found}, asked)
         self._stub.add_response("describe_execution", {**item, "error": error, "cause": cause}, {"executionArn": child})
+
+    def moves(self, operation: str, *runs: tuple[int, int]) -> None:
+        """The job's Map Runs, from the first to the last: ranges in all and moved. AWS promises no order."""
+        machine = f"arn:aws:states:{REGION}:{ACCOUNT}:stateMachine:my-ferry-{operation}"
+        named = [f"arn:aws:states:{REGION}:{ACCOUNT}:mapRun:my-ferry-{operation}/Ranges:{n}" for n in range(len(runs))]
+        items = [
+            {"executionArn": arn(operation), "mapRunArn": name, "startDate": datetime(2026, 1, 1 + n, tzinfo=UTC)}
+            for n, name in enumerate(named)
+        ]
+        listed = [{**item, "stateMachineArn": machine} for item in reversed(items)]
+        self._stub.add_response("list_map_runs", {"mapRuns": listed}, {"executionArn": arn(operation)})
+        for number in (len(runs) - 1, 0) if len(runs) > 1 else (0,):
+            total, moved = runs[number]
+            states = ("pending", "running", "failed", "timedOut", "aborted", "resultsWritten")
+            counts = {"total": total, "succeeded": moved, **dict.fromkeys(states, 0), "running": total - moved}
+            answer = {**items[number], "status": "RUNNING", "maxConcurrency": 1, "toleratedFailurePercentage": 0.0}
+            answer |= {"toleratedFailureCount": 0, "itemCounts": counts, "executionCounts": counts}
+            self._stub.add_response("describe_map_run", answer, {"mapRunArn": named[number]})
 
     def may_not_list(self, operation: str) -> None:
         asked = {"executionArn": arn(operation)}
@@ -119,6 +141,22 @@ def test_a_job_is_found_among_all_operations(machines: Machines, operation: str)
     machines.shows(operation)
     state = machines.operator.find("nightly")
     assert (state.operation, state.arn, state.job_id, state.running) == (operation, arn(operation), "nightly", True)
+
+
+@pytest.mark.parametrize(
+    ("runs", "shown"),
+    [
+        (((2, 1),), "1 of 2 ranges moved"),
+        (((2, 2), (1, 0)), "1 of 2 ranges moved"),
+        (((9, 9), (4, 4), (3, 1)), "7 of 9 ranges moved"),
+    ],
+)
+def test_ranges_that_are_moved_once_more_are_not_more_ranges(
+    machines: Machines, runs: tuple[tuple[int, int], ...], shown: str
+) -> None:
+    machines.described("copy")
+    machines.moves("copy", *runs)
+    assert progress_line(machines.operator.find("nightly", "copy")) == f"nightly: RUNNING, {shown}"
 
 
 def test_a_named_operation_is_the_only_one_that_is_asked(machines: Machines) -> None:

@@ -22,7 +22,7 @@ ARN = f"arn:aws:states:{REGION}:{ACCOUNT}:execution:blockferry-copy:nightly"
 FIRST, SECOND = (f"arn:aws:states:{REGION}:{ACCOUNT}:mapRun:blockferry-copy/Ranges:{number}" for number in (1, 2))
 START = datetime(2026, 1, 1, tzinfo=UTC)
 COUNTS = dict.fromkeys(
-    ("total", "pending", "running", "succeeded", "failed", "aborted", "timedOut", "resultsWritten"), 0
+    ("total", "pending", "running", "succeeded", "failed", "aborted", "timedOut", "resultsWritten"), 1
 )
 PLANNED = 14
 ASKED = Asked(requests={"get 111122223333/us-east-1": 1, "put 111122223333/eu-west-1": 1}, blocks_per_worker=71.5)

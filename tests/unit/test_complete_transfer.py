@@ -363,7 +363,7 @@ def test_what_is_missing_is_planned_a_few_times_and_a_redrive_begins_again() -> 
     told = cloud.fails(IncompleteTransfer, missing_moved=True)
     assert told.splitlines() == [
         f"targets that are not complete, tried {MOST_ROUNDS} times more:",
-        f"- snap-2 in {THIRD}: misses blocks of 1 ranges",
+        f"- snap-2 in {THIRD}: misses blocks of 1 range",
     ]
     cloud.folder.mark_failed(1, "no permission")
     assert cloud.folder.rounds() == 0
@@ -380,7 +380,7 @@ def test_the_end_of_the_rounds_names_all_that_are_not_complete_with_their_reason
     cloud.folder.save_rounds(MOST_ROUNDS)
     assert cloud.fails(IncompleteTransfer, missing_moved=True).splitlines()[1:] == [
         f"- snap-1 in {RECOVERY}: it was not completed: no (state pending)",
-        f"- snap-2 in {THIRD}: misses blocks of 1 ranges: no permission",
+        f"- snap-2 in {THIRD}: misses blocks of 1 range: no permission",
     ]
 
 

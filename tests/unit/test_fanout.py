@@ -392,6 +392,11 @@ def test_an_image_that_is_not_what_its_name_says_is_refused(rig: Rig) -> None:
         ({"image_uri": None}, "name exactly one source: image_uri, snapshot_id or manifest_uri"),
         ({"snapshot_id": "snap-00000000000000001"}, "name exactly one source"),
         ({"image_uri": "https://bucket/key"}, "image_uri: 'https://bucket/key' is not the address of an object"),
+        (
+            {"image_uri": "s3://bucket/my disk.img?versionId=3HL4kqtJ"},
+            "copy-object --copy-source 'bucket/my disk.img?versionId=3HL4kqtJ' --bucket bucket --key KEY`, and name "
+            "s3://bucket/KEY",
+        ),
         ({"image_uri": "s3://bucket"}, "image_uri: 's3://bucket' is not the address of an object"),
         ({"image_codec": "lz4"}, "image_codec"),
         ({"image_format": "qcow2"}, "image_format"),

@@ -240,6 +240,7 @@ HEAD = {"ContentLength": 4, "ETag": ETAG}
     [
         (Answers(refused("HeadObject", 403, "403")), InvalidRequest, "s3:GetObject.*kms:Decrypt"),
         (Answers(HEAD, refused("GetObject", 403, "AccessDenied")), InvalidRequest, "not permitted"),
+        (Answers(refused("HeadObject", 403, "403")), InvalidRequest, "Requester Pays.*aws s3 cp --request-payer requ"),
         (
             Answers(refused("HeadObject", 404, "404"), refused("GetObject", 404, "NoSuchBucket")),
             InvalidRequest,

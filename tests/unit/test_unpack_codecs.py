@@ -4,6 +4,7 @@ import bz2
 import gzip
 import lzma
 import random
+import re
 import shutil
 import subprocess
 import zlib
@@ -233,9 +234,51 @@ def test_what_follows_the_last_frame_is_refused(garbage: bytes) -> None:
 
 
 def test_damage_is_told_by_its_place_in_the_whole_stream() -> None:
-    first = zstd(b"one")
-    with pytest.raises(DamagedImage, match=f"at byte {len(first)} "):
-        unpacked(first + b"\x27\xb5\x2f\xfd", "zstd")
+    first, second = zstd(b"one"), zstd(CONTENT)
+    damaged = first + second[:-8] + bytes([second[-8] ^ 0x10]) + second[-7:]
+    with pytest.raises(DamagedImage) as found:
+        unpacked(damaged, "zstd")
+    told = re.search(r"at byte (\d+) of its zstd stream", str(found.value))
+    assert told is not None
+    assert len(first) <= int(told[1]) < len(damaged)
+
+
+@pytest.mark.parametrize("bite", BITES)
+@pytest.mark.parametrize("zeros", [0, 1, 4, 700])
+@pytest.mark.parametrize("codec", PACK)
+def test_what_is_behind_a_stream_is_told_by_its_first_byte_and_how_to_cut_it_off(
+    codec: str, zeros: int, bite: int
+) -> None:
+    stream = PACK[codec](CONTENT)
+    end, first = len(stream), len(stream) + zeros
+    run = Unpacking(bitten(stream + bytes(zeros) + b"a note" * 999, bite), codec, name="s3://images/my disk.img")
+    with pytest.raises(DamagedImage) as found:
+        list(run)
+    behind = f", behind {zeros} zeros" if zeros else ""
+    assert str(found.value) == (
+        f"image s3://images/my disk.img: its {codec} stream ends at byte {end}, and something else follows from byte "
+        f"{first} on{behind} (it begins with {b'a note'.hex()}). If that is not part of the disk, cut it off with "
+        f"`head -c {end} 'my disk.img' > 'cut-my disk.img'` and upload the image again; if it is, the stream is "
+        "damaged there: compress the image again"
+    )
+
+
+@pytest.mark.parametrize("codec", PACK)
+def test_another_stream_behind_zeros_is_told_as_one(codec: str) -> None:
+    stream = PACK[codec](CONTENT)
+    with pytest.raises(DamagedImage) as found:
+        unpacked(stream + bytes(3) + stream, codec)
+    told = f"another {codec} stream begins at byte {len(stream) + 3}, behind 3 zeros"
+    assert told in str(found.value)
+    assert str(found.value).endswith("if it is, join the two without the zeros")
+
+
+@pytest.mark.parametrize("codec", ["gzip", "bzip2"])
+def test_a_second_stream_that_is_cut_off_is_told_by_where_it_begins(codec: str) -> None:
+    stream = PACK[codec](CONTENT)
+    for length in (1, 2, 3, 40):
+        with pytest.raises(DamagedImage, match=f"in the middle of what begins at byte {len(stream)};"):
+            unpacked(stream + stream[:length], codec)
 
 
 def test_reserved_and_oversized_blocks_are_refused() -> None:

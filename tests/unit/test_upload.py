@@ -228,7 +228,7 @@ def test_the_command_puts_an_image_on_top_of_a_parent(
     assert rig.facts(made["snapshot_id"])["tags"]["a"] == "b"
     assert (made["blocks"], made["parent_snapshot_id"], made["volume_size_gib"]) == (1, parent, 2)
     assert cli.main(command) == 0
-    assert f"in {RECOVERY}, 2 GiB: 1 blocks written on top of {parent}" in capsys.readouterr().out
+    assert f"in {RECOVERY}, 2 GiB: 1 block written on top of {parent}" in capsys.readouterr().out
 
 
 def test_the_command_refuses_standard_input_with_exit_status_2(rig: Rig, capsys: pytest.CaptureFixture[str]) -> None:

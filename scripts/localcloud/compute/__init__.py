@@ -5,7 +5,8 @@ is one process with its Runtime API; ``packages`` unpacks code and layers; ``fau
 
 What differs from Lambda, on purpose or because a laptop has no other way:
 
-- The Python is the one of this checkout's environment, whatever ``Runtime`` says; other runtimes are refused.
+- The Python is the one of this checkout's environment, whatever ``Runtime`` says; other runtimes are refused, and
+  so are compiled modules for another Python or processor.
 - Code and layers lie in folders of the data directory, shared by the environments of a function, not in
   ``/var/task`` and ``/opt``; they are not mounted read-only. ``/tmp`` is the folder that ``TMPDIR`` names.
 - Imports see the task folder, the layers, what Lambda's own runtime ships (awslambdaric, boto3 and what they

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import re
 import shutil
 import stat
 import subprocess
@@ -15,7 +16,10 @@ import zipfile
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from importlib import metadata
+from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path, PurePosixPath
+
+from tools.build import local_architecture, local_runtime
 
 RUNTIME_DISTRIBUTIONS = (
     "awslambdaric",
@@ -34,6 +38,26 @@ RUNTIME_DISTRIBUTIONS = (
 
 class BadPackage(RuntimeError):
     """A code or layer archive that cannot be unpacked safely."""
+
+
+class BuiltForAnotherMachine(RuntimeError):
+    """A code or layer archive has compiled modules that this Python, on this processor, cannot load."""
+
+
+def refuse_foreign(archives: Sequence[bytes]) -> None:
+    """Raise ``BuiltForAnotherMachine`` naming a compiled module for another Python or processor that stands alone.
+
+    Modules tell by their names (PEP 3149). Where one for this machine lies beside it, Python takes that one.
+    """
+    foreign = next((name for archive in archives for name in _foreign_modules(archive)), None)
+    if foreign is None:
+        return
+    runtime, architecture = local_runtime(), local_architecture()
+    raise BuiltForAnotherMachine(
+        f"{foreign} was built for another machine: functions of the local cloud run on this one, with {runtime} on "
+        f"{architecture}. Build for it with `scripts/build --local`, and apply Terraform with -var "
+        f"""'lambda={{runtime="{runtime}", architecture="{architecture}"}}'"""
+    )
 
 
 class PackageStore:
@@ -111,6 +135,19 @@ def _compile(folder: Path) -> None:
         stderr=subprocess.DEVNULL,
         check=False,
     )
+
+
+@lru_cache(maxsize=128)
+def _foreign_modules(archive: bytes) -> tuple[str, ...]:
+    """Entries that are compiled modules for other machines only; none of what is no archive."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(archive)) as opened:
+            names = opened.namelist()
+    except zipfile.BadZipFile:
+        return ()
+    here = {name.removesuffix(suffix) for name in names for suffix in EXTENSION_SUFFIXES if name.endswith(suffix)}
+    tagged = (re.fullmatch(r"(.+)\.cpython-\d+\w*-[\w-]+\.so", name) for name in names)
+    return tuple(found[0] for found in tagged if found and found[1] not in here)
 
 
 @lru_cache(maxsize=128)

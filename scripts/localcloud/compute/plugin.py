@@ -14,7 +14,7 @@ from localcloud.compute.environment import Answer
 from localcloud.compute.faults import REQUEST_KINDS, Faults
 from localcloud.compute.function import Credentials, Function
 from localcloud.compute.outcome import Outcome
-from localcloud.compute.packages import BadPackage, PackageStore
+from localcloud.compute.packages import BadPackage, BuiltForAnotherMachine, PackageStore, refuse_foreign
 from localcloud.compute.pool import Pool, PoolSettings
 from localcloud.compute.runtime_api import Invocation
 from localcloud.host import ControlError, ControlRequest, Host, Response, RoleRefused, ServiceRoles
@@ -120,6 +120,7 @@ class _Base:
         write_log = self._host.lookup(LAMBDA, "_emit_lambda_logs")
         invoke = self._host.lookup(LAMBDA, "_invoke")
         delete = self._host.lookup(LAMBDA, "_delete_function")
+        check_sizes = self._host.lookup(LAMBDA, "_validate_total_unzipped_size")
 
         def write_log_once(*args: Any, log_source: str | None = None, **kwargs: Any) -> None:
             if log_source != LOG_SOURCE:
@@ -131,6 +132,16 @@ class _Base:
                 return refusal
             answer: Response = await invoke(name, event, headers, *args)
             return answer
+
+        def check_packages(code: bytes | None, layers: Sequence[Any] | None) -> Response | None:
+            """What the base checks of code and layers when a function is made or changed, and whether they run here."""
+            refusal: Response | None = check_sizes(code, layers)
+            if refusal is None:
+                try:
+                    refuse_foreign([*filter(None, [code, *map(self._layer_archive, layers or ())])])
+                except BuiltForAnotherMachine as error:
+                    return self._error("InvalidParameterValueException", str(error), 400)
+            return refusal
 
         def delete_and_retire(name: str, query: dict[str, Any], qualifier: str | None = None) -> Response:
             answer: Response = delete(name, query, qualifier)
@@ -145,6 +156,7 @@ class _Base:
 
         self._host.replace(LAMBDA, "_emit_lambda_metrics", count_throttle)
         self._host.replace(LAMBDA, "_emit_lambda_logs", write_log_once)
+        self._host.replace(LAMBDA, "_validate_total_unzipped_size", check_packages)
         self._host.replace(LAMBDA, "_invoke", checked_invoke)
         self._host.replace(LAMBDA, "_delete_function", delete_and_retire)
 

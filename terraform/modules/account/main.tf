@@ -1,4 +1,5 @@
-# What is global in the account: the policy of people and pipelines who run jobs. Attach it to their roles.
+# What is global in the account: the policies of people and pipelines who run jobs, and of those who upload images from
+# their own machines. Nobody has them until they are attached to a role or group.
 
 data "aws_caller_identity" "current" {}
 data "aws_partition" "current" {}
@@ -12,6 +13,14 @@ locals {
   execution_arns = sort([for arn in values(local.states_arn) : "${arn}:execution:${var.name_prefix}-*"])
   map_run_arns   = sort([for arn in values(local.states_arn) : "${arn}:mapRun:${var.name_prefix}-*"])
   work_buckets   = sort([for region in var.regions : "arn:${local.partition}:s3:::${var.name_prefix}-work-${local.account}-${region}"])
+
+  job_tag       = "blockferry:job-id"
+  execution_tag = "blockferry:execution"
+  proof_tag     = "blockferry:proved-snapshot-id"
+
+  # Snapshot ARNs have no account. An upload goes to any region, as its command says.
+  snapshot_arns = ["arn:${local.partition}:ec2:*::snapshot/*"]
+  snapshot_keys = ["arn:${local.partition}:kms:*:${local.account}:key/*"]
 }
 
 data "aws_iam_policy_document" "operator" {
@@ -87,5 +96,128 @@ resource "aws_iam_policy" "operator" {
   name        = "${var.name_prefix}-operator"
   description = "Start, follow, resume and stop jobs of ${var.name_prefix}, and read their receipts"
   policy      = data.aws_iam_policy_document.operator.json
+  tags        = merge(var.tags, { Project = "blockferry", ManagedBy = "terraform" })
+}
+
+# What `blockferry upload` calls: it runs with the credentials of whoever types it, not in a function.
+data "aws_iam_policy_document" "uploader" {
+  statement {
+    sid     = "LookAtSnapshots"
+    actions = ["ec2:DescribeSnapshots", "ec2:GetEbsEncryptionByDefault"]
+    # Neither action has a resource level.
+    resources = ["*"]
+  }
+
+  statement {
+    sid       = "ReadParents"
+    actions   = ["ebs:GetSnapshotBlock", "ebs:ListSnapshotBlocks"]
+    resources = local.snapshot_arns
+  }
+
+  statement {
+    sid       = "StartUploads"
+    actions   = ["ebs:StartSnapshot"]
+    resources = local.snapshot_arns
+
+    condition {
+      test     = "Null"
+      variable = "aws:RequestTag/${local.execution_tag}"
+      values   = ["false"]
+    }
+  }
+
+  statement {
+    # Without a condition: StartSnapshot checks it before the tag is there.
+    sid       = "TagUploads"
+    actions   = ["ec2:CreateTags"]
+    resources = local.snapshot_arns
+  }
+
+  statement {
+    sid       = "WriteUploads"
+    actions   = ["ebs:CompleteSnapshot", "ebs:PutSnapshotBlock"]
+    resources = local.snapshot_arns
+
+    condition {
+      test     = "Null"
+      variable = "aws:ResourceTag/${local.execution_tag}"
+      values   = ["false"]
+    }
+
+    # The targets of jobs are the functions' alone.
+    condition {
+      test     = "Null"
+      variable = "aws:ResourceTag/${local.job_tag}"
+      values   = ["true"]
+    }
+  }
+
+  statement {
+    sid       = "DeleteUnfinishedUploads"
+    actions   = ["ec2:DeleteSnapshot"]
+    resources = local.snapshot_arns
+
+    condition {
+      test     = "Null"
+      variable = "aws:ResourceTag/${local.execution_tag}"
+      values   = ["false"]
+    }
+
+    dynamic "condition" {
+      for_each = [local.job_tag, local.proof_tag]
+
+      content {
+        test     = "Null"
+        variable = "aws:ResourceTag/${condition.value}"
+        values   = ["true"]
+      }
+    }
+  }
+
+  statement {
+    # EBS user guide, permissions for the direct APIs. Each key's own policy has to allow it, too.
+    sid = "UseKeysThroughEbs"
+    actions = [
+      "kms:Decrypt",
+      "kms:DescribeKey",
+      "kms:Encrypt",
+      "kms:GenerateDataKey",
+      "kms:GenerateDataKeyWithoutPlaintext",
+      "kms:ReEncryptFrom",
+      "kms:ReEncryptTo",
+    ]
+    resources = local.snapshot_keys
+
+    condition {
+      test     = "StringLike"
+      variable = "kms:ViaService"
+      # EBS calls KMS under the name of EC2.
+      values = ["ec2.*.amazonaws.com"]
+    }
+  }
+
+  statement {
+    sid       = "LetEbsKeepGrants"
+    actions   = ["kms:CreateGrant"]
+    resources = local.snapshot_keys
+
+    condition {
+      test     = "StringLike"
+      variable = "kms:ViaService"
+      values   = ["ec2.*.amazonaws.com"]
+    }
+
+    condition {
+      test     = "Bool"
+      variable = "kms:GrantIsForAWSResource"
+      values   = ["true"]
+    }
+  }
+}
+
+resource "aws_iam_policy" "uploader" {
+  name        = "${var.name_prefix}-uploader"
+  description = "Make snapshots of disk images with the command blockferry upload"
+  policy      = data.aws_iam_policy_document.uploader.json
   tags        = merge(var.tags, { Project = "blockferry", ManagedBy = "terraform" })
 }

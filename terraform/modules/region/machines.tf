@@ -13,6 +13,17 @@ locals {
     sync    = local.transfer_functions
     verify  = ["plan_verification", "verify_blocks", "conclude_verification"]
   }
+
+  # What follows `blockferry <operation>` on a command line.
+  start_arguments = {
+    copy    = "SNAPSHOT --to REGION --wait"
+    fanout  = "s3://BUCKET/KEY --to REGION --wait"
+    inspect = "SNAPSHOT"
+    sync    = "SNAPSHOT --follow --to REGION --wait"
+    archive = "SNAPSHOT_ID --to s3://BUCKET/PREFIX --wait"
+    restore = "MANIFEST_URI --to TARGET_REGION --wait"
+    verify  = "MANIFEST_URI --wait"
+  }
 }
 
 module "machine" {

@@ -34,14 +34,12 @@ output "dashboard" {
 }
 
 output "start_commands" {
-  description = "A command for each operation that starts it with the example input of this project."
+  description = "A command for each operation, to be run in any folder. What is in capitals has to be filled in: SNAPSHOT, REGION, s3://BUCKET/KEY."
   value = {
-    for operation, machine in module.machine : operation => join(" ", [
-      "aws stepfunctions start-execution",
+    for operation in keys(module.machine) : operation => join(" ", compact([
+      "blockferry ${operation} ${local.start_arguments[operation]}",
       "--region ${local.region}",
-      "--state-machine-arn ${machine.arn}",
-      "--name ${operation}-$(date +%Y%m%dT%H%M%S)",
-      "--input file://statemachines/examples/${operation}.json",
-    ])
+      var.name_prefix == "blockferry" ? "" : "--name-prefix ${var.name_prefix}",
+    ]))
   }
 }

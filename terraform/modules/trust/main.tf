@@ -12,16 +12,17 @@ locals {
   proof_tag     = "blockferry:proved-snapshot-id"
 
   # Snapshot ARNs have no account.
-  source_snapshots = [for region in try(sort(var.source_side.regions), []) : "arn:${local.partition}:ec2:${region}::snapshot/*"]
-  target_snapshots = [for region in try(sort(var.target_side.regions), []) : "arn:${local.partition}:ec2:${region}::snapshot/*"]
+  source_snapshots = [for region in try(sort(distinct(var.source_side.regions)), []) : "arn:${local.partition}:ec2:${region}::snapshot/*"]
+  target_snapshots = [for region in try(sort(distinct(var.target_side.regions)), []) : "arn:${local.partition}:ec2:${region}::snapshot/*"]
   source_keys      = try(var.source_side.kms_key_arns, [])
   target_keys      = try(var.target_side.kms_key_arns, [])
+  required_tag     = try(var.source_side.required_tag, null)
   image_buckets    = try(sort(var.source_side.image_bucket_names), [])
 
   # EBS calls KMS under the name of EC2.
-  source_via = [for region in try(sort(var.source_side.regions), []) : "ec2.${region}.amazonaws.com"]
-  images_via = [for region in try(sort(var.source_side.regions), []) : "s3.${region}.amazonaws.com"]
-  target_via = [for region in try(sort(var.target_side.regions), []) : "ec2.${region}.amazonaws.com"]
+  source_via = [for region in try(sort(distinct(var.source_side.regions)), []) : "ec2.${region}.amazonaws.com"]
+  images_via = [for region in try(sort(distinct(var.source_side.regions)), []) : "s3.${region}.amazonaws.com"]
+  target_via = [for region in try(sort(distinct(var.target_side.regions)), []) : "ec2.${region}.amazonaws.com"]
 }
 
 data "aws_iam_policy_document" "trust" {
@@ -39,7 +40,7 @@ data "aws_iam_policy_document" "trust" {
     condition {
       test     = "ArnLike"
       variable = "aws:PrincipalArn"
-      values   = ["arn:${local.partition}:iam::${var.trusted.account_id}:role/${var.trusted.name_prefix}-*"]
+      values   = ["arn:${local.partition}:iam::${var.trusted.account_id}:role/${try(var.trusted.name_prefix, "blockferry")}-*"]
     }
 
     # Confused deputy: the deployment's account may work for others, too. It must name the id that this
@@ -80,7 +81,7 @@ data "aws_iam_policy_document" "this" {
       resources = local.source_snapshots
 
       dynamic "condition" {
-        for_each = statement.value.required_tag == null ? [] : [statement.value.required_tag]
+        for_each = local.required_tag == null ? [] : [local.required_tag]
 
         content {
           test     = "StringEquals"
@@ -226,7 +227,7 @@ data "aws_iam_policy_document" "this" {
 
 resource "aws_iam_role" "this" {
   name        = var.name
-  description = "Lets deployment ${var.trusted.name_prefix} of account ${var.trusted.account_id} work with snapshots of this account"
+  description = "Lets deployment ${try(var.trusted.name_prefix, "blockferry")} of account ${var.trusted.account_id} work with snapshots of this account"
   # A range of blocks takes up to 15 minutes; the functions chain roles, and chained sessions end after an
   # hour whatever stands here.
   max_session_duration = 3600

@@ -15,10 +15,14 @@ variable "trusted" {
     - account_id: the account it runs in.
     - name_prefix: its name prefix. Only its function roles, <name_prefix>-*, are trusted.
   EOT
-  type = object({
-    account_id  = string
-    name_prefix = optional(string, "blockferry")
-  })
+  # Terraform drops what an object type does not have: a misspelt attribute would leave the default in force without a
+  # word, here and with required_tag even a role that reads more than it was meant to. So the names are checked.
+  type = any
+
+  validation {
+    condition     = length(setsubtract(try(keys(var.trusted), []), ["account_id", "name_prefix"])) == 0
+    error_message = "There is no ${join(" and no ", setsubtract(try(keys(var.trusted), []), ["account_id", "name_prefix"]))} in trusted, only account_id and name_prefix."
+  }
 
   validation {
     condition     = can(regex("^[0-9]{12}$", var.trusted.account_id))
@@ -26,7 +30,7 @@ variable "trusted" {
   }
 
   validation {
-    condition     = can(regex("^[a-z][a-z0-9-]{0,22}[a-z0-9]$", var.trusted.name_prefix)) && !strcontains(var.trusted.name_prefix, "--")
+    condition     = can(regex("^[a-z][a-z0-9-]{0,22}[a-z0-9]$", try(var.trusted.name_prefix, "blockferry"))) && !strcontains(try(var.trusted.name_prefix, "blockferry"), "--")
     error_message = "The trusted name prefix must have 2 to 24 lower-case letters, digits and single hyphens, begin with a letter and not end with a hyphen."
   }
 }
@@ -50,21 +54,32 @@ variable "source_side" {
     - kms_key_arns: keys of encrypted snapshots, beyond the account's aws/ebs keys, which need no permission.
     - image_bucket_names: buckets with disk images that may be read, and decrypted with the same keys.
   EOT
-  type = object({
-    regions            = set(string)
-    required_tag       = optional(object({ key = string, value = string }))
-    kms_key_arns       = optional(list(string), [])
-    image_bucket_names = optional(list(string), [])
-  })
+  # As for trusted.
+  type    = any
   default = null
 
   validation {
-    condition     = var.source_side == null || try(length(var.source_side.regions) > 0, false)
-    error_message = "Name at least one region whose snapshots may be read."
+    condition     = length(setsubtract(try(keys(var.source_side), []), ["regions", "required_tag", "kms_key_arns", "image_bucket_names"])) == 0
+    error_message = "There is no ${join(" and no ", setsubtract(try(keys(var.source_side), []), ["regions", "required_tag", "kms_key_arns", "image_bucket_names"]))} in source_side, only regions, required_tag, kms_key_arns and image_bucket_names."
   }
 
   validation {
-    condition     = alltrue([for arn in try(var.source_side.kms_key_arns, []) : can(regex("^arn:[a-z-]+:kms:[a-z0-9-]+:[0-9]{12}:key/[a-zA-Z0-9-]+$", arn))])
+    condition     = var.source_side == null || can(sort(var.source_side.regions)[0])
+    error_message = "Name at least one region whose snapshots may be read, in a list."
+  }
+
+  validation {
+    condition     = try(var.source_side.required_tag, null) == null || try(toset(keys(var.source_side.required_tag)) == toset(["key", "value"]), false)
+    error_message = "The required tag has a key and a value, and nothing else."
+  }
+
+  validation {
+    condition     = can(sort(try(var.source_side.image_bucket_names, [])))
+    error_message = "The image buckets of the source side must be a list of names."
+  }
+
+  validation {
+    condition     = can(sort(try(var.source_side.kms_key_arns, []))) && alltrue([for arn in try(sort(var.source_side.kms_key_arns), []) : can(regex("^arn:[a-z-]+:kms:[a-z0-9-]+:[0-9]{12}:key/[a-zA-Z0-9-]+$", arn))])
     error_message = "Every key of the source side must be the ARN of a KMS key, not of an alias."
   }
 }
@@ -75,19 +90,22 @@ variable "target_side" {
     - regions: regions of the new snapshots.
     - kms_key_arns: keys for encrypted snapshots, beyond the account's aws/ebs keys, which need no permission.
   EOT
-  type = object({
-    regions      = set(string)
-    kms_key_arns = optional(list(string), [])
-  })
+  # As for trusted.
+  type    = any
   default = null
 
   validation {
-    condition     = var.target_side == null || try(length(var.target_side.regions) > 0, false)
-    error_message = "Name at least one region in which snapshots may be made."
+    condition     = length(setsubtract(try(keys(var.target_side), []), ["regions", "kms_key_arns"])) == 0
+    error_message = "There is no ${join(" and no ", setsubtract(try(keys(var.target_side), []), ["regions", "kms_key_arns"]))} in target_side, only regions and kms_key_arns."
   }
 
   validation {
-    condition     = alltrue([for arn in try(var.target_side.kms_key_arns, []) : can(regex("^arn:[a-z-]+:kms:[a-z0-9-]+:[0-9]{12}:key/[a-zA-Z0-9-]+$", arn))])
+    condition     = var.target_side == null || can(sort(var.target_side.regions)[0])
+    error_message = "Name at least one region in which snapshots may be made, in a list."
+  }
+
+  validation {
+    condition     = can(sort(try(var.target_side.kms_key_arns, []))) && alltrue([for arn in try(sort(var.target_side.kms_key_arns), []) : can(regex("^arn:[a-z-]+:kms:[a-z0-9-]+:[0-9]{12}:key/[a-zA-Z0-9-]+$", arn))])
     error_message = "Every key of the target side must be the ARN of a KMS key, not of an alias."
   }
 

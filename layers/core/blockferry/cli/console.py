@@ -31,17 +31,13 @@ PREFIX_VARIABLE = "BLOCKFERRY_NAME_PREFIX"
 @dataclass(frozen=True, kw_only=True)
 class Command:
     """A command: its ``name`` and ``summary``, its options, ``examples`` without the name of the program, and its work,
-    which gives the exit status.
-
-    ``interrupted`` is what is left when somebody interrupts it.
-    """
+    which gives the exit status. ``options.job_id`` names the job it is about, as soon as one is known."""
 
     name: str
     summary: str
     add_options: Callable[[argparse.ArgumentParser], None]
     run: Callable[[argparse.Namespace], int]
     examples: tuple[str, ...]
-    interrupted: str = "a started job goes on, see: blockferry status JOB"
 
 
 def operator_of(options: argparse.Namespace) -> Operator:

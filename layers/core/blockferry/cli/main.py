@@ -35,7 +35,7 @@ from blockferry.cli import (
     upload,
     verify,
 )
-from blockferry.cli.console import BROKEN_PIPE, FAILED, PREFIX_VARIABLE, UNFORESEEN, UNUSABLE, say
+from blockferry.cli.console import BROKEN_PIPE, FAILED, PREFIX_VARIABLE, UNFORESEEN, UNUSABLE, command_for, say
 from blockferry.cli.operate import PREFIX
 from blockferry.core.errors import BlockferryError, InvalidRequest
 
@@ -69,15 +69,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         by = f" by {interrupt}" if str(interrupt) else ""
         # Nobody may listen any more: a terminal that is closed interrupts, too.
         with suppress(OSError):
-            say(f"blockferry: interrupted{by}; {'; '.join(getattr(interrupt, '__notes__', ())) or options.interrupted}")
+            say(f"blockferry: interrupted{by}; {'; '.join(getattr(interrupt, '__notes__', ())) or _left(options)}")
         return FAILED
     except Exception as error:
         traceback.print_exc()
         say(
             f"blockferry: {type(error).__name__}, which should not happen: please report it with the lines above. "
-            f"A started job goes on; {options.interrupted}"
+            f"{_left(options)}"
         )
         return UNFORESEEN
+
+
+def _left(options: argparse.Namespace) -> str:
+    """What a command that came to no end of its own leaves behind."""
+    job_id = getattr(options, "job_id", None)
+    if job_id is None:
+        return "nothing was started"
+    return f"a started job goes on, see: {command_for('status', job_id, options)}"
 
 
 def _told(error: Exception) -> str:
@@ -119,7 +127,7 @@ def _parser() -> argparse.ArgumentParser:
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         command.add_options(own)
-        own.set_defaults(run=command.run, interrupted=command.interrupted)
+        own.set_defaults(run=command.run)
     return parser
 
 

@@ -236,11 +236,13 @@ class Operator:
 
     def _state(self, found: DescribeExecutionOutputTypeDef) -> JobState:
         arn = found["executionArn"]
-        ranges: dict[str, int] = {}
-        for run in self.sfn.list_map_runs(executionArn=arn)["mapRuns"]:
-            counts = self.sfn.describe_map_run(mapRunArn=run["mapRunArn"])["itemCounts"]
-            for name in ("total", "pending", "running", "succeeded", "failed", "aborted", "timedOut"):
-                ranges[name] = ranges.get(name, 0) + int(counts.get(name, 0))  # type: ignore[call-overload]
+        listed = self.sfn.list_map_runs(executionArn=arn)["mapRuns"]
+        runs = sorted(listed, key=lambda run: run["startDate"], reverse=True)
+        ranges = self._counts(runs[0]["mapRunArn"]) if runs else {}
+        if len(runs) > 1 and ranges["total"]:
+            # A later one has what is left of the ranges of the first: they are not more for that.
+            total = max(self._counts(runs[-1]["mapRunArn"])["total"], ranges["total"])
+            ranges |= {"total": total, "succeeded": total - ranges["total"] + ranges["succeeded"]}
         output = found.get("output")
         return JobState(
             job_id=found.get("name", ""),
@@ -252,6 +254,11 @@ class Operator:
             cause=found.get("cause"),
             output=None if output is None else json.loads(output),
         )
+
+    def _counts(self, map_run: str) -> dict[str, int]:
+        counts = self.sfn.describe_map_run(mapRunArn=map_run)["itemCounts"]
+        names = ("total", "pending", "running", "succeeded", "failed", "aborted", "timedOut")
+        return {name: int(counts.get(name, 0)) for name in names}  # type: ignore[call-overload]
 
     def with_own_cause(self, state: JobState) -> JobState:
         """The job with the error of the first failed child of its maps, where all that it tells is that one failed."""

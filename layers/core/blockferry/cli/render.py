@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from blockferry.core.layout import filled
+from blockferry.core.words import counted
 from blockferry.cost.bill import usd
 from blockferry.transfer.sentences import choice_line, cost_line, holes_line, source_line
 
@@ -19,7 +20,7 @@ def upload_table(estimate: Mapping[str, Any]) -> str:
         ("operation", "upload"),
         ("status", str(estimate["status"])),
         ("snapshot", size + (f" on top of {parent}" if (parent := estimate["parent_snapshot_id"]) else "")),
-        ("image", f"{estimate['image_blocks']} blocks, {estimate['data_blocks']} of them not zeros"),
+        ("image", f"{counted(estimate['image_blocks'], 'block')}, {estimate['data_blocks']} of them not zeros"),
         ("holes", holes_line(estimate)),
         *(("choice", choice_line(choice)) for choice in estimate["holes_choices"]),
         ("cost", cost_line(estimate["cost_usd"])),
@@ -90,8 +91,7 @@ def target_line(target: Mapping[str, Any]) -> str:
     name = f"{target['snapshot_id'] or 'not started'} in {target['region']}"
     if target["completed"]:
         return f"{name}: completed"
-    missing = "1 range" if target["missing_ranges"] == 1 else f"{target['missing_ranges']} ranges"
-    return f"{name}: {target['error'] or f'{missing} missing'}"
+    return f"{name}: {target['error'] or counted(target['missing_ranges'], 'range') + ' missing'}"
 
 
 def aligned(rows: Sequence[tuple[str, str]]) -> str:
@@ -114,7 +114,7 @@ def _target(target: Mapping[str, Any]) -> str:
     if "state" in target:
         parts.append(str(target["state"]))
     if "blocks_written" in target:
-        parts.append(f"{target['blocks_written']} blocks written")
+        parts.append(f"{counted(target['blocks_written'], 'block')} written")
     if target.get("volume_size_gib"):
         parts.append(f"{target['volume_size_gib']} GiB")
     if target.get("encrypted"):
@@ -129,14 +129,16 @@ def _counted(receipt: Mapping[str, Any]) -> list[tuple[str, str]]:
     basis = receipt.get("allocated_blocks_from")
     if receipt["allocated_blocks"] is None:
         return [("size and cost", f"{basis}; --size-gib N bounds them")]
-    rows = [("allocated", f"{receipt['allocated_blocks']} blocks" + (f", by {basis}" if basis else ""))]
+    rows = [("allocated", counted(receipt["allocated_blocks"], "block") + (f", by {basis}" if basis else ""))]
     if receipt["source"].get("base_snapshot_id"):
-        rows.append(("changed", f"{receipt['changed_blocks']} blocks"))
-        rows.append(("removed", f"{receipt['removed_blocks']} blocks, written as zeros"))
+        rows.append(("changed", counted(receipt["changed_blocks"], "block")))
+        rows.append(("removed", f"{counted(receipt['removed_blocks'], 'block')}, written as zeros"))
     if "zero_blocks" in receipt:
         rows.append(("zero blocks", str(receipt["zero_blocks"])))
     if receipt.get("parent_blocks_compared"):
-        rows.append(("parents", f"{receipt['parent_blocks_compared']} blocks compared with the base, all equal"))
+        rows.append(
+            ("parents", f"{counted(receipt['parent_blocks_compared'], 'block')} compared with the base, all equal")
+        )
     rows.append(("read", f"{receipt['bytes_read'] / _MIB:.1f} MiB"))
     by = receipt.get("bytes_written_from")
     rows.append(("written", f"{receipt['bytes_written'] / _MIB:.1f} MiB" + (f", by {by}" if by else "")))

@@ -10,6 +10,7 @@ from blockferry.cli.operate import JobState, Moving, Operator
 from blockferry.cli.watch import add_job
 from blockferry.core.errors import InvalidRequest
 from blockferry.core.quotas import BLOCKS_PER_SECOND
+from blockferry.core.words import counted
 from blockferry.jobs.running import LEAST_SPEED
 from blockferry.transfer.workers import MOST_WORKERS
 
@@ -88,14 +89,14 @@ def _told(job_id: str, found: dict[str, Any], *, changed: bool) -> str:
     if found["workers"] is None:
         lines.append("moves no blocks at the moment")
     else:
-        lines.append(f"{found['workers']} workers at a time ({found['planned_workers']} were planned)")
+        lines.append(f"{counted(found['workers'], 'worker')} at a time ({found['planned_workers']} were planned)")
         if changed:
             lines[-1] += "; those that run finish their ranges first"
     if found["blocks_per_second"] is not None:
         lines.append(f"at most {found['blocks_per_second']:g} blocks a second, as an operator said")
     pace, others = found["allowed_blocks_per_second"], len(found["other_jobs"])
     if pace is not None:
-        beside = f", beside {others} other job{'s' * (others > 1)}" if others else ""
+        beside = f", beside {counted(others, 'other job')}" if others else ""
         lines.append(f"{found['running_workers']} running, which may move {pace:.0f} blocks a second{beside}")
     if changed:
         lines.append("workers follow within half a minute")

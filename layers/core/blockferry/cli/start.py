@@ -94,6 +94,8 @@ def _start(operation: str, request: Mapping[str, Any], options: argparse.Namespa
         )
         return 0
     job_id = options.name or job_id_of(operation, request, datetime.now(UTC), secrets.token_hex(3))
+    # Before it is started: an interrupt may come when the request is sent and not answered.
+    options.job_id = job_id
     arn = operator.start(operation, request, job_id=job_id)
     if options.wait or is_dry_run(request):
         return follow(options, operator, arn)

@@ -10,6 +10,7 @@ from blockferry.cli.console import Command, region_of, say, show
 from blockferry.cli.inputs import add_format, add_holes, tags_of
 from blockferry.cli.render import upload_table
 from blockferry.core.holes import HolePolicy
+from blockferry.core.words import counted
 from blockferry.local.estimate import estimate_upload
 from blockferry.local.interrupts import Interrupts
 from blockferry.local.upload import upload_image
@@ -58,7 +59,7 @@ def _run(options: argparse.Namespace) -> int:
             interrupts=interrupts,
             on_start=lambda snapshot_id: say(f"writing {snapshot_id} in {region}"),
         )
-    text = f"{made.snapshot_id} in {made.region}, {made.volume_size_gib} GiB: {made.blocks} blocks written"
+    text = f"{made.snapshot_id} in {made.region}, {made.volume_size_gib} GiB: {counted(made.blocks, 'block')} written"
     if made.parent_snapshot_id is not None:
         text += f" on top of {made.parent_snapshot_id}"
     text += f"\nholes: {holes_line(vars(made))}"
@@ -74,5 +75,4 @@ COMMAND = Command(
     add_options=_add_options,
     run=_run,
     examples=("upload disk.img --region eu-west-1", "upload disk.img --parent snap-0123456789abcdef0 --dry-run"),
-    interrupted="nothing was started",
 )

@@ -5,12 +5,14 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from collections.abc import Callable
 from typing import Any
 
 from blockferry.cli.console import FAILED, RUNNING, command_for, say
 from blockferry.cli.operate import JobState, NotSeen, Operator
 from blockferry.cli.render import receipt_table, target_line, verification_table
 from blockferry.core.quotas import PENDING_SNAPSHOTS
+from blockferry.core.words import counted
 from blockferry.inspection.answer import answer
 from blockferry.inspection.page import report_page
 from blockferry.operations import OPERATIONS
@@ -28,20 +30,24 @@ def add_full(command: argparse.ArgumentParser) -> None:
     command.add_argument("--full", action="store_true", help="show all that an inspection found, with every figure")
 
 
-def follow(options: argparse.Namespace, operator: Operator, arn: str) -> int:
-    """Show progress until the job has ended, and report it."""
+def saying(said: Callable[[str], None]) -> Callable[[JobState], None]:
+    """What takes every state of a job and says each line of its progress that is new; how it ends is reported."""
     shown = ""
 
     def progress(state: JobState) -> None:
         nonlocal shown
         line = progress_line(state)
-        # How it ended is reported.
         if line != shown and state.running:
             shown = line
-            say(line)
+            said(line)
 
+    return progress
+
+
+def follow(options: argparse.Namespace, operator: Operator, arn: str) -> int:
+    """Show progress until the job has ended, and report it."""
     try:
-        ended = operator.wait(arn, sleep=time.sleep, on_progress=progress)
+        ended = operator.wait(arn, sleep=time.sleep, on_progress=saying(say))
     except NotSeen as error:
         job_id = arn.rsplit(":", 1)[-1]
         say(
@@ -57,7 +63,15 @@ def progress_line(state: JobState) -> str:
     text = f"{state.job_id}: {state.status}"
     # Of a job that has ended, a range may have come to its end without having been moved: the cause says how many were.
     if state.ranges.get("total") and state.running:
-        text += f", {state.ranges['succeeded']} of {state.ranges['total']} ranges moved"
+        moved, total = state.ranges["succeeded"], counted(state.ranges["total"], "range")
+        done, then = ("moved", "checking and completing the targets")
+        if state.operation == "verify":
+            done, then = ("verified", "putting together what was found")
+        # What comes then is up to EC2 and may take as long as it likes.
+        if moved == state.ranges["total"]:
+            text += f", {moved} of {total} {done}: {then}"
+        else:
+            text += f", {moved} of {total} {done}"
         if state.ranges.get("failed"):
             text += f", {state.ranges['failed']} failed"
     return text

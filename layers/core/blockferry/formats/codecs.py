@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 from blockferry.formats.errors import DamagedImage
 from blockferry.formats.members import bzip2_stream, gzip_member
-from blockferry.formats.recognise import HEAD_BYTES, PackedCodec
+from blockferry.formats.recognise import HEAD_BYTES, MAGIC_BYTES, PackedCodec, may_begin
 from blockferry.formats.stream import Boundary, Input, Pieces, RestartPoint
 from blockferry.formats.xz import unpack_xz
 from blockferry.formats.zstd import zstd_frame
@@ -39,7 +39,7 @@ class Unpacking:
         self.restart = start or RestartPoint()
         self.raw_offset = self.restart.raw_offset
         self._input = Input(parts, codec, name=name, offset=self.restart.compressed_offset)
-        self._pieces = unpack_xz(self._input, self.restart) if codec == "xz" else _unpack(self._input, _FRAMES[codec])
+        self._pieces = unpack_xz(self._input, self.restart) if codec == "xz" else _unpack(self._input, codec)
 
     def __iter__(self) -> Iterator[bytes]:
         for piece in self._pieces:
@@ -65,16 +65,19 @@ def first_unpacked(begin: bytes, codec: PackedCodec, *, name: str) -> bytes:
     return unpacked[:HEAD_BYTES]
 
 
-def _unpack(source: Input, frame: Callable[[Input], Iterator[bytes]]) -> Pieces:
+def _unpack(source: Input, codec: PackedCodec) -> Pieces:
+    frame = _FRAMES[codec]
     first = source.offset == 0
     while not source.at_end():
         if not first:
-            padding_at = source.offset
+            end = source.offset
             yield from source.skip_zeros()
             if source.at_end():
                 return
-            if source.offset > padding_at:
-                raise source.damaged("something follows the zeros behind what was compressed", at=source.offset)
+            begin = source.peek(MAGIC_BYTES)
+            begins = may_begin(begin, codec)
+            if source.offset > end or not begins:
+                raise source.followed(begin, end=end, begins=begins)
         yield from frame(source)
         yield Boundary()
         first = False

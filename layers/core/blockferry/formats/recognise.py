@@ -28,6 +28,10 @@ TAIL_BYTES = 512
 """Bytes of a file's end that tell what it is: a VHD of fixed size, or a DMG."""
 
 
+MAGIC_BYTES = 6
+"""Bytes that tell whether a stream of a codec begins: those of xz, the longest."""
+
+
 @dataclass(frozen=True)
 class Format:
     """A kind of file that is no raw disk, under the ``name`` by which an error calls it.
@@ -69,6 +73,16 @@ def packed_as(head: bytes) -> PackedCodec | None:
 def is_skippable(magic: bytes) -> bool:
     """Whether these bytes begin a skippable frame of zstd (RFC 8878, 3.1.2)."""
     return len(magic) >= 4 and magic[1:4] == b"\x2a\x4d\x18" and magic[0] & 0xF0 == 0x50
+
+
+def may_begin(head: bytes, codec: PackedCodec) -> bool:
+    """Whether these bytes begin a stream, member or frame of a codec, or are cut off before that is certain."""
+    begins = [magic for _, magic, found in _SIGNATURES if found.codec == codec]
+    if codec == "bzip2":
+        begins = [b"BZh"]
+    if codec == "zstd":
+        begins += [bytes([kind]) + b"\x2a\x4d\x18" for kind in range(0x50, 0x60)]
+    return any(head.startswith(magic) or magic.startswith(head) for magic in begins)
 
 
 def refusal(image: str, found: Format, *, file: str, insist: str, packed: bool = False, unpack: str = "") -> str:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 
 from blockferry.formats.errors import DamagedImage
 
@@ -58,6 +60,15 @@ class Input:
             self._part, self._used = part, 0
         return False
 
+    def peek(self, count: int) -> bytes:
+        """The next bytes, which stay to be read; fewer than ``count`` only before the end."""
+        while len(self._part) - self._used < count:
+            part = next(self._parts, None)
+            if part is None:
+                break
+            self._part, self._used = self._part[self._used :] + part, 0
+        return self._part[self._used : self._used + count]
+
     def take(self, count: int) -> bytes:
         """Exactly ``count`` bytes. Raises ``DamagedImage`` when the stream ends before."""
         at = self.offset
@@ -96,4 +107,24 @@ class Input:
         return DamagedImage(
             f"image {self.name} is damaged at byte {at} of its {self._codec} stream: {what}; compress it again, check "
             f"it ({self._codec} -t) and upload it again"
+        )
+
+    def followed(self, by: bytes, *, end: int, begins: bool) -> DamagedImage:
+        """What is raised where something else than zeros comes next, though the stream ended at byte ``end``.
+
+        ``by`` are its first bytes; ``begins``: they begin another stream, which would be read if no zeros were before.
+        """
+        at, zeros = self.offset, self.offset - end
+        behind = f", behind {zeros} zeros" if zeros else ""
+        name = PurePosixPath(self.name).name
+        cut = f"head -c {end} {shlex.quote(name)} > {shlex.quote(f'cut-{name}')}"
+        if begins:
+            what = f"another {self._codec} stream begins at byte {at}{behind}"
+            other = "join the two without the zeros"
+        else:
+            what = f"something else follows from byte {at} on{behind} (it begins with {by.hex()})"
+            other = "the stream is damaged there: compress the image again"
+        return DamagedImage(
+            f"image {self.name}: its {self._codec} stream ends at byte {end}, and {what}. If that is not part of the "
+            f"disk, cut it off with `{cut}` and upload the image again; if it is, {other}"
         )

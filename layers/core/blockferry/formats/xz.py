@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from blockferry.core.errors import InvalidRequest
+from blockferry.formats.recognise import MAGIC_BYTES, may_begin
 from blockferry.formats.stream import MAX_PIECE, MAX_WINDOW, Boundary, Input, Pieces, RestartPoint
 
 _MAGIC = b"\xfd7zXZ\0"
@@ -36,12 +37,15 @@ def unpack_xz(source: Input, start: RestartPoint) -> Pieces:
     while stream is not None or not source.at_end():
         if stream is None:
             if not first:
+                end = source.offset
                 yield from source.skip_zeros()
                 if source.at_end():
                     return
+                begin = source.peek(MAGIC_BYTES)
+                begins = may_begin(begin, "xz")
                 # Streams and what is between them are whole words.
-                if source.offset % 4:
-                    raise source.damaged("no stream begins here", at=source.offset)
+                if source.offset % 4 or not begins:
+                    raise source.followed(begin, end=end, begins=begins)
             first = False
             stream = _Stream.begun(source, raw_offset)
         size = source.take(1)[0]

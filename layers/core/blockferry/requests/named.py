@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from typing import Annotated
 
 from pydantic import AfterValidator, Field
@@ -26,6 +27,14 @@ def manifest_uri(value: str) -> str:
 def _image_uri(value: str) -> str:
     if not re.fullmatch(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]/.+", value, re.DOTALL):
         raise ValueError(f"{value!r} is not the address of an object in S3 (s3://<bucket>/<key>)")
+    version = re.fullmatch(r"s3://([^/]+)/(.+\?versionId=[^/?&]+)", value, re.DOTALL)
+    if version:
+        bucket, named = version[1], shlex.quote("/".join(version.groups()))
+        copied = f"aws s3api copy-object --copy-source {named} --bucket {bucket} --key KEY"
+        raise ValueError(
+            f"{value!r} names a version of an object, and an image is read as it is when the job starts: make an "
+            f"object of that version with `{copied}`, and name s3://{bucket}/KEY"
+        )
     return value
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass
@@ -200,7 +201,9 @@ def _unreadable(address: Address, error: ClientError, region: str) -> Blockferry
     if status == 403:
         return InvalidRequest(
             f"{image}: reading it is not permitted ({said}), or it does not exist and listing the bucket is not "
-            f"permitted either: allow s3:GetObject on it, and kms:Decrypt on the key that it is encrypted with"
+            f"permitted either: allow s3:GetObject on it, and kms:Decrypt on the key that it is encrypted with. A "
+            f"bucket whose requester pays (Requester Pays) answers the same and cannot be read from: copy the image "
+            f"into one of your own with `aws s3 cp --request-payer requester {shlex.quote(address.uri)} s3://BUCKET/KEY`"
         )
     if status == 412:
         return InvalidRequest(f"{image} was replaced while it was looked at: start the job when its upload is complete")

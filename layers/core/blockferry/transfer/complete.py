@@ -27,6 +27,7 @@ from blockferry.core.errors import (
 )
 from blockferry.core.reserves import COMPLETE_SECONDS
 from blockferry.core.retry import Deadline
+from blockferry.core.words import counted
 from blockferry.jobs.call import JobCall
 from blockferry.jobs.digests import Coverage
 from blockferry.jobs.folder import MISSING, TARGETS, JobFolder
@@ -231,7 +232,8 @@ def _plan_round(
         folder.save_rounds(0)
         why = {s.number: folder.failure(s.number) for s in states if s.behind}
         lines = [
-            f"- {s.name}: misses blocks of {len(s.missing)} ranges" + (f": {why[s.number]}" if why[s.number] else "")
+            f"- {s.name}: misses blocks of {counted(len(s.missing), 'range')}"
+            + (f": {why[s.number]}" if why[s.number] else "")
             if s.behind
             else f"- {s.name}: {s.error}"
             for s in states

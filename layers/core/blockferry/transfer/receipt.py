@@ -136,8 +136,8 @@ def report(receipt: dict[str, Any]) -> str:
         "| target | region | state | blocks written | encrypted |",
         "|---|---|---|---|---|",
         *(
-            f"| {t['snapshot_id'] or t['manifest_uri']} | {t['region']} | {t['state']} | {t['blocks_written']} "
-            f"| {t['encrypted']} |"
+            f"| {t['snapshot_id'] or t['manifest_uri']} | {t['region']} | {t['state']} | {t['blocks_written']} | "
+            f"{'yes' if t['encrypted'] else 'no'} |"
             for t in receipt["targets"]
         ),
         "",

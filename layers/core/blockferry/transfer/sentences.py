@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from blockferry.core.words import counted
 from blockferry.cost.bill import usd
 
 
@@ -38,7 +39,7 @@ def choice_line(choice: Mapping[str, Any]) -> str:
     if choice["blocks_written"] is None:
         return f"{name}: {choice['blocks_written_from']}"
     most = "at most " if choice["blocks_written_from"].endswith("at most") else ""
-    text = f"{name}: {most}{choice['blocks_written']} blocks, {usd(choice['usd_once'])} once"
+    text = f"{name}: {most}{counted(choice['blocks_written'], 'block')}, {usd(choice['usd_once'])} once"
     text += f" and {usd(choice['usd_a_month'])} a month to keep"
     return text + (" (chosen)" if choice["chosen"] else "")
 

@@ -78,6 +78,37 @@ run "an_operator_starts_and_redrives_jobs_and_reads_receipts_and_writes_speeds_o
   }
 }
 
+run "an_uploader_writes_and_deletes_no_target_of_a_job" {
+  command = plan
+
+  assert {
+    condition = alltrue([
+      for statement in jsondecode(aws_iam_policy.uploader.policy).Statement :
+      statement.Condition.Null["aws:ResourceTag/blockferry:job-id"] == "true" && statement.Condition.Null["aws:ResourceTag/blockferry:execution"] == "false"
+      if length(setintersection(flatten([statement.Action]), ["ebs:PutSnapshotBlock", "ebs:CompleteSnapshot", "ec2:DeleteSnapshot"])) > 0
+    ])
+    error_message = "An uploader must write, seal and delete uploads only."
+  }
+
+  assert {
+    condition = alltrue([
+      for statement in jsondecode(aws_iam_policy.uploader.policy).Statement :
+      statement.Condition.Null["aws:ResourceTag/blockferry:proved-snapshot-id"] == "true" if statement.Sid == "DeleteUnfinishedUploads"
+    ])
+    error_message = "An uploader must not delete what is proved."
+  }
+
+  assert {
+    condition = toset(flatten([
+      for statement in jsondecode(aws_iam_policy.uploader.policy).Statement : [for action in flatten([statement.Action]) : action if !startswith(action, "kms:")]
+      ])) == toset([
+      "ebs:CompleteSnapshot", "ebs:GetSnapshotBlock", "ebs:ListSnapshotBlocks", "ebs:PutSnapshotBlock", "ebs:StartSnapshot",
+      "ec2:CreateTags", "ec2:DeleteSnapshot", "ec2:DescribeSnapshots", "ec2:GetEbsEncryptionByDefault",
+    ])
+    error_message = "An uploader must be allowed what the command calls, and nothing else."
+  }
+}
+
 run "wrong_values_are_refused_by_name" {
   command = plan
 

@@ -50,8 +50,13 @@ run "a_region_has_everything_by_default" {
   }
 
   assert {
-    condition     = alltrue([for operation, command in output.start_commands : strcontains(command, output.state_machines[operation]) && strcontains(command, "examples/${operation}.json")])
-    error_message = "A start command must name the machine and its example."
+    condition = output.start_commands == {
+      copy    = "blockferry copy SNAPSHOT --to REGION --wait --region us-east-1"
+      fanout  = "blockferry fanout s3://BUCKET/KEY --to REGION --wait --region us-east-1"
+      inspect = "blockferry inspect SNAPSHOT --region us-east-1"
+      sync    = "blockferry sync SNAPSHOT --follow --to REGION --wait --region us-east-1"
+    }
+    error_message = "A start command must run in any folder and say what is to be filled in."
   }
 
   assert {
@@ -211,4 +216,17 @@ run "the_longest_window_and_the_shortest_retention_that_fit_are_taken" {
     condition     = local.pending_hours == local.windows.pending && local.record_hours <= local.windows.keep
     error_message = "What fits must be planned."
   }
+}
+
+run "wrong_values_are_refused_by_name" {
+  command = plan
+
+  variables {
+    lambda                = { runtime = "nodejs22.x", architecture = "amd64", log_level = "LOUD" }
+    observability         = { state_machine_log_level = "DEBUG" }
+    storage_kms_key_arn   = "alias/work"
+    snapshot_kms_key_arns = ["alias/aws/ebs"]
+  }
+
+  expect_failures = [var.lambda, var.observability, var.storage_kms_key_arn, var.snapshot_kms_key_arns]
 }

@@ -169,3 +169,44 @@ run "a_side_without_a_region_is_refused" {
 
   expect_failures = [var.target_side]
 }
+
+run "a_misspelt_attribute_of_a_source_is_refused" {
+  command = plan
+
+  variables {
+    trusted     = { account_id = "111122223333", prefix = "ferry" }
+    source_side = { regions = ["us-east-1"], requird_tag = { key = "ferry", value = "yes" } }
+  }
+
+  expect_failures = [var.trusted, var.source_side]
+}
+
+run "a_misspelt_attribute_of_a_target_is_refused" {
+  command = plan
+
+  variables {
+    target_side = { regions = ["eu-west-1"], kms_key_arn = "arn:aws:kms:eu-west-1:123456789012:key/1" }
+  }
+
+  expect_failures = [var.target_side]
+}
+
+run "a_tag_without_a_value_is_refused" {
+  command = plan
+
+  variables {
+    source_side = { regions = ["us-east-1"], required_tag = { key = "ferry" } }
+  }
+
+  expect_failures = [var.source_side]
+}
+
+run "a_region_that_is_no_list_is_refused" {
+  command = plan
+
+  variables {
+    target_side = { regions = "eu-west-1" }
+  }
+
+  expect_failures = [var.target_side]
+}
