@@ -16,13 +16,13 @@ locals {
 
   # What follows `blockferry <operation>` on a command line.
   start_arguments = {
+    archive = "SNAPSHOT --to s3://BUCKET/PREFIX --wait"
     copy    = "SNAPSHOT --to REGION --wait"
     fanout  = "s3://BUCKET/KEY --to REGION --wait"
     inspect = "SNAPSHOT"
+    restore = "MANIFEST --to REGION --wait"
     sync    = "SNAPSHOT --follow --to REGION --wait"
-    archive = "SNAPSHOT_ID --to s3://BUCKET/PREFIX --wait"
-    restore = "MANIFEST_URI --to TARGET_REGION --wait"
-    verify  = "MANIFEST_URI --wait"
+    verify  = "MANIFEST --wait"
   }
 }
 
