@@ -80,10 +80,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 steps.say("taking the local cloud down")
                 cloud.down()
     except KeyboardInterrupt:
-        left = (
-            "the local cloud is down" if cloud.info() is None else "the local cloud is up: scripts/cloud down ends it"
-        )
-        print(f"scripts/demo: interrupted; {left}", file=sys.stderr)
+        left = "is down" if cloud.info() is None else "is up, end it with scripts/cloud down"
+        print(f"scripts/demo: interrupted; the local cloud {left}", file=sys.stderr)
         return 128 + signal.SIGINT
     except (DiskFailed, BlockferryError, JobFailed, cloud.CloudFailed) as error:
         print(f"scripts/demo: {error}", file=sys.stderr)
