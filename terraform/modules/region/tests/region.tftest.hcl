@@ -51,10 +51,13 @@ run "a_region_has_everything_by_default" {
 
   assert {
     condition = output.start_commands == {
+      archive = "blockferry archive SNAPSHOT --to s3://BUCKET/PREFIX --wait --region us-east-1"
       copy    = "blockferry copy SNAPSHOT --to REGION --wait --region us-east-1"
       fanout  = "blockferry fanout s3://BUCKET/KEY --to REGION --wait --region us-east-1"
       inspect = "blockferry inspect SNAPSHOT --region us-east-1"
+      restore = "blockferry restore MANIFEST --to REGION --wait --region us-east-1"
       sync    = "blockferry sync SNAPSHOT --follow --to REGION --wait --region us-east-1"
+      verify  = "blockferry verify MANIFEST --wait --region us-east-1"
     }
     error_message = "A start command must run in any folder and say what is to be filled in."
   }
