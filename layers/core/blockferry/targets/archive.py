@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 from urllib.parse import urlencode
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -58,9 +58,7 @@ from blockferry.requests.archive import ArchiveRequest
 from blockferry.sources.archiving import ForArchive
 from blockferry.targets.kind import JobTarget, Looked, Sealings, Started
 from blockferry.targets.proposal import Proposal
-from blockferry.targets.segments import SegmentSink
-
-NOTES_AT_A_TIME = 16
+from blockferry.targets.segments import MOST_WAITING, SegmentSink
 
 
 @dataclass(frozen=True)
@@ -111,6 +109,7 @@ class ArchiveTarget(JobTarget):
     """An archive that a job writes. ``region`` is its bucket's; ``base`` are the archives that it is built upon, the
     nearest first; ``compares``: everything is read, and what the base has with the same content is not stored."""
 
+    most_ahead: ClassVar[int | None] = MOST_WAITING
     kind: Literal["archive"] = "archive"
     bucket: str
     prefix: str
@@ -345,11 +344,12 @@ class ArchiveTarget(JobTarget):
 
     def _notes(self, call: JobCall, number: int) -> Iterator[tuple[Note, bytes]]:
         names = archived.note_names(call.folder, number)
-        with ThreadPoolExecutor(NOTES_AT_A_TIME, thread_name_prefix="notes") as pool:
+        threads, most = call.throughput.proving_threads, call.throughput.proving_ahead
+        with ThreadPoolExecutor(threads, thread_name_prefix="notes") as pool:
             # In slices: at 64 TiB of a chain the digests of all would be four GiB.
-            for first in range(0, len(names), NOTES_AT_A_TIME):
-                some = names[first : first + NOTES_AT_A_TIME]
-                yield from pool.map(lambda name: archived.note(call.folder, name), some)
+            for first in range(0, len(names), most):
+                some = names[first : first + most]
+                yield from list(pool.map(lambda name: archived.note(call.folder, name), some))
 
     def mark_proved(self, call: Call, sums: Sums) -> None:
         """Take its claim away: the manifest says whose it is."""
