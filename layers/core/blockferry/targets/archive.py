@@ -203,15 +203,9 @@ class ArchiveTarget(JobTarget):
     def counted(
         self, call: JobCall, number: int, within: BlockRange, entries: Sequence[tuple[int, bytes]], allocated: int
     ) -> None:
-        parts = list(archived.parts_of(call.folder, number, within))
-        try:
-            found = index.joined([part.index for part in parts], within) if parts else _missing(within)
-        except ValueError as error:
-            raise IncompleteTransfer(f"{self.name}: {error}; it is written again") from error
-        digests = self._held_against(call, found, entries, allocated)
-        etags = {first: etag for part in parts for first, etag in part.etags.items()}
         bucket = self._bucket(call)
-        objects = self._listed(bucket, found, etags)
+        found, objects = self._stored(bucket, archived.parts_of(call.folder, number, within), within)
+        digests = self._held_against(call, found, entries, allocated)
         note = Note(first=within.first, stop=within.stop, digests=len(digests) // DIGEST_SIZE)
         if found.entries:
             body = index.pack(found)
@@ -249,7 +243,7 @@ class ArchiveTarget(JobTarget):
                 held[entry.block] = entry.digest
         for block, digest in entries:
             if block not in removed and held.get(block) != digest:
-                raise IncompleteTransfer(f"{self.name} does not have block {block} as it was read; it is written again")
+                raise IncompleteTransfer(f"{self.name} does not have block {block} as it was read; start a new job")
         if len(held) != allocated:
             raise IncompleteTransfer(
                 f"{self.name} has {len(held)} blocks between {found.range.first} and {found.range.stop}, those of its "
@@ -257,26 +251,45 @@ class ArchiveTarget(JobTarget):
             )
         return b"".join(digest for _, digest in sorted(held.items())) if self.base else b""
 
-    def _listed(self, bucket: Bucket, found: RangeIndex, etags: Mapping[int, str]) -> list[Stored]:
-        """The segments of a range as the bucket lists them. Raises ``IncompleteTransfer`` when one is not what was
-        stored."""
-        if not found.segments:
-            return []
+    def _stored(self, bucket: Bucket, parts: Sequence[Part], within: BlockRange) -> tuple[RangeIndex, list[Stored]]:
+        """The index of a range, from parts whose segments are in the bucket as they were stored, and these segments.
+        Raises ``IncompleteTransfer`` when they do not make it up.
+
+        Others are those of calls that were repeated, whose segments were stored anew with another end.
+        """
+        there = self._listed(bucket, within) if any(part.index.segments for part in parts) else {}
+        whole: list[Part] = []
+        gone: list[str] = []
+        for part in parts:
+            odd = [each.key for each in self._segments(part) if there.get(each.key) != each]
+            gone += odd
+            whole += [] if odd else [part]
+        chosen = archived.covering(whole, within)
+        if not chosen:
+            why = f"{bucket.uri(gone[0])} is not what was stored" if gone else "nobody stored all of them"
+            raise IncompleteTransfer(
+                f"{self.name} does not have blocks {within.first} to {within.stop - 1}: {why}; start a new job"
+            )
+        found = index.joined([part.index for part in chosen], within)
+        return found, [each for part in chosen for each in self._segments(part)]
+
+    def _segments(self, part: Part) -> list[Stored]:
+        return [
+            Stored(self.address.key(segment_name(facts.first)), facts.stored_bytes, part.etags[facts.first])
+            for facts in part.index.segments
+        ]
+
+    def _listed(self, bucket: Bucket, within: BlockRange) -> Mapping[str, Stored]:
+        """The segments of a range as the bucket lists them, by key."""
         prefix = self.address.key(SEGMENTS)
-        end = self.address.key(segment_name(found.range.stop))
-        after = self.address.key(segment_name(found.range.first - 1)) if found.range.first else prefix
+        end = self.address.key(segment_name(within.stop))
+        after = self.address.key(segment_name(within.first - 1)) if within.first else prefix
         there: dict[str, Stored] = {}
         for each in bucket.listed(prefix, after=after):
             if each.key >= end:
                 break
             there[each.key] = each
-        objects = []
-        for facts in found.segments:
-            wanted = Stored(self.address.key(segment_name(facts.first)), facts.stored_bytes, etags[facts.first])
-            if there.get(wanted.key) != wanted:
-                raise IncompleteTransfer(f"{bucket.uri(wanted.key)} is not what was stored; it is written again")
-            objects.append(wanted)
-        return objects
+        return there
 
     def seal(self, call: JobCall, number: int, sums: Sums, sealings: Sealings) -> None:
         """Write its manifest, once, when every object that it names is in the bucket as it was stored.
