@@ -36,6 +36,7 @@ from blockferry.core.errors import (
     TargetFailed,
 )
 from blockferry.core.holes import HoleMeaning
+from blockferry.core.quotas import DELETED_OBJECTS
 from blockferry.formats.archive import index, manifest
 from blockferry.formats.archive.index import Kind, RangeIndex
 from blockferry.formats.archive.layout import (
@@ -90,16 +91,25 @@ class LeftArchive:
     def discard(self, call: Call, sealings: Sealings, *, mark: str) -> str | None:
         """Delete its objects, if it has no manifest and its claim is that of this execution."""
         bucket = bucket_of(call, self.identity, self.address.bucket)
+        unfinished = self.address.key(UNFINISHED)
+        claim = bucket.get(unfinished)
+        owner = None if claim is None else _claimed_by(claim)
         if bucket.get(self.address.key(MANIFEST)) is not None:
+            # Whoever wrote the manifest may have died before it took its claim away.
+            bucket.delete([unfinished] if owner == mark else [])
             return "it is complete"
-        claim = bucket.get(self.address.key(UNFINISHED))
         if claim is None:
             return None if not any(True for _ in bucket.listed(self.address.key())) else "nobody says whose it is"
-        if _claimed_by(claim) != mark:
+        if owner != mark:
             return "it is another execution's"
-        unfinished = self.address.key(UNFINISHED)
-        keys = [each.key for each in bucket.listed(self.address.key()) if each.key != unfinished]
-        bucket.delete(keys)
+        doomed: list[str] = []
+        # As they are listed: an archive of 64 TiB has two million.
+        for each in bucket.listed(self.address.key()):
+            doomed += [] if each.key == unfinished else [each.key]
+            if len(doomed) == DELETED_OBJECTS:
+                bucket.delete(doomed)
+                doomed = []
+        bucket.delete(doomed)
         # Last: whoever dies before it finds out again whose the rest is.
         bucket.delete([unfinished])
         return None
@@ -169,12 +179,21 @@ class ArchiveTarget(JobTarget):
         stored = bucket.put(
             self.address.key(UNFINISHED), claim, sha256=_sha256(claim), once=True, **self._hot("application/json")
         )
-        there = None if stored is not None else bucket.get(self.address.key(UNFINISHED))
-        if there is not None and _claimed_by(there) != mark:
+        there = claim if stored is not None else bucket.get(self.address.key(UNFINISHED))
+        if there is None:
+            raise RetryLater(f"{self.name}: the claim of another job was taken away just now")
+        if _claimed_by(there) != mark:
             raise InvalidRequest(
                 f"{self.name} is being written by another job, or was left by one "
                 f"({there.decode(errors='replace').strip():.200}): name another archive.archive_id, or wait until the "
                 "resume window of that job is over"
+            )
+        # Behind the claim, which the sweep takes away: another job may have come and gone since this one was planned,
+        # and none comes from here on.
+        if bucket.get(self.address.key(MANIFEST)) is not None:
+            raise InvalidRequest(
+                f"{self.address.manifest_uri} was written by another job meanwhile, and an archive is never written "
+                "over: name another archive.archive_id, or leave it out"
             )
         return self.model_copy(
             update={"started": Started(snapshot_id=self.archive_id, at=datetime.now(UTC).isoformat())}
@@ -308,7 +327,7 @@ class ArchiveTarget(JobTarget):
         stored = bucket.put(
             key, body, sha256=_sha256(body), once=True, **self._hot("application/json"), Metadata=self._metadata()
         )
-        if stored is None and bucket.get(key) != body:
+        if stored is None and not _same(bucket.get(key), made, name=self.address.manifest_uri):
             sealings.save_sealing(self.snapshot_id, asked.model_copy(update={"state": "refused"}))
             raise TargetFailed(
                 f"{self.address.manifest_uri} was written by somebody else meanwhile; it is kept, and this job's is not"
@@ -428,7 +447,16 @@ class ArchiveTarget(JobTarget):
         cls, targets: Sequence[ArchiveTarget], identity: Identity, call: Call, *, mark: str
     ) -> Sequence[LeftArchive]:
         # By the record: its place is that of the operator's input, and its claim says whose it is.
-        return [LeftArchive(identity, target.address) for target in targets]
+        return [LeftArchive(identity, target.address) for target in targets if target._left(call, mark)]
+
+    def _left(self, call: Call, mark: str) -> bool:
+        """Whether anything may be there that its execution has left, and be it a claim beside a manifest."""
+        bucket = self._bucket(call)
+        claim = bucket.get(self.address.key(UNFINISHED))
+        if claim is not None:
+            return _claimed_by(claim) == mark
+        there = any(True for _ in bucket.listed(self.address.key()))
+        return there and bucket.get(self.address.key(MANIFEST)) is None
 
     def asked_for(self, given: Mapping[str, Any]) -> bool:
         asked = given.get("archive")
@@ -583,8 +611,13 @@ def propose_archive(
     return Proposal((target,), found.holes)
 
 
-def _missing(within: BlockRange) -> RangeIndex:
-    raise ValueError(f"the index of blocks {within.first} to {within.stop - 1} is missing")
+def _same(there: bytes | None, made: Manifest, *, name: str) -> bool:
+    """Whether a manifest that is there is the one that was made, also by another version of Blockferry."""
+    try:
+        found = None if there is None else manifest.load(there, name=name)
+    except ArchiveDamaged:
+        return False
+    return found is not None and manifest.sealed(made.model_copy(update={"tool_version": found.tool_version})) == found
 
 
 def _claimed_by(body: bytes) -> str | None:
