@@ -22,11 +22,16 @@ from typing import Any
 
 import pytest
 import zstandard
+from blockferry.aws.archives import Chain, open_chain
 from blockferry.aws.call import Call as AwsCall
+from blockferry.aws.sessions import Identity
 from blockferry.aws.snapshots import CHECKSUM_TAG, HOLES_TAG, JOB_TAG
-from blockferry.core.blocks import BLOCK_SIZE
+from blockferry.core.blocks import BLOCK_SIZE, BlockRange
+from blockferry.core.checksums import Linear
 from blockferry.core.retry import Clock
 from blockferry.core.tuning import UnpackTuning
+from blockferry.formats.archive.layout import MANIFEST, segment_name
+from blockferry.jobs import execution as executions
 from blockferry.jobs.folder import JOB, PREFIX, RECEIPT, STARTED, SWEPT, JobFolder
 from blockferry.jobs.workspace import SWEEPS, Workspace
 from blockferry.lambdas import Invocation
@@ -38,6 +43,8 @@ from fakes import ManualClock, content
 from job_records import AT_ONCE, UNPACED
 from localcloud.states.cancellation import Cancellation
 from localcloud.states.clock import SkippingClock
+from moto.core import DEFAULT_ACCOUNT_ID
+from moto.s3.models import s3_backends
 from rig import ACCOUNT, HOME, RECOVERY, THIRD, Rig, hashes, put, running_rig, session
 from wire import Call, TappedAws, Wire
 
@@ -84,7 +91,9 @@ TWO_RANGES = {"blocks_per_range": 1024}
 ONE_RANGE = {"blocks_per_range": 2048}
 
 VOLUME_ID = "vol-0123456789abcdef0"
+OTHER_VOLUME_ID = "vol-0fedcba9876543210"
 IMAGES = "images"
+ARCHIVES = "archives-111122223333"
 
 TARGET_REGIONS = (RECOVERY, THIRD)
 
@@ -105,8 +114,8 @@ MOST_CHECKS = 20
 
 @dataclass(frozen=True)
 class Scenario:
-    """A job, and what it must come to: the blocks that each target holds, what its holes are said to stand for, and
-    fields of the receipt."""
+    """A job, and what it must come to: the blocks that each target holds, or the archive that it makes, with those of
+    its bases; what its holes are said to stand for, and fields of the receipt."""
 
     operation: str
     request: Mapping[str, Any]
@@ -114,6 +123,7 @@ class Scenario:
     receipt: Mapping[str, Any] = field(default_factory=dict)
     reads: int = 0
     holes: str = ""
+    archived: Mapping[int, str] | None = None
 
 
 @dataclass
@@ -139,6 +149,10 @@ class Execution:
     @property
     def folder(self) -> JobFolder:
         return self.workspace.folder(self.scenario.operation, self.job_id)
+
+    @property
+    def mark(self) -> str:
+        return executions.Execution(f"{EXECUTIONS}{self.scenario.operation}:{self.job_id}").mark
 
     @property
     def redrives(self) -> int:
@@ -187,7 +201,7 @@ class _SealingClock(SkippingClock):
 @dataclass
 class Proving:
     """Jobs on one EBS server. ``points`` counts what was tried, by operation and how it came out; ``kept`` are the
-    snapshots that jobs start from, with what they hold."""
+    snapshots that jobs start from, with what they hold, and ``kept_objects`` the archives, key by key with ETags."""
 
     rig: Rig
     wire: Wire
@@ -196,6 +210,7 @@ class Proving:
     unpacking: UnpackTuning = SMALL_CHUNKS
     points: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
     kept: dict[str, Mapping[int, str]] = field(default_factory=dict)
+    kept_objects: dict[str, str] = field(default_factory=dict)
     executions: dict[str, Execution] = field(default_factory=dict)
     _numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
 
@@ -298,17 +313,21 @@ class Proving:
     @cached_property
     def _night(self) -> tuple[str, str]:
         """Two snapshots of one volume."""
+        before, after = self._two_of(VOLUME_ID)
+        return self.keep(before), self.keep(after)
+
+    def _two_of(self, volume_id: str) -> tuple[str, str]:
         rig = self.rig
-        rig.control("volumes", {"volume_id": VOLUME_ID, "owner": ACCOUNT, "region": HOME, "size": 1})
+        rig.control("volumes", {"volume_id": volume_id, "owner": ACCOUNT, "region": HOME, "size": 1})
         made = []
         for blocks in (BEFORE, AFTER):
             for index in BEFORE.keys() - blocks.keys():
-                rig.control(f"volumes/{VOLUME_ID}/blocks/{index}", method="DELETE")
+                rig.control(f"volumes/{volume_id}/blocks/{index}", method="DELETE")
             for index, data in blocks.items():
-                rig.post(f"volumes/{VOLUME_ID}/blocks/{index}", data)
-            made.append(str(rig.client("ec2").create_snapshot(VolumeId=VOLUME_ID)["SnapshotId"]))
+                rig.post(f"volumes/{volume_id}/blocks/{index}", data)
+            made.append(str(rig.client("ec2").create_snapshot(VolumeId=volume_id)["SnapshotId"]))
             self.seal()
-        return self.keep(made[0]), self.keep(made[1])
+        return made[0], made[1]
 
     def sync(self) -> Scenario:
         """A delta to both target regions, on top of copies that jobs have proved."""
@@ -362,6 +381,71 @@ class Proving:
         counts = _counts(2, allocated=5, changed=3, zero=2, read=5)
         return Scenario("fanout", request, (hashes(written),) * 2, counts, holes="zeros")
 
+    def archive(self) -> Scenario:
+        """A full archive, of a snapshot whose first range fills several segments."""
+        return self._archive(self.snapshot(BLOCKS), BLOCKS, COPY_OPTIONS, stored=5, read=5)
+
+    def archive_increment(self) -> Scenario:
+        """A delta on top of a full archive, by the list of changes."""
+        _, later = self._night
+        return self._archive(later, AFTER, TWO_RANGES, base=self._full, stored=3, removed=1, read=3)
+
+    def archive_compared(self) -> Scenario:
+        """One on top of an archive whose snapshot is gone: all is read, and what the base has is not stored."""
+        before, later = self._two_of(OTHER_VOLUME_ID)
+        base = self._archived(before, BEFORE)
+        self.rig.client("ec2").delete_snapshot(SnapshotId=before)
+        self.keep(later)
+        return self._archive(later, AFTER, TWO_RANGES, base=base, stored=3, removed=1, read=4)
+
+    def restore(self) -> Scenario:
+        """A chain of two archives to both target regions."""
+        _, later = self._night
+        uri = self._archived(later, AFTER, base=self._full)
+        request = {"manifest_uri": uri, "targets": _targets({}, {}), "options": TWO_RANGES}
+        counts = _counts(2, allocated=4, changed=4, zero=1, read=4)
+        return Scenario("restore", request, (hashes(AFTER),) * 2, receipt=counts, holes="noise")
+
+    @cached_property
+    def _full(self) -> str:
+        """The archive of the first of the two snapshots."""
+        return self._archived(self._night[0], BEFORE)
+
+    def _archived(self, snapshot_id: str, blocks: Mapping[int, bytes], *, base: str | None = None) -> str:
+        """An archive that no job may change from here on; returns the address of its manifest."""
+        scenario = self._archive(snapshot_id, blocks, TWO_RANGES, base=base)
+        made = self.execution(replace(scenario, receipt={})).run()
+        self.kept_objects = self.archives()
+        return str(made["manifest_uri"])
+
+    def _archive(
+        self,
+        snapshot_id: str,
+        blocks: Mapping[int, bytes],
+        options: Mapping[str, Any],
+        *,
+        base: str | None = None,
+        stored: int = 0,
+        removed: int = 0,
+        read: int = 0,
+    ) -> Scenario:
+        if ARCHIVES not in s3_backends[DEFAULT_ACCOUNT_ID]["aws"].buckets:
+            self.aws.s3(HOME).create_bucket(Bucket=ARCHIVES)
+        request = {
+            "snapshot_id": snapshot_id,
+            "base_manifest_uri": base,
+            "archive": {"bucket": ARCHIVES, "prefix": "disks", "segment_blocks": 1},
+            "options": options,
+        }
+        counts = {
+            "allocated_blocks": len(blocks),
+            "changed_blocks": stored,
+            "removed_blocks": removed,
+            "bytes_read": read * BLOCK_SIZE,
+        }
+        holes = "unknown" if base is None and options is COPY_OPTIONS else "noise"
+        return Scenario("archive", request, archived=hashes(blocks), receipt=counts, reads=read, holes=holes)
+
     # -- what jobs leave behind ----------------------------------------------------
 
     def seal(self) -> None:
@@ -376,10 +460,12 @@ class Proving:
             return {s.snapshot_id: s.state for s in registry.snapshots.values() if s.tags.get(JOB_TAG) == job_id}
 
     def strangers(self) -> set[str]:
-        """Snapshots that are neither kept nor any job's."""
+        """Snapshots, and objects of archives, that are neither kept nor any job's."""
         registry = self.rig.server.service.registry
+        objects = self.archives().keys() - self.kept_objects.keys()
+        objects -= {key for execution in self.executions.values() for key in self.archived(execution)}
         with registry.lock:
-            return {i for i, s in registry.snapshots.items() if JOB_TAG not in s.tags and i not in self.kept}
+            return {i for i, s in registry.snapshots.items() if JOB_TAG not in s.tags and i not in self.kept} | objects
 
     def objects(self, execution: Execution) -> set[str]:
         """Names of what the job has in its bucket, and keys of anything else there but the sweeper's note of where it
@@ -402,18 +488,12 @@ class Proving:
     def proved(self, execution: Execution, receipt: Mapping[str, Any], where: str) -> None:
         """The job has left exactly what a job without any fault leaves."""
         self.wire.clear()
-        scenario, targets = execution.scenario, receipt["targets"]
-        assert [t["region"] for t in targets] == [t["region"] for t in scenario.request["targets"]], where
-        assert self.started(execution.job_id) == {t["snapshot_id"]: "completed" for t in targets}, where
+        scenario = execution.scenario
+        if scenario.archived is None:
+            self._snapshots_are_proved(execution, receipt, where)
+        else:
+            self._archive_is_proved(execution, scenario.archived, receipt, where)
         assert self.strangers() == set(), where
-        for target, expected in zip(targets, scenario.held, strict=True):
-            facts = self.rig.facts(target["snapshot_id"])
-            assert self.held(target["snapshot_id"]) == expected, where
-            assert facts["region"] == target["region"], where
-            assert facts["written_linear_checksum"] == target["linear_checksum"] == receipt["linear_checksum"], where
-            assert facts["tags"][CHECKSUM_TAG] == receipt["linear_checksum"], where
-            assert facts["tags"][HOLES_TAG] == target["holes_stand_for"] == scenario.holes, where
-            assert target["blocks_written"] == receipt["changed_blocks"] + receipt["removed_blocks"], where
         assert receipt["status"] == "SUCCEEDED", where
         assert {name: receipt[name] for name in scenario.receipt} == scenario.receipt, where
         assert receipt["requests"].get("GetSnapshotBlock", 0) >= scenario.reads, where
@@ -424,12 +504,76 @@ class Proving:
         self._kept_are_untouched(where)
         self._forget(execution)
 
+    def _snapshots_are_proved(self, execution: Execution, receipt: Mapping[str, Any], where: str) -> None:
+        """Nothing but the targets is there of the job, and each holds what it must."""
+        scenario, targets = execution.scenario, receipt["targets"]
+        assert [t["region"] for t in targets] == [t["region"] for t in scenario.request["targets"]], where
+        assert self.started(execution.job_id) == {t["snapshot_id"]: "completed" for t in targets}, where
+        for target, expected in zip(targets, scenario.held, strict=True):
+            facts = self.rig.facts(target["snapshot_id"])
+            assert self.held(target["snapshot_id"]) == expected, where
+            assert facts["region"] == target["region"], where
+            assert facts["written_linear_checksum"] == target["linear_checksum"] == receipt["linear_checksum"], where
+            assert facts["tags"][CHECKSUM_TAG] == receipt["linear_checksum"], where
+            assert facts["tags"][HOLES_TAG] == target["holes_stand_for"] == scenario.holes, where
+            assert target["blocks_written"] == receipt["changed_blocks"] + receipt["removed_blocks"], where
+
+    def _archive_is_proved(
+        self, execution: Execution, blocks: Mapping[int, str], receipt: Mapping[str, Any], where: str
+    ) -> None:
+        """Nothing but the archive is there of the job: its manifest, and what that names, which has all blocks.
+
+        A worker that has time for its range stores the same segments whenever it is begun again: no death leaves one
+        that no index names.
+        """
+        (target,) = receipt["targets"]
+        found = self.chain(receipt["manifest_uri"])
+        assert self.in_chain(found) == blocks, where
+        manifest, address = found.manifest, found.newest.address
+        linear = Linear()
+        for index, digest in sorted(blocks.items()):
+            linear.add(index, bytes.fromhex(digest))
+        assert manifest.linear_checksum == receipt["linear_checksum"] == linear.value(), where
+        assert manifest.execution == execution.mark, where
+        assert manifest.holes == target["holes_stand_for"] == execution.scenario.holes, where
+        assert target["blocks_written"] == receipt["changed_blocks"] + receipt["removed_blocks"], where
+        names = [MANIFEST]
+        for facts in manifest.indexes:
+            names += [facts.name, *(segment_name(s.first) for s in found.newest.index(facts).segments)]
+        assert self.archived(execution).keys() == {address.key(name) for name in names}, where
+        assert self.started(execution.job_id) == {}, where
+
+    def chain(self, uri: str) -> Chain:
+        """An archive and its bases, as whoever restores it finds them."""
+        return open_chain(AwsCall(aws=self.aws, clock=self.clock), Identity(HOME), uri)
+
+    def in_chain(self, chain: Chain) -> dict[int, str]:
+        """The blocks of a chain, all of whose segments are read and checked: index to SHA-256 (hex)."""
+        for archive in chain.members:
+            for facts in archive.manifest.indexes:
+                index = archive.index(facts)
+                for number in range(len(index.segments)):
+                    archive.segment(index, number)
+        held = chain.held(BlockRange(0, chain.manifest.total_blocks))
+        return {block: located.entry.digest.hex() for block, located in held.items()}
+
+    def archives(self) -> dict[str, str]:
+        """The objects of all archives, without a request: key to ETag."""
+        bucket = s3_backends[DEFAULT_ACCOUNT_ID]["aws"].buckets.get(ARCHIVES)
+        return {} if bucket is None else {key: made.etag for key, made in bucket.keys.items()}
+
+    def archived(self, execution: Execution) -> dict[str, str]:
+        """Those of the archive that a job writes."""
+        return {key: etag for key, etag in self.archives().items() if f"-{execution.mark[:8]}/" in key}
+
     def abandoned(self, execution: Execution, where: str) -> None:
         """The job failed for good: no target is usable, and after the sweep none is left."""
         self.wire.clear()
         assert "completed" not in self.started(execution.job_id).values(), where
+        assert not [key for key in self.archived(execution) if key.endswith(MANIFEST)], where
         self.sweep(execution)
         assert self.started(execution.job_id) == {}, where
+        assert self.archived(execution) == {}, where
         assert self.strangers() == set(), where
         assert self.objects(execution) <= {JOB, STARTED, SWEPT}, where
         self._kept_are_untouched(where)
@@ -448,9 +592,12 @@ class Proving:
         for snapshot_id, blocks in self.kept.items():
             assert self.held(snapshot_id) == blocks, where
             assert self.rig.server.service.registry.snapshots[snapshot_id].state == "completed", where
+        assert self.kept_objects.items() <= self.archives().items(), where
 
     def _forget(self, execution: Execution) -> None:
-        """Copies that were proved would only slow the rest down."""
+        """Copies that were proved would only slow the rest down, and archives be taken for what another job left."""
+        for key in self.archived(execution):
+            s3_backends[DEFAULT_ACCOUNT_ID]["aws"].delete_object(ARCHIVES, key)
         registry = self.rig.server.service.registry
         with registry.lock:
             for snapshot_id in self.started(execution.job_id):

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any, cast
 
-from blockferry.core.holes import HolePolicy
+from blockferry.core.holes import HoleMeaning, HolePolicy
 from blockferry.core.retry import Clock
 from blockferry.core.tuning import Throughput, Waits
+from blockferry.formats.archive.manifest import SourceFacts
 from blockferry.jobs.call import JobCall
 from blockferry.jobs.execution import Execution
 from blockferry.jobs.folder import JobFolder
@@ -14,6 +15,7 @@ from blockferry.jobs.record import Proof
 from blockferry.sources.delta import BaseSnapshot, JobDelta
 from blockferry.sources.image import JobImage, Unpacked
 from blockferry.sources.snapshot import JobSnapshot
+from blockferry.targets.archive import ArchiveTarget
 from blockferry.targets.full import FullSnapshot
 from blockferry.targets.kind import Started
 from blockferry.targets.on_parent import SnapshotOnParent
@@ -100,6 +102,26 @@ def on_parent(
 
 def _started(snapshot_id: str, at: str) -> Started | None:
     return Started(snapshot_id=snapshot_id, at=at) if snapshot_id else None
+
+
+def archive(*, archive_id: str = "archive-1", started_at: str = LONG_BEFORE, **asked: Any) -> ArchiveTarget:
+    """An archive that is started, unless ``started_at`` is empty."""
+    known: dict[str, Any] = {
+        **_place(HOME),
+        "bucket": "archives",
+        "prefix": "disks/",
+        "storage_class": "STANDARD_IA",
+        "kms_key_arn": None,
+        "level": 1,
+        "segment_blocks": 64,
+        "source": SourceFacts(snapshot_id="snap-0"),
+        "holes": HoleMeaning.NOISE,
+        "job_id": "job-1",
+        "execution": EXECUTION.mark,
+        "size_gib": 1,
+        "started": _started(archive_id if started_at else "", started_at),
+    }
+    return ArchiveTarget(archive_id=archive_id, **{**known, **asked})
 
 
 def job(of: Source, *targets: Target, holes: HolePolicy = HolePolicy.PRESERVE, **more: Any) -> Job:

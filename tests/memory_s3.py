@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import io
 from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from types import SimpleNamespace
-from typing import Any
+from typing import IO, Any
 
 from memory_ec2 import refusal
 
@@ -30,25 +31,49 @@ class MemoryS3:
         self.now: Callable[[], datetime] = lambda: datetime.now(UTC)
 
     def put_object(
-        self, *, Bucket: str, Key: str, Body: bytes, ContentType: str, ChecksumAlgorithm: str, IfNoneMatch: str = ""
-    ) -> None:
+        self,
+        *,
+        Bucket: str,
+        Key: str,
+        Body: bytes | IO[bytes],
+        ContentType: str = "binary/octet-stream",
+        ChecksumAlgorithm: str = "SHA256",
+        ChecksumSHA256: str = "",
+        IfNoneMatch: str = "",
+        **_: Any,
+    ) -> Any:
         self.calls["PutObject"] += 1
         if IfNoneMatch and Key in self.objects:
             raise refusal("PreconditionFailed", "PutObject", status=412)
         assert ChecksumAlgorithm in ("CRC32", "CRC32C", "SHA1", "SHA256", "CRC64NVME")
-        self.objects[Key], self.types[Key], self.modified[Key] = Body, ContentType, self.now()
+        body = Body if isinstance(Body, bytes) else Body.read()
+        if ChecksumSHA256 and base64.b64decode(ChecksumSHA256) != hashlib.sha256(body).digest():
+            raise refusal("BadDigest", "PutObject", status=400)
+        self.objects[Key], self.types[Key], self.modified[Key] = body, ContentType, self.now()
+        return {"ETag": self._listed(Key)["ETag"]}
 
-    def get_object(self, *, Bucket: str, Key: str, **_: Any) -> Any:
+    def get_object(self, *, Bucket: str, Key: str, Range: str = "", **_: Any) -> Any:
         self.calls["GetObject"] += 1
         if "GetObject" in self.errors:
             raise self.errors["GetObject"]
         if Key not in self.objects:
             raise refusal("NoSuchKey", "GetObject", status=404)
-        return {"Body": io.BytesIO(self.objects[Key])}
+        body = self.objects[Key]
+        if Range:
+            first, last = map(int, Range.removeprefix("bytes=").split("-"))
+            if first >= len(body):
+                raise refusal("InvalidRange", "GetObject", status=416)
+            body = body[first : last + 1]
+        return {"Body": io.BytesIO(body), "ContentLength": len(body)}
 
-    def list_objects_v2(self, *, Bucket: str, Prefix: str, MaxKeys: int) -> Any:
-        keys = sorted(key for key in self.objects if key.startswith(Prefix))[:MaxKeys]
-        return {"Contents": [self._listed(key) for key in keys]} if keys else {}
+    def list_objects_v2(
+        self, *, Bucket: str, Prefix: str, MaxKeys: int = PAGE, StartAfter: str = "", ContinuationToken: str = ""
+    ) -> Any:
+        after = max(StartAfter, ContinuationToken)
+        keys = sorted(key for key in self.objects if key.startswith(Prefix) and key > after)
+        page = keys[:MaxKeys]
+        more = {"IsTruncated": True, "NextContinuationToken": page[-1]} if len(keys) > len(page) else {}
+        return {"Contents": [self._listed(key) for key in page], **more} if page else {}
 
     def _listed(self, key: str) -> dict[str, Any]:
         etag = f'"{hashlib.md5(self.objects[key], usedforsecurity=False).hexdigest()}"'

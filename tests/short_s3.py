@@ -13,7 +13,7 @@ import re
 import threading
 from collections.abc import Callable, Mapping
 from typing import Any
-from urllib.parse import parse_qsl, quote, unquote, urlsplit
+from urllib.parse import parse_qs, parse_qsl, quote, unquote, urlsplit
 from xml.sax.saxutils import escape
 
 from botocore.auth import SIGV4_TIMESTAMP
@@ -32,6 +32,7 @@ Answer = tuple[int, dict[str, Any], str | bytes]
 
 _HOST = re.compile(r"(?P<bucket>[a-z0-9-]+)\.s3(?:\.(?P<region>[a-z0-9-]+))?\.amazonaws\.com")
 _ACCESS_KEY = re.compile(r"AWS4-HMAC-SHA256 Credential=([^/]+)/")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 _RANGE = re.compile(r"bytes=([0-9]+)-([0-9]+)")
 _TRAILER = re.compile(rb"x-amz-checksum-\w+:(.+={1,2})")
 
@@ -55,6 +56,15 @@ _OF_PUT = _OF_ALL | {
     "x-amz-sdk-checksum-algorithm",
     "x-amz-trailer",
 }
+_OF_PLAIN_PUT = _OF_ALL | {
+    "content-type",
+    "expect",
+    "if-none-match",
+    "x-amz-checksum-sha256",
+    "x-amz-storage-class",
+    "x-amz-tagging",
+}
+"""Of one whose caller knows the SHA-256, beside ``x-amz-meta-``: its body comes as it is."""
 _OF_LIST = {
     "continuation-token",
     "delimiter",
@@ -64,6 +74,9 @@ _OF_LIST = {
     "prefix",
     "start-after",
 }
+
+_WARM = {"STANDARD", "STANDARD_IA"}
+"""Storage classes that jobs of the tests use and that are read without a restore."""
 
 _NO_SIGNATURE = "SignedHeaders=host, Signature=" + 64 * "0"
 
@@ -130,6 +143,8 @@ class ShortS3:
                 return _got(backend, bucket, key, headers)
             case "PUT" if headers.keys() <= _OF_PUT:
                 return _put(backend, bucket, key, headers, request.body)
+            case "PUT" if {name for name in headers if not name.startswith("x-amz-meta-")} <= _OF_PLAIN_PUT:
+                return _put_plain(backend, bucket, key, headers, request.body)
             case "DELETE" if headers.keys() <= _OF_ALL:
                 backend.delete_object(bucket.name, key)
                 return 204, {}, ""
@@ -160,7 +175,7 @@ def _got(backend: Any, bucket: Any, key: str, headers: Mapping[str, str]) -> Ans
         )
         return 404, {"Content-Type": "application/xml"}, f"{_XML}{error}<RequestId>r</RequestId></Error>"
     wanted = headers.get("if-match")
-    if found.storage_class != "STANDARD" or (wanted and found.etag not in (wanted, f'"{wanted}"')):
+    if found.storage_class not in _WARM or (wanted and found.etag not in (wanted, f'"{wanted}"')):
         return None
     answer = {**found.response_dict}
     if headers.get("x-amz-checksum-mode") == "ENABLED" and found.checksum_algorithm:
@@ -191,7 +206,7 @@ def _put(backend: Any, bucket: Any, key: str, headers: Mapping[str, str], body: 
         or not isinstance(body, AwsChunkedWrapper)
     ):
         return None
-    if "if-none-match" in headers and (headers["if-none-match"] != "*" or backend.get_object(bucket.name, key)):
+    if not _may_be_written(backend, bucket, key, headers):
         return None
     sent = body.read()
     trailer = _TRAILER.search(sent)
@@ -200,14 +215,37 @@ def _put(backend: Any, bucket: Any, key: str, headers: Mapping[str, str], body: 
         return None
     checksum = trailer[1].decode()
     made = backend.put_object(bucket.name, key, _unchunked(sent), storage="STANDARD", checksum_value=checksum)
+    made.checksum_algorithm = algorithm
+    return _stored(backend, bucket, made, headers, {f"x-amz-checksum-{algorithm.lower()}": checksum})
+
+
+def _put_plain(backend: Any, bucket: Any, key: str, headers: Mapping[str, str], body: Any) -> Answer | None:
+    storage = headers.get("x-amz-storage-class", "STANDARD")
+    if (
+        storage not in _WARM
+        or not _SHA256.fullmatch(headers.get("x-amz-content-sha256", ""))
+        or not _may_be_written(backend, bucket, key, headers)
+    ):
+        return None
+    sent = body.read() if hasattr(body, "read") else body or b""
+    return _stored(backend, bucket, backend.put_object(bucket.name, key, sent, storage=storage), headers, {})
+
+
+def _may_be_written(backend: Any, bucket: Any, key: str, headers: Mapping[str, str]) -> bool:
+    condition = headers.get("if-none-match")
+    return condition is None or (condition == "*" and backend.get_object(bucket.name, key) is None)
+
+
+def _stored(backend: Any, bucket: Any, made: Any, headers: Mapping[str, str], answer: Mapping[str, str]) -> Answer:
+    """What is told of an object that was put, which gets what its headers say."""
     # As the headers of a request, which are those of moto's queries, too, where there is none.
     made.set_metadata(metadata_from_headers({_NAMES.get(name, name): value for name, value in headers.items()}))
     made.set_acl(bucket.acl)
-    made.checksum_algorithm = algorithm
-    backend.put_object_tagging(made, {})
-    answer = {f"x-amz-checksum-{algorithm.lower()}": checksum, **made.response_dict}
-    del answer["content-length"]
-    return 200, answer, ""
+    tags = parse_qs(headers.get("x-amz-tagging", ""), keep_blank_values=True)
+    backend.put_object_tagging(made, {name: values[0] for name, values in tags.items()})
+    told = {**answer, **made.response_dict}
+    del told["content-length"]
+    return 200, told, ""
 
 
 _NAMES = {"content-encoding": "Content-Encoding"}

@@ -18,8 +18,9 @@ from dataclasses import dataclass, replace
 import pytest
 from blockferry.aws.snapshots import CHECKSUM_TAG
 from blockferry.core.blocks import BLOCK_SIZE
+from blockferry.formats.archive.layout import MANIFEST, UNFINISHED
 from blockferry.transfer.job import planned_job
-from crash_points import IMAGE, TARGET_REGIONS, Execution, Proving, Scenario, proving_ground
+from crash_points import ARCHIVES, IMAGE, TARGET_REGIONS, Execution, Proving, Scenario, proving_ground
 from rig import hashes
 from wire import AtServer, Call, ConnectionLost, Death, Died, Refusal, Spoil, Spoiler, untouched
 
@@ -28,6 +29,11 @@ Table = Mapping[str, Mapping[str, int]]
 _END: Table = {
     "Check targets": {"s3.GetObject": 6, "ec2.DescribeSnapshots": 4},
     "Write receipt": {"s3.GetObject": 4, "ec2.DescribeSnapshots": 4, "s3.PutObject": 2},
+}
+
+_ARCHIVE_END: Table = {
+    "Check targets": {"s3.GetObject": 3, "image.GetObject": 1},
+    "Write receipt": {"s3.GetObject": 4, "image.GetObject": 1, "s3.PutObject": 2},
 }
 
 CALLS: Mapping[str, Table] = {
@@ -183,8 +189,137 @@ CALLS: Mapping[str, Table] = {
         "Check targets": _END["Check targets"],
         "Write receipt": _END["Write receipt"],
     },
+    "archive": {
+        "Plan transfer": {
+            "ec2.DescribeRegions": 1,
+            "ec2.DescribeSnapshots": 1,
+            "ebs.ListSnapshotBlocks": 1,
+            "image.HeadBucket": 1,
+            "image.ListObjectsV2": 1,
+            "image.GetObject": 1,
+            "s3.GetObject": 2,
+            "s3.ListObjectsV2": 1,
+            "s3.PutObject": 3,
+            "image.PutObject": 1,
+        },
+        "Move blocks": {
+            "s3.GetObject": 15,
+            "s3.ListObjectsV2": 9,
+            "ebs.ListSnapshotBlocks": 8,
+            "ebs.GetSnapshotBlock": 5,
+            "image.PutObject": 6,
+            "s3.PutObject": 12,
+            "image.ListObjectsV2": 2,
+        },
+        "Complete transfer": {
+            "s3.GetObject": 11,
+            "s3.ListObjectsV2": 2,
+            "s3.PutObject": 4,
+            "image.ListObjectsV2": 2,
+            "image.PutObject": 1,
+            "image.DeleteObjects": 1,
+        },
+        **_ARCHIVE_END,
+    },
+    "archive on top of one": {
+        "Plan transfer": {
+            "ec2.DescribeRegions": 1,
+            "ec2.DescribeSnapshots": 2,
+            "ebs.ListSnapshotBlocks": 1,
+            "image.GetObject": 2,
+            "ebs.ListChangedBlocks": 1,
+            "image.HeadBucket": 1,
+            "image.ListObjectsV2": 1,
+            "s3.GetObject": 2,
+            "s3.ListObjectsV2": 1,
+            "s3.PutObject": 3,
+            "image.PutObject": 1,
+        },
+        "Move blocks": {
+            "s3.GetObject": 10,
+            "s3.ListObjectsV2": 6,
+            "ebs.ListChangedBlocks": 6,
+            "ebs.GetSnapshotBlock": 3,
+            "image.PutObject": 5,
+            "s3.PutObject": 8,
+            "ebs.ListSnapshotBlocks": 3,
+            "image.GetObject": 4,
+            "image.ListObjectsV2": 2,
+        },
+        "Complete transfer": {
+            "s3.GetObject": 9,
+            "s3.ListObjectsV2": 2,
+            "s3.PutObject": 4,
+            "image.ListObjectsV2": 2,
+            "image.PutObject": 1,
+            "image.DeleteObjects": 1,
+        },
+        **_ARCHIVE_END,
+    },
+    "archive that compares its base": {
+        "Plan transfer": {
+            "ec2.DescribeRegions": 1,
+            "ec2.DescribeSnapshots": 2,
+            "ebs.ListSnapshotBlocks": 1,
+            "image.GetObject": 2,
+            "image.HeadBucket": 1,
+            "image.ListObjectsV2": 1,
+            "s3.GetObject": 2,
+            "s3.ListObjectsV2": 1,
+            "s3.PutObject": 3,
+            "image.PutObject": 1,
+        },
+        "Move blocks": {
+            "s3.GetObject": 10,
+            "s3.ListObjectsV2": 6,
+            "image.GetObject": 8,
+            "ebs.ListSnapshotBlocks": 6,
+            "ebs.GetSnapshotBlock": 4,
+            "image.PutObject": 5,
+            "s3.PutObject": 8,
+            "image.ListObjectsV2": 2,
+        },
+        "Complete transfer": {
+            "s3.GetObject": 9,
+            "s3.ListObjectsV2": 2,
+            "s3.PutObject": 4,
+            "image.ListObjectsV2": 2,
+            "image.PutObject": 1,
+            "image.DeleteObjects": 1,
+        },
+        **_ARCHIVE_END,
+    },
+    "restore": {
+        "Plan transfer": {
+            "ec2.DescribeRegions": 1,
+            "image.GetObject": 2,
+            "image.ListObjectsV2": 2,
+            "ec2.GetEbsEncryptionByDefault": 2,
+            "ec2.DescribeSnapshots": 2,
+            "s3.GetObject": 3,
+            "s3.ListObjectsV2": 1,
+            "s3.PutObject": 4,
+            "ebs.StartSnapshot": 2,
+        },
+        "Move blocks": {
+            "s3.GetObject": 10,
+            "s3.ListObjectsV2": 4,
+            "image.GetObject": 19,
+            "ebs.PutSnapshotBlock": 8,
+            "s3.PutObject": 4,
+        },
+        "Complete transfer": {
+            "s3.GetObject": 8,
+            "s3.ListObjectsV2": 1,
+            "s3.PutObject": 6,
+            "ec2.DescribeSnapshots": 2,
+            "ebs.CompleteSnapshot": 2,
+            "ec2.CreateTags": 2,
+        },
+        **_END,
+    },
 }
-"""The external calls of every step, in jobs without faults. ``image`` is S3 where the image is."""
+"""The external calls of every step, in jobs without faults. ``image`` is S3 where images and archives are."""
 
 SCENARIOS: Mapping[str, Callable[[Proving], Scenario]] = {
     "copy": Proving.copy,
@@ -193,6 +328,10 @@ SCENARIOS: Mapping[str, Callable[[Proving], Scenario]] = {
     "sync that compares two parents": Proving.sync_on_two_unknown_parents,
     "fanout of a compressed image": lambda proving: proving.fanout("zstd"),
     "fanout of a raw image": lambda proving: proving.fanout("raw"),
+    "archive": Proving.archive,
+    "archive on top of one": Proving.archive_increment,
+    "archive that compares its base": Proving.archive_compared,
+    "restore": Proving.restore,
 }
 
 ANY_EBS = (
@@ -308,10 +447,15 @@ FEW_CASES = [
         "sync that compares its parent": ("Move blocks",),
         "fanout of a compressed image": tuple(CALLS["fanout of a compressed image"]),
         "fanout of a raw image": ("Move blocks",),
+        "archive": tuple(CALLS["archive"]),
+        "archive on top of one": ("Plan transfer", "Move blocks", "Complete transfer"),
+        "archive that compares its base": ("Move blocks",),
+        "restore": ("Plan transfer", "Move blocks"),
     }.items()
     for step in only
     for name in FEW_FAULTS
-    if not (step == "Check targets" and name == "connection lost after success")
+    # Of what only looks, an answer that is lost is the same as one that never came.
+    if not (name == "connection lost after success" and step == "Check targets")
 ]
 
 
@@ -570,6 +714,11 @@ NEW_PERMANENT = {
     "no image for ever": ("fanout of a compressed image", "image.HeadObject", ConnectionLost(False)),
     "raw image denied for ever": ("fanout of a raw image", "image.GetObject", Refusal(403, "AccessDenied")),
     "raw image down for ever": ("fanout of a raw image", "image.GetObject", ConnectionLost(False)),
+    "archive denied for ever": ("archive", "image.PutObject", Refusal(403, "AccessDenied")),
+    "archive down for ever": ("archive on top of one", "image.PutObject", Refusal(500, "InternalError")),
+    "archive cannot be listed": ("archive", "image.ListObjectsV2", Refusal(403, "AccessDenied")),
+    "base denied for ever": ("archive that compares its base", "image.GetObject", Refusal(403, "AccessDenied")),
+    "no archive to restore for ever": ("restore", "image.GetObject", ConnectionLost(False)),
     "unpacked image down for ever": ("fanout of a compressed image", "s3.GetObject", Refusal(500, "InternalError")),
 }
 
@@ -716,17 +865,38 @@ SWEEP_FAULTS: Mapping[str, Spoil] = {
 }
 
 
+def dead_before(what: Callable[[Call], bool]) -> Spoiler:
+    """Every process dies that makes such a call."""
+    return lambda call: Death(False) if what(call) else None
+
+
+def puts_the_manifest(call: Call) -> bool:
+    return call.operation == "PutObject" and call.subject.endswith(MANIFEST)
+
+
+ABANDONED: Mapping[str, Spoiler] = {
+    # From the first block on: both targets are pending.
+    "copy": dead_before(lambda call: call.operation == "GetSnapshotBlock"),
+    "archive": dead_before(puts_the_manifest),
+}
+"""What a job dies of that is never resumed."""
+
+
+@pytest.mark.parametrize("scenario", ABANDONED)
 @pytest.mark.parametrize("name", SWEEP_FAULTS)
-def test_a_sweep_that_fails_at_any_call_is_finished_by_the_next_one(ground: Ground, name: str) -> None:
-    proving, scenario, number = ground.proving, ground.clean("copy").scenario, 0
+def test_a_sweep_that_fails_at_any_call_is_finished_by_the_next_one(ground: Ground, name: str, scenario: str) -> None:
+    proving, number = ground.proving, 0
     while True:
         number += 1
-        execution = proving.execution(scenario)
-        # Dead from the first block on: both targets are pending.
-        proving.wire.clear(lambda call: Death(False) if call.operation == "GetSnapshotBlock" else None)
+        execution = proving.execution(ground.clean(scenario).scenario)
+        proving.wire.clear(ABANDONED[scenario])
         _, failure = proving.redriven(execution, times=0)
         assert failure is not None
-        assert sorted(proving.started(execution.job_id).values()) == ["pending", "pending"]
+        if scenario == "copy":
+            assert sorted(proving.started(execution.job_id).values()) == ["pending", "pending"]
+        else:
+            # Of its objects only the manifest is missing, and the claim is there.
+            assert len(proving.archived(execution)) == 7
         proving.wire.clear(once(number, SWEEP_FAULTS[name]))
         with suppress(Died, Exception):
             proving.sweep(execution)
@@ -737,3 +907,31 @@ def test_a_sweep_that_fails_at_any_call_is_finished_by_the_next_one(ground: Grou
         proving.abandoned(execution, where)
         proving.tried(execution, "swept by the next run")
     assert number > 6
+
+
+@pytest.mark.parametrize("took_effect", [False, True])
+def test_an_archive_that_has_its_manifest_is_kept_by_the_sweep_wherever_its_job_has_died(
+    ground: Ground, took_effect: bool
+) -> None:
+    proving, clean = ground.proving, ground.clean("archive")
+    calls = [call for _, call in clean.calls]
+    (written,) = [call for call in calls if puts_the_manifest(call)]
+    points = [call for call in calls if call.number > written.number or (took_effect and call == written)]
+    # What a job has written last are its receipt and its report: of one that has them nothing is swept.
+    points = [call for call in points if call.operation != "PutObject" or "/proved/" in call.subject or call == written]
+    assert len(points) > 5
+    for point in points:
+        where = f"dead for ever from {point} on"
+        execution = proving.execution(clean.scenario)
+        proving.wire.clear(lambda call, point=point: Death(took_effect) if call.number >= point.number else None)
+        receipt, _ = proving.redriven(execution, times=0)
+        assert receipt is None, where
+        proving.wire.clear()
+        before = {key: etag for key, etag in proving.archived(execution).items() if not key.endswith(UNFINISHED)}
+        for _ in range(2):
+            found = proving.sweep(execution)
+            assert found["deleted_snapshots"] == [], where
+            assert proving.archived(execution) == before, where
+        (manifest,) = [key for key in before if key.endswith(MANIFEST)]
+        assert proving.in_chain(proving.chain(f"s3://{ARCHIVES}/{manifest}")) == clean.scenario.archived, where
+        proving.tried(execution, "finished, and kept by the sweep")

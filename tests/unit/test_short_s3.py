@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -69,6 +71,12 @@ def _told(part: Any, bucket: str) -> Any:
 
 KEYS = ("a", "jobs/1/job.json", "jobs/1/started.json", "jobs/2/ü & <x> +%41 ~.json", "jobs/2/z", "z")
 
+
+def known(body: bytes, **more: Any) -> dict[str, Any]:
+    """Of PutObject, by a caller that knows the SHA-256."""
+    return {"Body": body, "ChecksumSHA256": base64.b64encode(hashlib.sha256(body).digest()).decode(), **more}
+
+
 CALLS: list[tuple[str, dict[str, Any]]] = [
     *(("put_object", {"Key": key, "Body": key.encode() * 3, "ContentType": "application/json"}) for key in KEYS),
     ("put_object", {"Key": "empty", "Body": b""}),
@@ -81,6 +89,19 @@ CALLS: list[tuple[str, dict[str, Any]]] = [
     ("put_object", {"Key": "told", "Body": b"x", "Metadata": {"who": "me"}, "ServerSideEncryption": "AES256"}),
     ("put_object", {"Key": "secret", "Body": b"x", "ServerSideEncryption": "aws:kms", "SSEKMSKeyId": "alias/a"}),
     ("put_object", {"Key": "cold", "Body": b"x", "StorageClass": "GLACIER"}),
+    ("put_object", {"Key": "known", **known(b"x-amz-checksum-crc32:AAAA==", ContentType="application/zstd")}),
+    ("put_object", {"Key": "known once", **known(b"first", IfNoneMatch="*", Metadata={"volume-id": "vol-1"})}),
+    ("put_object", {"Key": "known once", **known(b"second", IfNoneMatch="*")}),
+    ("put_object", {"Key": "known empty", **known(b"", StorageClass="STANDARD_IA")}),
+    ("put_object", {"Key": "known ia", **known(b"0123456789", StorageClass="STANDARD_IA", Tagging="a=b%20c&d=")}),
+    ("put_object", {"Key": "known cold", **known(b"x", StorageClass="DEEP_ARCHIVE")}),
+    ("put_object", {"Key": "known secret", **known(b"x", ServerSideEncryption="aws:kms", SSEKMSKeyId="alias/a")}),
+    ("put_object", {"Key": "known by another", **known(b"x", ExpectedBucketOwner="444455556666")}),
+    *(("get_object", {"Key": f"known{key}"}) for key in ("", " once", " empty", " ia", " cold", " secret")),
+    ("get_object", {"Key": "known ia", "Range": "bytes=2-5"}),
+    ("get_object_tagging", {"Key": "known ia"}),
+    ("get_object_tagging", {"Key": "known"}),
+    ("head_object", {"Key": "known once"}),
     *(
         ("get_object", {"Key": key})
         for key in (*KEYS, "empty", "checksum in the text", "large", "once", "told", "secret", "cold", "none & <such>")
@@ -142,6 +163,13 @@ def test_both_ways_give_the_same_answers(s3: Any, short: ShortS3) -> None:
         call = getattr(s3, operation)
         assert said(call, SHORT, **arguments) == said(call, WHOLE, **arguments), (operation, arguments)
     assert short.answered > len(CALLS) / 2
+
+
+def test_an_object_whose_sha_is_known_is_stored_by_the_short_way(s3: Any, short: ShortS3) -> None:
+    s3.put_object(Bucket=SHORT, Key="a", **known(b"x", StorageClass="STANDARD_IA", Metadata={"a": "b"}))
+    s3.put_object(Bucket=SHORT, Key="b", **known(b"x", IfNoneMatch="*", Tagging="a=b"))
+    assert s3.get_object(Bucket=SHORT, Key="a")["Body"].read() == b"x"
+    assert short.answered == 3
 
 
 def test_pages_have_the_same_bounds(s3: Any, short: ShortS3) -> None:

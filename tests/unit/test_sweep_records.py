@@ -21,7 +21,7 @@ from blockferry.transfer.plan import fingerprint_of
 from blockferry.transfer.sweep import sweep_jobs
 from botocore.exceptions import EndpointConnectionError
 from deployment import EXECUTIONS
-from job_records import HOME, RECOVERY, THIRD, job, recorded, source, target
+from job_records import HOME, RECOVERY, THIRD, archive, job, recorded, source, target
 from memory_ec2 import MemoryEc2, described, refusal
 from memory_s3 import MemoryS3
 
@@ -44,6 +44,11 @@ class Cloud:
         self.executions: dict[str, Any] = {}
         self.asked: list[str] = []
         self.acted_as: list[Identity] = []
+        self.archives = MemoryS3()
+
+    def image_s3(self, identity: Identity) -> MemoryS3:
+        self.acted_as.append(identity)
+        return self.archives
 
     def ec2(self, identity: Identity) -> MemoryEc2:
         self.acted_as.append(identity)
@@ -434,6 +439,115 @@ def test_a_record_that_the_input_of_its_execution_does_not_bear_out_is_left_alon
         cloud.sweep()
     assert cloud.names("old") == WHOLE
     assert all(region.calls == {} for region in cloud.regions.values())
+
+
+# -- archives ----------------------------------------------------------------------------------------------------------
+
+PLACE = {"bucket": "archives", "prefix": "disks", "role_arn": None, "external_id": None}
+"""Where the archive of the next jobs goes, by the input of their execution."""
+
+MARK = Execution(f"{EXECUTIONS}archive:old").mark
+PARTS = ("index/0000000000.idx", "segments/0000000000.zst", "segments/0000000064.zst")
+
+
+def with_archive(*, claim: str | None = MARK, of_parts: str = "disks/archive-1/", **planted: Any) -> Cloud:
+    """A job that has left an archive without a manifest, and whose record may say another place than its input."""
+    cloud = Cloud()
+    given = {"snapshot_id": "snap-0", "archive": PLACE}
+    made = archive(execution=MARK, job_id="old", **planted)
+    cloud.add("old", made, operation="archive", fingerprint=fingerprint_of(given))
+    cloud.executions["old"] = {"status": "FAILED", "stopDate": LONG_AGO, "input": json.dumps(given)}
+    for name in PARTS:
+        cloud.archives.objects[f"{of_parts}{name}"] = b"x"
+    if claim is not None:
+        cloud.archives.objects[f"{of_parts}unfinished.json"] = json.dumps({"execution": claim}).encode()
+    # Neither longer names nor what lies beside it are its own.
+    for other in ("disks/archive-10/manifest.json", "disks/archive-1.json", "disks/archive-2/segments/0000000000.zst"):
+        cloud.archives.objects[other] = b"x"
+    return cloud
+
+
+def left_of_the_archive(cloud: Cloud) -> list[str]:
+    return sorted(name for name in cloud.archives.objects if name.startswith("disks/archive-1/"))
+
+
+def test_an_archive_that_nobody_finishes_is_deleted_with_all_its_objects() -> None:
+    cloud = with_archive()
+    found = cloud.sweep()
+    assert (found["swept"], found["deleted_snapshots"], found["kept_snapshots"]) == (["old"], ["archive-1"], [])
+    assert left_of_the_archive(cloud) == []
+    assert len(cloud.archives.objects) == 3
+    assert set(cloud.acted_as) == {Identity(HOME)}
+
+
+@pytest.mark.parametrize(
+    ("planted", "told"),
+    [
+        ({"bucket": "archives-2"}, "names a target in"),
+        ({"prefix": "disk/"}, "names a target in"),
+        ({"prefix": ""}, "names a target in"),
+        ({"prefix": "disks/deeper/"}, "names a target in"),
+        ({"role_arn": ROLE}, f"names {ROLE} in"),
+        ({"external_id": "id"}, "names a target in"),
+    ],
+    ids=str,
+)
+def test_nobody_deletes_an_archive_where_the_input_names_none(planted: dict[str, Any], told: str) -> None:
+    place = planted.get("prefix", "disks/")
+    cloud = with_archive(of_parts=f"{place}archive-1/", **planted)
+    before = dict(cloud.archives.objects)
+    with pytest.raises(BlockferryError, match=f"{told} {HOME}, which arn:.*:blockferry-archive:old was not started wi"):
+        cloud.sweep()
+    assert (cloud.archives.objects, cloud.acted_as) == (before, [])
+
+
+def test_an_archive_that_another_execution_has_claimed_is_left_to_it() -> None:
+    cloud = with_archive(claim="f" * 64)
+    before = dict(cloud.archives.objects)
+    found = cloud.sweep()
+    assert (found["swept"], found["deleted_snapshots"], found["kept_snapshots"]) == (["old"], [], [])
+    assert cloud.archives.objects == before
+
+
+def test_objects_that_nobody_has_claimed_are_kept_and_named() -> None:
+    cloud = with_archive(claim=None)
+    before = dict(cloud.archives.objects)
+    found = cloud.sweep()
+    assert found["deleted_snapshots"] == []
+    assert found["kept_snapshots"] == ["archive s3://archives/disks/archive-1/ (nobody says whose it is)"]
+    assert cloud.archives.objects == before
+
+
+@pytest.mark.parametrize("claim", [MARK, None, "f" * 64], ids=["claimed", "unclaimed", "claimed by another"])
+def test_an_archive_with_a_manifest_is_never_deleted(claim: str | None) -> None:
+    cloud = with_archive(claim=claim)
+    cloud.archives.objects["disks/archive-1/manifest.json"] = b"whatever it says"
+    before = dict(cloud.archives.objects)
+    found = cloud.sweep()
+    assert (found["swept"], found["deleted_snapshots"]) == (["old"], [])
+    if claim == MARK:
+        # The job died before it took its claim away.
+        assert found["kept_snapshots"] == ["archive s3://archives/disks/archive-1/ (it is complete)"]
+        del before["disks/archive-1/unfinished.json"]
+    assert cloud.archives.objects == before
+    assert cloud.sweep()["kept_snapshots"] == []
+    assert cloud.archives.objects == before
+
+
+def test_an_archive_of_which_something_cannot_be_deleted_keeps_its_claim_and_is_deleted_by_the_next_sweep() -> None:
+    cloud = with_archive()
+    cloud.archives.stuck.add("disks/archive-1/segments/0000000064.zst")
+    with pytest.raises(
+        BlockferryError, match=r"DeleteObjects of s3://archives/disks/archive-1/segments/0000000064.zst"
+    ):
+        cloud.sweep()
+    assert left_of_the_archive(cloud) == [
+        "disks/archive-1/segments/0000000064.zst",
+        "disks/archive-1/unfinished.json",
+    ]
+    cloud.archives.stuck.clear()
+    assert cloud.sweep()["deleted_snapshots"] == ["archive-1"]
+    assert left_of_the_archive(cloud) == []
 
 
 def test_jobs_of_earlier_versions_are_named() -> None:

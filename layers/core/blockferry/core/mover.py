@@ -56,6 +56,7 @@ def move(
     pace: Pace | None = None,
     writers: int = 0,
     spare_others: bool = False,
+    ahead: int | None = None,
 ) -> Moved:
     """Carry the blocks of ``within`` from the source to every sink, ``threads`` blocks at a time.
 
@@ -66,8 +67,12 @@ def move(
     the blocks in flight have ended; nothing is reported as moved then, and moving the range again is harmless.
     With ``spare_others`` a sink that fails is left out from there on and reported, so that one of many does not
     spoil the rest. When none is left the loop ends: nothing is moved, and ``failed_sinks`` has them all.
+
+    With ``ahead`` no more blocks than that are given before one that is still missing: a sink that packs them in their
+    order has to keep them. Without it one slow block holds up nothing.
     """
-    work = _Work(within, source, holes=holes, deadline=deadline, spare=len(sinks) if spare_others else 0)
+    spare = len(sinks) if spare_others else 0
+    work = _Work(within, source, holes=holes, deadline=deadline, spare=spare, ahead=ahead)
 
     def run() -> None:
         while (item := work.take()) is not None:
@@ -156,13 +161,22 @@ class _Work:
     """The blocks still to move, handed out one by one, and what became of those handed out."""
 
     def __init__(
-        self, within: BlockRange, source: BlockSource, *, holes: HolePolicy, deadline: Deadline, spare: int
+        self,
+        within: BlockRange,
+        source: BlockSource,
+        *,
+        holes: HolePolicy,
+        deadline: Deadline,
+        spare: int,
+        ahead: int | None,
     ) -> None:
         self._spare = spare
+        self._ahead = ahead
+        self._early: set[int] = set()
         self.failed_sinks: dict[int, Exception] = {}
         self._within = within
         self._deadline = deadline
-        self._lock = threading.Lock()
+        self._turn = threading.Condition()
         refs = source.blocks(within)
         self._items: Iterator[tuple[int, BlockRef | None]] = (
             with_holes(refs, within) if holes is HolePolicy.ZERO_FILL else ((ref.index, ref) for ref in refs)
@@ -179,8 +193,10 @@ class _Work:
 
     def take(self) -> tuple[int, BlockRef | None] | None:
         """The next block to move; ``None`` at the end, after an error, or when time is up."""
-        with self._lock:
-            if self._stopped or self._error is not None:
+        with self._turn:
+            # Another one is under way then, which ends, or stops the work.
+            self._turn.wait_for(lambda: self._ended or self._ahead is None or len(self._early) < self._ahead)
+            if self._ended:
                 return None
             if self._deadline.passed():
                 return None
@@ -188,9 +204,11 @@ class _Work:
                 item = next(self._items, None)
             except OutOfTime:
                 self._stopped = True
+                self._turn.notify_all()
                 return None
             except BaseException as error:
                 self._error = error
+                self._turn.notify_all()
                 return None
             if item is None:
                 self._next = self._within.stop
@@ -199,9 +217,13 @@ class _Work:
             self._in_flight.add(item[0])
             return item
 
+    @property
+    def _ended(self) -> bool:
+        return self._stopped or self._error is not None
+
     def finished(self, index: int, digest: bytes, *, read: bool, written: bool) -> int | None:
         """Note a block that every sink was given; returns the index below which all were, if that has moved on."""
-        with self._lock:
+        with self._turn:
             self._digests.append((index, digest))
             self._read += read
             self._written += written
@@ -209,7 +231,7 @@ class _Work:
 
     def unchanged(self, index: int) -> int | None:
         """Note a block that is not to be written; returns the same as ``finished``."""
-        with self._lock:
+        with self._turn:
             self._read += 1
             return self._given(index)
 
@@ -217,15 +239,19 @@ class _Work:
         # One that was left unfinished stays in flight: nothing behind it is ever told.
         self._in_flight.discard(index)
         below = min(self._in_flight, default=self._next)
+        if self._ahead is not None:
+            self._early = {given for given in (*self._early, index) if given > below}
+            self._turn.notify_all()
         if below <= self._told:
             return None
         self._told = below
         return below
 
     def unfinished(self, index: int) -> None:
-        with self._lock:
+        with self._turn:
             self._stopped = True
             self._left.append(index)
+            self._turn.notify_all()
 
     @property
     def spares_others(self) -> bool:
@@ -233,15 +259,17 @@ class _Work:
         return self._spare > 0
 
     def sink_failed(self, number: int, error: Exception) -> None:
-        with self._lock:
+        with self._turn:
             self.failed_sinks.setdefault(number, error)
             if len(self.failed_sinks) == self._spare:
                 self._stopped = True
+                self._turn.notify_all()
 
     def fail(self, error: BaseException) -> None:
-        with self._lock:
+        with self._turn:
             # The first error is the cause; what follows is mostly its echo in the other threads.
             self._error = self._error or error
+            self._turn.notify_all()
 
     def outcome(self, sinks: Sequence[BlockSink]) -> Moved:
         if self._error is not None:

@@ -1,13 +1,13 @@
 """What the workers of a job leave of an archive that it writes, in the work bucket.
 
-A *part* is the index of what one call has stored; the parts of a range are put together when it is counted again, and a
-*note* of the range is left for the manifest. Both begin with one line of JSON.
+A *part* is the index of what one call has stored; parts that make up a range are put together when it is counted again,
+and a *note* of the range is left for the manifest. Both begin with one line of JSON.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from pydantic import ValidationError
@@ -56,23 +56,33 @@ def save_part(folder: JobFolder, number: int, part: Part) -> None:
     folder.write(_name(PARTS, number, part.index.range), line + b"\n" + index.pack(part.index))
 
 
-def parts_of(folder: JobFolder, number: int, within: BlockRange) -> Iterator[Part]:
-    """Parts that lie one behind another and begin with a range, as far as there are any.
-
-    A call that was repeated may have left several of one beginning: the longest holds.
-    """
+def parts_of(folder: JobFolder, number: int, within: BlockRange) -> list[Part]:
+    """All parts that calls have left of a range, also those of calls that were repeated from another block on."""
     prefix = PARTS.format(number)
-    found: dict[int, int] = {}
+    found = []
     for name in folder.names(prefix, after=f"{within.first:010d}"):
-        first, stop = _range(name, prefix)
+        first, _ = _range(name, prefix)
         if first >= within.stop:
             break
-        found[first] = max(stop, found.get(first, 0))
+        found.append(_part(folder, name))
+    return found
+
+
+def covering(parts: Iterable[Part], within: BlockRange) -> list[Part]:
+    """Parts that lie one behind another and make up the range; none if there are no such ones.
+
+    What a call has stored and nobody heard of may end anywhere: the calls that came after it need not have begun there.
+    """
+    onwards: dict[int, Part] = {}
+    for part in sorted(parts, key=lambda part: part.index.range, reverse=True):
+        if part.index.range.stop == within.stop or part.index.range.stop in onwards:
+            onwards.setdefault(part.index.range.first, part)
+    found: list[Part] = []
     due = within.first
-    while due in found:
-        part = _part(folder, _name(PARTS, number, BlockRange(due, found[due])))
-        yield part
-        due = part.index.range.stop
+    while due in onwards:
+        found.append(onwards[due])
+        due = onwards[due].index.range.stop
+    return found
 
 
 def save_note(folder: JobFolder, number: int, note: Note, digests: bytes = b"") -> None:

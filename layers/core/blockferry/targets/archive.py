@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import islice
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 from urllib.parse import urlencode
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -37,6 +37,7 @@ from blockferry.core.errors import (
     TargetFailed,
 )
 from blockferry.core.holes import HoleMeaning
+from blockferry.core.quotas import DELETED_OBJECTS
 from blockferry.formats.archive import index, manifest
 from blockferry.formats.archive.index import ENTRY, Kind, RangeIndex
 from blockferry.formats.archive.layout import (
@@ -61,9 +62,7 @@ from blockferry.sources.archiving import ForArchive
 from blockferry.sources.kind import JobSource
 from blockferry.targets.kind import Forecast, JobTarget, Looked, Sealings, Started
 from blockferry.targets.proposal import Proposal
-from blockferry.targets.segments import SegmentSink
-
-NOTES_AT_A_TIME = 16
+from blockferry.targets.segments import MOST_WAITING, SegmentSink
 
 SAMPLE_PLACES, SAMPLE_WITHIN, SAMPLE_AT_A_PLACE = 16, 4_096, 4
 """Of a dry run: blocks are read at so many places of the disk, the first few within so many indices behind each."""
@@ -98,16 +97,25 @@ class LeftArchive:
     def discard(self, call: Call, sealings: Sealings | None, *, mark: str) -> str | None:
         """Delete its objects, if it has no manifest and its claim is that of this execution."""
         bucket = bucket_of(call, self.identity, self.address.bucket)
+        unfinished = self.address.key(UNFINISHED)
+        claim = bucket.get(unfinished)
+        owner = None if claim is None else _claimed_by(claim)
         if bucket.get(self.address.key(MANIFEST)) is not None:
+            # Whoever wrote the manifest may have died before it took its claim away.
+            bucket.delete([unfinished] if owner == mark else [])
             return "it is complete"
-        claim = bucket.get(self.address.key(UNFINISHED))
         if claim is None:
             return None if not any(True for _ in bucket.listed(self.address.key())) else "nobody says whose it is"
-        if _claimed_by(claim) != mark:
+        if owner != mark:
             return "it is another execution's"
-        unfinished = self.address.key(UNFINISHED)
-        keys = [each.key for each in bucket.listed(self.address.key()) if each.key != unfinished]
-        bucket.delete(keys)
+        doomed: list[str] = []
+        # As they are listed: an archive of 64 TiB has two million.
+        for each in bucket.listed(self.address.key()):
+            doomed += [] if each.key == unfinished else [each.key]
+            if len(doomed) == DELETED_OBJECTS:
+                bucket.delete(doomed)
+                doomed = []
+        bucket.delete(doomed)
         # Last: whoever dies before it finds out again whose the rest is.
         bucket.delete([unfinished])
         return None
@@ -117,6 +125,7 @@ class ArchiveTarget(JobTarget):
     """An archive that a job writes. ``region`` is its bucket's; ``base`` are the archives that it is built upon, the
     nearest first; ``compares``: everything is read, and what the base has with the same content is not stored."""
 
+    most_ahead: ClassVar[int | None] = MOST_WAITING
     kind: Literal["archive"] = "archive"
     bucket: str
     prefix: str
@@ -191,12 +200,21 @@ class ArchiveTarget(JobTarget):
         stored = bucket.put(
             self.address.key(UNFINISHED), claim, sha256=_sha256(claim), once=True, **self._hot("application/json")
         )
-        there = None if stored is not None else bucket.get(self.address.key(UNFINISHED))
-        if there is not None and _claimed_by(there) != mark:
+        there = claim if stored is not None else bucket.get(self.address.key(UNFINISHED))
+        if there is None:
+            raise RetryLater(f"{self.name}: the claim of another job was taken away just now")
+        if _claimed_by(there) != mark:
             raise InvalidRequest(
                 f"{self.name} is being written by another job, or was left by one "
                 f"({there.decode(errors='replace').strip():.200}): name another archive.archive_id, or wait until the "
                 "resume window of that job is over"
+            )
+        # Behind the claim, which the sweep takes away: another job may have come and gone since this one was planned,
+        # and none comes from here on.
+        if bucket.get(self.address.key(MANIFEST)) is not None:
+            raise InvalidRequest(
+                f"{self.address.manifest_uri} was written by another job meanwhile, and an archive is never written "
+                "over: name another archive.archive_id, or leave it out"
             )
         return self.model_copy(
             update={"started": Started(snapshot_id=self.archive_id, at=datetime.now(UTC).isoformat())}
@@ -225,15 +243,9 @@ class ArchiveTarget(JobTarget):
     def counted(
         self, call: JobCall, number: int, within: BlockRange, entries: Sequence[tuple[int, bytes]], allocated: int
     ) -> None:
-        parts = list(archived.parts_of(call.folder, number, within))
-        try:
-            found = index.joined([part.index for part in parts], within) if parts else _missing(within)
-        except ValueError as error:
-            raise IncompleteTransfer(f"{self.name}: {error}; it is written again") from error
-        digests = self._held_against(call, found, entries, allocated)
-        etags = {first: etag for part in parts for first, etag in part.etags.items()}
         bucket = self._bucket(call)
-        objects = self._listed(bucket, found, etags)
+        found, objects = self._stored(bucket, archived.parts_of(call.folder, number, within), within)
+        digests = self._held_against(call, found, entries, allocated)
         note = Note(first=within.first, stop=within.stop, digests=len(digests) // DIGEST_SIZE)
         if found.entries:
             body = index.pack(found)
@@ -271,7 +283,7 @@ class ArchiveTarget(JobTarget):
                 held[entry.block] = entry.digest
         for block, digest in entries:
             if block not in removed and held.get(block) != digest:
-                raise IncompleteTransfer(f"{self.name} does not have block {block} as it was read; it is written again")
+                raise IncompleteTransfer(f"{self.name} does not have block {block} as it was read; start a new job")
         if len(held) != allocated:
             raise IncompleteTransfer(
                 f"{self.name} has {len(held)} blocks between {found.range.first} and {found.range.stop}, those of its "
@@ -279,26 +291,45 @@ class ArchiveTarget(JobTarget):
             )
         return b"".join(digest for _, digest in sorted(held.items())) if self.base else b""
 
-    def _listed(self, bucket: Bucket, found: RangeIndex, etags: Mapping[int, str]) -> list[Stored]:
-        """The segments of a range as the bucket lists them. Raises ``IncompleteTransfer`` when one is not what was
-        stored."""
-        if not found.segments:
-            return []
+    def _stored(self, bucket: Bucket, parts: Sequence[Part], within: BlockRange) -> tuple[RangeIndex, list[Stored]]:
+        """The index of a range, from parts whose segments are in the bucket as they were stored, and these segments.
+        Raises ``IncompleteTransfer`` when they do not make it up.
+
+        Others are those of calls that were repeated, whose segments were stored anew with another end.
+        """
+        there = self._listed(bucket, within) if any(part.index.segments for part in parts) else {}
+        whole: list[Part] = []
+        gone: list[str] = []
+        for part in parts:
+            odd = [each.key for each in self._segments(part) if there.get(each.key) != each]
+            gone += odd
+            whole += [] if odd else [part]
+        chosen = archived.covering(whole, within)
+        if not chosen:
+            why = f"{bucket.uri(gone[0])} is not what was stored" if gone else "nobody stored all of them"
+            raise IncompleteTransfer(
+                f"{self.name} does not have blocks {within.first} to {within.stop - 1}: {why}; start a new job"
+            )
+        found = index.joined([part.index for part in chosen], within)
+        return found, [each for part in chosen for each in self._segments(part)]
+
+    def _segments(self, part: Part) -> list[Stored]:
+        return [
+            Stored(self.address.key(segment_name(facts.first)), facts.stored_bytes, part.etags[facts.first])
+            for facts in part.index.segments
+        ]
+
+    def _listed(self, bucket: Bucket, within: BlockRange) -> Mapping[str, Stored]:
+        """The segments of a range as the bucket lists them, by key."""
         prefix = self.address.key(SEGMENTS)
-        end = self.address.key(segment_name(found.range.stop))
-        after = self.address.key(segment_name(found.range.first - 1)) if found.range.first else prefix
+        end = self.address.key(segment_name(within.stop))
+        after = self.address.key(segment_name(within.first - 1)) if within.first else prefix
         there: dict[str, Stored] = {}
         for each in bucket.listed(prefix, after=after):
             if each.key >= end:
                 break
             there[each.key] = each
-        objects = []
-        for facts in found.segments:
-            wanted = Stored(self.address.key(segment_name(facts.first)), facts.stored_bytes, etags[facts.first])
-            if there.get(wanted.key) != wanted:
-                raise IncompleteTransfer(f"{bucket.uri(wanted.key)} is not what was stored; it is written again")
-            objects.append(wanted)
-        return objects
+        return there
 
     def seal(self, call: JobCall, number: int, sums: Sums, sealings: Sealings) -> None:
         """Write its manifest, once, when every object that it names is in the bucket as it was stored.
@@ -317,7 +348,7 @@ class ArchiveTarget(JobTarget):
         stored = bucket.put(
             key, body, sha256=_sha256(body), once=True, **self._hot("application/json"), Metadata=self._metadata()
         )
-        if stored is None and bucket.get(key) != body:
+        if stored is None and not _same(bucket.get(key), made, name=self.address.manifest_uri):
             sealings.save_sealing(self.snapshot_id, asked.model_copy(update={"state": "refused"}))
             raise TargetFailed(
                 f"{self.address.manifest_uri} was written by somebody else meanwhile; it is kept, and this job's is not"
@@ -366,11 +397,12 @@ class ArchiveTarget(JobTarget):
 
     def _notes(self, call: JobCall, number: int) -> Iterator[tuple[Note, bytes]]:
         names = archived.note_names(call.folder, number)
-        with ThreadPoolExecutor(NOTES_AT_A_TIME, thread_name_prefix="notes") as pool:
+        threads, most = call.throughput.proving_threads, call.throughput.proving_ahead
+        with ThreadPoolExecutor(threads, thread_name_prefix="notes") as pool:
             # In slices: at 64 TiB of a chain the digests of all would be four GiB.
-            for first in range(0, len(names), NOTES_AT_A_TIME):
-                some = names[first : first + NOTES_AT_A_TIME]
-                yield from pool.map(lambda name: archived.note(call.folder, name), some)
+            for first in range(0, len(names), most):
+                some = names[first : first + most]
+                yield from list(pool.map(lambda name: archived.note(call.folder, name), some))
 
     def mark_proved(self, call: Call, sums: Sums) -> None:
         """Take its claim away: the manifest says whose it is."""
@@ -436,7 +468,16 @@ class ArchiveTarget(JobTarget):
         cls, targets: Sequence[ArchiveTarget], identity: Identity, call: Call, *, mark: str
     ) -> Sequence[LeftArchive]:
         # By the record: its place is that of the operator's input, and its claim says whose it is.
-        return [LeftArchive(identity, target.address) for target in targets]
+        return [LeftArchive(identity, target.address) for target in targets if target._left(call, mark)]
+
+    def _left(self, call: Call, mark: str) -> bool:
+        """Whether anything may be there that its execution has left, and be it a claim beside a manifest."""
+        bucket = self._bucket(call)
+        claim = bucket.get(self.address.key(UNFINISHED))
+        if claim is not None:
+            return _claimed_by(claim) == mark
+        there = any(True for _ in bucket.listed(self.address.key()))
+        return there and bucket.get(self.address.key(MANIFEST)) is None
 
     def asked_for(self, given: Mapping[str, Any]) -> bool:
         asked = given.get("archive")
@@ -591,8 +632,13 @@ def propose_archive(
     return Proposal((target,), found.holes)
 
 
-def _missing(within: BlockRange) -> RangeIndex:
-    raise ValueError(f"the index of blocks {within.first} to {within.stop - 1} is missing")
+def _same(there: bytes | None, made: Manifest, *, name: str) -> bool:
+    """Whether a manifest that is there is the one that was made, also by another version of Blockferry."""
+    try:
+        found = None if there is None else manifest.load(there, name=name)
+    except ArchiveDamaged:
+        return False
+    return found is not None and manifest.sealed(made.model_copy(update={"tool_version": found.tool_version})) == found
 
 
 def _claimed_by(body: bytes) -> str | None:

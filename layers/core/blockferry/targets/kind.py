@@ -100,6 +100,9 @@ class JobTarget(Place, ABC):
     takes_up_a_place: ClassVar[bool] = False
     """Whether it is one of the pending snapshots that an account may have while it is made."""
 
+    most_ahead: ClassVar[int | None] = None
+    """Blocks that a worker may give to it before one that is still missing, where it has to keep them that long."""
+
     size_gib: int | None
     started: Started | None = None
 

@@ -6,7 +6,6 @@ import base64
 import io
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from typing import IO, Any, cast
 
 from blockferry.aws.archives import Located
@@ -23,7 +22,7 @@ Keep = Callable[[RangeIndex, Mapping[int, str]], None]
 
 
 MOST_WAITING = 16
-"""Blocks that wait while a segment is sent: a quarter of the next one, 8 MiB at most."""
+"""Blocks that wait while a segment is sent, or for one before them: a quarter of a segment, 8 MiB at most."""
 
 
 class SegmentSink:
@@ -31,7 +30,8 @@ class SegmentSink:
 
     What ``base`` holds with the same content is not stored again, and what of it the source does not give is stored as
     removed; without a base, the source says what is removed. ``keep`` gets the index of what a call has stored. One
-    segment is sent at a time, and little more is compressed meanwhile, so that memory stays bounded.
+    segment is sent at a time, and little more is compressed meanwhile, so that memory stays bounded, if whoever gives
+    blocks is no more than ``MOST_WAITING`` ahead of the one that is still missing.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class SegmentSink:
         self._reached = within.first
         self._sending = False
         self._waiting: dict[int, tuple[Kind, bytes, bytes]] = {}
-        self._stored: dict[int, Segment] = {}
+        self._stored: dict[int, tuple[SegmentFacts, tuple[Entry, ...]]] = {}
         self._etags: dict[int, str] = {}
         self._unsent: int | None = None
 
@@ -94,10 +94,14 @@ class SegmentSink:
         try:
             while (segment := self._full()) is not None:
                 self._send(segment)
-        finally:
+        except BaseException:
             with self._turn:
-                self._sending = False
-                self._turn.notify_all()
+                self._sent()
+            raise
+
+    def _sent(self) -> None:
+        self._sending = False
+        self._turn.notify_all()
 
     def _full(self) -> Segment | None:
         """The next full segment of what was reached."""
@@ -106,8 +110,8 @@ class SegmentSink:
                 segment = self._add(index)
                 if segment is not None:
                     return segment
-            # Before the lock is given back: what is reached from now on is somebody else's.
-            self._sending = False
+            # Before the lock is given back, and not again behind it: what is reached from now on is somebody else's.
+            self._sent()
         return None
 
     def _due(self) -> int | None:
@@ -140,8 +144,8 @@ class SegmentSink:
             self._unsent = facts.first if self._unsent is None else self._unsent
             raise
         # One at a time sends, and ``finish`` comes when nobody does.
-        # Without its bytes: a range has as many as the volume.
-        self._stored[facts.first] = replace(segment, parts=())
+        # Without the frames, of which a range has more than there is memory.
+        self._stored[facts.first] = (facts, segment.entries)
         self._etags[facts.first] = str(etag)
 
     def finish(self, next_index: int) -> int:
@@ -163,9 +167,9 @@ class SegmentSink:
         return stored_to
 
     def _index(self, done: BlockRange) -> tuple[RangeIndex, Mapping[int, str]]:
-        segments = [segment for first, segment in sorted(self._stored.items()) if first < done.stop]
-        entries: tuple[Entry, ...] = tuple(entry for segment in segments for entry in segment.entries)
-        facts: tuple[SegmentFacts, ...] = tuple(segment.facts for segment in segments)
+        stored = [kept for first, kept in sorted(self._stored.items()) if first < done.stop]
+        entries = tuple(entry for _, some in stored for entry in some)
+        facts = tuple(each for each, _ in stored)
         etags = {each.first: self._etags[each.first] for each in facts}
         return RangeIndex(self._address.archive_id, done, facts, entries), etags
 

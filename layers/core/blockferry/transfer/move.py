@@ -113,6 +113,7 @@ def _move_range(
             pace=pace,
             writers=call.throughput.max_writers,
             spare_others=True,
+            ahead=min((most for n in numbers if (most := job.targets[n].most_ahead) is not None), default=None),
         )
     unwritten = {numbers[sink]: failure for sink, failure in moved.failed_sinks.items()}
     _mark(unwritten, folder)

@@ -1,0 +1,223 @@
+"""Whose the place of an archive is, and what becomes of what was begun there."""
+
+from __future__ import annotations
+
+import json
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from blockferry.core.blocks import BLOCKS_PER_GIB, BlockRange
+from blockferry.core.checksums import Linear
+from blockferry.core.errors import InvalidRequest, RetryLater, TargetFailed
+from blockferry.core.quotas import DELETED_OBJECTS
+from blockferry.formats.archive import manifest
+from blockferry.formats.archive.layout import MANIFEST, UNFINISHED, segment_name
+from blockferry.jobs.call import JobCall
+from blockferry.jobs.folder import JobFolder
+from blockferry.jobs.record import Sums
+from blockferry.targets.archive import ArchiveTarget
+from fakes import ManualClock
+from job_records import EXECUTION, HOME, archive, job_call
+from memory_ec2 import refusal
+from memory_s3 import MemoryS3
+
+MINE, OTHERS = EXECUTION.mark, "f" * 64
+
+SUMS = Sums(blocks_written=0, linear_checksum=Linear().value())
+
+
+class Bucket(MemoryS3):
+    """Of archives; ``log`` has what was deleted and listed, in order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.log: list[tuple[str, int]] = []
+
+    def list_objects_v2(self, **members: Any) -> Any:
+        found = super().list_objects_v2(**{"MaxKeys": 1_000, **members})
+        self.log.append(("list", len(found.get("Contents", ()))))
+        return found
+
+    def delete_objects(self, **members: Any) -> Any:
+        self.log.append(("delete", len(members["Delete"]["Objects"])))
+        return super().delete_objects(**members)
+
+
+class Jobs:
+    """A bucket of archives, and calls of jobs that write there."""
+
+    def __init__(self) -> None:
+        self.archives = Bucket()
+        self.work = MemoryS3()
+
+    def call(self, job_id: str = "job-1") -> JobCall:
+        aws = SimpleNamespace(image_s3=lambda _identity: self.archives)
+        return job_call(aws, JobFolder("work", cast(Any, self.work), "archive", job_id), clock=ManualClock())
+
+    def begun(self, *, mark: str = MINE, job_id: str = "job-1") -> ArchiveTarget:
+        return archive(started_at="", execution=mark, job_id=job_id).start(self.call(job_id), token="", mark=mark)
+
+    def counted(self, target: ArchiveTarget) -> ArchiveTarget:
+        """An archive of nothing, but for its manifest."""
+        call, within = self.call(target.job_id), BlockRange(0, BLOCKS_PER_GIB)
+        target.sink(call, number=0, within=within).finish(within.stop)
+        target.counted(call, 0, within, [], 0)
+        return target
+
+    def finished(self, *, mark: str = MINE, job_id: str = "job-1") -> ArchiveTarget:
+        target = self.counted(self.begun(mark=mark, job_id=job_id))
+        call = self.call(job_id)
+        target.seal(call, 0, SUMS, call.folder)
+        target.mark_proved(call, SUMS)
+        return target
+
+    def swept(self, target: ArchiveTarget) -> list[str | None]:
+        """What a sweep does about what the target's job has left."""
+        call = self.call(target.job_id)
+        found = ArchiveTarget.left_behind([target], target.identity, call, mark=target.execution)
+        return [left.discard(call, call.folder, mark=target.execution) for left in found]
+
+
+def key(name: str) -> str:
+    return archive().address.key(name)
+
+
+def test_a_place_that_another_job_has_claimed_is_refused() -> None:
+    jobs = Jobs()
+    jobs.begun(mark=OTHERS, job_id="theirs")
+    with pytest.raises(InvalidRequest, match=r"is being written by another job, or was left by one \(.*theirs"):
+        jobs.begun()
+    assert json.loads(jobs.archives.objects[key(UNFINISHED)])["execution"] == OTHERS
+
+
+def test_a_place_that_is_claimed_again_by_the_same_execution_is_the_same_one() -> None:
+    jobs = Jobs()
+    jobs.begun()
+    assert jobs.begun().snapshot_id == "archive-1"
+
+
+def test_a_job_that_begins_after_another_one_has_come_and_gone_does_not_write_over_its_archive() -> None:
+    # It was planned before: nothing was there then.
+    jobs = Jobs()
+    theirs = jobs.finished(mark=OTHERS, job_id="theirs")
+    before = dict(jobs.archives.objects)
+    with pytest.raises(InvalidRequest, match="was written by another job meanwhile, and an archive is never written o"):
+        jobs.begun()
+    assert jobs.swept(archive(started_at="")) == ["it is complete"]
+    assert jobs.archives.objects == before
+    assert key(MANIFEST) in before
+    theirs.confirm(ArchiveTarget.look({0: theirs}, jobs.call("theirs")).facts[0])
+
+
+def test_a_claim_that_goes_away_while_it_is_looked_at_is_tried_again() -> None:
+    jobs = Jobs()
+    jobs.begun(mark=OTHERS)
+    # Whoever looks at it comes too late.
+    jobs.archives.errors["GetObject"] = refusal("NoSuchKey", "GetObject", status=404)
+    with pytest.raises(RetryLater, match="the claim of another job was taken away just now"):
+        jobs.begun()
+    jobs.archives.errors.clear()
+    jobs.archives.objects.clear()
+    jobs.begun()
+    assert json.loads(jobs.archives.objects[key(UNFINISHED)])["execution"] == MINE
+
+
+def died_before_it_took_its_claim_away(jobs: Jobs) -> ArchiveTarget:
+    target = jobs.counted(jobs.begun())
+    target.seal(jobs.call(), 0, SUMS, jobs.call().folder)
+    return target
+
+
+def test_a_finished_archive_is_kept_by_a_sweep_which_takes_the_claim_away_and_is_done_with_it() -> None:
+    jobs = Jobs()
+    target = died_before_it_took_its_claim_away(jobs)
+    finished = jobs.archives.objects[key(MANIFEST)]
+    assert jobs.swept(target) == ["it is complete"]
+    assert jobs.archives.objects == {key(MANIFEST): finished}
+    # The next sweep has nothing to keep.
+    assert jobs.swept(target) == []
+    assert jobs.archives.objects == {key(MANIFEST): finished}
+
+
+def test_a_manifest_that_an_earlier_version_has_written_for_the_same_job_is_its_own() -> None:
+    jobs = Jobs()
+    target = jobs.counted(jobs.begun())
+    call = jobs.call()
+    target.seal(call, 0, SUMS, call.folder)
+    written = manifest.load(jobs.archives.objects[key(MANIFEST)], name="x")
+    earlier = manifest.sealed(written.model_copy(update={"tool_version": "0.0.1"}))
+    jobs.archives.objects[key(MANIFEST)] = manifest.dump(earlier)
+    # Its answer was lost, and then Blockferry was upgraded.
+    asked = call.folder.sealing("archive-1")
+    assert asked is not None
+    call.folder.save_sealing("archive-1", asked.model_copy(update={"state": "asked"}))
+    target.seal(call, 0, SUMS, call.folder)
+    assert call.folder.sealing("archive-1") == asked.model_copy(update={"state": "accepted"})
+    assert jobs.archives.objects[key(MANIFEST)] == manifest.dump(earlier)
+
+
+@pytest.mark.parametrize("change", [{"execution": OTHERS}, {"created_at": "2020-01-01T00:00:00+00:00"}])
+def test_a_manifest_that_is_another_one_is_kept_and_fails_the_job(change: dict[str, str]) -> None:
+    jobs = Jobs()
+    target = jobs.counted(jobs.begun())
+    call = jobs.call()
+    made = target._manifest(call, 0, SUMS)
+    other = manifest.dump(manifest.sealed(made.model_copy(update=change)))
+    jobs.archives.objects[key(MANIFEST)] = other
+    with pytest.raises(TargetFailed, match=r"manifest.json was written by somebody else meanwhile; it is kept"):
+        target.seal(call, 0, SUMS, call.folder)
+    assert jobs.archives.objects[key(MANIFEST)] == other
+
+
+def test_an_unfinished_archive_is_deleted_as_it_is_listed_and_its_claim_last() -> None:
+    jobs = Jobs()
+    target = jobs.begun()
+    for first in range(2 * DELETED_OBJECTS + 10):
+        jobs.archives.objects[key(segment_name(first))] = b"x"
+    jobs.archives.objects["disks/archive-10/manifest.json"] = b"x"
+    jobs.archives.log.clear()
+    assert jobs.swept(target) == [None]
+    assert jobs.archives.objects.keys() == {"disks/archive-10/manifest.json"}
+    assert jobs.archives.log == [
+        ("list", 1_000),
+        ("delete", 1_000),
+        ("list", 1_000),
+        ("delete", 1_000),
+        ("list", 11),
+        ("delete", 10),
+        ("delete", 1),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("claim", "expected"),
+    [
+        (json.dumps({"execution": OTHERS}).encode(), []),
+        (b"no json", []),
+        (b"[]", []),
+        (None, ["nobody says whose it is"]),
+    ],
+)
+def test_what_is_not_said_to_be_of_the_job_is_kept(claim: bytes | None, expected: list[str]) -> None:
+    jobs = Jobs()
+    target = jobs.begun()
+    jobs.archives.objects[key(segment_name(0))] = b"x"
+    if claim is None:
+        del jobs.archives.objects[key(UNFINISHED)]
+    else:
+        jobs.archives.objects[key(UNFINISHED)] = claim
+    before = dict(jobs.archives.objects)
+    assert jobs.swept(target) == expected
+    assert jobs.archives.objects == before
+    left = archive().leftover()
+    assert left is not None
+    assert left.discard(jobs.call(), jobs.call().folder, mark=MINE) is not None
+    assert jobs.archives.objects == before
+
+
+def test_where_nothing_was_begun_nothing_is_left() -> None:
+    jobs = Jobs()
+    assert jobs.swept(archive(started_at="")) == []
+    assert archive(started_at="").leftover() is None
+    assert archive().region == HOME
