@@ -113,6 +113,19 @@ def test_a_full_archive_holds_exactly_what_the_snapshot_holds(rig: Rig) -> None:
     ]
 
 
+@pytest.mark.parametrize("description", ["\U0001f600" * 255, " two\nlines, \x7f and \\ ", "é" * 255])
+def test_a_description_that_no_header_takes_is_in_the_manifest_as_it_is(rig: Rig, description: str) -> None:
+    uri = rig.run("archive", request(rig.snapshot({0: content(1)}, Description=description)))["manifest_uri"]
+    assert chain(rig, uri).manifest.source.description == description
+    key = uri.removeprefix(f"s3://{ARCHIVES}/")
+    headers = rig.aws.s3(HOME).head_object(Bucket=ARCHIVES, Key=key)["Metadata"]
+    # S3 user guide, user-defined object metadata: 2 KB, the names included.
+    assert sum(len(name) + len(value) for name, value in headers.items()) <= 2_048
+    assert headers["description"].isascii()
+    assert headers["description"].isprintable()
+    assert headers["uncompressed-size"] == str(2**30)
+
+
 BEFORE = {0: content(1), 1: content(2), 2: content(3), 700: content(4), 701: content(0), 1500: content(5)}
 """Kept, changed, removed, becomes zero, stays zero, removed at the other end."""
 

@@ -315,7 +315,10 @@ def test_a_manifest_that_was_edited_or_is_newer_is_refused(change: dict[str, obj
     ("change", "why"),
     [
         ({"surprise": 1}, r"does not know \(surprise\): read it with a newer one"),
-        ({"codec": {"name": "zstd", "level": 3, "window": 9}}, r"does not know \(codec.window\): read it with a newer one"),
+        (
+            {"codec": {"name": "zstd", "level": 3, "window": 9}},
+            r"does not know \(codec.window\): read it with a newer one",
+        ),
         ({"block_size": 4096}, "block_size"),
         ({"indexes": [{"first": 0, "stop": 4096, "bytes": 1, "sha256": "0" * 64}]}, "out of order or range"),
         ({"source": {"snapshot_id": None}}, "of a snapshot or of an image"),

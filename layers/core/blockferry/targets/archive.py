@@ -68,6 +68,9 @@ NOTES_AT_A_TIME = 16
 SAMPLE_PLACES, SAMPLE_WITHIN, SAMPLE_AT_A_PLACE = 16, 4_096, 4
 """Of a dry run: blocks are read at so many places of the disk, the first few within so many indices behind each."""
 
+LONGEST_HEADER = 1_000
+"""Characters of a header with facts about an archive; only a description, escaped, can be longer."""
+
 
 @dataclass(frozen=True)
 class ArchiveState:
@@ -487,7 +490,8 @@ class ArchiveTarget(JobTarget):
         return {**self._hot(content_type), "StorageClass": self.storage_class}
 
     def _metadata(self) -> dict[str, str]:
-        """What a look at the manifest's headers tells: ASCII only, as S3 asks for; the manifest itself has it all."""
+        """What a look at the manifest's headers tells: printable ASCII, and 2 KiB in all, as S3 asks for; the manifest
+        itself has it all."""
         known = {
             "snapshot-id": self.source.snapshot_id,
             "volume-id": self.source.volume_id,
@@ -496,7 +500,8 @@ class ArchiveTarget(JobTarget):
             "uncompressed-size": str(self.volume_gib * 2**30),
             "description": self.source.description,
         }
-        return {name: value.encode("ascii", "backslashreplace").decode() for name, value in known.items() if value}
+        escaped = {name: value.encode("unicode_escape").decode().strip() for name, value in known.items() if value}
+        return {name: value[:LONGEST_HEADER] for name, value in escaped.items() if value}
 
 
 class _Listing:
