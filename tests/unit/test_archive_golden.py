@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from blockferry.core.checksums import Linear
 from blockferry.core.errors import ArchiveDamaged, InvalidRequest
 from blockferry.formats.archive import index, manifest, segment
 from blockferry.formats.archive.index import Kind
+from blockferry.formats.archive.layout import MANIFEST, index_name, segment_name
 from rig import HOME, RECOVERY, Rig, running_rig
 from tools import golden_archives
 from tools.environment import repository_root
@@ -179,6 +181,31 @@ def test_what_is_not_understood_is_refused_with_a_clear_word(
         rig.run("restore", {"manifest_uri": golden.address.manifest_uri, "targets": [{"region": RECOVERY}]})
     assert why in str(refused.value)
     assert rig.snapshots() == []
+
+
+def test_the_example_of_the_specification_is_a_golden_archive() -> None:
+    """Its dumps are whole objects, and what it says of their bytes is there."""
+    text = (repository_root() / "docs/archive-format.md").read_text()
+    dumps = [
+        bytes.fromhex("".join(re.findall(r"^[0-9a-f]{8}: ([0-9a-f ]{39})  ", block, re.MULTILINE)))
+        for block in re.findall(r"^```\n(00000000: .*?)^```$", text, re.MULTILINE | re.DOTALL)
+    ]
+    there = stored()
+    body, found = (there[f"{BUCKET}/{FULL.address.key(name)}"] for name in (segment_name(1_023), index_name(1_024)))
+    assert dumps == [body, found]
+    (entry,) = segment.own_index(body, name="x")[1]
+    assert body[0x0A6:0x0AE].hex() == "5b2a4d18dc000000"
+    assert (body[0x159], index.ENTRY.unpack(body[0x15A:])[0]) == (0x0A, 0x3FF)
+    assert entry[:4] == (0x3FF, Kind.DATA, 0, 0xA6)
+    assert (index.ENTRY.unpack(found[0x0B4:0x0E4])[:2], index.ENTRY.unpack(found[0x0E4:])[:2]) == ((1024, 1), (2047, 0))
+    sha256 = manifest.load(there[f"{BUCKET}/{FULL.address.key(MANIFEST)}"], name="x").sha256
+    assert f"by the command above: `{sha256}`" in text
+
+
+def test_readers_pass_over_members_of_an_index_that_they_do_not_know() -> None:
+    line, _, entries = stored()[f"{BUCKET}/disks/full/index/0000000000.idx"].partition(b"\n")
+    later = json.dumps({**json.loads(line), "later": [1]}).encode() + b"\n" + entries
+    assert index.unpack(later, name="x") == index.unpack(line + b"\n" + entries, name="x")
 
 
 def test_the_tool_writes_what_is_read_and_nothing_over_what_is_there(tmp_path: Path) -> None:
