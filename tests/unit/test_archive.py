@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
+import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -344,3 +347,105 @@ def test_what_does_not_add_up_to_the_manifests_checksum_completes_nothing(rig: R
     with pytest.raises(IncompleteTransfer, match="its manifest says AAAA"):
         restored(rig, uri)
     assert {each["snapshot_id"] for each in rig.snapshots() if each["state"] == "completed"} == before
+
+
+AWS = """#!/bin/sh
+# Stands in for the AWS CLI: lists two keys below each prefix, and notes what is to be thawed.
+case "$2" in
+    list-objects-v2) printf '%s\\n' "$6a b.zst" "$6c.zst" ;;
+    restore-object) echo "$4 $6 $8" >>thawed ;;
+esac
+"""
+
+
+def test_a_chain_in_cold_classes_is_refused_with_one_command_that_thaws_all_of_it(rig: Rig, tmp_path: Path) -> None:
+    volume, place = Volume(rig), {"prefix": "it's cold"}
+    base = rig.run("archive", request(volume.becomes(BEFORE).snapshot(), storage_class="GLACIER", **place))
+    uri = rig.run(
+        "archive",
+        request(volume.becomes(AFTER).snapshot(), base=base["manifest_uri"], storage_class="DEEP_ARCHIVE", **place),
+    )["manifest_uri"]
+    before = len(rig.snapshots())
+    with pytest.raises(InvalidRequest) as caught:
+        restored(rig, uri)
+    assert len(rig.snapshots()) == before
+    first, command, last = str(caught.value).splitlines()
+    folders = [each.removesuffix("manifest.json") + SEGMENTS for each in (uri, base["manifest_uri"])]
+    assert first == (
+        f"manifest_uri: the segments in {', '.join(folders)} are in DEEP_ARCHIVE and GLACIER and cannot be read before "
+        "they are thawed; nothing was started. To thaw them for a week:"
+    )
+    assert last == (
+        "That takes up to 5 hours in GLACIER and 12 in DEEP_ARCHIVE; then start the job again. Where it was asked for "
+        "already, wait"
+    )
+    aws = tmp_path / "aws"
+    aws.write_text(AWS)
+    aws.chmod(0o755)
+    subprocess.run(["bash", "-c", command], cwd=tmp_path, env={"PATH": f"{tmp_path}:{os.environ['PATH']}"}, check=True)
+    assert sorted((tmp_path / "thawed").read_text().splitlines()) == sorted(
+        f"{ARCHIVES} {folder.removeprefix(f's3://{ARCHIVES}/')}{name} Days=7"
+        for folder in folders
+        for name in ("a b.zst", "c.zst")
+    )
+
+
+def test_a_base_that_is_deleted_while_it_is_built_upon_ends_the_job_for_good(rig: Rig) -> None:
+    volume = Volume(rig)
+    base = rig.run("archive", request(volume.becomes(BEFORE).snapshot()))["manifest_uri"]
+    second = volume.becomes(AFTER).snapshot()
+    rig.plan(request(second, base=base), operation="archive", job_id="later")
+    rig.aws.s3(HOME).delete_object(Bucket=ARCHIVES, Key=base.removeprefix(f"s3://{ARCHIVES}/"))
+    rig.move_all("later")
+    with pytest.raises(TransferFailed) as caught:
+        rig.finish("later")
+    assert str(caught.value).startswith(
+        f"{base}, which the archive is built upon, is gone; start a new job with another base, or without one. "
+    )
+    assert not any("later" in key or key.endswith("unfinished.json") for key in keys(rig))
+
+
+def test_a_chain_whose_base_was_deleted_says_what_is_lost(rig: Rig) -> None:
+    volume = Volume(rig)
+    base = rig.run("archive", request(volume.becomes(BEFORE).snapshot()))["manifest_uri"]
+    uri = rig.run("archive", request(volume.becomes(AFTER).snapshot(), base=base))["manifest_uri"]
+    rig.aws.s3(HOME).delete_object(Bucket=ARCHIVES, Key=base.removeprefix(f"s3://{ARCHIVES}/"))
+    with pytest.raises(InvalidRequest) as caught:
+        restored(rig, uri)
+    assert str(caught.value) == (
+        f"manifest_uri: archive {uri} is built upon {base}, which is gone: what did not change since that one cannot "
+        "be read any more. If it was deleted or moved, bring it back to that address; nothing was started"
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"bucket": "s3://x/y"}, "archive.bucket: 's3://x/y' is not the name of a bucket (3 to 63 small letters"),
+        ({"tags": {"cost": "a&b"}}, "tags: S3 does not take 'cost' with 'a&b': letters, digits, spaces and "),
+        ({"kms_key_arn": "arn:aws:kms:us-east-1:111122223333:alias/mine"}, "only the ARN of the key itself is taken"),
+    ],
+)
+def test_what_an_archive_cannot_be_given_is_told_before_anything_is_asked_of_aws(
+    rig: Rig, change: dict[str, Any], why: str
+) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        rig.run("archive", request("snap-0123456789abcdef0", **change))
+    assert why in str(caught.value)
+
+
+def test_object_tags_may_have_any_letters(rig: Rig) -> None:
+    uri = rig.run("archive", request(rig.snapshot({0: content(1)}), tags={"Käse": "brie + été 日本"}))["manifest_uri"]
+    key = uri.removeprefix(f"s3://{ARCHIVES}/")
+    found = rig.aws.s3(HOME).get_object_tagging(Bucket=ARCHIVES, Key=key)["TagSet"]
+    assert found == [{"Key": "Käse", "Value": "brie + été 日本"}]
+
+
+def test_a_base_that_is_no_address_and_a_place_to_look_for_one_that_is_not_there_are_told(rig: Rig) -> None:
+    snapshot = Volume(rig).becomes(BEFORE).snapshot()
+    with pytest.raises(InvalidRequest, match=r"base_manifest_uri: 'latest' is not the address .*, nor auto"):
+        rig.run("archive", request(snapshot, base="latest"))
+    with pytest.raises(InvalidRequest) as caught:
+        rig.run("archive", request(snapshot, base="auto", bucket="no-such-bucket-anywhere"))
+    assert "base_manifest_uri: ListObjectsV2 of s3://no-such-bucket-anywhere/disks/: " in str(caught.value)
+    assert "archive_bucket_names" in str(caught.value)

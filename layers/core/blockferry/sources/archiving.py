@@ -8,13 +8,14 @@ from blockferry.aws import snapshots
 from blockferry.aws.archives import Archive, bucket_of, open_archive, open_chain
 from blockferry.aws.sessions import Identity
 from blockferry.aws.snapshots import SnapshotFacts, has_volume
-from blockferry.core.errors import ArchiveDamaged, InvalidRequest
+from blockferry.core.errors import ArchiveDamaged, InvalidRequest, RequestRefused
 from blockferry.core.holes import HoleDecision, HolePolicy
 from blockferry.core.together import together
 from blockferry.formats.archive.layout import ArchiveAddress, with_slash
 from blockferry.formats.archive.manifest import Manifest, Member, SourceFacts
 from blockferry.jobs.call import JobCall
 from blockferry.requests.archive import ArchiveRequest
+from blockferry.sources.archive import ACCESS
 from blockferry.sources.delta import JobDelta, base_record
 from blockferry.sources.image import JobImage, examine_image
 from blockferry.sources.kind import Examined
@@ -111,6 +112,8 @@ def _base(request: ArchiveRequest, snapshot: SnapshotFacts, identity: Identity, 
         found = open_chain(call, place, uri, what="base_manifest_uri").newest
     except ArchiveDamaged as error:
         raise InvalidRequest(f"base_manifest_uri: {error}. Make a full archive: leave base_manifest_uri out") from error
+    except RequestRefused as error:
+        raise InvalidRequest(f"base_manifest_uri: {error}. {ACCESS.format('archive')}; nothing was started") from error
     manifest = found.manifest
     name = f"base_manifest_uri {uri}"
     if manifest.volume_size_gib > snapshot.size_gib:

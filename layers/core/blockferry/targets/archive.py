@@ -470,9 +470,17 @@ class ArchiveTarget(JobTarget):
         """The archives that it is built upon, which must be what they were. Raises ``ArchiveDamaged``."""
         members: list[Archive] = []
         for number, base in enumerate(self.base):
-            found = open_archive(call, self.identity, base.manifest_uri, what="base_manifest_uri")
+            try:
+                found = open_archive(call, self.identity, base.manifest_uri)
+            except InvalidRequest as error:
+                raise ArchiveDamaged(
+                    f"{base.manifest_uri}, which the archive is built upon, is gone; start a new job with another "
+                    "base, or without one"
+                ) from error
             if found.manifest.sha256 != base.sha256 or found.manifest.base != self.base[number + 1 :]:
-                raise ArchiveDamaged(f"{base.manifest_uri} is another archive now; start a new job")
+                raise ArchiveDamaged(
+                    f"{base.manifest_uri}, which the archive is built upon, is another one now; start a new job"
+                )
             members.append(found)
         return Chain(tuple(members))
 
