@@ -14,6 +14,7 @@ import pytest
 from blockferry.aws.archives import Chain, open_chain
 from blockferry.aws.call import Call
 from blockferry.aws.sessions import Identity
+from blockferry.cli.render import receipt_table
 from blockferry.core.blocks import BLOCK_SIZE
 from blockferry.core.checksums import Linear, digest_of
 from blockferry.core.errors import IncompleteTransfer, InvalidRequest, TransferFailed
@@ -173,6 +174,20 @@ def test_an_increment_stores_only_what_changed_and_reads_as_the_snapshot(rig: Ri
     held, told = restored(rig, again)
     assert held == hashes(AFTER | {1: content(6)})
     assert told["linear_checksum"] == linear(AFTER | {1: content(6)})
+
+
+def test_what_is_shown_of_an_archive_names_it_and_what_it_is_built_upon(rig: Rig) -> None:
+    volume = Volume(rig)
+    base = rig.run("archive", request(volume.becomes(BEFORE).snapshot()))["manifest_uri"]
+    asked = request(volume.becomes(AFTER).snapshot(), base=base, archive_id="second")
+    dry = rig.run("archive", asked | {"options": {**OPTIONS, "dry_run": True}})
+    receipt = rig.run("archive", asked)
+    uri = f"s3://{ARCHIVES}/disks/second/manifest.json"
+    shown = receipt_table(receipt).splitlines()
+    assert f"target       {uri} in {HOME}, completed, 6 blocks written, 1 GiB, encrypted, on top of {base}" in shown
+    assert "removed      2 blocks" in shown
+    before = receipt_table(dry).splitlines()
+    assert f"target         {uri} in {HOME}, 1 GiB, on top of {base}" in before
 
 
 def test_a_base_whose_snapshot_is_gone_is_compared_by_digest(rig: Rig) -> None:
