@@ -210,12 +210,35 @@ def test_a_base_whose_snapshot_is_gone_is_compared_by_digest(rig: Rig) -> None:
 
 def test_a_chain_that_is_full_begins_anew(rig: Rig) -> None:
     volume = Volume(rig)
-    bases = []
+    bases, told, uris = [], [], []
     for seed in range(4):
         snapshot = volume.becomes({0: content(seed + 1)}).snapshot()
         receipt = rig.run("archive", request(snapshot, base="auto", options={"max_chain": 2}))
-        bases.append(len(chain(rig, receipt["manifest_uri"]).manifest.base))
+        uris.append(receipt["manifest_uri"])
+        bases.append(len(chain(rig, uris[-1]).manifest.base))
+        told += [(seed, warning["code"], warning["message"]) for warning in receipt["warnings"]]
     assert bases == [0, 1, 0, 1]
+    snapshot = volume.becomes({0: content(5)}).snapshot()
+    asked = request(snapshot, base=uris[-1], options={"max_chain": 2, "dry_run": True})
+    told += [(4, warning["code"], warning["message"]) for warning in rig.run("archive", asked)["warnings"]]
+    assert told == [
+        (
+            0,
+            "full_archive",
+            f"it is a full one: below s3://{ARCHIVES}/disks/ is no archive of an earlier snapshot of "
+            "vol-0123456789abcdef0 that is whole",
+        ),
+        (
+            2,
+            "full_archive",
+            f"it is a full one: the chain of {uris[1]} has 2 archives, and options.max_chain is 2",
+        ),
+        (
+            4,
+            "full_archive",
+            f"it is a full one: the chain of {uris[3]} has 2 archives, and options.max_chain is 2",
+        ),
+    ]
 
 
 def test_an_archive_restores_to_every_target_with_its_tags_and_exact_blocks(rig: Rig) -> None:
@@ -313,6 +336,21 @@ def test_an_archive_of_another_volume_is_no_base(rig: Rig) -> None:
     # Nobody has to be told by hand that there is none.
     uri = rig.run("archive", request(other, base="auto"))["manifest_uri"]
     assert chain(rig, uri).manifest.full
+
+
+def test_of_snapshots_of_no_volume_ebs_says_whether_they_are_related_and_auto_takes_none(rig: Rig) -> None:
+    first = rig.snapshot({0: content(1)})
+    base = rig.run("archive", request(first))["manifest_uri"]
+    other = rig.snapshot({0: content(2)})
+    told = f"is of {first}, and EBS says that {other} is not of the same volume (UNRELATED_SNAPSHOTS)"
+    with pytest.raises(InvalidRequest) as caught:
+        rig.run("archive", request(other, base=base))
+    assert str(caught.value).endswith(f"{told}: leave base_manifest_uri out for a full archive")
+    receipt = rig.run("archive", request(other, base="auto"))
+    assert chain(rig, receipt["manifest_uri"]).manifest.full
+    (warning,) = receipt["warnings"]
+    assert warning["code"] == "full_archive"
+    assert f"{other} is not of a volume, so auto cannot tell" in warning["message"]
 
 
 def test_a_manifest_that_was_edited_is_refused_before_anything_is_started(rig: Rig) -> None:

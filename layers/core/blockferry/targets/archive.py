@@ -601,7 +601,7 @@ def propose_archive(
         execution=execution.mark,
         size_gib=found.size_gib,
     )
-    return Proposal((target,), found.holes)
+    return Proposal((target,), found.holes, warnings=found.warnings)
 
 
 def _missing(within: BlockRange) -> RangeIndex:
