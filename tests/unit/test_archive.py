@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
+import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from blockferry.aws.archives import Chain, open_chain
 from blockferry.aws.call import Call
 from blockferry.aws.sessions import Identity
+from blockferry.cli.render import receipt_table
 from blockferry.core.blocks import BLOCK_SIZE
 from blockferry.core.checksums import Linear, digest_of
 from blockferry.core.errors import IncompleteTransfer, InvalidRequest, TransferFailed
@@ -113,6 +117,19 @@ def test_a_full_archive_holds_exactly_what_the_snapshot_holds(rig: Rig) -> None:
     ]
 
 
+@pytest.mark.parametrize("description", ["\U0001f600" * 255, " two\nlines, \x7f and \\ ", "é" * 255])
+def test_a_description_that_no_header_takes_is_in_the_manifest_as_it_is(rig: Rig, description: str) -> None:
+    uri = rig.run("archive", request(rig.snapshot({0: content(1)}, Description=description)))["manifest_uri"]
+    assert chain(rig, uri).manifest.source.description == description
+    key = uri.removeprefix(f"s3://{ARCHIVES}/")
+    headers = rig.aws.s3(HOME).head_object(Bucket=ARCHIVES, Key=key)["Metadata"]
+    # S3 user guide, user-defined object metadata: 2 KB, the names included.
+    assert sum(len(name) + len(value) for name, value in headers.items()) <= 2_048
+    assert headers["description"].isascii()
+    assert headers["description"].isprintable()
+    assert headers["uncompressed-size"] == str(2**30)
+
+
 BEFORE = {0: content(1), 1: content(2), 2: content(3), 700: content(4), 701: content(0), 1500: content(5)}
 """Kept, changed, removed, becomes zero, stays zero, removed at the other end."""
 
@@ -159,6 +176,20 @@ def test_an_increment_stores_only_what_changed_and_reads_as_the_snapshot(rig: Ri
     assert told["linear_checksum"] == linear(AFTER | {1: content(6)})
 
 
+def test_what_is_shown_of_an_archive_names_it_and_what_it_is_built_upon(rig: Rig) -> None:
+    volume = Volume(rig)
+    base = rig.run("archive", request(volume.becomes(BEFORE).snapshot()))["manifest_uri"]
+    asked = request(volume.becomes(AFTER).snapshot(), base=base, archive_id="second")
+    dry = rig.run("archive", asked | {"options": {**OPTIONS, "dry_run": True}})
+    receipt = rig.run("archive", asked)
+    uri = f"s3://{ARCHIVES}/disks/second/manifest.json"
+    shown = receipt_table(receipt).splitlines()
+    assert f"target       {uri} in {HOME}, completed, 6 blocks written, 1 GiB, encrypted, on top of {base}" in shown
+    assert "removed      2 blocks" in shown
+    before = receipt_table(dry).splitlines()
+    assert f"target         {uri} in {HOME}, 1 GiB, on top of {base}" in before
+
+
 def test_a_base_whose_snapshot_is_gone_is_compared_by_digest(rig: Rig) -> None:
     volume = Volume(rig)
     first = volume.becomes(BEFORE).snapshot()
@@ -179,12 +210,35 @@ def test_a_base_whose_snapshot_is_gone_is_compared_by_digest(rig: Rig) -> None:
 
 def test_a_chain_that_is_full_begins_anew(rig: Rig) -> None:
     volume = Volume(rig)
-    bases = []
+    bases, told, uris = [], [], []
     for seed in range(4):
         snapshot = volume.becomes({0: content(seed + 1)}).snapshot()
         receipt = rig.run("archive", request(snapshot, base="auto", options={"max_chain": 2}))
-        bases.append(len(chain(rig, receipt["manifest_uri"]).manifest.base))
+        uris.append(receipt["manifest_uri"])
+        bases.append(len(chain(rig, uris[-1]).manifest.base))
+        told += [(seed, warning["code"], warning["message"]) for warning in receipt["warnings"]]
     assert bases == [0, 1, 0, 1]
+    snapshot = volume.becomes({0: content(5)}).snapshot()
+    asked = request(snapshot, base=uris[-1], options={"max_chain": 2, "dry_run": True})
+    told += [(4, warning["code"], warning["message"]) for warning in rig.run("archive", asked)["warnings"]]
+    assert told == [
+        (
+            0,
+            "full_archive",
+            f"it is a full one: below s3://{ARCHIVES}/disks/ is no archive of an earlier snapshot of "
+            "vol-0123456789abcdef0 that is whole",
+        ),
+        (
+            2,
+            "full_archive",
+            f"it is a full one: the chain of {uris[1]} has 2 archives, and options.max_chain is 2",
+        ),
+        (
+            4,
+            "full_archive",
+            f"it is a full one: the chain of {uris[3]} has 2 archives, and options.max_chain is 2",
+        ),
+    ]
 
 
 def test_an_archive_restores_to_every_target_with_its_tags_and_exact_blocks(rig: Rig) -> None:
@@ -284,6 +338,21 @@ def test_an_archive_of_another_volume_is_no_base(rig: Rig) -> None:
     assert chain(rig, uri).manifest.full
 
 
+def test_of_snapshots_of_no_volume_ebs_says_whether_they_are_related_and_auto_takes_none(rig: Rig) -> None:
+    first = rig.snapshot({0: content(1)})
+    base = rig.run("archive", request(first))["manifest_uri"]
+    other = rig.snapshot({0: content(2)})
+    told = f"is of {first}, and EBS says that {other} is not of the same volume (UNRELATED_SNAPSHOTS)"
+    with pytest.raises(InvalidRequest) as caught:
+        rig.run("archive", request(other, base=base))
+    assert str(caught.value).endswith(f"{told}: leave base_manifest_uri out for a full archive")
+    receipt = rig.run("archive", request(other, base="auto"))
+    assert chain(rig, receipt["manifest_uri"]).manifest.full
+    (warning,) = receipt["warnings"]
+    assert warning["code"] == "full_archive"
+    assert f"{other} is not of a volume, so auto cannot tell" in warning["message"]
+
+
 def test_a_manifest_that_was_edited_is_refused_before_anything_is_started(rig: Rig) -> None:
     uri = rig.run("archive", request(Volume(rig).becomes(BEFORE).snapshot()))["manifest_uri"]
     key = uri.removeprefix(f"s3://{ARCHIVES}/")
@@ -331,3 +400,105 @@ def test_what_does_not_add_up_to_the_manifests_checksum_completes_nothing(rig: R
     with pytest.raises(IncompleteTransfer, match="its manifest says AAAA"):
         restored(rig, uri)
     assert {each["snapshot_id"] for each in rig.snapshots() if each["state"] == "completed"} == before
+
+
+AWS = """#!/bin/sh
+# Stands in for the AWS CLI: lists two keys below each prefix, and notes what is to be thawed.
+case "$2" in
+    list-objects-v2) printf '%s\\n' "$6a b.zst" "$6c.zst" ;;
+    restore-object) echo "$4 $6 $8" >>thawed ;;
+esac
+"""
+
+
+def test_a_chain_in_cold_classes_is_refused_with_one_command_that_thaws_all_of_it(rig: Rig, tmp_path: Path) -> None:
+    volume, place = Volume(rig), {"prefix": "it's cold"}
+    base = rig.run("archive", request(volume.becomes(BEFORE).snapshot(), storage_class="GLACIER", **place))
+    uri = rig.run(
+        "archive",
+        request(volume.becomes(AFTER).snapshot(), base=base["manifest_uri"], storage_class="DEEP_ARCHIVE", **place),
+    )["manifest_uri"]
+    before = len(rig.snapshots())
+    with pytest.raises(InvalidRequest) as caught:
+        restored(rig, uri)
+    assert len(rig.snapshots()) == before
+    first, command, last = str(caught.value).splitlines()
+    folders = [each.removesuffix("manifest.json") + SEGMENTS for each in (uri, base["manifest_uri"])]
+    assert first == (
+        f"manifest_uri: the segments in {', '.join(folders)} are in DEEP_ARCHIVE and GLACIER and cannot be read before "
+        "they are thawed; nothing was started. To thaw them for a week:"
+    )
+    assert last == (
+        "That takes up to 5 hours in GLACIER and 12 in DEEP_ARCHIVE; then start the job again. Where it was asked for "
+        "already, wait"
+    )
+    aws = tmp_path / "aws"
+    aws.write_text(AWS)
+    aws.chmod(0o755)
+    subprocess.run(["bash", "-c", command], cwd=tmp_path, env={"PATH": f"{tmp_path}:{os.environ['PATH']}"}, check=True)
+    assert sorted((tmp_path / "thawed").read_text().splitlines()) == sorted(
+        f"{ARCHIVES} {folder.removeprefix(f's3://{ARCHIVES}/')}{name} Days=7"
+        for folder in folders
+        for name in ("a b.zst", "c.zst")
+    )
+
+
+def test_a_base_that_is_deleted_while_it_is_built_upon_ends_the_job_for_good(rig: Rig) -> None:
+    volume = Volume(rig)
+    base = rig.run("archive", request(volume.becomes(BEFORE).snapshot()))["manifest_uri"]
+    second = volume.becomes(AFTER).snapshot()
+    rig.plan(request(second, base=base), operation="archive", job_id="later")
+    rig.aws.s3(HOME).delete_object(Bucket=ARCHIVES, Key=base.removeprefix(f"s3://{ARCHIVES}/"))
+    rig.move_all("later")
+    with pytest.raises(TransferFailed) as caught:
+        rig.finish("later")
+    assert str(caught.value).startswith(
+        f"{base}, which the archive is built upon, is gone; start a new job with another base, or without one. "
+    )
+    assert not any("later" in key or key.endswith("unfinished.json") for key in keys(rig))
+
+
+def test_a_chain_whose_base_was_deleted_says_what_is_lost(rig: Rig) -> None:
+    volume = Volume(rig)
+    base = rig.run("archive", request(volume.becomes(BEFORE).snapshot()))["manifest_uri"]
+    uri = rig.run("archive", request(volume.becomes(AFTER).snapshot(), base=base))["manifest_uri"]
+    rig.aws.s3(HOME).delete_object(Bucket=ARCHIVES, Key=base.removeprefix(f"s3://{ARCHIVES}/"))
+    with pytest.raises(InvalidRequest) as caught:
+        restored(rig, uri)
+    assert str(caught.value) == (
+        f"manifest_uri: archive {uri} is built upon {base}, which is gone: what did not change since that one cannot "
+        "be read any more. If it was deleted or moved, bring it back to that address; nothing was started"
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"bucket": "s3://x/y"}, "archive.bucket: 's3://x/y' is not the name of a bucket (3 to 63 small letters"),
+        ({"tags": {"cost": "a&b"}}, "tags: S3 does not take 'cost' with 'a&b': letters, digits, spaces and "),
+        ({"kms_key_arn": "arn:aws:kms:us-east-1:111122223333:alias/mine"}, "only the ARN of the key itself is taken"),
+    ],
+)
+def test_what_an_archive_cannot_be_given_is_told_before_anything_is_asked_of_aws(
+    rig: Rig, change: dict[str, Any], why: str
+) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        rig.run("archive", request("snap-0123456789abcdef0", **change))
+    assert why in str(caught.value)
+
+
+def test_object_tags_may_have_any_letters(rig: Rig) -> None:
+    uri = rig.run("archive", request(rig.snapshot({0: content(1)}), tags={"Käse": "brie + été 日本"}))["manifest_uri"]
+    key = uri.removeprefix(f"s3://{ARCHIVES}/")
+    found = rig.aws.s3(HOME).get_object_tagging(Bucket=ARCHIVES, Key=key)["TagSet"]
+    assert found == [{"Key": "Käse", "Value": "brie + été 日本"}]
+
+
+def test_a_base_that_is_no_address_and_a_place_to_look_for_one_that_is_not_there_are_told(rig: Rig) -> None:
+    snapshot = Volume(rig).becomes(BEFORE).snapshot()
+    with pytest.raises(InvalidRequest, match=r"base_manifest_uri: 'latest' is not the address .*, nor auto"):
+        rig.run("archive", request(snapshot, base="latest"))
+    with pytest.raises(InvalidRequest) as caught:
+        rig.run("archive", request(snapshot, base="auto", bucket="no-such-bucket-anywhere"))
+    assert "base_manifest_uri: ListObjectsV2 of s3://no-such-bucket-anywhere/disks/: " in str(caught.value)
+    assert "archive_bucket_names" in str(caught.value)

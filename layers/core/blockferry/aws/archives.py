@@ -176,8 +176,8 @@ def open_chain(call: Call, identity: Identity, uri: str, *, what: str = "manifes
             member = open_archive(call, identity, base.manifest_uri, what="base")
         except InvalidRequest as error:
             raise ArchiveDamaged(
-                f"archive {uri} is built upon {base.manifest_uri}, which is gone: {error}. Nothing of what only that "
-                "one has can be read"
+                f"archive {uri} is built upon {base.manifest_uri}, which is gone: what did not change since that one "
+                "cannot be read any more. If it was deleted or moved, bring it back to that address"
             ) from error
         rest = newest.manifest.base[number + 1 :]
         if member.manifest.sha256 != base.sha256 or member.manifest.base != rest:

@@ -230,7 +230,11 @@ class Bucket(ObjectReader):
             if status_of(error) == 404:
                 raise RequestRefused(f"{what}: there is no such bucket") from error
             if status_of(error) == 403:
-                raise RequestRefused(f"{what}: not permitted; allow s3:ListBucket on it, if it is yours") from error
+                raise RequestRefused(
+                    f"{what}: not permitted. A bucket of this account is named in the Terraform variable "
+                    "archive_bucket_names; for another account's name a role of it in archive.role_arn, which may "
+                    "s3:ListBucket there"
+                ) from error
             raise self._refused(what, "", error) from error
         return str(answer.get("BucketRegion") or default)
 

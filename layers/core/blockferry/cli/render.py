@@ -110,7 +110,8 @@ def _items(of: Mapping[str, int]) -> Iterable[str]:
 
 
 def _target(target: Mapping[str, Any]) -> str:
-    parts = [f"{target['snapshot_id']} in {target['region']}" if "snapshot_id" in target else str(target["region"])]
+    made = target.get("snapshot_id") or target.get("manifest_uri")
+    parts = [f"{made} in {target['region']}" if made else str(target["region"])]
     if "state" in target:
         parts.append(str(target["state"]))
     if "blocks_written" in target:
@@ -119,8 +120,9 @@ def _target(target: Mapping[str, Any]) -> str:
         parts.append(f"{target['volume_size_gib']} GiB")
     if target.get("encrypted"):
         parts.append("encrypted")
-    if target.get("parent_snapshot_id"):
-        parts.append(f"on top of {target['parent_snapshot_id']}")
+    below = target.get("parent_snapshot_id") or target.get("base_manifest_uri")
+    if below:
+        parts.append(f"on top of {below}")
     return ", ".join(parts)
 
 
@@ -129,10 +131,12 @@ def _counted(receipt: Mapping[str, Any]) -> list[tuple[str, str]]:
     basis = receipt.get("allocated_blocks_from")
     if receipt["allocated_blocks"] is None:
         return [("size and cost", f"{basis}; --size-gib N bounds them")]
+    archive = any(target.get("manifest_uri") for target in receipt["targets"])
     rows = [("allocated", counted(receipt["allocated_blocks"], "block") + (f", by {basis}" if basis else ""))]
     if receipt["source"].get("base_snapshot_id"):
         rows.append(("changed", counted(receipt["changed_blocks"], "block")))
-        rows.append(("removed", f"{counted(receipt['removed_blocks'], 'block')}, written as zeros"))
+        removed = counted(receipt["removed_blocks"], "block")
+        rows.append(("removed", removed + ("" if archive else ", written as zeros")))
     if "zero_blocks" in receipt:
         rows.append(("zero blocks", str(receipt["zero_blocks"])))
     if receipt.get("parent_blocks_compared"):

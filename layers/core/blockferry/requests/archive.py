@@ -24,7 +24,10 @@ LONGEST_ID = 128
 
 def _bucket(value: str) -> str:
     if not re.fullmatch(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", value):
-        raise ValueError(f"{value!r} is not the name of a bucket")
+        raise ValueError(
+            f"{value!r} is not the name of a bucket (3 to 63 small letters, digits, dots and dashes, no s3://; what "
+            "comes behind the name goes into prefix)"
+        )
     return value
 
 
@@ -50,7 +53,10 @@ def _is_tag(text: str) -> bool:
 
 
 def _base(value: str) -> str:
-    return value if value == "auto" else manifest_uri(value)
+    try:
+        return value if value == "auto" else manifest_uri(value)
+    except ValueError as error:
+        raise ValueError(f"{error}, nor auto") from error
 
 
 BucketName = Annotated[str, AfterValidator(_bucket)]

@@ -43,7 +43,7 @@ def _pattern(pattern: str, expected: str) -> tuple[AfterValidator, WithJsonSchem
             hint = ""
             if ":kms:" in pattern and "alias/" in value:
                 hint = (
-                    " It is an alias, and the EBS direct APIs take key ARNs only; find the key with: aws kms "
+                    " It is an alias, and only the ARN of the key itself is taken; find it with: aws kms "
                     f"describe-key --key-id {value} --query KeyMetadata.Arn"
                 )
             raise ValueError(f"{value!r} is not {expected}.{hint}")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -28,6 +29,13 @@ from blockferry.sources.reading import Reading
 
 FRAMES_PER_READ = 16
 """8 MiB of a disk per request, before compression."""
+
+ACCESS = (
+    "If that is a matter of permission: an archive takes s3:GetObject and s3:ListBucket on its bucket, and kms:Decrypt "
+    "on its key. Buckets and keys of this account are named in the Terraform variables archive_bucket_names and "
+    "archive_kms_key_arns; for another account's name a role of it in {}.role_arn"
+)
+"""What to do where an archive cannot be read; the member of the input that has the role is filled in."""
 
 FROZEN = frozenset({"GLACIER", "DEEP_ARCHIVE"})
 """Storage classes that are read only after a restore (S3 user guide, archived objects)."""
@@ -150,12 +158,8 @@ def examine_archive(manifest_uri: str, identity: Identity, call: JobCall) -> Exa
     except ArchiveDamaged as error:
         raise InvalidRequest(f"manifest_uri: {error}; nothing was started") from error
     except RequestRefused as error:
-        raise InvalidRequest(
-            f"manifest_uri: {error}. Reading an archive takes s3:GetObject and s3:ListBucket on its bucket, and "
-            "kms:Decrypt on its key; name the role in source.role_arn if it is another account's"
-        ) from error
-    for archive in chain.members:
-        refuse_frozen(archive)
+        raise InvalidRequest(f"manifest_uri: {error}. {ACCESS.format('source')}; nothing was started") from error
+    refuse_frozen(chain)
     manifest = chain.manifest
     source = JobArchive(
         region=identity.region,
@@ -191,18 +195,35 @@ def _own_tags(uri: str, of: SourceFacts) -> dict[str, str]:
     return tags
 
 
-def refuse_frozen(archive: Archive) -> None:
-    """Raise ``InvalidRequest`` when its segments are in a class that has to be thawed first."""
-    prefix = archive.address.key(SEGMENTS)
-    first = next(archive.bucket.listed(prefix), None)
-    if first is None or first.storage_class not in FROZEN or archive.bucket.thawed(first.key):
+def refuse_frozen(chain: Chain) -> None:
+    """Raise ``InvalidRequest`` when segments are in a class that has to be thawed first, naming all archives of which
+    that is so: thawing takes hours."""
+    frozen: dict[str, list[str]] = {}
+    classes: set[str] = set()
+    for archive in chain.members:
+        prefix = archive.address.key(SEGMENTS)
+        first = next(archive.bucket.listed(prefix), None)
+        if first is not None and first.storage_class in FROZEN and not archive.bucket.thawed(first.key):
+            frozen.setdefault(archive.address.bucket, []).append(prefix)
+            classes.add(first.storage_class)
+    if not frozen:
         return
-    bucket = archive.address.bucket
+    places = [f"s3://{bucket}/{prefix}" for bucket, prefixes in frozen.items() for prefix in prefixes]
     raise InvalidRequest(
-        f"manifest_uri: the segments of {archive.address.uri()} are in {first.storage_class} and cannot be read before "
-        f"they are thawed; nothing was started. Thaw them with: aws s3api list-objects-v2 --bucket {bucket} --prefix "
-        f"'{prefix}' --query 'Contents[].[Key]' --output text | xargs -I{{}} aws s3api restore-object --bucket "
-        f"{bucket} --key {{}} --restore-request Days=7"
+        f"manifest_uri: the segments in {', '.join(places)} are in {' and '.join(sorted(classes))} and cannot be read "
+        "before they are thawed; nothing was started. To thaw them for a week:\n"
+        + "\n".join(_thawing(bucket, prefixes) for bucket, prefixes in frozen.items())
+        + "\nThat takes up to 5 hours in GLACIER and 12 in DEEP_ARCHIVE; then start the job again. Where it was asked "
+        "for already, wait"
+    )
+
+
+def _thawing(bucket: str, prefixes: Sequence[str]) -> str:
+    """The command for a shell that thaws all objects below these prefixes."""
+    return (
+        f"for prefix in {' '.join(map(shlex.quote, prefixes))}; do aws s3api list-objects-v2 --bucket {bucket} "
+        "--prefix \"$prefix\" --query 'Contents[].[Key]' --output text | tr '\\n' '\\0' | xargs -0 -P 16 -I{} aws "
+        f"s3api restore-object --bucket {bucket} --key {{}} --restore-request Days=7; done"
     )
 
 

@@ -8,13 +8,15 @@ from blockferry.aws import snapshots
 from blockferry.aws.archives import Archive, bucket_of, open_archive, open_chain
 from blockferry.aws.sessions import Identity
 from blockferry.aws.snapshots import SnapshotFacts, has_volume
-from blockferry.core.errors import ArchiveDamaged, InvalidRequest
+from blockferry.core.errors import ArchiveDamaged, InvalidRequest, RequestRefused
 from blockferry.core.holes import HoleDecision, HolePolicy
 from blockferry.core.together import together
 from blockferry.formats.archive.layout import ArchiveAddress, with_slash
 from blockferry.formats.archive.manifest import Manifest, Member, SourceFacts
 from blockferry.jobs.call import JobCall
+from blockferry.jobs.record import JobWarning
 from blockferry.requests.archive import ArchiveRequest
+from blockferry.sources.archive import ACCESS
 from blockferry.sources.delta import JobDelta, base_record
 from blockferry.sources.image import JobImage, examine_image
 from blockferry.sources.kind import Examined
@@ -29,12 +31,14 @@ AUTO = "auto"
 @dataclass(frozen=True, kw_only=True)
 class ForArchive(Examined[Archived]):
     """A source that was looked at for an archive: what the manifest says of it, and the archives that the new one is
-    built upon, the nearest first. ``compares``: all of it is read, and what the base has is left out by digest."""
+    built upon, the nearest first. ``compares``: all of it is read, and what the base has is left out by digest.
+    ``warnings`` tell of a full archive that was to be built upon another one."""
 
     facts: SourceFacts
     holes: HoleDecision
     base: tuple[Member, ...] = ()
     compares: bool = False
+    warnings: tuple[JobWarning, ...] = ()
 
     def decide(self, asked: HolePolicy | None, *, may_be_encrypted: bool) -> HoleDecision:
         return self.holes
@@ -51,7 +55,7 @@ def examine_for_archive(request: ArchiveRequest, identity: Identity, call: JobCa
         )
     found = examine_snapshot(request.snapshot_id or "", None, identity, call)
     snapshot = found.snapshot
-    base = _base(request, snapshot, identity, call)
+    base, why_full = _base(request, snapshot, identity, call)
     source: Archived = found.source
     members: tuple[Member, ...] = ()
     compares = False
@@ -59,10 +63,10 @@ def examine_for_archive(request: ArchiveRequest, identity: Identity, call: JobCa
     if base is not None:
         try:
             earlier = _base_snapshot(base, snapshot, identity, call)
-        except InvalidRequest:
+        except InvalidRequest as error:
             if request.base_manifest_uri != AUTO:
-                raise
-            base = None
+                raise InvalidRequest(f"{error}: leave base_manifest_uri out for a full archive") from error
+            base, why_full = None, str(error)
     if base is not None:
         members = (Member(manifest_uri=base.address.manifest_uri, sha256=base.manifest.sha256), *base.manifest.base)
         compares = earlier is None
@@ -81,6 +85,9 @@ def examine_for_archive(request: ArchiveRequest, identity: Identity, call: JobCa
         holes=holes,
         base=members,
         compares=compares,
+        warnings=()
+        if why_full is None
+        else (JobWarning(code="full_archive", message=f"it is a full one: {why_full}"),),
     )
 
 
@@ -99,11 +106,15 @@ def source_facts(snapshot: SnapshotFacts, identity: Identity) -> SourceFacts:
     )
 
 
-def _base(request: ArchiveRequest, snapshot: SnapshotFacts, identity: Identity, call: JobCall) -> Archive | None:
-    """The archive that the new one is built upon; ``None`` for a full one. Raises ``InvalidRequest``."""
+Base = tuple[Archive | None, str | None]
+"""The archive to build upon, and, where one was asked for, why there is none."""
+
+
+def _base(request: ArchiveRequest, snapshot: SnapshotFacts, identity: Identity, call: JobCall) -> Base:
+    """The archive that the new one is built upon. Raises ``InvalidRequest``."""
     uri = request.base_manifest_uri
     if uri is None:
-        return None
+        return None, None
     place = Identity(identity.region, request.archive.role_arn, request.archive.external_id)
     try:
         if uri == AUTO:
@@ -111,6 +122,8 @@ def _base(request: ArchiveRequest, snapshot: SnapshotFacts, identity: Identity, 
         found = open_chain(call, place, uri, what="base_manifest_uri").newest
     except ArchiveDamaged as error:
         raise InvalidRequest(f"base_manifest_uri: {error}. Make a full archive: leave base_manifest_uri out") from error
+    except RequestRefused as error:
+        raise InvalidRequest(f"base_manifest_uri: {error}. {ACCESS.format('archive')}; nothing was started") from error
     manifest = found.manifest
     name = f"base_manifest_uri {uri}"
     if manifest.volume_size_gib > snapshot.size_gib:
@@ -129,9 +142,14 @@ def _base(request: ArchiveRequest, snapshot: SnapshotFacts, identity: Identity, 
             f"{name} is of a later snapshot (taken at {manifest.source.start_time}) than {snapshot.snapshot_id} "
             f"({snapshot.start_time.isoformat()}): an archive is built upon an earlier one"
         )
-    if len(manifest.base) + 1 >= request.options.max_chain:
-        return None
-    return found
+    return _unless_full(found, request)
+
+
+def _unless_full(found: Archive, request: ArchiveRequest) -> Base:
+    length, most = len(found.manifest.base) + 1, request.options.max_chain
+    if length < most:
+        return found, None
+    return None, f"the chain of {found.address.manifest_uri} has {length} archives, and options.max_chain is {most}"
 
 
 def _same_volume(manifest: Manifest, snapshot: SnapshotFacts) -> bool:
@@ -142,8 +160,8 @@ def _same_volume(manifest: Manifest, snapshot: SnapshotFacts) -> bool:
     return manifest.source.volume_id == snapshot.volume_id or not has_volume(snapshot.volume_id)
 
 
-def _newest(request: ArchiveRequest, snapshot: SnapshotFacts, place: Identity, call: JobCall) -> Archive | None:
-    """The newest finished archive of the same volume below the prefix whose chain is not full yet."""
+def _newest(request: ArchiveRequest, snapshot: SnapshotFacts, place: Identity, call: JobCall) -> Base:
+    """The newest finished archive of the same volume below the prefix, if its chain is not full yet."""
     prefix = with_slash(request.archive.prefix)
     bucket = bucket_of(call, place, request.archive.bucket)
     addresses = [ArchiveAddress(request.archive.bucket, prefix, name) for name in bucket.folders(prefix)]
@@ -167,13 +185,22 @@ def _newest(request: ArchiveRequest, snapshot: SnapshotFacts, place: Identity, c
         and (each.manifest.source.start_time or "") <= taken
     ]
     for each in sorted(fitting, key=lambda one: one.manifest.source.start_time or "", reverse=True):
-        if len(each.manifest.base) + 1 >= request.options.max_chain:
-            return None
+        base, why_full = _unless_full(each, request)
+        if base is None:
+            return None, why_full
         try:
-            return open_chain(call, place, each.address.manifest_uri).newest
+            return open_chain(call, place, each.address.manifest_uri).newest, None
         except (InvalidRequest, ArchiveDamaged):
             continue
-    return None
+    if not has_volume(snapshot.volume_id):
+        return (
+            None,
+            f"{snapshot.snapshot_id} is not of a volume, so auto cannot tell which archives are of the same disk",
+        )
+    return (
+        None,
+        f"below {bucket.uri(prefix)} is no archive of an earlier snapshot of {snapshot.volume_id} that is whole",
+    )
 
 
 def _base_snapshot(base: Archive, snapshot: SnapshotFacts, identity: Identity, call: JobCall) -> SnapshotFacts | None:
@@ -191,6 +218,6 @@ def _base_snapshot(base: Archive, snapshot: SnapshotFacts, identity: Identity, c
     if not related(call.ebs(identity), name, snapshot.snapshot_id):
         raise InvalidRequest(
             f"base_manifest_uri {base.address.manifest_uri} is of {name}, and EBS says that {snapshot.snapshot_id} is "
-            "not of the same volume (UNRELATED_SNAPSHOTS): leave base_manifest_uri out for a full archive"
+            "not of the same volume (UNRELATED_SNAPSHOTS)"
         )
     return known

@@ -67,6 +67,9 @@ from blockferry.targets.segments import MOST_WAITING, SegmentSink
 SAMPLE_PLACES, SAMPLE_WITHIN, SAMPLE_AT_A_PLACE = 16, 4_096, 4
 """Of a dry run: blocks are read at so many places of the disk, the first few within so many indices behind each."""
 
+LONGEST_HEADER = 1_000
+"""Characters of a header with facts about an archive; only a description, escaped, can be longer."""
+
 
 @dataclass(frozen=True)
 class ArchiveState:
@@ -508,9 +511,17 @@ class ArchiveTarget(JobTarget):
         """The archives that it is built upon, which must be what they were. Raises ``ArchiveDamaged``."""
         members: list[Archive] = []
         for number, base in enumerate(self.base):
-            found = open_archive(call, self.identity, base.manifest_uri, what="base_manifest_uri")
+            try:
+                found = open_archive(call, self.identity, base.manifest_uri)
+            except InvalidRequest as error:
+                raise ArchiveDamaged(
+                    f"{base.manifest_uri}, which the archive is built upon, is gone; start a new job with another "
+                    "base, or without one"
+                ) from error
             if found.manifest.sha256 != base.sha256 or found.manifest.base != self.base[number + 1 :]:
-                raise ArchiveDamaged(f"{base.manifest_uri} is another archive now; start a new job")
+                raise ArchiveDamaged(
+                    f"{base.manifest_uri}, which the archive is built upon, is another one now; start a new job"
+                )
             members.append(found)
         return Chain(tuple(members))
 
@@ -528,7 +539,8 @@ class ArchiveTarget(JobTarget):
         return {**self._hot(content_type), "StorageClass": self.storage_class}
 
     def _metadata(self) -> dict[str, str]:
-        """What a look at the manifest's headers tells: ASCII only, as S3 asks for; the manifest itself has it all."""
+        """What a look at the manifest's headers tells: printable ASCII, and 2 KiB in all, as S3 asks for; the manifest
+        itself has it all."""
         known = {
             "snapshot-id": self.source.snapshot_id,
             "volume-id": self.source.volume_id,
@@ -537,7 +549,8 @@ class ArchiveTarget(JobTarget):
             "uncompressed-size": str(self.volume_gib * 2**30),
             "description": self.source.description,
         }
-        return {name: value.encode("ascii", "backslashreplace").decode() for name, value in known.items() if value}
+        escaped = {name: value.encode("unicode_escape").decode().strip() for name, value in known.items() if value}
+        return {name: value[:LONGEST_HEADER] for name, value in escaped.items() if value}
 
 
 class _Listing:
@@ -629,7 +642,7 @@ def propose_archive(
         execution=execution.mark,
         size_gib=found.size_gib,
     )
-    return Proposal((target,), found.holes)
+    return Proposal((target,), found.holes, warnings=found.warnings)
 
 
 def _same(there: bytes | None, made: Manifest, *, name: str) -> bool:

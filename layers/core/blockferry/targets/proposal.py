@@ -11,6 +11,7 @@ from blockferry.core.errors import InvalidRequest
 from blockferry.core.holes import HoleDecision, HoleMeaning
 from blockferry.core.quotas import MAX_TAGS
 from blockferry.jobs.execution import Execution
+from blockferry.jobs.record import JobWarning
 from blockferry.requests.parts import CONTROL_PREFIX
 from blockferry.targets.kind import JobTarget
 
@@ -23,11 +24,12 @@ T_co = TypeVar("T_co", bound=JobTarget, covariant=True)
 @dataclass(frozen=True)
 class Proposal(Generic[T_co]):
     """The targets of a job, none of them started, and what the job does about holes. ``compared`` says that every
-    parent is compared with the base before anything is written on top of it."""
+    parent is compared with the base before anything is written on top of it; ``warnings`` go to the receipt."""
 
     targets: Sequence[T_co]
     holes: HoleDecision
     compared: bool = False
+    warnings: tuple[JobWarning, ...] = ()
 
 
 def job_tags(execution: Execution, left: HoleMeaning) -> dict[str, str]:

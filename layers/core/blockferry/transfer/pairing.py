@@ -12,6 +12,7 @@ from blockferry.core.blocks import blocks_of_volume
 from blockferry.core.holes import HoleDecision
 from blockferry.jobs.call import JobCall
 from blockferry.jobs.execution import Execution
+from blockferry.jobs.record import JobWarning
 from blockferry.requests.archive import ArchiveRequest
 from blockferry.requests.copy import CopyRequest
 from blockferry.requests.fanout import FanoutRequest
@@ -39,6 +40,7 @@ class Subject:
     holes: HoleDecision
     options: TransferOptions
     compared: bool
+    warnings: tuple[JobWarning, ...]
 
 
 @dataclass(frozen=True)
@@ -73,4 +75,5 @@ class Pairing(Generic[R, E]):
             holes=proposal.holes,
             options=request.options,
             compared=proposal.compared,
+            warnings=proposal.warnings,
         )

@@ -175,7 +175,7 @@ def _job(call: JobCall, event: PlanInput, subject: Subject) -> Job:
         blocks_per_range=length,
         max_concurrency=workers.count,
         workers_because=workers.because,
-        warnings=workers.warnings if slow is None else (*workers.warnings, slow),
+        warnings=(*subject.warnings, *workers.warnings, *(() if slow is None else (slow,))),
         blocks_per_second=share,
         threads=call.throughput.threads(blocks_in_flight(share, far=far)),
         holes=subject.holes.policy or HolePolicy.PRESERVE,

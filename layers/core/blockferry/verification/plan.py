@@ -87,8 +87,7 @@ def _plan(asked: VerifyRequest, execution: Execution, started_at: str, fingerpri
             other = open_chain(call, identity, asked.other_manifest_uri, what="other_manifest_uri")
         except ArchiveDamaged as error:
             raise InvalidRequest(f"other_manifest_uri: {error}; verify that one by itself first") from error
-    for archive in chain.members:
-        refuse_frozen(archive)
+    refuse_frozen(chain)
     manifest = chain.manifest
     if other is not None and other.manifest.volume_size_gib != manifest.volume_size_gib:
         raise InvalidRequest(

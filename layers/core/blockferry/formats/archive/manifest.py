@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
 
 from blockferry.core.blocks import BlockRange, blocks_of_volume
 from blockferry.core.errors import ArchiveDamaged, InvalidRequest
@@ -196,9 +197,18 @@ def load(data: bytes, *, name: str) -> Manifest:
     try:
         return Manifest.model_validate(members)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise ArchiveDamaged(f"manifest {name} is damaged: {where}: {first['msg']}") from error
+        problems = error.errors()
+        strange = [_path(each) for each in problems if each["type"] == "extra_forbidden"]
+        if strange:
+            raise ArchiveDamaged(
+                f"manifest {name} has what this version of Blockferry does not know ({', '.join(strange):.200}): read "
+                "it with a newer one"
+            ) from error
+        raise ArchiveDamaged(f"manifest {name} is damaged: {_path(problems[0])}: {problems[0]['msg']}") from error
+
+
+def _path(problem: ErrorDetails) -> str:
+    return ".".join(str(part) for part in problem["loc"])
 
 
 def _refuse_unknown(members: dict[str, Any], name: str) -> None:
@@ -222,4 +232,6 @@ def _digest(members: dict[str, Any]) -> str:
     """The SHA-256 over the manifest without its own, as ``jq -cS 'del(.sha256)'`` prints it."""
     rest = {name: value for name, value in members.items() if name != "sha256"}
     text = json.dumps(rest, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+    # jq takes DEL for a control character; JSON, and so Python, does not.
+    text = text.replace("\x7f", "\\u007f")
     return hashlib.sha256(text.encode("utf-8", "surrogatepass") + b"\n").hexdigest()
