@@ -299,6 +299,41 @@ def test_one_that_is_refused_ends_the_job_and_nothing_is_left(error: Exception, 
     assert account.tries == [RECOVERY, THIRD]
 
 
+class Late(MemoryEc2):
+    """Knows no snapshot in the first looks."""
+
+    def __init__(self, looks: int) -> None:
+        super().__init__()
+        self.looks = looks
+
+    @property
+    def _knows(self) -> bool:
+        return self.calls["DescribeSnapshots"] > self.looks
+
+    def _found(self, *asked: Any) -> list[Any]:
+        return super()._found(*asked) if self._knows else []
+
+    def delete_snapshot(self, *, SnapshotId: str) -> None:
+        if not self._knows:
+            raise refusal("InvalidSnapshot.NotFound", "DeleteSnapshot")
+        super().delete_snapshot(SnapshotId=SnapshotId)
+
+
+@pytest.mark.parametrize(("looks", "left"), [(8, False), (100, True)])
+def test_a_target_that_ec2_does_not_know_yet_is_not_called_deleted(
+    looks: int, left: bool, workspace: Workspace
+) -> None:
+    account = Account()
+    account.regions[RECOVERY] = late = Late(looks)
+    account.errors[THIRD] = RequestRefused("no more snapshots")
+    with pytest.raises(InvalidRequest) as caught:
+        plan(asked(RECOVERY, THIRD), account, workspace)
+    told = f"Not deleted yet: snap-1 in {RECOVERY} (EC2 does not know snap-1 in {RECOVERY}, which was started a moment"
+    assert (told in str(caught.value)) is left
+    assert ("Nothing is left of the job" in str(caught.value)) is not left
+    assert list(late.snapshots) == (["snap-1"] if left else [])
+
+
 def test_one_that_comes_out_encrypted_ends_the_job_and_nothing_is_left(workspace: Workspace) -> None:
     account = Account()
     account.key = "arn:aws:kms:eu-west-1:111122223333:key/1"

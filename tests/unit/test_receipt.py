@@ -209,6 +209,24 @@ def test_a_receipt_of_an_image_counts_its_unpacking_and_drops_what_was_unpacked(
     assert on.folder.read("moved/digests/1") == b"x"
 
 
+@pytest.mark.parametrize("code", ["AccessDenied", "SlowDown"])
+def test_what_may_not_be_dropped_is_told_and_fails_no_job(monkeypatch: pytest.MonkeyPatch, code: str) -> None:
+    def refuse(_: MemoryS3, **__: Any) -> None:
+        raise refusal(code, "DeleteObject", status=403)
+
+    unpacked = Unpacked(raw_bytes=2, requests={}, gb_seconds=0.0)
+    of = job(image(codec="gzip", size_bytes=3, unpacked=unpacked), target())
+    regions = {RECOVERY: MemoryEc2(described("snap-1"))}
+    monkeypatch.setattr(MemoryS3, "delete_object", refuse)
+    if code == "SlowDown":
+        with pytest.raises(RetryLater):
+            written(of, regions)
+        return
+    (warning,) = written(of, regions)["warnings"]
+    assert warning["code"] == "unpacked_image_left"
+    assert "image/ until the bucket's rule removes it: it could not be deleted (DeleteObject: Acc" in warning["message"]
+
+
 def test_a_copy_of_a_snapshot_has_nothing_unpacked_to_drop(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(MemoryS3, "delete_object", None)
     assert written(job(source(), *TARGETS), completed())["status"] == "SUCCEEDED"

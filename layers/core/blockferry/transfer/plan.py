@@ -245,7 +245,7 @@ def _start_targets(job: Job, call: JobCall) -> str:
         if not refused:
             raise
         number = min(refused)
-        gone = discard(job, targets, call)
+        gone = discard(job, targets, call, new=True)
         # What is gone must not be found by a plan that is repeated.
         save_started(
             call.folder,

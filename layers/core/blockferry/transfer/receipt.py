@@ -6,15 +6,18 @@ from collections import Counter
 from datetime import UTC, datetime
 from typing import Any
 
+from botocore.exceptions import BotoCoreError, ClientError
+
 from blockferry import __version__
 from blockferry.aws import snapshots
+from blockferry.aws.errors import translated
 from blockferry.core.blocks import BLOCK_SIZE
 from blockferry.core.counts import by_operation
 from blockferry.core.errors import BlockferryError, InvalidRequest, RetryLater, TargetFailed
 from blockferry.cost.work import Work, cost_of
 from blockferry.jobs.call import JobCall
 from blockferry.jobs.folder import RECEIPT, REPORT
-from blockferry.jobs.record import Proof
+from blockferry.jobs.record import JobWarning, Proof
 from blockferry.targets.kind import TargetFacts
 from blockferry.transfer.job import Job, started_job
 from blockferry.transfer.sentences import cost_line, holes_line, source_line
@@ -32,8 +35,7 @@ def write_receipt(call: JobCall, record: str, proof: str, *, now: datetime | Non
     job = started_job(call, record)
     proved = folder.proof(proof)
     targets = _all_confirmed(job, proved, call)
-    # Every target holds it by now; it may be many times larger than the rest of the job's record.
-    job.source.discard(call)
+    left = _cleared(job, call)
     unpack_requests, unpack_gb_seconds = job.source.spent
     requests = Counter(proved.requests)
     requests.update(unpack_requests)
@@ -75,12 +77,30 @@ def write_receipt(call: JobCall, record: str, proof: str, *, now: datetime | Non
                 gb_seconds=proved.worker_gb_seconds + unpack_gb_seconds,
             )
         ),
-        "warnings": [warning.model_dump() for warning in job.warnings],
+        "warnings": [warning.model_dump() for warning in (*job.warnings, *left)],
         "tool_version": __version__,
         "receipt_uri": folder.uri(RECEIPT),
         "report_uri": folder.uri(REPORT),
     }
     return folder.save_receipt(receipt, report)
+
+
+def _cleared(job: Job, call: JobCall) -> tuple[JobWarning, ...]:
+    """Delete what was stored of the source on the way; it may be many times larger than the rest of the job's record.
+
+    Every target holds it by now: that it may not be deleted is told, and no reason to fail.
+    """
+    try:
+        job.source.discard(call)
+    except (ClientError, BotoCoreError) as error:
+        why = translated(error)
+        if isinstance(why, RetryLater):
+            raise why from error
+        told = (
+            f"what was unpacked of the image lies below {call.folder.uri('image/')} until the bucket's rule removes it"
+        )
+        return (JobWarning(code="unpacked_image_left", message=f"{told}: it could not be deleted ({why})"),)
+    return ()
 
 
 def choices(job: Job) -> dict[str, Any]:
