@@ -463,7 +463,7 @@ class ArchiveTarget(JobTarget):
             "linear_checksum": found.manifest.linear_checksum,
         }
 
-    def leftover(self) -> LeftArchive | None:
+    def leftover(self, *, new: bool = False) -> LeftArchive | None:
         return None if self.started is None else LeftArchive(self.identity, self.address)
 
     @classmethod

@@ -196,8 +196,9 @@ class JobTarget(Place, ABC):
         """What a receipt tells of it beside what was written."""
 
     @abstractmethod
-    def leftover(self) -> Leftover | None:
-        """What there is of it, for a job that cannot be finished; ``None`` when it was never started."""
+    def leftover(self, *, new: bool = False) -> Leftover | None:
+        """What there is of it, for a job that cannot be finished; ``None`` when it was never started. ``new`` says that
+        it was started by this very call, and may not be known everywhere yet."""
 
     @classmethod
     @abstractmethod

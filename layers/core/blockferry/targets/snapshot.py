@@ -272,9 +272,9 @@ class SnapshotTarget(JobTarget, ABC):
             "holes_stand_for": self.tags.get(snapshots.HOLES_TAG),
         }
 
-    def leftover(self) -> LeftSnapshot | None:
+    def leftover(self, *, new: bool = False) -> LeftSnapshot | None:
         """Its snapshot, for a job that cannot be finished; ``None`` when it was never started."""
-        return None if self.started is None else LeftSnapshot(self.identity, self.started.snapshot_id)
+        return None if self.started is None else LeftSnapshot(self.identity, self.started.snapshot_id, new=new)
 
     @classmethod
     def left_behind(

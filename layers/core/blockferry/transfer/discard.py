@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from botocore.exceptions import BotoCoreError, ClientError
 
@@ -48,8 +48,7 @@ class Discarded:
 def discard(job: Job, targets: Iterable[Target], call: JobCall, *, new: bool = False) -> Discarded:
     """Delete the snapshots of those of the targets that are started, all but those that are or may be sealed. ``new``
     ones were started by this very call, so that EC2 may not know them yet."""
-    started = (left for target in targets if (left := target.leftover()) is not None)
-    return discard_all((replace(left, new=new) for left in started), call, job)
+    return discard_all((left for target in targets if (left := target.leftover(new=new)) is not None), call, job)
 
 
 def discard_all(found: Iterable[Leftover], call: JobCall, job: Job) -> Discarded:
