@@ -50,7 +50,7 @@ class Functions:
                     "plan_key": "plan.jsonl",
                     "results_prefix": "results",
                     "max_concurrency": 1,
-                    "unpack": first and event["operation"] in ("archive", "fanout"),
+                    "unpack": first and event["operation"] in ("archive", "fanout", "restore"),
                     "done": True,
                     "dry_run": False,
                     "estimate": None,

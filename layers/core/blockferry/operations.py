@@ -19,6 +19,7 @@ from blockferry.requests.archive import ArchiveRequest
 from blockferry.requests.copy import CopyRequest
 from blockferry.requests.fanout import FanoutRequest
 from blockferry.requests.inspect import InspectRequest
+from blockferry.requests.named import ImageNamed
 from blockferry.requests.restore import RestoreRequest
 from blockferry.requests.sync import SyncRequest
 from blockferry.requests.verify import VerifyRequest
@@ -26,6 +27,7 @@ from blockferry.sources.archive import ExaminedArchive, JobArchive, examine_arch
 from blockferry.sources.archiving import examine_for_archive
 from blockferry.sources.chain import examine_delta
 from blockferry.sources.delta import JobDelta
+from blockferry.sources.foreign import ExaminedForeign, JobForeign, examine_foreign
 from blockferry.sources.image import ExaminedImage, JobImage, examine_image
 from blockferry.sources.kind import JobSource
 from blockferry.sources.snapshot import ExaminedSnapshot, JobSnapshot, examine_snapshot
@@ -50,8 +52,14 @@ def _image_snapshot_or_archive(
     return examine_snapshot(request.snapshot_id or "", request.lineage, identity, call)
 
 
-def _archive(request: RestoreRequest, identity: Identity, call: JobCall) -> ExaminedArchive:
-    return examine_archive(request.manifest_uri, identity, call)
+def _archive(
+    request: RestoreRequest, identity: Identity, call: JobCall
+) -> ExaminedArchive | ExaminedForeign | ExaminedImage:
+    if request.foreign_uri is None:
+        return examine_archive(request.manifest_uri or "", identity, call)
+    if request.foreign_uri.endswith("/"):
+        return examine_foreign(request.foreign_uri, identity, call)
+    return examine_image(ImageNamed(image_uri=request.foreign_uri), request.foreign_uri, identity, call)
 
 
 TRANSFER = ("plan_transfer", "move_blocks", "complete_transfer", "check_targets", "write_receipt")
@@ -133,8 +141,8 @@ OPERATIONS = _by_name(
         description="Restores an archive, or the newest of a chain, to snapshots in one or many regions, accounts and "
         "keys; every block is checked and read once. " + RESUMED,
         request=RestoreRequest,
-        functions=TRANSFER,
-        sources=(JobArchive,),
+        functions=(*TRANSFER, "unpack_image"),
+        sources=(JobArchive, JobForeign, JobImage),
         targets=(FullSnapshot,),
         pairing=Pairing(RestoreRequest, _archive, propose_full),
     ),

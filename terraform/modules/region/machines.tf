@@ -9,7 +9,7 @@ locals {
     copy    = local.transfer_functions
     fanout  = concat(local.transfer_functions, ["unpack_image"])
     inspect = ["inspect_snapshots"]
-    restore = local.transfer_functions
+    restore = concat(local.transfer_functions, ["unpack_image"])
     sync    = local.transfer_functions
     verify  = ["plan_verification", "verify_blocks", "conclude_verification"]
   }

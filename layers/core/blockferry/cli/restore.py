@@ -11,7 +11,12 @@ from blockferry.core.errors import InvalidRequest
 
 
 def _add_options(command: argparse.ArgumentParser) -> None:
-    command.add_argument("subject", nargs="?", metavar="MANIFEST", help="s3://BUCKET/.../manifest.json of the archive")
+    command.add_argument(
+        "subject",
+        nargs="?",
+        metavar="MANIFEST",
+        help="s3://BUCKET/.../manifest.json of the archive, or the folder or image that another tool has made",
+    )
     add_places(command)
     add_holes(command)
     add_key(command)
@@ -21,7 +26,13 @@ def _add_options(command: argparse.ArgumentParser) -> None:
 def _request(options: argparse.Namespace) -> dict[str, Any]:
     if not options.subject or not options.to:
         raise InvalidRequest("name the archive's manifest and at least one --to REGION, or give --input FILE")
-    return members(manifest_uri=options.subject, options=members(holes=options.holes), **places(options))
+    own = options.subject.endswith("/manifest.json")
+    return members(
+        manifest_uri=options.subject if own else None,
+        foreign_uri=None if own else options.subject,
+        options=members(holes=options.holes),
+        **places(options),
+    )
 
 
 COMMAND = starting(

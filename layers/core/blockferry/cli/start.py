@@ -116,7 +116,7 @@ def job_id_of(operation: str, request: Mapping[str, Any], now: datetime, token: 
     """A job id that tells the operation, what it reads, and when it was started. ``token`` (6 characters) tells it from
     others of the same second, and of images of the same name."""
     read = request.get("snapshot_id") or "/".join((request.get("image_uri") or "").split("/")[-2:])
-    read = read or "".join((request.get("manifest_uri") or "").split("/")[-2:-1])
+    read = read or "".join((request.get("manifest_uri") or request.get("foreign_uri") or "").split("/")[-2:-1])
     read = read or (request.get("chain") or ["image"])[-1]
     name = re.sub(r"[^A-Za-z0-9_-]+", "-", read)[-_LONGEST_NAME:]
     return f"{operation}-{name}-{now.strftime('%Y%m%dT%H%M%SZ')}-{token}"

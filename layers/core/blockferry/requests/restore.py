@@ -6,14 +6,21 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
-from blockferry.requests.named import ManifestUri
+from blockferry.requests.named import ImageUri, ManifestUri
 from blockferry.requests.parts import Model, Source, Target, TransferOptions, refuse_twins, refuse_unsafe_holes
 
 
 class RestoreRequest(Model):
     """Input of the state machine ``restore``."""
 
-    manifest_uri: ManifestUri = Field(description="The archive: s3://<bucket>/<prefix>/<archive id>/manifest.json.")
+    manifest_uri: ManifestUri | None = Field(
+        None, description="The archive: s3://<bucket>/<prefix>/<archive id>/manifest.json."
+    )
+    foreign_uri: ImageUri | None = Field(
+        None,
+        description="An archive that another tool has made: the folder of flexible-snapshot-proxy "
+        "(s3://<bucket>/<snapshot>.<GiB>/), or the key of a whole-volume image of snap-to-s3 (.img.zstd).",
+    )
     source: Source = Field(
         default_factory=lambda: Source(), description="Where the archive's bucket is, and as whom to read."
     )
@@ -22,6 +29,15 @@ class RestoreRequest(Model):
 
     @model_validator(mode="after")
     def _targets_differ_and_fit(self) -> Self:
+        if (self.manifest_uri is None) == (self.foreign_uri is None):
+            raise ValueError("name exactly one archive: manifest_uri or foreign_uri")
+        if self.foreign_uri is not None and self.foreign_uri.endswith((".lz4", ".gpg")):
+            raise ValueError(
+                "foreign_uri: images that are packed with lz4 or encrypted with gpg are not read; unpack it (lz4 -d, "
+                "gpg -d), upload the image, and name it in a fanout"
+            )
+        if self.foreign_uri is not None and ".tar." in self.foreign_uri:
+            raise ValueError("foreign_uri: this is an archive of files, not of a volume: unpack it onto a file system")
         refuse_twins(self.targets)
         refuse_unsafe_holes(self.targets, self.options)
         return self

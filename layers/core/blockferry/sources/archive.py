@@ -6,7 +6,7 @@ import shlex
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 from blockferry.aws import snapshots
 from blockferry.aws.archives import Archive, Chain, Located, open_chain
@@ -142,13 +142,6 @@ class ExaminedArchive(Examined[JobArchive]):
     def decide(self, asked: HolePolicy | None, *, may_be_encrypted: bool) -> HoleDecision:
         reason = f"the manifest of {self.source.name} says that its holes stand for {self.meaning.value}"
         return for_holes(asked, self.meaning, reason, encrypted=self.encrypted, may_be_encrypted=may_be_encrypted)
-
-
-class NamesAnArchive(Protocol):
-    """The part of a request that an archive comes from."""
-
-    @property
-    def manifest_uri(self) -> str: ...
 
 
 def examine_archive(manifest_uri: str, identity: Identity, call: JobCall) -> ExaminedArchive:

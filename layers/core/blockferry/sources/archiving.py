@@ -38,7 +38,6 @@ class ForArchive(Examined[Archived]):
     holes: HoleDecision
     base: tuple[Member, ...] = ()
     compares: bool = False
-    warnings: tuple[JobWarning, ...] = ()
 
     def decide(self, asked: HolePolicy | None, *, may_be_encrypted: bool) -> HoleDecision:
         return self.holes

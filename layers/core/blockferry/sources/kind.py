@@ -14,7 +14,7 @@ from blockferry.core.pacing import Pace
 from blockferry.core.ports import BlockSource
 from blockferry.core.quotas import DRY_RUN_LISTS_PER_SECOND, MAX_PAGE
 from blockferry.jobs.call import JobCall
-from blockferry.jobs.record import Place
+from blockferry.jobs.record import JobWarning, Place
 from blockferry.sources.equal import Clone, EqualSnapshots
 from blockferry.sources.reading import Reading
 
@@ -184,7 +184,7 @@ class Examined(ABC, Generic[S_co]):
     """A source that was looked at for a new job.
 
     ``size_gib`` is that of its volume, ``None`` as long as nobody can know. ``description`` and ``tags`` go over to the
-    targets; ``own_tags`` are those by which a copy of it is found again.
+    targets; ``own_tags`` are those by which a copy of it is found again; ``warnings`` go to the receipt.
     """
 
     source: S_co
@@ -193,6 +193,7 @@ class Examined(ABC, Generic[S_co]):
     tags: Mapping[str, str] = field(default_factory=dict)
     own_tags: Mapping[str, str] = field(default_factory=dict)
     encrypted: bool = False
+    warnings: tuple[JobWarning, ...] = ()
 
     @property
     def total_blocks(self) -> int | None:

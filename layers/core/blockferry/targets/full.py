@@ -83,7 +83,7 @@ def propose_full(
         )
         for target, will_be in zip(asked, encrypted, strict=True)
     )
-    return Proposal(targets, holes)
+    return Proposal(targets, holes, warnings=found.warnings)
 
 
 def _will_be_encrypted(target: Target, source_encrypted: bool, call: Call) -> bool | None:

@@ -24,6 +24,7 @@ from blockferry.jobs.record import JobWarning, Record
 from blockferry.jobs.running import Asked
 from blockferry.sources.archive import JobArchive
 from blockferry.sources.delta import JobDelta
+from blockferry.sources.foreign import JobForeign
 from blockferry.sources.image import JobImage
 from blockferry.sources.snapshot import JobSnapshot
 from blockferry.targets.archive import ArchiveTarget
@@ -31,7 +32,7 @@ from blockferry.targets.full import FullSnapshot
 from blockferry.targets.kind import JobTarget, Looked, Started
 from blockferry.targets.on_parent import SnapshotOnParent
 
-Source = JobSnapshot | JobDelta | JobImage | JobArchive
+Source = JobSnapshot | JobDelta | JobImage | JobArchive | JobForeign
 Target = FullSnapshot | SnapshotOnParent | ArchiveTarget
 
 EXECUTION_ARN = r"^arn:[^:]+:states:[^:]+:[^:]+:execution:[^:]+:[^:]+$"

@@ -1,0 +1,182 @@
+"""Archives that other tools have made: by their layout, restored exactly, with what they cannot show told."""
+
+from __future__ import annotations
+
+import random
+from base64 import urlsafe_b64encode
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+import zstandard
+from blockferry.core.blocks import BLOCK_SIZE
+from blockferry.core.checksums import digest_of
+from blockferry.core.errors import ArchiveDamaged, InvalidRequest, TransferFailed
+from blockferry.formats.foreign import expand, in_order, parse_folder, parse_segment
+from fakes import content
+from hypothesis import given
+from hypothesis import strategies as st
+from rig import HOME, RECOVERY, Rig, hashes, running_rig
+
+BUCKET = "old-archives"
+FOLDER = "snap-0123456789abcdef0.1/"
+
+BLOCKS = {
+    **{index: content(index % 9 + 1) for index in range(60, 70)},
+    100: content(0),
+    **{index: content(index % 5 + 1) for index in range(1000, 1064)},
+    2046: content(3),
+}
+
+
+def runs(blocks: Mapping[int, bytes]) -> Iterator[list[int]]:
+    """Contiguous runs, cut at multiples of 64."""
+    run: list[int] = []
+    for index in sorted(blocks):
+        if run and (index != run[-1] + 1 or index % 64 == 0):
+            yield run
+            run = []
+        run.append(index)
+    yield run
+
+
+def objects(blocks: Mapping[int, bytes]) -> dict[str, bytes]:
+    """The objects of an archive, by name."""
+    found = {}
+    for run in runs(blocks):
+        raw = b"".join(blocks[index] for index in run)
+        digest = urlsafe_b64encode(digest_of(raw)).decode()
+        found[f"{run[0]}.{digest}.{len(run)}.zstd"] = zstandard.ZstdCompressor(level=1).compress(raw)
+    return found
+
+
+@pytest.fixture
+def rig(monkeypatch: pytest.MonkeyPatch) -> Iterator[Rig]:
+    with running_rig(monkeypatch) as made:
+        made.aws.s3(HOME).create_bucket(Bucket=BUCKET)
+        yield made
+
+
+def stored(rig: Rig, folder: str = FOLDER, blocks: Mapping[int, bytes] = BLOCKS) -> list[str]:
+    keys = []
+    for name, body in objects(blocks).items():
+        rig.aws.s3(HOME).put_object(Bucket=BUCKET, Key=folder + name, Body=body)
+        keys.append(folder + name)
+    return keys
+
+
+def restored(rig: Rig, uri: str = f"s3://{BUCKET}/{FOLDER}") -> tuple[dict[int, str], dict[str, Any]]:
+    request = {"foreign_uri": uri, "targets": [{"region": RECOVERY, "encrypted": False}]}
+    receipt = rig.run("restore", {**request, "options": {"blocks_per_range": 512}})
+    return rig.held(receipt["targets"][0]["snapshot_id"]), receipt
+
+
+def test_a_foreign_archive_is_restored_exactly_and_what_it_cannot_show_is_told(rig: Rig) -> None:
+    # A neighbour whose name begins the same, and keys whose order is not that of the blocks.
+    stored(rig, "snap-0123456789abcdef0.10/", {5: content(7)})
+    keys = stored(rig)
+    assert [key.split(".")[1].split("/")[1] for key in sorted(keys)] != sorted(BLOCKS)
+    held, receipt = restored(rig)
+    assert held == hashes(BLOCKS)
+    facts = rig.facts(receipt["targets"][0]["snapshot_id"])
+    assert facts["volume_size"] == 1
+    assert facts["tags"]["blockferry:source-archive"] == f"s3://{BUCKET}/{FOLDER}"
+    (warning,) = [each for each in receipt["warnings"] if each["code"] == "last_segment_may_be_missing"]
+    assert "up to 64 blocks that would have been among 2047 to 2047" in warning["message"]
+    assert receipt["source"]["archived_snapshot_id"] == "snap-0123456789abcdef0"
+
+
+@pytest.mark.parametrize("damage", ["cut off", "changed", "swapped"])
+def test_damage_is_final_names_the_object_and_leaves_nothing(rig: Rig, damage: str) -> None:
+    keys = stored(rig)
+    s3 = rig.aws.s3(HOME)
+    body = s3.get_object(Bucket=BUCKET, Key=keys[0])["Body"].read()
+    other = s3.get_object(Bucket=BUCKET, Key=keys[1])["Body"].read()
+    changed = {"cut off": body[:-1], "changed": body[:-9] + bytes(9), "swapped": other}
+    s3.put_object(Bucket=BUCKET, Key=keys[0], Body=changed[damage])
+    with pytest.raises(TransferFailed) as caught:
+        restored(rig)
+    assert f"s3://{BUCKET}/{keys[0]}" in str(caught.value)
+    assert "blocks 60 to 63 cannot be read" in str(caught.value)
+    assert "Nothing is left of the job" in str(caught.value)
+    assert rig.snapshots() == []
+
+
+def test_an_object_that_goes_while_the_job_runs_ends_it(rig: Rig) -> None:
+    keys = stored(rig)
+
+    @contextmanager
+    def losing(step: str, _event: Mapping[str, Any]) -> Iterator[None]:
+        if step == "Move blocks":
+            rig.aws.s3(HOME).delete_object(Bucket=BUCKET, Key=keys[0])
+        yield
+
+    rig.around = losing
+    with pytest.raises(TransferFailed, match="are others than when the job was planned"):
+        restored(rig)
+    assert rig.snapshots() == []
+
+
+@pytest.mark.parametrize(
+    ("uri", "why"),
+    [
+        (f"s3://{BUCKET}/snap-0123456789abcdef0/", "is not the folder of an archive of flexible-snapshot-proxy"),
+        (f"s3://{BUCKET}/snap-0123456789abcdef0.2/", "there is no segment below"),
+        (f"s3://{BUCKET}/vol-1/2017 snap-1.img.lz4", "packed with lz4"),
+        (f"s3://{BUCKET}/vol-1/2017 snap-1.tar.zstd", "an archive of files"),
+    ],
+)
+def test_what_is_no_foreign_archive_is_refused(rig: Rig, uri: str, why: str) -> None:
+    with pytest.raises(InvalidRequest, match=why):
+        restored(rig, uri)
+
+
+def test_an_object_that_nobody_knows_is_refused(rig: Rig) -> None:
+    stored(rig)
+    rig.aws.s3(HOME).put_object(Bucket=BUCKET, Key=FOLDER + "readme.txt", Body=b"x")
+    with pytest.raises(InvalidRequest, match=r"'readme.txt' below .* is no segment"):
+        restored(rig)
+
+
+def test_an_image_of_a_whole_volume_is_restored(rig: Rig) -> None:
+    raw = b"".join((content(1), content(0), content(2)))
+    key = "vol-1/2017-01-01T00:00:00+00:00 snap-1.img.zstd"
+    rig.aws.s3(HOME).put_object(Bucket=BUCKET, Key=key, Body=zstandard.ZstdCompressor().compress(raw))
+    held, _ = restored(rig, f"s3://{BUCKET}/{key}")
+    assert held == hashes({0: content(1), 2: content(2)})
+
+
+def test_segments_that_cannot_be_are_refused() -> None:
+    one = parse_segment(next(iter(objects({3: content(1), 4: content(2)}))))
+    assert one is not None
+    assert (one.first, one.blocks, one.stop) == (3, 2, 5)
+    over = parse_segment(one.name.replace("3.", "4.", 1))
+    across = parse_segment(one.name.replace("3.", "63.", 1))
+    assert over is not None
+    assert across is not None
+    for wrong, total in (([one, over], 64), ([across], 128), ([one], 4)):
+        with pytest.raises(ArchiveDamaged):
+            in_order(wrong, total, name="x")
+    assert parse_folder("snap-0123456789abcdef0.1") == ("snap-0123456789abcdef0", 1)
+    assert parse_folder("snap-0123456789abcdef0.01") is None
+
+
+@given(st.binary(max_size=300))
+def test_no_bytes_confuse_the_reader_of_an_object(data: bytes) -> None:
+    segment = parse_segment(next(iter(objects({3: content(1)}))))
+    assert segment is not None
+    with pytest.raises(ArchiveDamaged, match="blocks 3 to 3 cannot be read"):
+        expand(data, segment, name="x")
+
+
+def test_an_object_that_unpacks_to_more_takes_no_memory() -> None:
+    segment = parse_segment(next(iter(objects({3: content(1)}))))
+    assert segment is not None
+    bombs = (
+        zstandard.ZstdCompressor().compress(bytes(BLOCK_SIZE * 64)),
+        zstandard.ZstdCompressor(write_content_size=False).compress(random.Random(1).randbytes(BLOCK_SIZE + 1)),
+    )
+    for bomb in bombs:
+        with pytest.raises(ArchiveDamaged):
+            expand(bomb, segment, name="x")
