@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any, cast
 
+import pytest
 from blockferry.aws.archives import open_chain
 from blockferry.core.blocks import BLOCKS_PER_GIB, BlockRange
 from blockferry.core.checksums import Linear, digest_of
-from blockferry.core.errors import OutOfTime
+from blockferry.core.errors import IncompleteTransfer, OutOfTime
 from blockferry.core.holes import HolePolicy
 from blockferry.core.mover import move
 from blockferry.core.ports import Block, BlockRef
 from blockferry.core.retry import Deadline
-from blockferry.formats.archive.layout import UNFINISHED
+from blockferry.formats.archive.layout import MANIFEST, SEGMENTS, UNFINISHED, index_name, segment_name
 from blockferry.formats.archive.manifest import Member, SourceFacts
+from blockferry.jobs.archived import PARTS
 from blockferry.jobs.call import JobCall
 from blockferry.jobs.folder import JobFolder
 from blockferry.jobs.record import Sums
@@ -117,7 +119,7 @@ class World:
         aws = SimpleNamespace(image_s3=lambda _identity: self.archives)
         return job_call(aws, JobFolder("work", cast(Any, self.work), "archive", job_id), clock=ManualClock())
 
-    def archive(self, night: Night, before: Blocks | None) -> ArchiveTarget:
+    def begun(self, night: Night) -> tuple[ArchiveTarget, JobCall]:
         number = len(self.made)
         call = self.call(f"job-{number}")
         target = archive(
@@ -128,20 +130,31 @@ class World:
             base=self.members if night.how != "full" else (),
             compares=night.how == "compared",
         ).start(call, token="", mark=EXECUTION.mark)
+        return target, call
+
+    def archive(self, night: Night, before: Blocks | None) -> ArchiveTarget:
+        target, call = self.begun(night)
         cuts = iter(night.cuts)
         for within in night.ranges:
-            entries = self._moved(target, call, night, before, within, cuts)
-            allocated = sum(index in within for index in night.blocks)
-            target.counted(call, 0, within, sorted(entries.items()), allocated)
-        sums = Sums(blocks_written=len(night.blocks), linear_checksum=linear(night.blocks))
-        target.seal(call, 0, sums, call.folder)
-        target.mark_proved(call, sums)
+            entries = self.moved(target, call, night, before, within, cuts)
+            self.counted(target, call, night, within, entries)
+        self.sealed(target, call, night)
+        target.mark_proved(call, sums_of(night))
         self.made.append(target)
         manifest = open_chain(call, target.identity, target.address.manifest_uri).manifest
         self.members = (Member(manifest_uri=target.address.manifest_uri, sha256=manifest.sha256), *target.base)
         return target
 
-    def _moved(
+    def counted(
+        self, target: ArchiveTarget, call: JobCall, night: Night, within: BlockRange, entries: Mapping[int, bytes]
+    ) -> None:
+        allocated = sum(index in within for index in night.blocks)
+        target.counted(call, 0, within, sorted(entries.items()), allocated)
+
+    def sealed(self, target: ArchiveTarget, call: JobCall, night: Night) -> None:
+        target.seal(call, 0, sums_of(night), call.folder)
+
+    def moved(
         self,
         target: ArchiveTarget,
         call: JobCall,
@@ -174,6 +187,10 @@ class World:
         """All that an archive holds, as a restore of these ranges reads it."""
         source = ArchiveSource(open_chain(self.call("read"), target.identity, target.address.manifest_uri))
         return {ref.index: source.read(ref).data for within in ranges for ref in list(source.blocks(within))}
+
+
+def sums_of(night: Night) -> Sums:
+    return Sums(blocks_written=len(night.blocks), linear_checksum=linear(night.blocks))
 
 
 def linear(blocks: Blocks) -> str:
@@ -229,3 +246,113 @@ def test_what_is_restored_is_what_was_archived(chain: list[Night], read_in: tupl
     # What was built upon holds what it held.
     for night, target in zip(chain, world.made, strict=True):
         assert world.read(target, Night({}).ranges).keys() == night.blocks.keys()
+
+
+NIGHTS = {
+    "full": [Night({0: 1, 1: 2, 5: 0, 9: 3})],
+    "delta": [Night({0: 1, 1: 2, 5: 0, 7: 4}), Night({0: 1, 1: 3, 5: 0, 9: 3}, how="delta")],
+    "compared": [Night({0: 1, 1: 2, 5: 0, 7: 4}), Night({0: 1, 1: 3, 5: 0, 9: 3}, how="compared")],
+}
+"""Whose last archive stores block 1, and block 9 in another segment."""
+
+WHOLE = BlockRange(0, BLOCKS_PER_GIB)
+
+
+def moved_last(kind: str) -> tuple[World, ArchiveTarget, JobCall, Night, dict[int, bytes]]:
+    """A world in which the last archive is moved, and not counted yet."""
+    world, before = World(), None
+    *earlier, night = NIGHTS[kind]
+    for each in earlier:
+        world.archive(each, None)
+        before = each.blocks
+    night = replace(night, segment_blocks=1)
+    target, call = world.begun(night)
+    return world, target, call, night, dict(world.moved(target, call, night, before, WHOLE, iter(())))
+
+
+def segments_of(world: World, target: ArchiveTarget) -> list[str]:
+    return [key for key in world.archives.objects if key.startswith(target.address.key(SEGMENTS))]
+
+
+def changed(body: bytes) -> bytes:
+    return body[:-1] + bytes([body[-1] ^ 1])
+
+
+@pytest.mark.parametrize("kind", NIGHTS)
+def test_a_block_that_is_not_in_the_archive_as_it_was_read_fails_the_count(kind: str) -> None:
+    world, target, call, night, entries = moved_last(kind)
+    entries[1] = digest(8)
+    with pytest.raises(IncompleteTransfer, match=r"archive-\d/ does not have block 1 as it was read"):
+        world.counted(target, call, night, WHOLE, entries)
+
+
+@pytest.mark.parametrize("kind", NIGHTS)
+@pytest.mark.parametrize("odd", [-1, 1])
+def test_a_count_that_is_not_that_of_the_source_fails(kind: str, odd: int) -> None:
+    _, target, call, _, entries = moved_last(kind)
+    with pytest.raises(IncompleteTransfer, match=rf"has 4 blocks between 0 and 2048.*snap-\d has {4 + odd}"):
+        target.counted(call, 0, WHOLE, sorted(entries.items()), 4 + odd)
+
+
+@pytest.mark.parametrize("kind", NIGHTS)
+@pytest.mark.parametrize("gone", [False, True])
+def test_a_segment_that_is_not_there_as_it_was_stored_fails_the_count(kind: str, gone: bool) -> None:
+    world, target, call, night, entries = moved_last(kind)
+    for key in segments_of(world, target):
+        body = world.archives.objects.pop(key)
+        if not gone:
+            world.archives.objects[key] = changed(body)
+        with pytest.raises(IncompleteTransfer) as caught:
+            world.counted(target, call, night, WHOLE, entries)
+        assert f"s3://archives/{key} is not what was stored; start a new job" in str(caught.value)
+        world.archives.objects[key] = body
+    world.counted(target, call, night, WHOLE, entries)
+
+
+@pytest.mark.parametrize("kind", NIGHTS)
+@pytest.mark.parametrize("gone", [False, True])
+def test_no_manifest_is_written_when_anything_that_it_names_is_not_there_as_it_was_counted(
+    kind: str, gone: bool
+) -> None:
+    world, target, call, night, entries = moved_last(kind)
+    world.counted(target, call, night, WHOLE, entries)
+    named = [*segments_of(world, target), target.address.key(index_name(0))]
+    assert len(named) > 2
+    for key in named:
+        body = world.archives.objects.pop(key)
+        if not gone:
+            world.archives.objects[key] = changed(body)
+        with pytest.raises(IncompleteTransfer, match=f"{key} is not what was stored there, or is gone; start a new jo"):
+            world.sealed(target, call, night)
+        assert target.address.key(MANIFEST) not in world.archives.objects
+        world.archives.objects[key] = body
+    # Nobody's objects, as a worker leaves them that died, are no obstacle.
+    world.archives.objects[target.address.key(segment_name(3))] = b"x"
+    world.sealed(target, call, night)
+    assert target.address.key(MANIFEST) in world.archives.objects
+
+
+def test_no_manifest_is_written_before_every_range_is_counted() -> None:
+    world, night = World(), Night({0: 1, 600: 2, 2_000: 3}, bounds=(512, 1_024))
+    target, call = world.begun(night)
+    moved = {within: world.moved(target, call, night, None, within, iter(())) for within in night.ranges}
+    for within in (night.ranges[0], night.ranges[2]):
+        world.counted(target, call, night, within, moved[within])
+    with pytest.raises(IncompleteTransfer, match="blocks 512 to 1023 were not counted"):
+        world.sealed(target, call, night)
+    world.counted(target, call, night, night.ranges[1], moved[night.ranges[1]])
+    world.sealed(target, call, night)
+
+
+def test_a_range_of_which_a_call_is_missing_is_not_counted() -> None:
+    world, night = World(), Night(dict.fromkeys(range(6), 1), segment_blocks=1)
+    target, call = world.begun(night)
+    entries = world.moved(target, call, night, None, WHOLE, iter([Cut(2), Cut(2)]))
+    second = call.folder.key(f"{PARTS.format(0)}0000000002-0000000004.bin")
+    body = world.work.objects.pop(second)
+    with pytest.raises(
+        IncompleteTransfer, match="does not have blocks 0 to 2047: nobody stored all of them; start a n"
+    ):
+        world.counted(target, call, night, WHOLE, entries)
+    world.work.objects[second] = body
+    world.counted(target, call, night, WHOLE, entries)

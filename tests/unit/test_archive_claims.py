@@ -221,3 +221,32 @@ def test_where_nothing_was_begun_nothing_is_left() -> None:
     assert jobs.swept(archive(started_at="")) == []
     assert archive(started_at="").leftover() is None
     assert archive().region == HOME
+
+
+@pytest.mark.parametrize(
+    ("body", "error", "why"),
+    [
+        (None, InvalidRequest, f"s3://archives/{key(MANIFEST)} is gone, it was written before"),
+        (b"{}", TargetFailed, "is in state error: manifest "),
+    ],
+)
+def test_a_manifest_that_is_gone_or_damaged_behind_the_sealing_is_not_waited_for(
+    body: bytes | None, error: type[Exception], why: str
+) -> None:
+    jobs = Jobs()
+    target = jobs.finished()
+    del jobs.archives.objects[key(MANIFEST)]
+    if body is not None:
+        jobs.archives.objects[key(MANIFEST)] = body
+    looked = ArchiveTarget.look({0: target}, jobs.call())
+    assert "pending" not in {facts.state for facts in looked.facts.values()}
+    with pytest.raises(error, match=why):
+        raise looked.errors[0] if 0 in looked.errors else _refusal(target, looked.facts[0])
+
+
+def _refusal(target: ArchiveTarget, facts: Any) -> Exception:
+    try:
+        target.confirm(facts)
+    except TargetFailed as error:
+        return error
+    raise AssertionError("it was confirmed")

@@ -425,17 +425,16 @@ class ArchiveTarget(JobTarget):
         return Looked(facts, errors)
 
     def _state(self, call: Call) -> ArchiveState:
+        """Raises ``InvalidRequest`` when it has no manifest: it is asked about when that is written."""
         try:
             found = open_archive(call, self.identity, self.address.manifest_uri).manifest
-        except InvalidRequest:
-            return ArchiveState(self.archive_id, "pending")
+        except InvalidRequest as error:
+            raise InvalidRequest(f"{self.address.manifest_uri} is gone, it was written before") from error
         except ArchiveDamaged as error:
             return ArchiveState(self.archive_id, "error", str(error))
         return ArchiveState(self.archive_id, "completed", manifest=found)
 
     def confirm(self, facts: ArchiveState) -> None:
-        if facts.state == "pending":
-            raise RetryLater(f"{self.address.manifest_uri} is not there: it was written before")
         if facts.manifest is None:
             raise TargetFailed(f"{self.name} is in state {facts.state}: {facts.state_message}")
         if (facts.manifest.execution, facts.manifest.archive_id) != (self.execution, self.archive_id):
