@@ -31,7 +31,8 @@ from blockferry.sources.foreign import ExaminedForeign, JobForeign, examine_fore
 from blockferry.sources.image import ExaminedImage, JobImage, examine_image
 from blockferry.sources.kind import JobSource
 from blockferry.sources.snapshot import ExaminedSnapshot, JobSnapshot, examine_snapshot
-from blockferry.targets.archive import ArchiveTarget, propose_archive
+from blockferry.targets.archive import ArchiveTarget
+from blockferry.targets.archive_proposal import propose_archive
 from blockferry.targets.full import FullSnapshot, propose_full
 from blockferry.targets.kind import JobTarget
 from blockferry.targets.on_parent import SnapshotOnParent, propose_on_parents

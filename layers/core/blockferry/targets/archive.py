@@ -5,11 +5,9 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import islice
 from typing import Any, ClassVar, Literal, Self
@@ -21,7 +19,7 @@ from pydantic import Field
 from blockferry import __version__
 from blockferry.aws.archives import Archive, Chain, bucket_of, open_archive
 from blockferry.aws.call import Call
-from blockferry.aws.errors import assuming, translated
+from blockferry.aws.errors import translated
 from blockferry.aws.objects import Bucket, Stored, put_to
 from blockferry.aws.sessions import Identity
 from blockferry.core.blocks import BlockRange
@@ -32,12 +30,10 @@ from blockferry.core.errors import (
     BlockferryError,
     IncompleteTransfer,
     InvalidRequest,
-    RequestRefused,
     RetryLater,
     TargetFailed,
 )
 from blockferry.core.holes import HoleMeaning
-from blockferry.core.quotas import DELETED_OBJECTS
 from blockferry.formats.archive import index, manifest
 from blockferry.formats.archive.index import ENTRY, Kind, RangeIndex
 from blockferry.formats.archive.layout import (
@@ -55,13 +51,10 @@ from blockferry.formats.archive.segment import Compressor
 from blockferry.jobs import archived
 from blockferry.jobs.archived import Note, Part
 from blockferry.jobs.call import JobCall
-from blockferry.jobs.execution import Execution
 from blockferry.jobs.record import Sealing, Sums
-from blockferry.requests.archive import ArchiveRequest
-from blockferry.sources.archiving import ForArchive
 from blockferry.sources.kind import JobSource
+from blockferry.targets.archive_claim import ArchiveState, LeftArchive, claimed_by
 from blockferry.targets.kind import Forecast, JobTarget, Looked, Sealings, Started
-from blockferry.targets.proposal import Proposal
 from blockferry.targets.segments import MOST_WAITING, SegmentSink
 
 SAMPLE_PLACES, SAMPLE_WITHIN, SAMPLE_AT_A_PLACE = 16, 4_096, 4
@@ -69,59 +62,6 @@ SAMPLE_PLACES, SAMPLE_WITHIN, SAMPLE_AT_A_PLACE = 16, 4_096, 4
 
 LONGEST_HEADER = 1_000
 """Characters of a header with facts about an archive; only a description, escaped, can be longer."""
-
-
-@dataclass(frozen=True)
-class ArchiveState:
-    """What S3 says of an archive: it is ``completed`` when it has its manifest."""
-
-    snapshot_id: str
-    state: str
-    state_message: str = ""
-    manifest: Manifest | None = None
-
-
-@dataclass(frozen=True)
-class LeftArchive:
-    """An archive of a job that cannot be finished."""
-
-    identity: Identity
-    address: ArchiveAddress
-    failed: bool = False
-
-    @property
-    def snapshot_id(self) -> str:
-        return self.address.archive_id
-
-    @property
-    def name(self) -> str:
-        return f"archive {self.address.uri()}"
-
-    def discard(self, call: Call, sealings: Sealings | None, *, mark: str) -> str | None:
-        """Delete its objects, if it has no manifest and its claim is that of this execution."""
-        bucket = bucket_of(call, self.identity, self.address.bucket)
-        unfinished = self.address.key(UNFINISHED)
-        claim = bucket.get(unfinished)
-        owner = None if claim is None else _claimed_by(claim)
-        if bucket.get(self.address.key(MANIFEST)) is not None:
-            # Whoever wrote the manifest may have died before it took its claim away.
-            bucket.delete([unfinished] if owner == mark else [])
-            return "it is complete"
-        if claim is None:
-            return None if not any(True for _ in bucket.listed(self.address.key())) else "nobody says whose it is"
-        if owner != mark:
-            return "it is another execution's"
-        doomed: list[str] = []
-        # As they are listed: an archive of 64 TiB has two million.
-        for each in bucket.listed(self.address.key()):
-            doomed += [] if each.key == unfinished else [each.key]
-            if len(doomed) == DELETED_OBJECTS:
-                bucket.delete(doomed)
-                doomed = []
-        bucket.delete(doomed)
-        # Last: whoever dies before it finds out again whose the rest is.
-        bucket.delete([unfinished])
-        return None
 
 
 class ArchiveTarget(JobTarget):
@@ -206,7 +146,7 @@ class ArchiveTarget(JobTarget):
         there = claim if stored is not None else bucket.get(self.address.key(UNFINISHED))
         if there is None:
             raise RetryLater(f"{self.name}: the claim of another job was taken away just now")
-        if _claimed_by(there) != mark:
+        if claimed_by(there) != mark:
             raise InvalidRequest(
                 f"{self.name} is being written by another job, or was left by one "
                 f"({there.decode(errors='replace').strip():.200}): name another archive.archive_id, or wait until the "
@@ -477,7 +417,7 @@ class ArchiveTarget(JobTarget):
         bucket = self._bucket(call)
         claim = bucket.get(self.address.key(UNFINISHED))
         if claim is not None:
-            return _claimed_by(claim) == mark
+            return claimed_by(claim) == mark
         there = any(True for _ in bucket.listed(self.address.key()))
         return there and bucket.get(self.address.key(MANIFEST)) is None
 
@@ -589,61 +529,6 @@ class _Listing:
             yield each
 
 
-def propose_archive(
-    request: ArchiveRequest, found: ForArchive, execution: Execution, call: JobCall
-) -> Proposal[ArchiveTarget]:
-    """The archive that a request asks for. Raises ``InvalidRequest`` when its bucket cannot be used, or there is one of
-    its name."""
-    asked = request.archive
-    if asked.bucket == call.folder.bucket:
-        raise InvalidRequest(
-            f"archive.bucket: {asked.bucket} is the work bucket of this deployment, whose objects expire; name another"
-        )
-    own = Identity(call.aws.own_region, asked.role_arn, asked.external_id)
-    bucket = bucket_of(call, own, asked.bucket)
-    name = re.sub(r"[^A-Za-z0-9._-]+", "-", found.facts.name.rsplit("/", 1)[-1]).lstrip("._-") or "image"
-    address = ArchiveAddress(
-        asked.bucket, with_slash(asked.prefix), asked.archive_id or f"{name[:100]}-{execution.mark[:8]}"
-    )
-    try:
-        region = assuming(lambda: bucket.region(default=own.region), f"archive.bucket {asked.bucket}")
-        there = next(bucket.listed(address.key()), None)
-    except RequestRefused as error:
-        raise InvalidRequest(f"archive.bucket: {error}; nothing was started") from error
-    if asked.kms_key_arn is not None and asked.kms_key_arn.split(":")[3] != region:
-        raise InvalidRequest(
-            f"archive.kms_key_arn names a key in {asked.kms_key_arn.split(':')[3]}, the bucket {asked.bucket} is in "
-            f"{region}: name a key there"
-        )
-    # What this execution has claimed itself is no obstacle: its plan is repeated.
-    if there is not None and _claimed_by(bucket.get(address.key(UNFINISHED)) or b"") != execution.mark:
-        raise InvalidRequest(
-            f"archive.archive_id: there is something below {address.uri()} already ({there.key}), and an archive is "
-            "never written over: name another id, or leave archive_id out"
-        )
-    target = ArchiveTarget(
-        region=region,
-        role_arn=asked.role_arn,
-        external_id=asked.external_id,
-        bucket=address.bucket,
-        prefix=address.prefix,
-        archive_id=address.archive_id,
-        storage_class=asked.storage_class,
-        kms_key_arn=asked.kms_key_arn,
-        level=asked.compression_level,
-        segment_blocks=asked.segment_blocks,
-        object_tags=dict(asked.tags),
-        source=found.facts,
-        holes=found.holes.left,
-        base=found.base,
-        compares=found.compares,
-        job_id=execution.job_id,
-        execution=execution.mark,
-        size_gib=found.size_gib,
-    )
-    return Proposal((target,), found.holes, warnings=found.warnings)
-
-
 def _same(there: bytes | None, made: Manifest, *, name: str) -> bool:
     """Whether a manifest that is there is the one that was made, also by another version of Blockferry."""
     try:
@@ -651,15 +536,6 @@ def _same(there: bytes | None, made: Manifest, *, name: str) -> bool:
     except ArchiveDamaged:
         return False
     return found is not None and manifest.sealed(made.model_copy(update={"tool_version": found.tool_version})) == found
-
-
-def _claimed_by(body: bytes) -> str | None:
-    """The mark of the execution that a claim is of."""
-    try:
-        told = json.loads(body)
-    except ValueError:
-        return None
-    return str(told["execution"]) if isinstance(told, dict) and "execution" in told else None
 
 
 def _sha256(body: bytes) -> str:

@@ -1,0 +1,80 @@
+"""The archive that a request asks for: its place, which nobody else may have, and what it is made of."""
+
+from __future__ import annotations
+
+import re
+
+from blockferry.aws.archives import bucket_of
+from blockferry.aws.errors import assuming
+from blockferry.aws.sessions import Identity
+from blockferry.core.errors import (
+    InvalidRequest,
+    RequestRefused,
+)
+from blockferry.formats.archive.layout import (
+    UNFINISHED,
+    ArchiveAddress,
+    with_slash,
+)
+from blockferry.jobs.call import JobCall
+from blockferry.jobs.execution import Execution
+from blockferry.requests.archive import ArchiveRequest
+from blockferry.sources.archiving import ForArchive
+from blockferry.targets.archive import ArchiveTarget
+from blockferry.targets.archive_claim import claimed_by
+from blockferry.targets.proposal import Proposal
+
+
+def propose_archive(
+    request: ArchiveRequest, found: ForArchive, execution: Execution, call: JobCall
+) -> Proposal[ArchiveTarget]:
+    """The archive that a request asks for. Raises ``InvalidRequest`` when its bucket cannot be used, or there is one of
+    its name."""
+    asked = request.archive
+    if asked.bucket == call.folder.bucket:
+        raise InvalidRequest(
+            f"archive.bucket: {asked.bucket} is the work bucket of this deployment, whose objects expire; name another"
+        )
+    own = Identity(call.aws.own_region, asked.role_arn, asked.external_id)
+    bucket = bucket_of(call, own, asked.bucket)
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", found.facts.name.rsplit("/", 1)[-1]).lstrip("._-") or "image"
+    address = ArchiveAddress(
+        asked.bucket, with_slash(asked.prefix), asked.archive_id or f"{name[:100]}-{execution.mark[:8]}"
+    )
+    try:
+        region = assuming(lambda: bucket.region(default=own.region), f"archive.bucket {asked.bucket}")
+        there = next(bucket.listed(address.key()), None)
+    except RequestRefused as error:
+        raise InvalidRequest(f"archive.bucket: {error}; nothing was started") from error
+    if asked.kms_key_arn is not None and asked.kms_key_arn.split(":")[3] != region:
+        raise InvalidRequest(
+            f"archive.kms_key_arn names a key in {asked.kms_key_arn.split(':')[3]}, the bucket {asked.bucket} is in "
+            f"{region}: name a key there"
+        )
+    # What this execution has claimed itself is no obstacle: its plan is repeated.
+    if there is not None and claimed_by(bucket.get(address.key(UNFINISHED)) or b"") != execution.mark:
+        raise InvalidRequest(
+            f"archive.archive_id: there is something below {address.uri()} already ({there.key}), and an archive is "
+            "never written over: name another id, or leave archive_id out"
+        )
+    target = ArchiveTarget(
+        region=region,
+        role_arn=asked.role_arn,
+        external_id=asked.external_id,
+        bucket=address.bucket,
+        prefix=address.prefix,
+        archive_id=address.archive_id,
+        storage_class=asked.storage_class,
+        kms_key_arn=asked.kms_key_arn,
+        level=asked.compression_level,
+        segment_blocks=asked.segment_blocks,
+        object_tags=dict(asked.tags),
+        source=found.facts,
+        holes=found.holes.left,
+        base=found.base,
+        compares=found.compares,
+        job_id=execution.job_id,
+        execution=execution.mark,
+        size_gib=found.size_gib,
+    )
+    return Proposal((target,), found.holes, warnings=found.warnings)
