@@ -83,15 +83,16 @@ class JobArchive(JobSource):
         return 0
 
     def contradiction(self, allocated: int, linear_checksum: str, holes: HolePolicy) -> str | None:
-        if holes is HolePolicy.PRESERVE and linear_checksum != self.linear_checksum:
-            return (
-                f"what was read of {self.manifest_uri} has the LINEAR checksum {linear_checksum}, and its manifest "
-                f"says {self.linear_checksum}: no target was completed"
-            )
+        """Raises ``ArchiveDamaged``: each block was held against its index, so it comes out the same again."""
         if allocated != self.allocated_blocks:
-            return (
-                f"the indexes of {self.manifest_uri} have {allocated} blocks, and its manifest says "
-                f"{self.allocated_blocks}: no target was completed"
+            raise ArchiveDamaged(
+                f"{self.manifest_uri} is damaged: its indexes, and those of its bases, have {allocated} blocks, and it "
+                f"says that there are {self.allocated_blocks}"
+            )
+        if holes is HolePolicy.PRESERVE and linear_checksum != self.linear_checksum:
+            raise ArchiveDamaged(
+                f"{self.manifest_uri} is damaged: the LINEAR checksum over all blocks of its indexes, and those of its "
+                f"bases, is {linear_checksum}, and it says {self.linear_checksum}"
             )
         return None
 

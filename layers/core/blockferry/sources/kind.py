@@ -116,7 +116,7 @@ class JobSource(Place, ABC):
 
     def contradiction(self, allocated: int, linear_checksum: str, holes: HolePolicy) -> str | None:
         """Why a source that lists so many blocks in all, of which those that were written have this LINEAR checksum,
-        cannot be what was planned; ``None`` when it can be."""
+        cannot be what was planned; ``None`` when it can be. Raises ``ArchiveDamaged`` for an archive."""
         return None
 
     @property
