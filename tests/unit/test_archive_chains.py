@@ -222,14 +222,21 @@ def nights(draw: st.DrawFn) -> list[Night]:
     return found
 
 
-def shorter_each_time(*lost: int) -> list[Night]:
-    """Of ten blocks in a segment, a call stores some and dies, and the next ones store fewer."""
-    cuts = (*(Cut(after, lost=True) for after in lost), Cut(2), Cut(3))
+def of_ten_blocks(*cuts: Cut) -> list[Night]:
+    """Two segments and a half."""
     return [Night(dict.fromkeys(range(10), 1), segment_blocks=4, cuts=cuts)]
+
+
+def shorter_each_time(*lost: int) -> list[Night]:
+    """A call stores some and dies, and the next ones store fewer."""
+    return of_ten_blocks(*(Cut(after, lost=True) for after in lost), Cut(2), Cut(3))
 
 
 @settings(max_examples=60)
 @given(nights(), BOUNDS)
+@example(of_ten_blocks(Cut(6)), ())
+@example(of_ten_blocks(Cut(0, sending=True)), ())
+@example(of_ten_blocks(Cut(1, sending=True)), ())
 @example(shorter_each_time(3), ())
 @example(shorter_each_time(9, 6, 3), ())
 def test_what_is_restored_is_what_was_archived(chain: list[Night], read_in: tuple[int, ...]) -> None:

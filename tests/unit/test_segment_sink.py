@@ -102,12 +102,12 @@ def until_the_others_have_to_wait() -> None:
     seen = 0
     while seen < 2:
         seen = seen + 1 if others_have_to_wait() else 0
-        time.sleep(0)
+        time.sleep(0.001)
 
 
 def until_all_are_started() -> None:
     while not any(thread.name == f"mover-{THREADS - 1}" for thread in threading.enumerate()):
-        time.sleep(0)
+        time.sleep(0.001)
 
 
 class LateSource(MemorySource):
