@@ -41,7 +41,7 @@ class Discarded:
         """Where something could not be deleted: what, why, and who sees to it."""
         return (
             f"Not deleted yet: {', '.join(self.failed)}. The sweeper tries again when the resume window is over; until "
-            "then they take up places of the pending snapshots of their Region"
+            "then snapshots take up places among the pending ones of their Region"
         )
 
 
