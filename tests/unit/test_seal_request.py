@@ -167,8 +167,8 @@ def test_what_ebs_was_asked_for_is_kept_and_what_it_refused_is_deleted() -> None
 
 
 SWEEPER = (
-    "The sweeper tries again when the resume window is over; until then snapshots take up places among the pending ones "
-    "of their Region"
+    "The sweeper tries again when the resume window is over; until then snapshots take up places among the pending "
+    "ones of their Region"
 )
 
 
