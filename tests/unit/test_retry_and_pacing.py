@@ -133,7 +133,7 @@ def test_a_share_of_nothing_is_refused() -> None:
         Pace(0, clock=ManualClock())
 
 
-def test_pauses_grow_by_half_up_to_the_longest() -> None:
-    pauses = growing(0.2, longest=1.0)
-    assert [next(pauses) for _ in range(6)] == pytest.approx([0.2, 0.3, 0.45, 0.675, 1.0, 1.0])
+def test_pauses_grow_by_a_tenth_up_to_the_longest() -> None:
+    pauses = growing(0.2, longest=0.25)
+    assert [next(pauses) for _ in range(5)] == pytest.approx([0.2, 0.22, 0.242, 0.25, 0.25])
     assert next(growing(3.0, longest=1.0)) == 1.0

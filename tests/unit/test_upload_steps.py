@@ -206,7 +206,7 @@ def test_an_image_is_put_sealed_marked_and_waited_for(disk: Path) -> None:
     }
     assert region.started_ago == [pytest.approx(0, abs=30)] * 2
     assert region.steps == ["start", "put", "put", "complete"]
-    assert region.waited() == pytest.approx(0.2 + 0.3 + 0.45)
+    assert region.waited() == pytest.approx(0.2 + 0.22 + 0.242)
 
 
 def test_nothing_but_image_and_region_has_to_be_named(disk: Path) -> None:
@@ -572,7 +572,7 @@ def test_a_snapshot_that_ebs_finds_fault_with_after_it_was_proved_is_kept_and_na
     region = Region(looks=2, ends="error")
     words = rf"{NEW} in {RECOVERY} is in state error, not completed: so it is"
     assert fails(disk, region, TargetFailed, words).startswith(f"{NEW} in {RECOVERY} is kept: EBS took its checksum")
-    assert region.waited() == pytest.approx(0.2 + 0.3)
+    assert region.waited() == pytest.approx(0.2 + 0.22)
     assert NEW in region.control.snapshots
 
 

@@ -47,8 +47,10 @@ def refuse_what_is_not_there(
     ``home`` is the Region of the deployment. What is in another account, or may not be looked at, is left to the job.
     """
     regions = dict(_regions(request, home))
-    wrong = [f"- {field}: {name} is no Region of AWS" for field, name in regions.items() if not _known(name)]
-    bad = {name for name in regions.values() if not _known(name)}
+    # One session for all: each reads botocore's table of Regions anew.
+    session = boto3.Session()
+    bad = {name for name in regions.values() if not _known(session, name)}
+    wrong = [f"- {field}: {name} is no Region of AWS" for field, name in regions.items() if name in bad]
     by_region: dict[str, list[Named]] = {}
     for named in _snapshots(request, home):
         if named.region not in bad:
@@ -59,9 +61,9 @@ def refuse_what_is_not_there(
         raise InvalidRequest("\n".join(["nothing was started:", *wrong]))
 
 
-def _known(region: str) -> bool:
+def _known(session: boto3.Session, region: str) -> bool:
     try:
-        boto3.Session().get_partition_for_region(region)
+        session.get_partition_for_region(region)
     except UnknownRegionError:
         return False
     return True

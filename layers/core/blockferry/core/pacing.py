@@ -45,11 +45,12 @@ class Pace:
 
 
 def growing(first: float, *, longest: float) -> Iterator[float]:
-    """Seconds of pauses without end, each half as long again as the one before, up to the ``longest``.
+    """Seconds of pauses without end, each a tenth longer than the one before, up to the ``longest``.
 
-    What is over soon is noticed soon, and what takes long is not asked about all the time.
+    What is over soon is noticed soon, late by the first pause and a tenth of its time at most, and what takes long is
+    not asked about all the time.
     """
     pause = first
     while True:
         yield min(pause, longest)
-        pause = min(pause * 1.5, longest)
+        pause = min(pause * 1.1, longest)
