@@ -157,28 +157,16 @@ def _move_ranges(job: Mapping[str, str]) -> State:
     """The map over a list of ranges, whose key and whose round of Complete transfer come with the state's input."""
     child = {name: f"{{% {CHILD_INPUT}.{name} %}}" for name in CHILD_NAMES}
     return {
-        "Type": "Map",
-        "Comment": "One child per range of a list: all blocks at first, later what single targets miss. The list is "
-        "read from S3, and results go to S3. A range that cannot be moved stops the others, and one target of many "
-        "that fails is left out: Complete transfer fails the execution with the cause, and plans after a redrive what "
-        "is left. No failure is tolerated of a child that cannot even note its own: a redrive repeats it.",
-        "Label": "MoveBlockRanges",
-        "MaxConcurrency": "{% $job.max_concurrency %}",
-        "ToleratedFailureCount": 0,
-        "ItemReader": {
-            "Resource": "arn:aws:states:::s3:getObject",
-            "ReaderConfig": {"InputType": "JSONL"},
-            "Arguments": {"Bucket": "{% $job.bucket %}", "Key": "{% $states.input.plan_key %}"},
-        },
-        "ItemSelector": {**job, "range": "{% $states.context.Map.Item.Value %}"},
-        "ResultWriter": {
-            "Resource": "arn:aws:states:::s3:putObject",
-            "Arguments": {"Bucket": "{% $job.bucket %}", "Prefix": "{% $job.results_prefix %}"},
-        },
-        "ItemProcessor": {
-            "ProcessorConfig": {"Mode": "DISTRIBUTED", "ExecutionType": "STANDARD"},
-            "StartAt": "Move blocks",
-            "States": {
+        **_over_ranges(
+            "One child per range of a list: all blocks at first, later what single targets miss. The list is read "
+            "from S3, and results go to S3. A range that cannot be moved stops the others, and one target of many "
+            "that fails is left out: Complete transfer fails the execution with the cause, and plans after a redrive "
+            "what is left. No failure is tolerated of a child that cannot even note its own: a redrive repeats it.",
+            label="MoveBlockRanges",
+            ranges="{% $states.input.plan_key %}",
+            job=job,
+            first="Move blocks",
+            states={
                 **call_until_done(
                     "Move blocks",
                     "Lists the range, moves its blocks, stores their digests and counts the range again; stops in time "
@@ -213,9 +201,38 @@ def _move_ranges(job: Mapping[str, str]) -> State:
                     {"range": child["range"], "outcome": "{% $states.input.outcome %}"},
                 ),
             },
-        },
+        ),
         "Output": {"progress": PROGRESS},
         "Next": "Complete transfer",
+    }
+
+
+def _over_ranges(
+    comment: str, *, label: str, ranges: str, job: Mapping[str, str], first: str, states: dict[str, State]
+) -> State:
+    """A distributed map with a child per line of the list under the key ``ranges``; ``states`` are a child's, which
+    begins with the ``first``."""
+    return {
+        "Type": "Map",
+        "Comment": comment,
+        "Label": label,
+        "MaxConcurrency": "{% $job.max_concurrency %}",
+        "ToleratedFailureCount": 0,
+        "ItemReader": {
+            "Resource": "arn:aws:states:::s3:getObject",
+            "ReaderConfig": {"InputType": "JSONL"},
+            "Arguments": {"Bucket": "{% $job.bucket %}", "Key": ranges},
+        },
+        "ItemSelector": {**job, "range": "{% $states.context.Map.Item.Value %}"},
+        "ResultWriter": {
+            "Resource": "arn:aws:states:::s3:putObject",
+            "Arguments": {"Bucket": "{% $job.bucket %}", "Prefix": "{% $job.results_prefix %}"},
+        },
+        "ItemProcessor": {
+            "ProcessorConfig": {"Mode": "DISTRIBUTED", "ExecutionType": "STANDARD"},
+            "StartAt": first,
+            "States": states,
+        },
     }
 
 
@@ -275,26 +292,14 @@ def verification(comment: str) -> State:
                 otherwise=CONCLUDE,
             ),
             VERIFY: {
-                "Type": "Map",
-                "Comment": "One child per range. The list is read from S3, and results go to S3. Damage is a finding, "
-                "and the rest is looked at all the same; a child that fails could not look, and a redrive repeats it.",
-                "Label": "VerifyBlockRanges",
-                "MaxConcurrency": "{% $job.max_concurrency %}",
-                "ToleratedFailureCount": 0,
-                "ItemReader": {
-                    "Resource": "arn:aws:states:::s3:getObject",
-                    "ReaderConfig": {"InputType": "JSONL"},
-                    "Arguments": {"Bucket": "{% $job.bucket %}", "Key": "{% $job.plan_key %}"},
-                },
-                "ItemSelector": {**job, "range": "{% $states.context.Map.Item.Value %}"},
-                "ResultWriter": {
-                    "Resource": "arn:aws:states:::s3:putObject",
-                    "Arguments": {"Bucket": "{% $job.bucket %}", "Prefix": "{% $job.results_prefix %}"},
-                },
-                "ItemProcessor": {
-                    "ProcessorConfig": {"Mode": "DISTRIBUTED", "ExecutionType": "STANDARD"},
-                    "StartAt": "Verify blocks",
-                    "States": {
+                **_over_ranges(
+                    "One child per range. The list is read from S3, and results go to S3. Damage is a finding, and "
+                    "the rest is looked at all the same; a child that fails could not look, and a redrive repeats it.",
+                    label="VerifyBlockRanges",
+                    ranges="{% $job.plan_key %}",
+                    job=job,
+                    first="Verify blocks",
+                    states={
                         **call_until_done(
                             "Verify blocks",
                             "Checks indexes and segments of the range, then compares it with the snapshot, if one is "
@@ -312,7 +317,7 @@ def verification(comment: str) -> State:
                             "What was found is in S3, which keeps this small.", {"range": child["range"]}
                         ),
                     },
-                },
+                ),
                 "Next": CONCLUDE,
             },
             CONCLUDE: task(
