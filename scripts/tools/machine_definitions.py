@@ -9,7 +9,8 @@ import json
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from blockferry.operations import OPERATIONS, Operation
+from blockferry.operations import OPERATIONS
+from blockferry.operations.operation import Operation
 
 from tools.machine_parts import (
     CHILD_INPUT,

@@ -141,7 +141,7 @@ def test_a_command_that_is_nearly_one_is_asked_about(capsys: pytest.CaptureFixtu
     assert capsys.readouterr().err.endswith("did you mean copy?\n")
 
 
-@pytest.mark.parametrize("command", [command.name for command in cli.COMMANDS])
+@pytest.mark.parametrize("command", cli.COMMANDS)
 def test_every_help_ends_with_examples_that_are_command_lines(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         cli.main([command, "--help"])

@@ -245,9 +245,8 @@ BESIDE_AN_INPUT = {"input", "name", "wait", "dry_run", "full"}
 
 def options_of(operation: str) -> dict[str, Any]:
     """The options of a command of its own, as they are when none is given."""
-    (command,) = (each for each in cli.COMMANDS if each.name == operation)
     parser = argparse.ArgumentParser()
-    command.add_options(parser)
+    cli.command_named(operation).add_options(parser)
     return vars(parser.parse_args([]))
 
 

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
+from pkgutil import resolve_name
 
 import pytest
 from blockferry.cli import main as cli
 from blockferry.core.errors import InvalidRequest
-from blockferry.operations import OPERATIONS, Operation, pairing_of
-from blockferry.transfer.job import Job
+from blockferry.operations import OPERATIONS, pairing_of
+from blockferry.operations.operation import Operation
+from blockferry.transfer.job import SOURCES, TARGETS
 from tools.environment import repository_root
 from tools.machines import machine_files, machine_name, states
 
@@ -53,18 +57,15 @@ def test_every_function_of_an_operation_says_what_it_calls(operation: Operation)
 
 @EACH
 def test_the_kinds_of_an_operation_can_be_put_on_record(operation: Operation) -> None:
-    kinds = Job.model_json_schema()["$defs"]
-    for kind in (*operation.sources, *operation.targets):
-        assert kinds[kind.__name__]["properties"]["kind"]["const"] == kind.model_fields["kind"].default
+    for kinds, on_record in ((operation.sources, SOURCES), (operation.targets, TARGETS)):
+        for kind in kinds:
+            assert resolve_name(on_record[kind.model_fields["kind"].default]) is kind
 
 
 def test_all_kinds_that_are_put_on_record_belong_to_an_operation() -> None:
-    properties = Job.model_json_schema()["properties"]
-    on_record = {*properties["source"]["discriminator"]["mapping"]}
-    on_record |= {*properties["targets"]["items"]["discriminator"]["mapping"]}
-    used = (kind for operation in OPERATIONS.values() for kind in (*operation.sources, *operation.targets))
-    names = [kind.model_fields["kind"].default for kind in used]
-    assert on_record == set(names)
+    for kinds, on_record in (("sources", SOURCES), ("targets", TARGETS)):
+        used = (kind for operation in OPERATIONS.values() for kind in getattr(operation, kinds))
+        assert {kind.model_fields["kind"].default for kind in used} == set(on_record)
 
 
 @EACH
@@ -98,3 +99,28 @@ def test_an_operation_that_is_no_transfer_is_refused_by_its_name() -> None:
     for name in ("inspect", "later"):
         with pytest.raises(InvalidRequest, match=f"operation {name} is no transfer of this version"):
             pairing_of(name)
+
+
+LOADED = """
+import sys
+from blockferry.cli import main
+from blockferry.operations import pairing_of
+main._parser(["copy"])
+pairing_of("copy")
+import blockferry.transfer.complete, blockferry.transfer.move, blockferry.transfer.plan, blockferry.transfer.receipt
+print(*(name for name in sys.modules if name.startswith("blockferry.")))
+"""
+
+
+def test_a_copy_loads_nothing_that_only_other_operations_need() -> None:
+    done = subprocess.run([sys.executable, "-c", LOADED], capture_output=True, text=True, check=True)
+    loaded = set(done.stdout.split())
+    assert {"blockferry.sources.snapshot", "blockferry.targets.full", "blockferry.cli.copy"} <= loaded
+    others = {value.partition(":")[0] for value in (*SOURCES.values(), *TARGETS.values())}
+    others |= {f"blockferry.{room}.{name}" for room in ("operations", "requests", "cli") for name in OPERATIONS}
+    others |= {
+        f"blockferry.{name}" for name in ("aws.archives", "formats.codecs", "local.upload", "verification.check")
+    }
+    needed = {"blockferry.sources.snapshot", "blockferry.targets.full"}
+    needed |= {f"blockferry.{room}.copy" for room in ("operations", "requests", "cli")}
+    assert loaded & others == needed

@@ -15,7 +15,7 @@ from botocore.exceptions import BotoCoreError, ClientError, UnknownRegionError
 
 from blockferry.aws import snapshots
 from blockferry.core.errors import InvalidRequest
-from blockferry.sources.chain import copies_of, refuse_second_copies
+from blockferry.sources.copies import copies_of, refuse_second_copies
 
 if TYPE_CHECKING:
     from mypy_boto3_ec2 import EC2Client

@@ -15,39 +15,70 @@ import traceback
 from collections.abc import Sequence
 from contextlib import suppress
 from difflib import get_close_matches
-from typing import NoReturn
+from importlib import import_module
+from typing import TYPE_CHECKING, NoReturn
 
 from botocore.exceptions import BotoCoreError, ClientError
 
 from blockferry import __version__
-from blockferry.cli import (
-    archive,
-    cat,
-    copy,
-    fanout,
-    inspect,
-    restore,
-    resume,
-    speed,
-    status,
-    stop,
-    sync,
-    upload,
-    verify,
+from blockferry.cli.console import (
+    BROKEN_PIPE,
+    FAILED,
+    PREFIX_VARIABLE,
+    UNFORESEEN,
+    UNUSABLE,
+    Command,
+    command_for,
+    say,
 )
-from blockferry.cli.console import BROKEN_PIPE, FAILED, PREFIX_VARIABLE, UNFORESEEN, UNUSABLE, command_for, say
 from blockferry.cli.operate import PREFIX
 from blockferry.core.errors import BlockferryError, InvalidRequest
 
-_MODULES = (copy, sync, fanout, archive, restore, verify, inspect, status, resume, stop, speed, upload, cat)
+if TYPE_CHECKING:
+    from blockferry.cli import archive as archive
+    from blockferry.cli import cat as cat
+    from blockferry.cli import copy as copy
+    from blockferry.cli import fanout as fanout
+    from blockferry.cli import inspect as inspect
+    from blockferry.cli import restore as restore
+    from blockferry.cli import resume as resume
+    from blockferry.cli import speed as speed
+    from blockferry.cli import status as status
+    from blockferry.cli import stop as stop
+    from blockferry.cli import sync as sync
+    from blockferry.cli import upload as upload
+    from blockferry.cli import verify as verify
 
-COMMANDS = tuple(each.COMMAND for each in _MODULES)
+COMMANDS = (
+    "copy",
+    "sync",
+    "fanout",
+    "archive",
+    "restore",
+    "verify",
+    "inspect",
+    "status",
+    "resume",
+    "stop",
+    "speed",
+    "upload",
+    "cat",
+)
+"""A module for each, with its ``COMMAND``."""
+
+
+def command_named(name: str) -> Command:
+    """The command of this name, which is one of ``COMMANDS``."""
+    command: Command = import_module(f"blockferry.cli.{name}").COMMAND
+    return command
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status."""
-    parser = _parser()
-    options = parser.parse_args(arguments)
+    given = sys.argv[1:] if arguments is None else arguments
+    # The others are not loaded where one is named: the imports are most of what a short command takes.
+    parser = _parser(COMMANDS if not given or given[0] not in COMMANDS else given[:1])
+    options = parser.parse_args(given)
     if options.run is None:
         parser.print_help()
         return UNUSABLE
@@ -104,7 +135,7 @@ class _Parser(argparse.ArgumentParser):
         super().error(message)
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(names: Sequence[str] = COMMANDS) -> argparse.ArgumentParser:
     parser = _Parser(prog="blockferry", description="Ferries EBS snapshots, and proves what it moved.")
     parser.add_argument("--version", action="version", version=f"blockferry {__version__}")
     common = _Parser(add_help=False)
@@ -118,7 +149,7 @@ def _parser() -> argparse.ArgumentParser:
     common.add_argument("--json", action="store_true", help="print one JSON object")
     parser.set_defaults(run=None)
     commands = parser.add_subparsers(metavar="COMMAND")
-    for command in COMMANDS:
+    for command in map(command_named, names):
         own = commands.add_parser(
             command.name,
             parents=[common],

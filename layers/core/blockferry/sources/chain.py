@@ -16,6 +16,7 @@ from blockferry.aws.sessions import Identity
 from blockferry.aws.snapshots import SnapshotFacts
 from blockferry.core.errors import InvalidRequest
 from blockferry.requests.sync import SyncRequest, SyncTarget
+from blockferry.sources.copies import refuse_second_copies
 from blockferry.sources.delta import ExaminedDelta, JobDelta, base_record
 from blockferry.sources.readable import readable_snapshot, refuse_no_access, related
 from blockferry.sources.snapshot import copy_tags, snapshot_members
@@ -138,39 +139,6 @@ def _without_a_base(
         yield f"- targets[{number}] in {region}: {has}"
     for name, doubt in sorted(doubts.items()):
         yield f"- {name} is no base: {doubt or 'only the newest are tried'}"
-
-
-def refuse_second_copies(regions: Sequence[str], snapshot_id: str, found: Sequence[Sequence[SnapshotFacts]]) -> None:
-    """Raise ``InvalidRequest`` when there is a copy of the snapshot among those ``found`` for a target, each of which
-    is in its one of the ``regions``: what was to be made is there."""
-    there = [copies_of(snapshot_id, each) for each in found]
-    if not any(there):
-        return
-    lines = [
-        f"- targets[{number}] in {region}: {'has ' + ', '.join(map(_shown, each)) if each else 'has none'}"
-        for number, (region, each) in enumerate(zip(regions, there, strict=True))
-    ]
-    if all(there):
-        head = (
-            f"follow: nothing to do: every target has a proved copy of {snapshot_id} already, and nothing was started"
-        )
-    else:
-        head = (
-            f"follow: some targets have a proved copy of {snapshot_id} already, and nothing was started: leave them "
-            "out and start the job for the others"
-        )
-    raise InvalidRequest("\n".join([head, *lines]))
-
-
-def copies_of(snapshot_id: str, found: Sequence[SnapshotFacts]) -> list[SnapshotFacts]:
-    """Those of the proven copies that are of this very snapshot."""
-    return [facts for facts in found if facts.tags[snapshots.SOURCE_TAG] == snapshot_id]
-
-
-def _shown(facts: SnapshotFacts) -> str:
-    if facts.state == "pending":
-        return f"{facts.snapshot_id} (being sealed)"
-    return facts.snapshot_id if facts.tier == "standard" else f"{facts.snapshot_id} (archived)"
 
 
 def _no_base(facts: SnapshotFacts | None, source: SnapshotFacts) -> str | None:

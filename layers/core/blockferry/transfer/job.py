@@ -10,9 +10,12 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from datetime import datetime
-from typing import Annotated, Literal
+from functools import partial
+from pkgutil import resolve_name
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, ValidationError
+from pydantic import AfterValidator, Field, PlainValidator, ValidationError
 
 from blockferry.core.errors import IncompleteTransfer
 from blockferry.core.holes import HoleMeaning, HolePolicy
@@ -22,18 +25,54 @@ from blockferry.jobs.execution import Execution
 from blockferry.jobs.folder import JOB, STARTED, STARTED_LATE, JobFolder
 from blockferry.jobs.record import JobWarning, Record
 from blockferry.jobs.running import Asked
-from blockferry.sources.archive import JobArchive
-from blockferry.sources.delta import JobDelta
-from blockferry.sources.foreign import JobForeign
-from blockferry.sources.image import JobImage
-from blockferry.sources.snapshot import JobSnapshot
-from blockferry.targets.archive import ArchiveTarget
-from blockferry.targets.full import FullSnapshot
+from blockferry.sources.kind import JobSource
 from blockferry.targets.kind import JobTarget, Looked, Started
-from blockferry.targets.on_parent import SnapshotOnParent
 
-Source = JobSnapshot | JobDelta | JobImage | JobArchive | JobForeign
-Target = FullSnapshot | SnapshotOnParent | ArchiveTarget
+SOURCES = MappingProxyType(
+    {
+        "snapshot": "blockferry.sources.snapshot:JobSnapshot",
+        "delta": "blockferry.sources.delta:JobDelta",
+        "image": "blockferry.sources.image:JobImage",
+        "archive": "blockferry.sources.archive:JobArchive",
+        "foreign": "blockferry.sources.foreign:JobForeign",
+    }
+)
+TARGETS = MappingProxyType(
+    {
+        "snapshot": "blockferry.targets.full:FullSnapshot",
+        "snapshot on parent": "blockferry.targets.on_parent:SnapshotOnParent",
+        "archive": "blockferry.targets.archive:ArchiveTarget",
+    }
+)
+"""The kinds that a record can name, and where their classes are. A class is imported when a record names it: a function
+of a short job waits for its imports longer than for anything else, and most jobs have one kind of each."""
+
+
+def _by_kind(kinds: Mapping[str, str], value: Any) -> Any:
+    """A source or target as it is, or made of a record. Raises ``ValueError`` for a kind that this version lacks."""
+    if isinstance(value, JobSource | JobTarget):
+        return value
+    kind = str(value.get("kind") if isinstance(value, dict) else value)
+    if kind not in kinds:
+        raise ValueError(f"the kind {kind} is none of {', '.join(kinds)}")
+    return resolve_name(kinds[kind]).model_validate(value)
+
+
+if TYPE_CHECKING:
+    from blockferry.sources.archive import JobArchive
+    from blockferry.sources.delta import JobDelta
+    from blockferry.sources.foreign import JobForeign
+    from blockferry.sources.image import JobImage
+    from blockferry.sources.snapshot import JobSnapshot
+    from blockferry.targets.archive import ArchiveTarget
+    from blockferry.targets.full import FullSnapshot
+    from blockferry.targets.on_parent import SnapshotOnParent
+
+    Source = JobSnapshot | JobDelta | JobImage | JobArchive | JobForeign
+    Target = FullSnapshot | SnapshotOnParent | ArchiveTarget
+else:
+    Source = Annotated[Any, PlainValidator(partial(_by_kind, SOURCES))]
+    Target = Annotated[Any, PlainValidator(partial(_by_kind, TARGETS))]
 
 EXECUTION_ARN = r"^arn:[^:]+:states:[^:]+:[^:]+:execution:[^:]+:[^:]+$"
 
@@ -59,8 +98,8 @@ class Job(Record):
     execution_arn: Annotated[str, Field(pattern=EXECUTION_ARN)]
     started_at: Annotated[str, AfterValidator(_moment)]
     fingerprint: str
-    source: Annotated[Source, Field(discriminator="kind")]
-    targets: Annotated[tuple[Annotated[Target, Field(discriminator="kind")], ...], Field(min_length=1)]
+    source: Source
+    targets: Annotated[tuple[Target, ...], Field(min_length=1)]
     total_blocks: int | None
     blocks_per_range: int
     max_concurrency: int

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from blockferry.aws.regions import refuse_unknown_regions
 from blockferry.aws.sessions import Identity
@@ -13,20 +13,22 @@ from blockferry.core.holes import HoleDecision
 from blockferry.jobs.call import JobCall
 from blockferry.jobs.execution import Execution
 from blockferry.jobs.record import JobWarning
-from blockferry.requests.archive import ArchiveRequest
-from blockferry.requests.copy import CopyRequest
-from blockferry.requests.fanout import FanoutRequest
 from blockferry.requests.parts import Target, TransferOptions, parse
-from blockferry.requests.restore import RestoreRequest
-from blockferry.requests.sync import SyncRequest, SyncTarget
 from blockferry.sources.kind import Examined
 from blockferry.sources.readable import source_identity
 from blockferry.targets.proposal import Proposal
 from blockferry.transfer.job import Source as JobSource
 from blockferry.transfer.job import Target as JobTarget
 
-R = TypeVar("R", bound=CopyRequest | SyncRequest | FanoutRequest | ArchiveRequest | RestoreRequest)
-E = TypeVar("E", bound=Examined[JobSource])
+if TYPE_CHECKING:  # the rest of the program loads the request of its own operation only
+    from blockferry.requests.archive import ArchiveRequest
+    from blockferry.requests.copy import CopyRequest
+    from blockferry.requests.fanout import FanoutRequest
+    from blockferry.requests.restore import RestoreRequest
+    from blockferry.requests.sync import SyncRequest, SyncTarget
+
+R = TypeVar("R", bound="CopyRequest | SyncRequest | FanoutRequest | ArchiveRequest | RestoreRequest")
+E = TypeVar("E", bound=Examined["JobSource"])
 
 
 @dataclass(frozen=True)
