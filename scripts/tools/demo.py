@@ -74,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         steps.say("building, starting the local cloud, applying the Terraform" if not was_up else "the cloud is up")
         info = cloud.up()
         try:
-            result = _ferry(info, steps)
+            result = ferry(info, steps, packages=True)
         finally:
             if not options.keep and not was_up:
                 steps.say("taking the local cloud down")
@@ -96,14 +96,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0 if result["identical"] and all(result.get("second_night", {}).get("checks", {}).values()) else 1
 
 
-def _ferry(info: CloudInfo, steps: Steps) -> dict[str, Any]:
+def ferry(info: CloudInfo, steps: Steps, *, packages: bool) -> dict[str, Any]:
+    """What the demo shows, in a local cloud that is up; ``packages``: the disk holds the installed packages, too.
+
+    The result says whether the copy is ``identical``, and has the ``checks`` of the ``second_night`` (true when all is
+    well). Raises ``DiskFailed``, ``JobFailed``, ``BlockferryError``.
+    """
     home, recovery = info.regions[0], info.regions[1]
     os.environ.update(info.environment())
     with tempfile.TemporaryDirectory(prefix="blockferry-demo-") as name:
         folder = Path(name)
         image, tree = folder / "disk.img", folder / "tree"
         tree.mkdir()
-        size = make_tree(tree)
+        size = make_tree(tree, packages=packages)
         make_ext4(image, tree=tree, size_gib=SIZE_GIB)
         steps.say(f"made an ext4 image of {SIZE_GIB} GiB with {size / 2**20:.0f} MiB of files")
 

@@ -19,16 +19,16 @@ class DiskFailed(RuntimeError):
     """An e2fsprogs command is missing or failed."""
 
 
-def make_tree(folder: Path) -> int:
-    """Fill ``folder`` with Python's standard library, the installed packages and this project.
+def make_tree(folder: Path, *, packages: bool) -> int:
+    """Fill ``folder`` with Python's standard library and this project and, if asked for, the installed packages.
 
-    Returns the bytes of the files in it: some hundred MB of real sources, binaries and data.
+    Returns the bytes of the files in it: real sources, binaries and data, with packages some hundred MB.
     """
     library = Path(sysconfig.get_paths()["stdlib"])
-    packages = Path(sysconfig.get_paths()["purelib"])
     skip = shutil.ignore_patterns("site-packages", "__pycache__", "*.pyc")
     shutil.copytree(library, folder / "python", ignore=skip, symlinks=True)
-    shutil.copytree(packages, folder / "packages", ignore=skip, symlinks=True)
+    if packages:
+        shutil.copytree(sysconfig.get_paths()["purelib"], folder / "packages", ignore=skip, symlinks=True)
     for name in ("layers", "functions", "statemachines", "terraform", "docs", "README.md"):
         source = repository_root() / name
         if source.is_dir():
