@@ -390,6 +390,10 @@ def test_a_record_of_another_execution_is_not_acted_by_and_nobody_asks_about_it(
     "planted",
     [
         {"targets": []},
+        {"source": {"kind": "archive tape"}},
+        {"source": "snapshot"},
+        {"source": {"kind": "snapshot"}},
+        {"targets": [{"kind": ["snapshot"]}]},
         {"started_at": "yesterday"},
         {"started_at": "2026-01-01T00:00:00"},
         {"execution_arn": "arn"},
