@@ -12,6 +12,7 @@ from blockferry.aws.ebs.client import StartedSnapshot
 from blockferry.core.errors import EncryptionDiffers
 from blockferry.targets.on_parent import SnapshotOnParent
 from blockferry.targets.snapshot import SnapshotTarget
+from fakes import ManualClock
 from job_records import EXECUTION, RECOVERY, on_parent, target
 from memory_ec2 import MemoryEc2, described
 
@@ -85,7 +86,9 @@ def test_an_answer_with_another_key_is_refused_at_once_and_the_snapshot_is_delet
     ebs = SimpleNamespace(start_snapshot=lambda _new: StartedSnapshot("snap-1", OTHER))
     aws = cast(Any, SimpleNamespace(ec2=lambda _identity: ec2, ebs=lambda _identity, **_: ebs))
     with pytest.raises(EncryptionDiffers, match=rf"snap-1 in {RECOVERY}.*encrypted with {OTHER}"):
-        target(kms_key_arn=KEY, snapshot_id="").start(Call(aws=aws), token="t", mark=EXECUTION.mark)
+        target(kms_key_arn=KEY, snapshot_id="").start(
+            Call(aws=aws, clock=ManualClock()), token="t", mark=EXECUTION.mark
+        )
     assert ec2.snapshots == {}
     with pytest.raises(EncryptionDiffers, match="no encryption"):
         at_start(target(encrypted=False), KEY)

@@ -79,7 +79,7 @@ class Disk:
 
 def step(rig: Rig, request: Mapping[str, Any], *, job_id: str = "look", **more: Any) -> dict[str, Any]:
     seconds_left = more.pop("seconds_left", 900.0)
-    known = {name: more.pop(name) for name in ("clock", "counts") if name in more}
+    known = {"clock": rig.clock, **{name: more.pop(name) for name in ("clock", "counts") if name in more}}
     call = JobCall(aws=rig.aws, folder=rig.workspace.folder("inspect", job_id), time_left=lambda: seconds_left, **known)
     arguments: dict[str, Any] = {"progress": None, "tuning": UNPACED, **more}
     return inspect_snapshots(
