@@ -334,6 +334,9 @@ SCENARIOS: Mapping[str, Callable[[Proving], Scenario]] = {
     "restore": Proving.restore,
 }
 
+READING = ("Describe", "Get", "Head", "List")
+"""Operations that change nothing: an answer that is lost is the same as one that never came."""
+
 ANY_EBS = (
     "ListSnapshotBlocks",
     "GetSnapshotBlock",
@@ -349,14 +352,20 @@ def error(status: int, code: str, **more: str) -> AtServer:
 
 @dataclass(frozen=True)
 class FaultClass:
-    """One way to spoil a request. ``operations``: those of EBS that it fits; ``boto``: it fits S3 and EC2 calls."""
+    """One way to spoil a request. ``operations``: those of EBS that it fits; ``boto``: it fits S3 and EC2 calls.
+
+    ``effect``: it differs from another one by what the request has done; a request that only looks does nothing.
+    """
 
     spoil: Spoil
     operations: tuple[str, ...] = ()
     boto: tuple[str, ...] = ()
     paged_only: bool = False
+    effect: bool = False
 
     def fits(self, call: Call) -> bool:
+        if self.effect and call.operation.startswith(READING):
+            return False
         if call.service != "ebs":
             return call.service in self.boto
         listing = call.operation == "ListSnapshotBlocks"
@@ -372,7 +381,7 @@ EBS_FAULTS = {
     "server error": FaultClass(error(500, "InternalServerException"), ANY_EBS),
     "unavailable": FaultClass(error(503, "ServiceUnavailable"), ANY_EBS),
     "connection closed before": FaultClass(AtServer({"action": "close_before"}), ANY_EBS),
-    "connection closed after success": FaultClass(AtServer({"action": "close_after"}), ANY_EBS),
+    "connection closed after success": FaultClass(AtServer({"action": "close_after"}), ANY_EBS, effect=True),
     "half an answer": FaultClass(AtServer({"action": "short_body"}), ANY_EBS),
     "bit flipped on the way to EBS": FaultClass(AtServer({"action": "flip_request"}), ("PutSnapshotBlock",)),
     "bit flipped on the way back": FaultClass(AtServer({"action": "flip_response"}), ("GetSnapshotBlock",)),
@@ -404,14 +413,14 @@ EBS_FAULTS = {
 BOTO_FAULTS = {
     "S3 server error": FaultClass(Refusal(500, "InternalError"), boto=("s3",)),
     "S3 slow down": FaultClass(Refusal(503, "SlowDown"), boto=("s3",)),
-    "S3 server error after success": FaultClass(Refusal(500, "InternalError", took_effect=True), boto=("s3",)),
+    "S3 server error after success": FaultClass(Refusal(500, "InternalError", took_effect=True), boto=("s3",), effect=True),
     "S3 access denied": FaultClass(Refusal(403, "AccessDenied"), boto=("s3",)),
     "EC2 throttled": FaultClass(Refusal(503, "RequestLimitExceeded"), boto=("ec2",)),
     "EC2 server error": FaultClass(Refusal(500, "InternalError"), boto=("ec2",)),
-    "EC2 server error after success": FaultClass(Refusal(500, "InternalError", took_effect=True), boto=("ec2",)),
+    "EC2 server error after success": FaultClass(Refusal(500, "InternalError", took_effect=True), boto=("ec2",), effect=True),
     "EC2 access denied": FaultClass(Refusal(403, "UnauthorizedOperation"), boto=("ec2",)),
     "connection lost before": FaultClass(ConnectionLost(False), boto=("s3", "ec2")),
-    "connection lost after success": FaultClass(ConnectionLost(True), boto=("s3", "ec2")),
+    "connection lost after success": FaultClass(ConnectionLost(True), boto=("s3", "ec2"), effect=True),
 }
 
 DEATHS = {
@@ -435,9 +444,6 @@ SERVER_ERRORS: Mapping[str, Spoil] = {
     "image": Refusal(500, "InternalError"),
 }
 
-READING = ("Describe", "Get", "Head", "List")
-"""Operations that change nothing: an answer that is lost is the same as one that never came."""
-
 FEW_FAULTS = ("process dies before", "process dies after success", "server error", "connection lost after success")
 
 FEW_CASES = [
@@ -454,7 +460,6 @@ FEW_CASES = [
     }.items()
     for step in only
     for name in FEW_FAULTS
-    # Of what only looks, an answer that is lost is the same as one that never came.
     if not (name == "connection lost after success" and step == "Check targets")
 ]
 
@@ -576,16 +581,12 @@ def test_one_fault_at_any_call_changes_nothing_in_the_end(ground: Ground, step: 
     clean, fault = ground.clean("copy"), FAULTS[name]
     points = [call for of_step, call in clean.calls if of_step == step and fault.fits(call)]
     assert points
-    match name:
-        case "process dies before":
-            chosen = points
-        case "process dies after success":
-            # Behind any other call it leaves what one leaves that dies before its next call.
-            chosen = [call for call in points if call.number in clean.ends]
-        case _:
-            # An answer that is refused or lost is dealt with by the one request loop of its service: the first and the
-            # last call of each operation stand for all.
-            chosen = edges(points)
+    if name in DEATHS:
+        chosen = [call for call, _ in clean.at(step, name)]
+    else:
+        # An answer that is refused or lost is dealt with by the one request loop of its service: the first and the last
+        # call of each operation stand for all.
+        chosen = edges(points)
     assert chosen
     for point in chosen:
         where = f"{name} at {point} ({step})"
