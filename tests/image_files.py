@@ -12,6 +12,7 @@ import zipfile
 import zlib
 from dataclasses import dataclass
 
+import lz4.frame
 import zstandard
 
 DISK = b"\xfa\x33\xc0" + b"boot code ".ljust(507, b"\x90") + b"\x55\xaa" + b"the rest of a disk " * 400
@@ -132,13 +133,13 @@ PACKED = {
     ),
     "xz": Sample(lzma.compress(DISK), "compressed with xz", "xz -dc"),
     "bzip2": Sample(bz2.compress(DISK), "compressed with bzip2", "bzip2 -dc"),
+    "lz4": Sample(lz4.frame.compress(DISK), "compressed with lz4", "lz4 -dc"),
 }
 """What fanout unpacks by itself, when its name or ``image_codec`` says so."""
 
 OTHERWISE_PACKED = {
     "lzma": Sample(lzma.compress(DISK, format=lzma.FORMAT_ALONE), "compressed with lzma", "xz --format=lzma -dc"),
-    "lz4": Sample(_head(bytes.fromhex("04224d186440a7")), "compressed with lz4", "lz4 -dc"),
-    "lz4 of kernels": Sample(_head(bytes.fromhex("02214c18")), "compressed with lz4", "lz4 -dc"),
+    "lz4 of kernels": Sample(_head(bytes.fromhex("02214c18")), "compressed with lz4 -l", "lz4 -dc"),
     "lzop": Sample(_head(bytes.fromhex("894c5a4f000d0a1a0a")), "compressed with lzop", "lzop -dc"),
     "lzip": Sample(_head(b"LZIP\x01\x0c"), "compressed with lzip", "lzip -dc"),
 }

@@ -133,6 +133,8 @@ def belongs_in_layer(path: PurePosixPath) -> bool:
         return False
     if parts[0] == "zstandard" and path.name.startswith("_cffi"):
         return False  # the second copy of the codec, 2 MB zipped: on CPython only backend_c is imported
+    if parts[:2] == ("lz4", "block"):
+        return False  # images are streams of frames
     if parts[:2] == ("botocore", "data") and len(parts) > 3:
         return parts[2] in BOTOCORE_SERVICES
     return True

@@ -413,11 +413,15 @@ EBS_FAULTS = {
 BOTO_FAULTS = {
     "S3 server error": FaultClass(Refusal(500, "InternalError"), boto=("s3",)),
     "S3 slow down": FaultClass(Refusal(503, "SlowDown"), boto=("s3",)),
-    "S3 server error after success": FaultClass(Refusal(500, "InternalError", took_effect=True), boto=("s3",), effect=True),
+    "S3 server error after success": FaultClass(
+        Refusal(500, "InternalError", took_effect=True), boto=("s3",), effect=True
+    ),
     "S3 access denied": FaultClass(Refusal(403, "AccessDenied"), boto=("s3",)),
     "EC2 throttled": FaultClass(Refusal(503, "RequestLimitExceeded"), boto=("ec2",)),
     "EC2 server error": FaultClass(Refusal(500, "InternalError"), boto=("ec2",)),
-    "EC2 server error after success": FaultClass(Refusal(500, "InternalError", took_effect=True), boto=("ec2",), effect=True),
+    "EC2 server error after success": FaultClass(
+        Refusal(500, "InternalError", took_effect=True), boto=("ec2",), effect=True
+    ),
     "EC2 access denied": FaultClass(Refusal(403, "UnauthorizedOperation"), boto=("ec2",)),
     "connection lost before": FaultClass(ConnectionLost(False), boto=("s3", "ec2")),
     "connection lost after success": FaultClass(ConnectionLost(True), boto=("s3", "ec2"), effect=True),
@@ -581,12 +585,9 @@ def test_one_fault_at_any_call_changes_nothing_in_the_end(ground: Ground, step: 
     clean, fault = ground.clean("copy"), FAULTS[name]
     points = [call for of_step, call in clean.calls if of_step == step and fault.fits(call)]
     assert points
-    if name in DEATHS:
-        chosen = [call for call, _ in clean.at(step, name)]
-    else:
-        # An answer that is refused or lost is dealt with by the one request loop of its service: the first and the last
-        # call of each operation stand for all.
-        chosen = edges(points)
+    # An answer that is refused or lost is dealt with by the one request loop of its service: the first and the last
+    # call of each operation stand for all.
+    chosen = [call for call, _ in clean.at(step, name)] if name in DEATHS else edges(points)
     assert chosen
     for point in chosen:
         where = f"{name} at {point} ({step})"

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import random
 from base64 import urlsafe_b64encode
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+import lz4.frame
 import pytest
 import zstandard
 from blockferry.core.blocks import BLOCK_SIZE
@@ -123,7 +124,7 @@ def test_an_object_that_goes_while_the_job_runs_ends_it(rig: Rig) -> None:
     [
         (f"s3://{BUCKET}/snap-0123456789abcdef0/", "is not the folder of an archive of flexible-snapshot-proxy"),
         (f"s3://{BUCKET}/snap-0123456789abcdef0.2/", "there is no segment below"),
-        (f"s3://{BUCKET}/vol-1/2017 snap-1.img.lz4", "packed with lz4"),
+        (f"s3://{BUCKET}/vol-1/2017 snap-1.img.lz4.gpg", "decrypt it with gpg -d"),
         (f"s3://{BUCKET}/vol-1/2017 snap-1.tar.zstd", "an archive of files"),
     ],
 )
@@ -139,10 +140,11 @@ def test_an_object_that_nobody_knows_is_refused(rig: Rig) -> None:
         restored(rig)
 
 
-def test_an_image_of_a_whole_volume_is_restored(rig: Rig) -> None:
+@pytest.mark.parametrize(("codec", "pack"), [("zstd", zstandard.compress), ("lz4", lz4.frame.compress)])
+def test_an_image_of_a_whole_volume_is_restored(rig: Rig, codec: str, pack: Callable[[bytes], bytes]) -> None:
     raw = b"".join((content(1), content(0), content(2)))
-    key = "vol-1/2017-01-01T00:00:00+00:00 snap-1.img.zstd"
-    rig.aws.s3(HOME).put_object(Bucket=BUCKET, Key=key, Body=zstandard.ZstdCompressor().compress(raw))
+    key = f"vol-1/2017-01-01T00:00:00+00:00 snap-1.img.{codec}"
+    rig.aws.s3(HOME).put_object(Bucket=BUCKET, Key=key, Body=pack(raw))
     held, _ = restored(rig, f"s3://{BUCKET}/{key}")
     assert held == hashes({0: content(1), 2: content(2)})
 

@@ -30,6 +30,7 @@ def test_what_images_are_unpacked_from_is_told_apart() -> None:
         "zstd with an index in front": "zstd",
         "xz": "xz",
         "bzip2": "bzip2",
+        "lz4": "lz4",
     }
     assert {packed_as(ALL[name].body[:HEAD_BYTES]) for name in ALL if name not in PACKED} == {None}
 
@@ -191,7 +192,8 @@ UNPACKS = "have it unpacked"
         ("gzip", {}, "image i is compressed with gzip, not a raw disk; nothing was started: decompress it with"),
         ("gzip", {"unpack": UNPACKS}, "image i is compressed with gzip, not a raw disk; nothing was started: have it "
          "unpacked, or decompress it with"),
-        ("lz4", {"unpack": UNPACKS}, "image i is compressed with lz4, not a raw disk; nothing was started: decompress"),
+        ("lzop", {"unpack": UNPACKS}, "image i is compressed with lzop, not a raw disk; nothing was started: "
+         "decompress it with"),
         ("gzip", {"packed": True}, "image i unpacks to something compressed with gzip, not to a raw disk; nothing was "
          "started: decompress it with `gzip -dc disk > disk.raw`"),
         ("VMDK", {"packed": True}, "image i unpacks to a VMDK image, not to a raw disk; nothing was started: convert"),

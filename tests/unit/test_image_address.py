@@ -47,6 +47,7 @@ def look(s3: OneImage, key: str = "disk.img", **more: Any) -> Any:
         (".xz", "xz"),
         (".bz2", "bzip2"),
         (".bzip2", "bzip2"),
+        (".lz4", "lz4"),
         (".img", "raw"),
         ("", "raw"),
     ],

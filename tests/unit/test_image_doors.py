@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import lz4.frame
 import pytest
 import zstandard
 from blockferry.cli import main as cli
@@ -26,6 +27,7 @@ CODECS: dict[str, tuple[str, Callable[[bytes], bytes]]] = {
     "zstd": (".zst", zstandard.compress),
     "xz": (".xz", lzma.compress),
     "bzip2": (".bz2", bz2.compress),
+    "lz4": (".lz4", lz4.frame.compress),
 }
 
 

@@ -7,6 +7,7 @@ import gzip
 import lzma
 import os
 
+import lz4.frame
 import pytest
 import zstandard
 from blockferry.formats.recognise import PackedCodec
@@ -31,6 +32,14 @@ def test_a_frame_of_zstd_that_was_written_as_a_stream_tells_none() -> None:
     stream = zstandard.ZstdCompressor().compressobj()
     assert told("zstd", stream.compress(RAW) + stream.flush()) is None
     assert told("zstd", SKIPPABLE) is None
+
+
+def test_a_frame_of_lz4_tells_its_size_if_it_was_packed_with_it() -> None:
+    by = f"the header of its first lz4 frame ({len(RAW):,} bytes; more if others follow)"
+    assert told("lz4", lz4.frame.compress(RAW)) == ToldSize(len(RAW), by, least=True)
+    assert told("lz4", lz4.frame.compress(RAW, store_size=False)) is None
+    assert told("lz4", SKIPPABLE) is None
+    assert told("lz4", lz4.frame.compress(RAW)[:13]) is None
 
 
 def test_a_member_of_gzip_tells_its_size_and_that_it_may_be_some_times_four_gibibytes_more() -> None:

@@ -13,6 +13,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import boto3
+import lz4.frame
 import pytest
 import zstandard
 from blockferry.core.blocks import BLOCK_SIZE, BlockRange
@@ -119,6 +120,7 @@ PACK: dict[str, Callable[[bytes], bytes]] = {
     "bzip2": partial(bz2.compress, compresslevel=1),
     "xz": partial(lzma.compress, preset=1),
     "zstd": zstandard.compress,
+    "lz4": lz4.frame.compress,
 }
 
 
@@ -170,7 +172,7 @@ def test_images_end_anywhere(s3: Any, folder: JobFolder, raw_bytes: int) -> None
 @pytest.mark.parametrize(
     ("how", "looks"),
     [
-        *((how, looks) for how in ("gzip", "zstd") for looks in (17, 19, 23, 29, 61)),
+        *((how, looks) for how in ("gzip", "zstd", "lz4") for looks in (17, 19, 23, 29, 61)),
         # What these yield before a stream or block ends are more and smaller pieces.
         *((how, 29) for how in ("xz", "xz of blocks", "bzip2")),
     ],
@@ -208,7 +210,13 @@ def test_unpacking_in_many_invocations_gives_the_same_chunks(s3: Any, folder: Jo
         assert pieces_now == at_once
 
 
-WAYS_OUT = {"gzip": "one by one", "zstd": "pzstd", "xz": "xz --threads=0 --block-size", "bzip2": "pbzip2"}
+WAYS_OUT = {
+    "gzip": "one by one",
+    "zstd": "pzstd",
+    "xz": "xz --threads=0 --block-size",
+    "bzip2": "pbzip2",
+    "lz4": "one by one",
+}
 
 
 @pytest.mark.parametrize("how", [*PACK, "xz of blocks"])

@@ -10,6 +10,7 @@ import subprocess
 import zlib
 from collections.abc import Callable, Iterator
 
+import lz4.frame
 import pytest
 import zstandard
 from blockferry.core.errors import InvalidRequest
@@ -62,6 +63,11 @@ def raw_and_rle(data: bytes, zeros: int) -> bytes:
     """A frame of a raw block and an RLE block, with a window of 128 KiB, neither size nor checksum."""
     header = zstandard.MAGIC_NUMBER.to_bytes(4, "little") + bytes([0, 7 << 3])
     return header + block(0, len(data), data, last=False) + block(1, zeros, b"\0", last=True)
+
+
+def lz4_of(data: bytes) -> bytes:
+    """A frame with every checksum there is."""
+    return lz4.frame.compress(data, block_checksum=True, content_checksum=True)
 
 
 CONTENT = random.Random(4).randbytes(300) + bytes(2_000) + b"a disk " * 90
@@ -158,6 +164,8 @@ def test_what_xz_makes_with_threads_comes_back_and_can_be_entered_at_every_block
     [
         ("gzip", gzip.compress(CONTENT)),
         ("bzip2", bz2.compress(CONTENT)),
+        ("lz4", lz4_of(CONTENT)),
+        ("lz4", lz4.frame.compress(CONTENT, store_size=False)),
         ("xz", xz_of_blocks([CONTENT[:900], CONTENT[900:]])),
         ("xz", filtered_xz(CONTENT)),
         ("zstd", zstd(CONTENT)),
@@ -178,6 +186,7 @@ def test_a_stream_cut_off_at_any_byte_is_found_damaged(codec: str, stream: bytes
     [
         ("gzip", gzip.compress(CONTENT)),
         ("bzip2", bz2.compress(CONTENT)),
+        ("lz4", lz4_of(CONTENT)),
         ("xz", xz_of_blocks([CONTENT[:900], CONTENT[900:]])),
         ("zstd", zstd(CONTENT)),
         ("zstd", zstd(CONTENT, size=False)),
@@ -201,6 +210,7 @@ PACK: dict[str, Callable[[bytes], bytes]] = {
     "bzip2": bz2.compress,
     "xz": lzma.compress,
     "zstd": zstd,
+    "lz4": lz4_of,
 }
 
 
@@ -281,6 +291,99 @@ def test_a_second_stream_that_is_cut_off_is_told_by_where_it_begins(codec: str) 
             unpacked(stream + stream[:length], codec)
 
 
+# -- what only lz4 has -------------------------------------------------------------------------------------------------
+
+LZ4_MADE = {
+    "lz4 -1": "04224d186440a71f0000007f61206469736b200700ffff5e1f000100ffffffffffffffbe500000000000000000000c8b9df5",
+    "lz4 -9 -BD -BX -B4 --content-size": "04224d187c40460a000000000000581f0000007f61206469736b20"
+    "0700ffff5e1f000100ffffffffffffffbe500000000000667888e7000000000c8b9df5",
+}
+"""What the program lz4 (1.9.4) makes of ``LZ4_CONTENT``, in hexadecimal."""
+
+LZ4_CONTENT = b"a disk " * 90 + bytes(2_000)
+
+
+@pytest.mark.parametrize("bite", BITES)
+@pytest.mark.parametrize("how", LZ4_MADE)
+def test_what_lz4_makes_comes_back(how: str, bite: int) -> None:
+    assert unpacked(bytes.fromhex(LZ4_MADE[how]), "lz4", bite=bite) == LZ4_CONTENT
+
+
+@given(
+    st.lists(st.binary(max_size=3_000), min_size=1, max_size=4),
+    st.sampled_from(BITES),
+    st.booleans(),
+    st.booleans(),
+    st.booleans(),
+    st.sampled_from((4, 5, 6, 7)),
+)
+def test_lz4_of_one_or_many_frames_comes_back(
+    frames: list[bytes], bite: int, linked: bool, checked: bool, sized: bool, block_size: int
+) -> None:
+    stream = b"".join(
+        lz4.frame.compress(
+            frame,
+            block_linked=linked,
+            block_checksum=checked,
+            content_checksum=not checked,
+            store_size=sized,
+            block_size=block_size,
+        )
+        for frame in frames
+    )
+    assert unpacked(stream, "lz4", bite=bite) == b"".join(frames)
+
+
+def test_blocks_of_four_mebibytes_come_in_small_pieces() -> None:
+    data = random.Random(6).randbytes(4 << 20) + bytes(5 << 20)
+    lengths = [len(piece) for piece in unpacking(lz4.frame.compress(data, block_size=7), "lz4")]
+    assert (sum(lengths), max(lengths)) == (len(data), MAX_PIECE)
+
+
+def lz4_header(flags: int, block: int, more: bytes = b"") -> bytes:
+    return bytes.fromhex("04224d18") + bytes([flags, block]) + more + b"\0"
+
+
+@pytest.mark.parametrize(
+    ("header", "told"),
+    [
+        (lz4_header(0x20, 0x40), "no header has the flags 2040"),
+        (lz4_header(0x42, 0x40), "no header has the flags 4240"),
+        (lz4_header(0x40, 0x30), "no header has the flags 4030"),
+        (lz4_header(0x40, 0x41), "no header has the flags 4041"),
+        (lz4_header(0x40, 0xC0), "no header has the flags 40c0"),
+        (lz4_header(0x40, 0x40), "headerChecksum"),
+    ],
+)
+def test_a_header_of_lz4_that_cannot_be_is_damage(header: bytes, told: str) -> None:
+    with pytest.raises(DamagedImage, match=rf"damaged at byte 0 of its lz4 stream: .*{told}"):
+        unpacked(header + bytes(100), "lz4")
+
+
+def test_a_block_of_lz4_that_is_larger_than_its_frame_allows_asks_for_no_memory() -> None:
+    header = lz4.frame.compress(b"", store_size=False)[:7]
+    for size in (0x7FFF_FFFF, 0xFFFF_FFFF, 65_537):
+        with pytest.raises(DamagedImage, match=f"at byte 7 .* a block has {size & 0x7FFF_FFFF} bytes"):
+            unpacked(header + size.to_bytes(4, "little") + b"x", "lz4")
+
+
+def test_a_frame_of_lz4_that_says_another_size_is_damage() -> None:
+    stream = lz4.frame.compress(CONTENT)
+    other = lz4.frame.compress(CONTENT + b"x")[:15] + stream[15:]
+    with pytest.raises(DamagedImage, match=f"the frame holds {len(CONTENT)} bytes and says {len(CONTENT) + 1}"):
+        unpacked(other, "lz4")
+
+
+def test_frames_of_lz4_that_cannot_be_read_are_refused_by_name() -> None:
+    with pytest.raises(InvalidRequest, match=f"{NAME}: its frame at byte 0 needs dictionary 7"):
+        unpacked(lz4_header(0x41, 0x40, (7).to_bytes(4, "little")), "lz4")
+    with pytest.raises(InvalidRequest, match=f"{NAME}: its frame at byte 0 is of lz4's legacy format.* without -l"):
+        unpacked(bytes.fromhex("02214c18") + bytes(20), "lz4")
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+
+
 def test_reserved_and_oversized_blocks_are_refused() -> None:
     header = zstandard.MAGIC_NUMBER.to_bytes(4, "little") + bytes([0, 0])
     for damaged in (
@@ -324,6 +427,8 @@ def test_a_gibibyte_of_zeros_comes_in_small_pieces(codec: str) -> None:
     zeros = (bytes(1 << 20) for _ in range(size >> 20))
     if codec == "gzip":
         stream = zero_gzip(size)
+    elif codec == "lz4":
+        stream = PACK[codec](bytes(size))
     elif codec == "zstd":
         stream = streamed_zstd(zeros, window_log=23)
     else:
@@ -341,6 +446,7 @@ MANY: dict[str, Callable[[list[bytes]], bytes]] = {
     "xz of blocks": xz_of_blocks,
     "xz of both": lambda pieces: xz_of_blocks(pieces[:3]) + bytes(8) + xz_of_blocks(pieces[3:], check=lzma.CHECK_CRC32),
     "zstd": lambda pieces: b"".join(zstd(piece) + skippable(b"x") for piece in pieces),
+    "lz4": lambda pieces: b"".join(lz4_of(piece) + skippable(b"x") for piece in pieces),
 }
 
 

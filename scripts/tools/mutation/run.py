@@ -48,6 +48,7 @@ MODULES = (
     "formats/archive/segment.py",
     "formats/codecs.py",
     "formats/foreign.py",
+    "formats/lz4.py",
     "formats/members.py",
     "formats/recognise.py",
     "formats/stream.py",

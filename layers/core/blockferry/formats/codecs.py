@@ -1,4 +1,4 @@
-"""Unpacking streams of zstd, gzip, xz and bzip2 piece by piece, whatever their ratio, to a strict end.
+"""Unpacking streams of zstd, gzip, xz, bzip2 and lz4 piece by piece, whatever their ratio, to a strict end.
 
 Sparse disks compress to almost nothing: 64 KiB may hold 2 GiB of zeros. So every library is given little at a time, or
 told how much to yield.
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 
 from blockferry.formats.errors import DamagedImage
+from blockferry.formats.lz4 import lz4_frame
 from blockferry.formats.members import bzip2_stream, gzip_member
 from blockferry.formats.recognise import HEAD_BYTES, MAGIC_BYTES, PackedCodec, may_begin
 from blockferry.formats.stream import Boundary, Input, Pieces, RestartPoint
@@ -19,6 +20,7 @@ _FRAMES: Mapping[str, Callable[[Input], Iterator[bytes]]] = {
     "zstd": zstd_frame,
     "gzip": gzip_member,
     "bzip2": bzip2_stream,
+    "lz4": lz4_frame,
 }
 """Unpackers of the next frame, member or stream, by codec; xz has more than one boundary in a stream."""
 

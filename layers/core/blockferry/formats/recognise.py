@@ -12,10 +12,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-PackedCodec = Literal["bzip2", "gzip", "xz", "zstd"]
+PackedCodec = Literal["bzip2", "gzip", "lz4", "xz", "zstd"]
 """Compressions that images are unpacked from."""
 
-ImageCodec = Literal["raw", "gzip", "zstd", "xz", "bzip2"]
+ImageCodec = Literal["raw", "gzip", "zstd", "xz", "bzip2", "lz4"]
 
 ImageFormat = Literal["raw"]
 """Formats of a disk that an operator may insist on."""
@@ -71,7 +71,7 @@ def packed_as(head: bytes) -> PackedCodec | None:
 
 
 def is_skippable(magic: bytes) -> bool:
-    """Whether these bytes begin a skippable frame of zstd (RFC 8878, 3.1.2)."""
+    """Whether these bytes begin a skippable frame of zstd (RFC 8878, 3.1.2) or lz4, which have the same."""
     return len(magic) >= 4 and magic[1:4] == b"\x2a\x4d\x18" and magic[0] & 0xF0 == 0x50
 
 
@@ -80,7 +80,7 @@ def may_begin(head: bytes, codec: PackedCodec) -> bool:
     begins = [magic for _, magic, found in _SIGNATURES if found.codec == codec]
     if codec == "bzip2":
         begins = [b"BZh"]
-    if codec == "zstd":
+    if codec in ("zstd", "lz4"):
         begins += [bytes([kind]) + b"\x2a\x4d\x18" for kind in range(0x50, 0x60)]
     return any(head.startswith(magic) or magic.startswith(head) for magic in begins)
 
@@ -142,7 +142,8 @@ _ZSTD = _packed("zstd", "zstd -dc", own="zstd")
 _XZ = _packed("xz", "xz -dc", own="xz")
 _BZIP2 = _packed("bzip2", "bzip2 -dc", own="bzip2")
 _LZMA = _packed("lzma", "xz --format=lzma -dc")
-_LZ4 = _packed("lz4", "lz4 -dc")
+_LZ4 = _packed("lz4", "lz4 -dc", own="lz4")
+_LZ4_LEGACY = _packed("lz4 -l", "lz4 -dc")
 _DOWNLOAD_AGAIN = "it is what a server said instead of sending a disk: read it, and download the disk again"
 
 _SIGNATURES: Sequence[tuple[int, bytes, Format]] = (
@@ -186,7 +187,7 @@ _SIGNATURES: Sequence[tuple[int, bytes, Format]] = (
     (0, b"\x28\xb5\x2f\xfd", _ZSTD),
     (0, b"\xfd7zXZ\0", _XZ),
     (0, b"\x04\x22\x4d\x18", _LZ4),
-    (0, b"\x02\x21\x4c\x18", _LZ4),
+    (0, b"\x02\x21\x4c\x18", _LZ4_LEGACY),
     (0, b"\x89LZO\0\r\n\x1a\n", _packed("lzop", "lzop -dc")),
     (0, b"LZIP\x01", _packed("lzip", "lzip -dc")),
     (0, b"PK\x03\x04", _ZIP),

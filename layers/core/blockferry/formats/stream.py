@@ -103,6 +103,13 @@ class Input:
                 return
             yield b""
 
+    def skip_frame(self) -> Iterator[bytes]:
+        """Pass over the rest of a skippable frame, of which the magic was taken (RFC 8878, 3.1.2; LZ4 has the same)."""
+        left = int.from_bytes(self.take(4), "little")
+        while left:
+            left -= len(self.take(min(left, MAX_PIECE)))
+            yield b""
+
     def damaged(self, what: str, *, at: int) -> DamagedImage:
         return DamagedImage(
             f"image {self.name} is damaged at byte {at} of its {self._codec} stream: {what}; compress it again, check "

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import zstandard
 
+from blockferry.formats.lz4 import MAGIC as LZ4_MAGIC
 from blockferry.formats.recognise import PackedCodec, is_skippable
 
 BEGIN_BYTES = 64 * 1024
@@ -39,6 +40,8 @@ def told_size(codec: PackedCodec, begin: bytes, end: bytes, size_bytes: int) -> 
     """
     if codec == "zstd":
         return _zstd(begin)
+    if codec == "lz4":
+        return _lz4(begin)
     if codec == "gzip":
         return _gzip(end, size_bytes)
     return _xz(end, size_bytes) if codec == "xz" else None
@@ -55,6 +58,14 @@ def _zstd(begin: bytes) -> ToldSize | None:
     if found == zstandard.CONTENTSIZE_UNKNOWN:
         return None
     return ToldSize(found, f"the header of its first zstd frame ({found:,} bytes; more if others follow)", True)
+
+
+def _lz4(begin: bytes) -> ToldSize | None:
+    """The content size of a frame, which follows its flags where they say so (LZ4 Frame format, frame descriptor)."""
+    if begin[:4] != LZ4_MAGIC or len(begin) < 14 or not begin[4] & 0x08:
+        return None
+    found = int.from_bytes(begin[6:14], "little")
+    return ToldSize(found, f"the header of its first lz4 frame ({found:,} bytes; more if others follow)", True)
 
 
 def _gzip(end: bytes, size_bytes: int) -> ToldSize | None:

@@ -24,10 +24,7 @@ def zstd_frame(source: Input) -> Iterator[bytes]:
     if magic == MAGIC:
         yield from _frame(source, zstandard.ZstdDecompressor().decompressobj())
     elif is_skippable(magic):
-        left = int.from_bytes(source.take(4), "little")
-        while left:
-            left -= len(source.take(min(left, MAX_PIECE)))
-            yield b""
+        yield from source.skip_frame()
     else:
         raise source.damaged(f"no frame begins with {magic.hex()}", at=magic_at)
 

@@ -46,11 +46,12 @@ class ImageNamed(Model):
     """The part of an input that may name a disk image in S3."""
 
     image_uri: ImageUri | None = Field(
-        None, description="Raw disk image in S3, also compressed (.zst, .gz, .xz, .bz2): s3://<bucket>/<key>."
+        None, description="Raw disk image in S3, also compressed (.zst, .gz, .xz, .bz2, .lz4): s3://<bucket>/<key>."
     )
     image_codec: ImageCodec | None = Field(
         None,
-        description="How the image is compressed; told by its name (.zst, .gz, .xz, .bz2, else raw) when left out.",
+        description="How the image is compressed; told by its name (.zst, .gz, .xz, .bz2, .lz4, else raw) when left "
+        "out.",
     )
     image_format: ImageFormat | None = Field(
         None, description="raw: what the image holds, or unpacks to, is a raw disk, also if it looks like another file."

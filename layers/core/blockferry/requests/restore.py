@@ -19,7 +19,7 @@ class RestoreRequest(Model):
     foreign_uri: ImageUri | None = Field(
         None,
         description="An archive that another tool has made: the folder of flexible-snapshot-proxy "
-        "(s3://<bucket>/<snapshot>.<GiB>/), or the key of a whole-volume image of snap-to-s3 (.img.zstd).",
+        "(s3://<bucket>/<snapshot>.<GiB>/), or the key of a whole-volume image of snap-to-s3 (.img.lz4, .img.zstd).",
     )
     source: Source = Field(
         default_factory=lambda: Source(), description="Where the archive's bucket is, and as whom to read."
@@ -31,10 +31,10 @@ class RestoreRequest(Model):
     def _targets_differ_and_fit(self) -> Self:
         if (self.manifest_uri is None) == (self.foreign_uri is None):
             raise ValueError("name exactly one archive: manifest_uri or foreign_uri")
-        if self.foreign_uri is not None and self.foreign_uri.endswith((".lz4", ".gpg")):
+        if self.foreign_uri is not None and self.foreign_uri.endswith(".gpg"):
             raise ValueError(
-                "foreign_uri: images that are packed with lz4 or encrypted with gpg are not read; unpack it (lz4 -d, "
-                "gpg -d), upload the image, and name it in a fanout"
+                "foreign_uri: images that are encrypted with gpg are not read: decrypt it with gpg -d, upload the "
+                "image, and name it in a fanout"
             )
         if self.foreign_uri is not None and ".tar." in self.foreign_uri:
             raise ValueError("foreign_uri: this is an archive of files, not of a volume: unpack it onto a file system")

@@ -16,6 +16,7 @@ from blockferry.aws.objects import status_of
 from blockferry.core.errors import BlockferryError, InvalidRequest, RetryLater
 from blockferry.core.quotas import MAX_VOLUME_GIB
 from blockferry.formats.codecs import first_unpacked
+from blockferry.formats.lz4 import MAX_BLOCK, MAX_HEADER
 from blockferry.formats.recognise import (
     HEAD_BYTES,
     TAIL_BYTES,
@@ -37,7 +38,10 @@ MAX_IMAGE_BYTES = MAX_VOLUME_GIB * 2**30
 """No volume is larger (64 TiB)."""
 
 PEEK_BYTES = 2**20
-"""Read of a compressed image to see what is in it: the largest block of bzip2, the most that any codec needs."""
+"""Read of a compressed image to see what is in it: the largest block of bzip2, the most that a codec but lz4 needs."""
+
+_PEEK_LZ4 = MAX_HEADER + MAX_BLOCK + 8
+"""The first block of lz4 and what is around it: nothing of a block is unpacked before all of it is there."""
 
 INSIST = 'image_format: "raw" (--format raw)'
 
@@ -49,6 +53,7 @@ _SUFFIXES: Mapping[str, PackedCodec] = {
     ".xz": "xz",
     ".bz2": "bzip2",
     ".bzip2": "bzip2",
+    ".lz4": "lz4",
 }
 
 _ARCHIVED = frozenset({"GLACIER", "DEEP_ARCHIVE"})
@@ -122,7 +127,7 @@ def examine(
         )
     believed_raw = "raw" in (codec, image_format)
     image = Image(address.bucket, address.key, etag, size, found, storage_class, believed_raw)
-    begin = _bytes(s3, address, etag, region, length=HEAD_BYTES if found == "raw" else PEEK_BYTES)
+    begin = _bytes(s3, address, etag, region, length=_looked_at(found))
     if found == "raw":
         last = max(size - TAIL_BYTES, 0)
         end = _bytes(s3, address, etag, region, first=last, length=TAIL_BYTES) if last else begin
@@ -131,6 +136,13 @@ def examine(
         _refuse_other_codec(image, begin, found, told="its name" if codec is None else "image_codec")
         refuse_other_format(image, first_unpacked(begin, found, name=uri))
     return image
+
+
+def _looked_at(codec: ImageCodec) -> int:
+    """Bytes of an image's beginning that tell what is in it."""
+    if codec == "raw":
+        return HEAD_BYTES
+    return _PEEK_LZ4 if codec == "lz4" else PEEK_BYTES
 
 
 def refuse_other_format(image: Image, head: bytes, tail: bytes | None = None) -> None:
@@ -239,5 +251,5 @@ def _refuse_other_codec(image: Image, begin: bytes, codec: PackedCodec, *, told:
     raise InvalidRequest(
         f"image {image.uri} is not compressed with {codec}, as {told} says: it "
         f"{f'is {looks.name}' if looks else f'begins with {begin[:8].hex()}'}; nothing was started. Name what it is as "
-        "image_codec (--codec: raw, gzip, zstd, xz, bzip2), or upload it again"
+        "image_codec (--codec: raw, gzip, zstd, xz, bzip2, lz4), or upload it again"
     )

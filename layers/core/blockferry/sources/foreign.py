@@ -158,7 +158,7 @@ def examine_foreign(uri: str, identity: Identity, call: JobCall) -> ExaminedFore
     if folder is None or not 1 <= folder[1] <= MAX_VOLUME_GIB:
         raise InvalidRequest(
             f"foreign_uri: {uri!r} is not the folder of an archive of flexible-snapshot-proxy "
-            "(s3://<bucket>/<snapshot>.<GiB>/, with the slash), nor the key of an image (.img, .img.zstd)"
+            "(s3://<bucket>/<snapshot>.<GiB>/, with the slash), nor the key of an image (.img, .img.lz4, .img.zstd)"
         )
     snapshot_id, size_gib = folder
     try:

@@ -121,7 +121,7 @@ class JobImage(JobSource):
         def read(first: int, stop: int) -> bytes:
             return reader.part(address.bucket, address.key, etag=self.etag, first=first, length=stop - first)
 
-        if self.codec == "zstd":
+        if self.codec in ("zstd", "lz4"):
             return told_size(self.codec, read(0, min(BEGIN_BYTES, self.size_bytes)), b"", self.size_bytes)
         return told_size(self.codec, b"", read(max(0, self.size_bytes - END_BYTES), self.size_bytes), self.size_bytes)
 

@@ -39,6 +39,7 @@ _IN_PIECES: Mapping[PackedCodec, str] = {
     "gzip": _CONCATENATED,
     "xz": "xz --threads=0 --block-size=64MiB, pixz",
     "bzip2": f"pbzip2, or {_CONCATENATED}",
+    "lz4": _CONCATENATED,
 }
 """How to get a stream that can be unpacked over several invocations."""
 
