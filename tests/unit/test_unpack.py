@@ -172,9 +172,9 @@ def test_images_end_anywhere(s3: Any, folder: JobFolder, raw_bytes: int) -> None
 @pytest.mark.parametrize(
     ("how", "looks"),
     [
-        *((how, looks) for how in ("gzip", "zstd", "lz4") for looks in (17, 19, 23, 29, 61)),
+        *((how, looks) for how in ("gzip", "zstd") for looks in (17, 19, 23, 29, 61)),
         # What these yield before a stream or block ends are more and smaller pieces.
-        *((how, 29) for how in ("xz", "xz of blocks", "bzip2")),
+        *((how, 29) for how in ("xz", "xz of blocks", "bzip2", "lz4")),
     ],
 )
 def test_unpacking_in_many_invocations_gives_the_same_chunks(s3: Any, folder: JobFolder, how: str, looks: int) -> None:
