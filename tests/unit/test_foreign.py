@@ -15,6 +15,7 @@ from blockferry.core.blocks import BLOCK_SIZE
 from blockferry.core.checksums import digest_of
 from blockferry.core.errors import ArchiveDamaged, InvalidRequest, TransferFailed
 from blockferry.formats.foreign import expand, in_order, parse_folder, parse_segment
+from blockferry.sources.declared import declared_by
 from fakes import content
 from hypothesis import given
 from hypothesis import strategies as st
@@ -147,6 +148,66 @@ def test_an_image_of_a_whole_volume_is_restored(rig: Rig, codec: str, pack: Call
     rig.aws.s3(HOME).put_object(Bucket=BUCKET, Key=key, Body=pack(raw))
     held, _ = restored(rig, f"s3://{BUCKET}/{key}")
     assert held == hashes({0: content(1), 2: content(2)})
+
+
+SAID = {
+    "snapshot-snapshotid": "snap-1",
+    "snapshot-volumeid": "vol-1",
+    "snapshot-starttime": "2017-01-01T00:00:00+00:00",
+    "snapshot-volumesize": "3",
+    "snapshot-description": "of old",
+}
+
+
+def said_of_an_image(rig: Rig, body: bytes, **more: str) -> str:
+    key = "vol-1/2017-01-01T00:00:00+00:00 snap-1 - of old.img.lz4"
+    metadata = SAID | {name.replace("_", "-"): value for name, value in more.items()}
+    rig.aws.s3(HOME).put_object(Bucket=BUCKET, Key=key, Body=lz4.frame.compress(body), Metadata=metadata)
+    return f"s3://{BUCKET}/{key}"
+
+
+def test_what_is_written_beside_an_image_is_held_against_it_and_told(rig: Rig) -> None:
+    raw = content(1) + content(2)
+    held, receipt = restored(rig, said_of_an_image(rig, raw, uncompressed_size=str(len(raw))))
+    assert held == hashes({0: content(1), 1: content(2)})
+    assert receipt["source"]["declared"] == {
+        "snapshot_id": "snap-1",
+        "volume_id": "vol-1",
+        "started_at": "2017-01-01T00:00:00+00:00",
+        "description": "of old",
+        "volume_gib": 3,
+        "raw_bytes": len(raw),
+    }
+    made = rig.facts(receipt["targets"][0]["snapshot_id"])
+    assert (made["volume_size"], made["description"]) == (3, "of old")
+
+
+@pytest.mark.parametrize(
+    ("said", "why"),
+    [
+        ({"uncompressed_size": "524289"}, "unpacks to 1048576 bytes, and its metadata says 524289 bytes"),
+        ({"uncompressed_size": "2097152"}, "its metadata says 2097152 bytes .* it is not all there, or another disk"),
+    ],
+)
+def test_an_image_that_is_not_what_is_written_beside_it_is_refused(rig: Rig, said: dict[str, str], why: str) -> None:
+    with pytest.raises(InvalidRequest, match=why):
+        restored(rig, said_of_an_image(rig, content(1) + content(2), **said))
+    assert rig.snapshots() == []
+
+
+@pytest.mark.parametrize("said", ["", "-1", "many", "1e3", "9" * 20, "\u0663"])
+def test_what_can_be_no_size_says_nothing(said: str) -> None:
+    found = declared_by(SAID | {"snapshot-volumesize": said, "uncompressed-size": said})
+    assert (found.volume_gib, found.raw_bytes) == (None, None)
+    found.refuse_other_size("x", 7)
+
+
+def test_an_image_larger_than_its_volume_was_is_another_one() -> None:
+    found = declared_by({"snapshot-volumesize": "1"})
+    found.refuse_other_size("x", 2**30)
+    with pytest.raises(InvalidRequest, match="a volume of 1 GiB"):
+        found.refuse_other_size("x", 2**30 + 1)
+    assert declared_by({"snapshot-volumesize": "65537"}).volume_gib is None
 
 
 def test_segments_that_cannot_be_are_refused() -> None:

@@ -71,6 +71,7 @@ MODULES = (
     "sources/archiving.py",
     "sources/chain.py",
     "sources/chunks.py",
+    "sources/declared.py",
     "sources/delta.py",
     "sources/device.py",
     "sources/device_delta.py",

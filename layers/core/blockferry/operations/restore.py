@@ -21,7 +21,8 @@ def _archive(
         return examine_archive(request.manifest_uri or "", identity, call)
     if request.foreign_uri.endswith("/"):
         return examine_foreign(request.foreign_uri, identity, call)
-    return examine_image(ImageNamed(image_uri=request.foreign_uri), request.foreign_uri, identity, call)
+    named = ImageNamed(image_uri=request.foreign_uri)
+    return examine_image(named, request.foreign_uri, identity, call, declares=True)
 
 
 OPERATION = Operation(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -75,7 +75,7 @@ class Address:
 @dataclass(frozen=True)
 class Image:
     """An image that can be read. ``etag`` as S3 sends it, in quotes; ``size_bytes`` the object's. ``believed_raw``:
-    what it holds, or unpacks to, is a raw disk whatever it looks like."""
+    what it holds, or unpacks to, is a raw disk whatever it looks like. ``metadata`` is what users wrote beside it."""
 
     bucket: str
     key: str
@@ -84,6 +84,7 @@ class Image:
     codec: ImageCodec
     storage_class: str
     believed_raw: bool = False
+    metadata: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     @property
     def uri(self) -> str:
@@ -126,7 +127,8 @@ def examine(
             "TiB): name a smaller image"
         )
     believed_raw = "raw" in (codec, image_format)
-    image = Image(address.bucket, address.key, etag, size, found, storage_class, believed_raw)
+    metadata = head.get("Metadata") or {}
+    image = Image(address.bucket, address.key, etag, size, found, storage_class, believed_raw, metadata)
     begin = _bytes(s3, address, etag, region, length=_looked_at(found))
     if found == "raw":
         last = max(size - TAIL_BYTES, 0)

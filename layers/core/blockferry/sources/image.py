@@ -30,6 +30,7 @@ from blockferry.jobs.record import Record
 from blockferry.requests.named import ImageNamed
 from blockferry.sources.address import MAX_IMAGE_BYTES, Address, Image, examine, parse_address
 from blockferry.sources.chunks import ChunkedImage
+from blockferry.sources.declared import Declared, declared_by
 from blockferry.sources.kind import Examined, Expected, Extent, JobSource, Listed, Tally
 from blockferry.sources.meaning import for_image
 from blockferry.sources.reading import Reading, reading_objects
@@ -57,7 +58,7 @@ class Unpacked(Record):
 class JobImage(JobSource):
     """The disk image that is read. ``size_bytes`` is the object's; ``unpacked`` is ``None`` for a raw one, and until a
     compressed one is; ``believed_raw`` says that the operator takes it for a raw disk whatever it looks like;
-    ``asked_gib`` is the size of the volume that was asked for, if one was."""
+    ``asked_gib`` is the size of the volume that was asked for, if any; ``declared`` what another tool said of it."""
 
     kind: Literal["image"] = "image"
     uri: str
@@ -67,6 +68,7 @@ class JobImage(JobSource):
     believed_raw: bool = False
     asked_gib: int | None = None
     unpacked: Unpacked | None = None
+    declared: Declared | None = None
 
     @property
     def name(self) -> str:
@@ -200,6 +202,7 @@ class JobImage(JobSource):
             "codec": self.codec,
             "object_bytes": self.size_bytes,
             "image_bytes": self.raw_bytes if self.prepared else 0,
+            **({} if self.declared is None else {"declared": self.declared.model_dump(exclude_none=True)}),
         }
 
     def discard(self, call: JobCall) -> None:
@@ -216,14 +219,21 @@ class ExaminedImage(Examined[JobImage]):
         return for_image(asked, may_be_encrypted=may_be_encrypted, fills_volume=fills)
 
 
-def examine_image(request: ImageNamed, uri: str, identity: Identity, call: JobCall) -> ExaminedImage:
-    """Look at the image of a request, which may be unpacked already. Raises ``InvalidRequest`` when that is no use."""
+def examine_image(
+    request: ImageNamed, uri: str, identity: Identity, call: JobCall, *, declares: bool = False
+) -> ExaminedImage:
+    """Look at the image of a request, which may be unpacked already. Raises ``InvalidRequest`` when that is no use.
+
+    ``declares``: its metadata tells what it is, and it has to be that.
+    """
     image = examine(
         call.aws.image_s3(identity), uri, request.image_codec, region=identity.region, image_format=request.image_format
     )
     info = None if image.codec == "raw" else unpacked(call.folder)
     if info is not None and info.etag != image.etag:
         raise InvalidRequest(f"image {uri} was replaced after it was unpacked; start a new job")
+    declared = declared_by(image.metadata) if declares else None
+    asked_gib = request.volume_size_gib or (None if declared is None else declared.volume_gib)
     source = JobImage(
         region=identity.region,
         role_arn=identity.role_arn,
@@ -233,13 +243,16 @@ def examine_image(request: ImageNamed, uri: str, identity: Identity, call: JobCa
         size_bytes=image.size_bytes,
         codec=image.codec,
         believed_raw=image.believed_raw,
-        asked_gib=request.volume_size_gib,
+        asked_gib=asked_gib,
+        declared=declared,
         unpacked=info and Unpacked(raw_bytes=info.raw_bytes, requests=info.requests, gb_seconds=info.gb_seconds),
     )
+    if declared is not None and source.prepared:
+        declared.refuse_other_size(uri, source.raw_bytes)
     return ExaminedImage(
         source=source,
-        size_gib=volume_size(source, request.volume_size_gib) if source.prepared else None,
-        description=uri[:MAX_TAG_VALUE],
+        size_gib=volume_size(source, asked_gib) if source.prepared else None,
+        description=((declared and declared.description) or uri)[:MAX_TAG_VALUE],
         own_tags={snapshots.IMAGE_TAG: uri[:MAX_TAG_VALUE]},
     )
 
