@@ -145,11 +145,16 @@ class CloudRig:
         return receipt
 
     @contextmanager
-    def bucket(self, *, account: str | None = None) -> Iterator[str]:
-        """A bucket of an account's own in the home region, gone with all in it at the end."""
+    def bucket(self, *, account: str | None = None, kms_key_arn: str | None = None) -> Iterator[str]:
+        """A bucket of an account's own in the home region, gone with all in it at the end. What is put into it is
+        encrypted with the key, if there is one."""
         session = self.session(account)
         s3, name = session.client("s3", region_name=self.home), f"images-{time.monotonic_ns()}"
         s3.create_bucket(Bucket=name)
+        if kms_key_arn is not None:
+            default = {"SSEAlgorithm": "aws:kms", "KMSMasterKeyID": kms_key_arn}
+            rules = {"Rules": [{"ApplyServerSideEncryptionByDefault": default}]}
+            s3.put_bucket_encryption(Bucket=name, ServerSideEncryptionConfiguration=rules)
         try:
             yield name
         finally:

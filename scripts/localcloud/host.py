@@ -116,6 +116,8 @@ class Host:
     """The roles that parts act under, set where policies are enforced; without it everything acts as its account."""
     target_refusal: Callable[[Mapping[str, Any], str], str] = field(default=lambda target, source_arn: "")
     """Why a rule or schedule (its ARN) may not call a target; empty if it may."""
+    key_refusal: Callable[[str, str, str], str] = field(default=lambda action, key_arn, region: "")
+    """Why whoever asks S3 in a Region may not do an action of KMS with a key (its ARN); empty if it may."""
     layers: list[Callable[[Any], Any]] = field(default_factory=list)
     """ASGI applications around the base, the innermost first."""
     outer_layers: list[Callable[[Any], Any]] = field(default_factory=list)

@@ -71,3 +71,46 @@ def test_the_work_bucket_takes_no_archive(cloud: CloudRig) -> None:
     source = cloud.snapshot(filled(1))
     with pytest.raises(Exception, match="is the work bucket of this deployment"):
         archived(cloud, source, bucket=cloud.info.buckets[cloud.home]["work"])
+
+
+def keys_in(cloud: CloudRig, bucket: str) -> list[str]:
+    return [each["Key"] for each in cloud.client("s3").list_objects_v2(Bucket=bucket).get("Contents", [])]
+
+
+def refused(cloud: CloudRig, operation: str, request: dict[str, Any]) -> str:
+    """What a job that has to be refused before anything is begun says."""
+    state = cloud.ended(cloud.start(request, operation=operation))
+    assert state.status == "FAILED"
+    assert state.error == "InvalidRequest", state.cause
+    return str(state.cause)
+
+
+def test_functions_use_the_key_of_an_archive_and_while_it_is_disabled_say_so_and_leave_nothing(cloud: CloudRig) -> None:
+    blocks = {**filled(70), 1500: content(0)}
+    source = cloud.snapshot(blocks)
+    s3, kms = cloud.client("s3"), cloud.client("kms")
+    key = kms.create_key()["KeyMetadata"]["Arn"]
+    with cloud.bucket(kms_key_arn=key) as bucket:
+        uri = archived(cloud, source, bucket=bucket)["manifest_uri"]
+        objects = keys_in(cloud, bucket)
+        assert len(objects) > 3
+        assert {s3.head_object(Bucket=bucket, Key=each)["SSEKMSKeyId"] for each in objects} == {key}
+        verification, restoring = {"manifest_uri": uri}, {"manifest_uri": uri, "targets": [{"region": cloud.recovery}]}
+        assert cloud.run("verify", verification)["findings"] == 0
+        (made,) = restored(cloud, uri, cloud.recovery)
+        assert cloud.held(made) == hashes(blocks)
+
+        before = cloud.snapshots()
+        archiving = {"snapshot_id": source, "archive": {"bucket": bucket, "prefix": "again"}}
+        asked = (("archive", archiving), ("verify", verification), ("restore", restoring))
+        kms.disable_key(KeyId=key)
+        try:
+            told = [refused(cloud, operation, request) for operation, request in asked]
+        finally:
+            kms.enable_key(KeyId=key)
+        for cause in told:
+            assert f"{key} is disabled" in cause
+            assert f"s3://{bucket}/" in cause
+        assert keys_in(cloud, bucket) == objects
+        assert cloud.snapshots() == before
+        assert cloud.run("verify", verification)["findings"] == 0

@@ -282,6 +282,30 @@ def test_an_encrypted_copy_needs_the_keys_and_only_through_ebs(cloud: CloudRig) 
     assert any("is not authorized to perform: kms:CreateGrant" in cause for cause in causes_of(cloud, state))
 
 
+def test_an_archive_needs_the_key_of_its_bucket_and_goes_on_when_the_worker_may_use_it(cloud: CloudRig) -> None:
+    source = cloud.snapshot(filled(3))
+    key = cloud.client("kms").create_key()["KeyMetadata"]["Arn"]
+    with cloud.bucket(kms_key_arn=key) as bucket:
+        with without(cloud, f"{PREFIX}-move-blocks-{cloud.home}", "kms:GenerateDataKey"):
+            arn = cloud.start({"snapshot_id": source, "archive": {"bucket": bucket}}, operation="archive")
+            state = cloud.ended(arn)
+        assert state.status == "FAILED"
+        denied = f"is not authorized to perform: kms:GenerateDataKey on resource: {key}"
+        assert any(denied in cause for cause in causes_of(cloud, state))
+        objects = cloud.client("s3").list_objects_v2(Bucket=bucket)["Contents"]
+        assert [each["Key"].rpartition("/")[2] for each in objects] == ["unfinished.json"]
+        cloud.operator.resume(arn)
+        state = cloud.ended(arn)
+        assert state.status == "SUCCEEDED", state.cause
+        uri = state.output["manifest_uri"]
+        assert cloud.run("verify", {"manifest_uri": uri})["findings"] == 0
+        (made,) = cloud.run("restore", {"manifest_uri": uri, "targets": [{"region": cloud.recovery}]})["targets"]
+        assert cloud.held(made["snapshot_id"]) == hashes(filled(3))
+        assert {"kms:Decrypt", "kms:GenerateDataKey"} <= used(cloud, "move_blocks")
+        assert {"kms:Decrypt", "kms:GenerateDataKey"} <= used(cloud, "complete_transfer")
+        assert "kms:Decrypt" in used(cloud, "verify_blocks")
+
+
 @contextlib.contextmanager
 def resume_window_of_no_time(cloud: CloudRig) -> Iterator[str]:
     """The sweeper takes every job that ended without a receipt as given up."""

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from server_probe import RunningServer, running_server
 
+from .iam_clients import CONFIG, Session, role, statement
 from .s3_clients import BUCKET, PART, content, noise, refusal, refused, upload
 
 DATA = b"under a key"
@@ -16,7 +17,7 @@ DATA = b"under a key"
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    with running_server(tmp_path_factory.mktemp("server")) as running:
+    with running_server(tmp_path_factory.mktemp("server"), config=CONFIG) as running:
         running.client("s3").create_bucket(Bucket=BUCKET)
         yield running
 
@@ -159,3 +160,50 @@ def test_a_key_of_another_account_is_found_by_its_arn(server: RunningServer, s3:
     other = server.client("kms", account="123456789012").create_key()["KeyMetadata"]["Arn"]
     assert put(s3, other)["SSEKMSKeyId"] == other
     assert refused(put, s3=s3, key=other.rpartition("/")[2]) == (400, NOT_FOUND)
+
+
+def test_a_key_is_used_in_the_name_of_whoever_asks_and_only_through_s3(
+    server: RunningServer, s3: Any, key: str
+) -> None:
+    put(s3, key)
+    objects = statement(["s3:GetObject", "s3:PutObject"], f"arn:aws:s3:::{BUCKET}/*")
+    through = {"StringEquals": {"kms:ViaService": "s3.us-east-1.amazonaws.com"}}
+    nobody = Session(server, role(server, objects)).client("s3")
+    reader = Session(server, role(server, objects, statement("kms:Decrypt", key, Condition=through))).client("s3")
+    writer = Session(server, role(server, objects, statement("kms:GenerateDataKey", key, Condition=through))).client(
+        "s3"
+    )
+    elsewhere = {"StringEquals": {"kms:ViaService": "ec2.us-east-1.amazonaws.com"}}
+    other = Session(server, role(server, objects, statement("kms:*", key, Condition=elsewhere))).client("s3")
+    assert content(reader, Bucket=BUCKET, Key="k") == DATA
+    assert put(writer, key)["SSEKMSKeyId"] == key
+    for client in (nobody, writer, other):
+        status, code, message = refusal(client.get_object, Bucket=BUCKET, Key="k")
+        assert (status, code) == (403, "AccessDenied")
+        assert f"is not authorized to perform: kms:Decrypt on resource: {key}" in message
+    for client in (nobody, reader, other):
+        status, code, message = refusal(
+            client.put_object, Bucket=BUCKET, Key="k", Body=DATA, ServerSideEncryption="aws:kms", SSEKMSKeyId=key
+        )
+        assert (status, code) == (403, "AccessDenied")
+        assert f"is not authorized to perform: kms:GenerateDataKey on resource: {key}" in message
+    # The key of AWS is there for all of the account, and plain objects need none.
+    put(s3, None, "of-aws")
+    s3.put_object(Bucket=BUCKET, Key="plain", Body=DATA)
+    assert content(nobody, Bucket=BUCKET, Key="of-aws") == content(nobody, Bucket=BUCKET, Key="plain") == DATA
+
+
+def test_parts_and_copies_need_the_key_as_reading_does(server: RunningServer, s3: Any, key: str) -> None:
+    put(s3, key, "source")
+    objects = statement(["s3:GetObject", "s3:PutObject"], f"arn:aws:s3:::{BUCKET}/*")
+    writer = Session(server, role(server, objects, statement("kms:GenerateDataKey", key))).client("s3")
+    where = {"Bucket": BUCKET, "Key": "parts"}
+    of_key = {"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": key}
+    started = writer.create_multipart_upload(**where, **of_key)["UploadId"]
+    for call, more in (
+        (writer.upload_part, {**where, "UploadId": started, "PartNumber": 1, "Body": DATA}),
+        (writer.copy_object, {**where, "CopySource": f"{BUCKET}/source", **of_key}),
+    ):
+        status, code, message = refusal(call, **more)
+        assert (status, code) == (403, "AccessDenied")
+        assert "kms:Decrypt" in message

@@ -141,9 +141,10 @@ class Authorizer:
             with self._scope(key.group(2), key.group(1)):
                 record = self._key(asked.resource_arn)
             if record is None or record.get("KeyManager") == "AWS":
-                # The policy of aws/ebs, which nobody can change: all of its account, through EBS.
+                # The policies of aws/ebs and aws/s3, which nobody can change: all of its account, through the service.
                 via = str(asked.service_context.get("kms:viaservice", ""))
-                if result.decision != "Deny" and asked.principal_account == key.group(2) and via.startswith("ec2."):
+                through = via.startswith(("ec2.", "s3."))
+                if result.decision != "Deny" and asked.principal_account == key.group(2) and through:
                     result.decision = "Allow"
                 elif result.decision == "Allow":
                     result.decision = "ImplicitDeny"

@@ -14,6 +14,7 @@ import contextlib
 import http.client
 import re
 from collections.abc import Callable, Mapping
+from contextvars import ContextVar
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -58,6 +59,7 @@ def install(host: Host) -> None:
     _name_resources(host)
     lambda_actions.install(host)
     _decide_requests(host, authorizer, record)
+    host.handlers["s3"] = _ask_for_keys(host, host.handlers["s3"], authorizer)
     host.handlers["s3"] = _hide_missing_objects(host, host.handlers["s3"], authorizer)
     host.handlers["iam"] = _forget_decisions(host, host.handlers["iam"])
     targets = Targets(host, roles)
@@ -155,6 +157,36 @@ def _hide_missing_objects(host: Host, base: Handler, authorizer: Authorizer) -> 
         status, sent, content = denied("s3", "s3:ListBucket", listing.principal, "", resource_arn=resource)
         return status, sent, b"" if method == "HEAD" else content
 
+    return handle
+
+
+def _ask_for_keys(host: Host, base: Handler, authorizer: Authorizer) -> Handler:
+    """S3 uses a key of KMS in the name of its caller (S3 user guide, "Using server-side encryption with AWS KMS keys",
+    Permissions), which policies know by ``kms:ViaService``."""
+    key_of: Callable[..., str | None] = host.lookup("core.router", "extract_access_key_id")
+    caller: ContextVar[str] = ContextVar("caller", default="")
+
+    def refusal(action: str, key_arn: str, region: str) -> str:
+        access_key = caller.get()
+        if not access_key:
+            return ""
+        context = {
+            "kms:ViaService": f"s3.{region}.amazonaws.com",
+            "kms:CallerAccount": authorizer.account_of(access_key),
+        }
+        decision = authorizer.decide(
+            access_key=access_key, action=action, resource=key_arn, region=region, context=context
+        )
+        return "" if decision.allowed else decision.reason
+
+    async def handle(method: str, path: str, headers: dict[str, str], body: bytes, query: dict[str, Any]) -> Response:
+        asked = caller.set(key_of(headers, query) or "")
+        try:
+            return await base(method, path, headers, body, query)
+        finally:
+            caller.reset(asked)
+
+    host.key_refusal = refusal
     return handle
 
 

@@ -24,6 +24,7 @@ _CUSTOMER = f"{_ALGORITHM}-customer-"
 _WITH_KMS = ("aws:kms", "aws:kms:dsse")
 _ARN = re.compile(r"arn:aws[a-z-]*:kms:([a-z0-9-]+):([0-9]{12}):((?:key|alias)/.+)")
 _AWS_KEY = "alias/aws/s3"
+_WRITES, _READS = "kms:GenerateDataKey", "kms:Decrypt"
 
 
 class Keys:
@@ -36,8 +37,14 @@ class Keys:
         self._account: Callable[[], str] = base.host.lookup("core.responses", "get_account_id")
         self._region_of: Callable[[str], str | None] = base.lookup("bucket_region")
 
-    def usable(self, named: str, bucket_name: str) -> tuple[str, Response | None]:
-        """The ARN of the key that is meant, or why it cannot be used in the bucket."""
+    def usable(self, named: str, bucket_name: str, action: str) -> tuple[str, Response | None]:
+        """The ARN of the key that is meant, or why the caller cannot use it in the bucket for an action of KMS."""
+        arn, refused = self._found(named, bucket_name)
+        if arn and (denied := self._base.host.key_refusal(action, arn, self._region_of(bucket_name) or "")):
+            return "", self._base.error("AccessDenied", denied, 403)
+        return arn, refused
+
+    def _found(self, named: str, bucket_name: str) -> tuple[str, Response | None]:
         account, region = self._account(), self._region_of(bucket_name) or ""
         arn = _ARN.fullmatch(named)
         if arn is not None:
@@ -70,7 +77,7 @@ class Keys:
     def refused(self, bucket_name: str, record: Record | None) -> Response | None:
         """Why what is stored cannot be read: its key."""
         kept: Mapping[str, str] = (record or {}).get("preserved_headers", {})
-        return self.usable(kept[KMS_KEY], bucket_name)[1] if kept.get(KMS_KEY) else None
+        return self.usable(kept[KMS_KEY], bucket_name, _READS)[1] if kept.get(KMS_KEY) else None
 
 
 class Encryption:
@@ -99,7 +106,7 @@ class Encryption:
             bucket_key = of_bucket if _BUCKET_KEY not in headers else bucket_key
         if algorithm == "AES256":
             return {_ALGORITHM: algorithm}, None
-        arn, refused = self._keys.usable(key or _AWS_KEY, bucket_name)
+        arn, refused = self._keys.usable(key or _AWS_KEY, bucket_name, _WRITES)
         if refused is not None:
             return None, refused
         kept = {_ALGORITHM: algorithm, KMS_KEY: arn}
