@@ -11,10 +11,11 @@ import pytest
 from blockferry.cli.render import verification_table
 from blockferry.core.errors import ArchiveDamaged, IncompleteTransfer, InvalidRequest
 from blockferry.jobs.folder import RECEIPT, REPORT
-from blockferry.verification.record import found, found_names
-from fakes import TickingClock, content
-from rig import HOME, Rig, running_rig
+from blockferry.verification.record import found_names
+from fakes import ManualClock, content
+from rig import HOME, Rig, running_rig, session
 from volumes import Volume
+from wire import TappedAws, Wire
 
 ARCHIVES = "archives-111122223333"
 
@@ -206,33 +207,69 @@ def test_objects_that_nothing_refers_to_are_a_warning(rig: Rig, night: tuple[str
     assert [warning["code"] for warning in receipt["warnings"]] == ["objects_without_reference"]
 
 
+READ = {("image", "GetObject"), ("ebs", "GetSnapshotBlock")}
+"""What a verification spends its time with: reading archives and the snapshot."""
+
+
+def slowly(rig: Rig, *, seconds_left: float) -> None:
+    """Every read takes ten seconds, and a call has so many."""
+    clock, wire = ManualClock(), Wire(rig.server.service.faults)
+    wire.on_sent = lambda call: clock.advance(10.0 if (call.service, call.operation) in READ else 0.0)
+    rig.aws, rig.clock, rig.seconds_left = TappedAws(base=session(), wire=wire, clock=clock), clock, seconds_left
+
+
 def test_a_range_goes_on_where_a_call_has_ended(rig: Rig, night: tuple[str, str, str]) -> None:
     later, uri, _ = night
-    # Of which 60 are kept back: nine looks at the clock.
-    rig.clock, rig.seconds_left = TickingClock(), 69.0
+    # Of which 60 are kept back: time for two manifests, two indexes, and three segments or blocks.
+    slowly(rig, seconds_left=60.0 + 65.0)
     receipt = verify(rig, uri, snapshot_id=later)
     calls = [attempt.event for attempt in rig.deployment.attempts["check"] if attempt.step == "Verify blocks"]
     phases = [event["progress"]["phase"] for event in calls if event["progress"] and event["range"]["first"] == 0]
     assert phases.count("stored") > 1
     assert phases.count("compared") > 1
-    assert (receipt["segments_checked"], receipt["blocks_compared"], receipt["findings"]) == (14, 42, 0)
-    folder = rig.folder("check")
-    assert sum(found(folder, name).blocks for name in found_names(folder)) == 44
+    # Nothing is left out, and nothing is counted by two calls.
+    assert (receipt["segments_checked"], receipt["blocks_checked"], receipt["blocks_compared"]) == (14, 44, 42)
+    assert (receipt["indexes_checked"], receipt["findings"]) == (5, 0)
 
 
-def test_a_range_that_nobody_looked_at_fails_the_job(rig: Rig, night: tuple[str, str, str]) -> None:
-    _, uri, _ = night
-    rig.around = lambda step, event: lost(rig) if step == "Conclude verification" else nullcontext()
-    with pytest.raises(IncompleteTransfer, match="blocks 512 to 1023 were not looked at"):
-        verify(rig, uri)
+@pytest.mark.parametrize(
+    ("of", "told"),
+    [
+        ("0000000512-0000001024-stored-0000000512", "512 to 1023"),
+        ("0000001536-0000002048-compared-0000001536", "1536 to 2047"),
+    ],
+    ids=["its objects", "the snapshot"],
+)
+def test_a_range_that_nobody_looked_at_fails_the_job(rig: Rig, night: tuple[str, str, str], of: str, told: str) -> None:
+    later, uri, _ = night
+    rig.around = lambda step, event: lost(rig, of) if step == "Conclude verification" else nullcontext()
+    with pytest.raises(IncompleteTransfer, match=f"blocks {told} were not looked at"):
+        verify(rig, uri, snapshot_id=later)
     assert stored(rig, RECEIPT) is None
 
 
+def test_a_part_of_a_range_that_nobody_looked_at_fails_the_job(rig: Rig, night: tuple[str, str, str]) -> None:
+    _, uri, _ = night
+    slowly(rig, seconds_left=60.0 + 65.0)
+
+    @contextmanager
+    def second_call_lost() -> Iterator[None]:
+        names = [name for name in found_names(rig.folder("check")) if "/0000000000-" in name]
+        assert len(names) > 2
+        with lost(rig, names[1].rpartition("/")[2]):
+            yield
+
+    rig.around = lambda step, event: second_call_lost() if step == "Conclude verification" else nullcontext()
+    with pytest.raises(IncompleteTransfer, match=r"blocks [1-9]\d* to 511 were not looked at"):
+        verify(rig, uri)
+
+
 @contextmanager
-def lost(rig: Rig) -> Iterator[None]:
+def lost(rig: Rig, of: str) -> Iterator[None]:
+    """What one call has found is gone."""
     folder = rig.folder("check")
-    for name in [name for name in found_names(folder) if "/0000000512-" in name]:
-        folder.delete_below(name)
+    (name,) = [name for name in found_names(folder) if f"/{of.removesuffix('.json')}.json" in name]
+    folder.delete_below(name)
     yield
 
 

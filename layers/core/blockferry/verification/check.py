@@ -23,16 +23,23 @@ from blockferry.formats.archive.layout import SEGMENTS, segment_name
 from blockferry.formats.archive.manifest import Member
 from blockferry.jobs.call import JobCall
 from blockferry.sources.snapshot import SnapshotSource
-from blockferry.verification.record import MOST_FINDINGS, Code, Finding, Found, Verification, recorded, save_found
+from blockferry.verification.record import (
+    COMPARED,
+    MOST_FINDINGS,
+    STORED,
+    Code,
+    Finding,
+    Found,
+    Verification,
+    recorded,
+    save_found,
+)
 
 SEGMENTS_AT_A_TIME = 3
 """Segments in memory of a worker: each has 32 MiB at most."""
 
 GROUP = 64
 """Blocks of which a sample takes all or none, when an archive is compared with a snapshot: those of a segment."""
-
-STORED, COMPARED = "stored", "compared"
-"""What a call of a range is at: the objects of the archive, then the blocks of the snapshot."""
 
 
 @dataclass
@@ -54,6 +61,14 @@ class _Notes:
                 self.findings.append(Finding(code=code, object=object, first=first, stop=stop, message=message))
             else:
                 self.more += 1
+
+    def take(self, others: _Notes) -> None:
+        """Add those of a part of the work, which is over."""
+        for name, number in others.counts.items():
+            self.count(name, number)
+        for each in others.findings:
+            self.add(each.code, each.object, each.first, each.stop, each.message)
+        self.more += others.more
 
 
 def verify_range(
@@ -81,14 +96,17 @@ def verify_range(
         else:
             check = _stored if phase == STORED else _compared
             reached = check(plan, chain, rest, within, notes, working, deadline)
-    stop = BlockRange(min(next_index, within.stop - 1), max(reached, min(next_index, within.stop - 1) + 1))
+    if reached == next_index:
+        raise RetryLater(
+            f"a whole call was not enough for anything of {plan.chain[0].manifest_uri} behind {next_index}"
+        )
     save_found(
         call.folder,
         within,
-        f"{phase}-{next_index:010d}",
+        phase,
         Found(
-            first=stop.first,
-            stop=stop.stop,
+            first=next_index,
+            stop=reached,
             findings=tuple(notes.findings),
             more_findings=notes.more,
             requests=dict(call.counts.placed),
@@ -97,10 +115,6 @@ def verify_range(
             **notes.counts,
         ),
     )
-    if reached == next_index:
-        raise RetryLater(
-            f"a whole call was not enough for anything of {plan.chain[0].manifest_uri} behind {next_index}"
-        )
     if reached < within.stop:
         return {"done": False, "progress": {"phase": phase, "next_index": reached}}
     if phase == STORED and plan.snapshot_id is not None:
@@ -173,17 +187,32 @@ def _stored(
 def _checked(
     plan: Verification, items: Sequence[_Item], within: BlockRange, notes: _Notes, call: JobCall, deadline: Deadline
 ) -> int:
-    for place in range(0, len(items), SEGMENTS_AT_A_TIME):
-        some = items[place : place + SEGMENTS_AT_A_TIME]
-        if place and deadline.passed():
+    for number, some in enumerate(_groups(items)):
+        if number and deadline.passed():
             return some[0].first
         chosen = [item for item in some if _chosen(plan, item.name)]
-        notes.count("segments_left_out", len(some) - len(chosen))
+        own = _Notes()
+        own.count("segments_left_out", len(some) - len(chosen))
         try:
-            together(lambda item: _check_segment(item, notes), chosen, most=SEGMENTS_AT_A_TIME)
+            together(lambda item, own=own: _check_segment(item, own), chosen, most=SEGMENTS_AT_A_TIME)
         except OutOfTime:
+            # What was done of the group is not told: the next call does all of it again.
             return some[0].first
+        notes.take(own)
     return within.stop
+
+
+def _groups(items: Sequence[_Item]) -> Iterator[list[_Item]]:
+    """A few segments at a time. A chain has several that begin with the same block, by which a call goes on: they stay
+    together, or one would be checked and counted by two calls."""
+    group: list[_Item] = []
+    for item in items:
+        if len(group) >= SEGMENTS_AT_A_TIME and item.first != group[-1].first:
+            yield group
+            group = []
+        group.append(item)
+    if group:
+        yield group
 
 
 def _check_segment(item: _Item, notes: _Notes) -> None:
@@ -275,6 +304,8 @@ def _compared(
         deadline=deadline,
         pace=pace,
     )
+    # What lies behind is looked at again by the next call.
+    notes.count("compared", sum(block < moved.next_index for block in comparing.compared))
     for block in sorted(held.keys() - comparing.listed):
         if block < moved.next_index:
             notes.add("content", name, block, block + 1, f"the archive holds it, and {name} does not")
@@ -290,6 +321,7 @@ class _Comparing:
         self._held = held
         self._notes = notes
         self.listed: set[int] = set()
+        self.compared: set[int] = set()
 
     def blocks(self, within: BlockRange) -> Iterator[BlockRef]:
         for ref in self._snapshot.blocks(within):
@@ -303,5 +335,5 @@ class _Comparing:
         ours = self._held.get(ref.index)
         if ours != block.digest:
             self._notes.add("content", name, ref.index, ref.index + 1, _difference(ours, block.digest, name))
-        self._notes.count("compared")
+        self.compared.add(ref.index)
         return Block(ref.index, block.data, block.digest, unchanged=True)

@@ -19,7 +19,17 @@ from blockferry.formats.archive.layout import MANIFEST, parse_manifest_uri
 from blockferry.jobs.call import JobCall
 from blockferry.jobs.execution import Execution
 from blockferry.jobs.folder import RECEIPT, REPORT
-from blockferry.verification.record import Finding, Found, Verification, found, found_names, recorded
+from blockferry.verification.record import (
+    COMPARED,
+    STORED,
+    Finding,
+    Found,
+    Verification,
+    found,
+    found_by,
+    found_names,
+    recorded,
+)
 
 SHOWN = 10
 """Findings in the error and in the receipt; the report has more."""
@@ -95,22 +105,24 @@ def conclude_verification(call: JobCall, record: str, *, now: datetime | None = 
 
 
 def _together(plan: Verification, call: JobCall) -> tuple[Counter[str], list[Finding], int]:
-    """Sums over all calls, what was found, and how much more. Raises ``IncompleteTransfer`` for a range that is not
-    covered."""
+    """Sums over all calls, what was found, and how much more. Raises ``IncompleteTransfer`` for a range that was not
+    looked at as a whole, its objects or the snapshot."""
     total: Counter[str] = Counter()
     findings = list(plan.damage)
     more = 0
     if plan.damage:
         return total, findings, more
     ranges = list(split(plan.total_blocks, plan.blocks_per_range))
-    reached = dict.fromkeys((within.first for within in ranges), 0)
+    phases = (STORED,) if plan.snapshot_id is None else (STORED, COMPARED)
+    reached = {(within.first, phase): within.first for within in ranges for phase in phases}
     names = list(found_names(call.folder))
     with ThreadPoolExecutor(AT_A_TIME, thread_name_prefix="found") as pool:
         for name, each in zip(names, pool.map(lambda name: found(call.folder, name), names), strict=True):
-            first = int(name.rsplit("/", 1)[1].split("-", 1)[0])
-            if first not in reached:
+            of_call = found_by(name)
+            if of_call not in reached:
                 raise IncompleteTransfer(f"{call.folder.uri(name)} is of no range of this job; start a new job")
-            reached[first] = max(reached[first], each.stop)
+            if each.first == reached[of_call]:
+                reached[of_call] = each.stop
             more += each.more_findings
             for finding in each.findings:
                 if finding not in findings[-IN_THE_REPORT:] and len(findings) < IN_THE_REPORT:
@@ -119,8 +131,8 @@ def _together(plan: Verification, call: JobCall) -> tuple[Counter[str], list[Fin
                     more += 1
             total.update(_numbers(each))
     for within in ranges:
-        if reached[within.first] < within.stop:
-            raise IncompleteTransfer(f"blocks {within.first} to {within.stop - 1} were not looked at; resume the job")
+        if left := [reached[within.first, phase] for phase in phases if reached[within.first, phase] < within.stop]:
+            raise IncompleteTransfer(f"blocks {min(left)} to {within.stop - 1} were not looked at; start a new job")
     return total, sorted(findings, key=lambda finding: (finding.first, finding.code)), more
 
 

@@ -18,6 +18,9 @@ from blockferry.jobs.record import Place, Record
 PLAN = "plan/verification.json"
 FOUND = "moved/verified/"
 
+STORED, COMPARED = "stored", "compared"
+"""What a call of a range is at: the objects of the archive, then the blocks of the snapshot."""
+
 MOST_FINDINGS = 1_000
 """Findings of a call that are kept one by one; more of them are counted."""
 
@@ -60,8 +63,7 @@ class Verification(Record):
 
 
 class Found(Record):
-    """What one call found of a range: it has looked at everything from where it began up to ``next_index`` of its
-    ``phase``."""
+    """What one call found of a range: in its phase it has looked at everything ``first <= index < stop``."""
 
     first: int
     stop: int
@@ -101,15 +103,21 @@ def recorded(folder: JobFolder, record: str) -> Verification:
     return Verification.model_validate_json(body)
 
 
-def save_found(folder: JobFolder, within: BlockRange, call: str, found: Found) -> None:
-    """Store what a call found; ``call`` says where in the range it began."""
-    name = f"{FOUND}{within.first:010d}-{within.stop:010d}-{call}.json"
+def save_found(folder: JobFolder, within: BlockRange, phase: str, found: Found) -> None:
+    """Store what a call found, in place of what the same call has found before it was repeated."""
+    name = f"{FOUND}{within.first:010d}-{within.stop:010d}-{phase}-{found.first:010d}.json"
     folder.write(name, found.model_dump_json().encode())
 
 
 def found_names(folder: JobFolder) -> Iterator[str]:
-    """Names of what calls found, in the order of the ranges."""
+    """Names of what calls found, in the order of the ranges, and of a phase in that of the calls."""
     return folder.names(FOUND)
+
+
+def found_by(name: str) -> tuple[int, str]:
+    """The first block of the range of a call, and its phase, by the name of what it found."""
+    first, _, phase, _ = name.removeprefix(FOUND).split("-")
+    return int(first), phase
 
 
 def found(folder: JobFolder, name: str) -> Found:
