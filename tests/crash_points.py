@@ -406,6 +406,22 @@ class Proving:
         counts = _counts(2, allocated=4, changed=4, zero=1, read=4)
         return Scenario("restore", request, (hashes(AFTER),) * 2, receipt=counts, holes="noise")
 
+    def verify(self) -> Scenario:
+        """A chain of two archives, which is compared with its snapshot."""
+        _, later = self._night
+        uri = self._archived(later, AFTER, base=self._full)
+        request = {"manifest_uri": uri, "snapshot_id": later, "options": TWO_RANGES}
+        receipt = {
+            "findings": 0,
+            "orphans": 0,
+            "indexes_checked": 4,
+            "segments_checked": 7,
+            "blocks_checked": 8,
+            "blocks_compared": 4,
+            "warnings": [],
+        }
+        return Scenario("verify", request, receipt=receipt, reads=4)
+
     @cached_property
     def _full(self) -> str:
         """The archive of the first of the two snapshots."""
@@ -489,7 +505,9 @@ class Proving:
         """The job has left exactly what a job without any fault leaves."""
         self.wire.clear()
         scenario = execution.scenario
-        if scenario.archived is None:
+        if scenario.operation == "verify":
+            self._verification_is_told(execution, receipt, where)
+        elif scenario.archived is None:
             self._snapshots_are_proved(execution, receipt, where)
         else:
             self._archive_is_proved(execution, scenario.archived, receipt, where)
@@ -503,6 +521,15 @@ class Proving:
         assert not {name for name in self.objects(execution) if name.startswith("image")}, where
         self._kept_are_untouched(where)
         self._forget(execution)
+
+    def _verification_is_told(self, execution: Execution, receipt: Mapping[str, Any], where: str) -> None:
+        """In the tags of the manifest; nothing else has come of the job, as ``proved`` sees."""
+        bucket, key = receipt["manifest_uri"].removeprefix("s3://").split("/", 1)
+        found = self.aws.s3(HOME).get_object_tagging(Bucket=bucket, Key=key)["TagSet"]
+        assert {each["Key"]: each["Value"] for each in found}["blockferry:verification"] == "intact", where
+        self.aws.s3(HOME).delete_object_tagging(Bucket=bucket, Key=key)
+        assert self.started(execution.job_id) == {}, where
+        assert self.archived(execution) == {}, where
 
     def _snapshots_are_proved(self, execution: Execution, receipt: Mapping[str, Any], where: str) -> None:
         """Nothing but the targets is there of the job, and each holds what it must."""

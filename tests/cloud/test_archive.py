@@ -78,10 +78,10 @@ def keys_in(cloud: CloudRig, bucket: str) -> list[str]:
 
 
 def refused(cloud: CloudRig, operation: str, request: dict[str, Any]) -> str:
-    """What a job that has to be refused before anything is begun says."""
+    """What a job says whose key cannot be used; where nothing is begun, or it may be resumed when it can."""
     state = cloud.ended(cloud.start(request, operation=operation))
     assert state.status == "FAILED"
-    assert state.error == "InvalidRequest", state.cause
+    assert state.error in ("InvalidRequest", "RequestRefused"), state.cause
     return str(state.cause)
 
 

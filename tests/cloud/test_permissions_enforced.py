@@ -302,7 +302,7 @@ def test_an_archive_needs_the_key_of_its_bucket_and_goes_on_when_the_worker_may_
         (made,) = cloud.run("restore", {"manifest_uri": uri, "targets": [{"region": cloud.recovery}]})["targets"]
         assert cloud.held(made["snapshot_id"]) == hashes(filled(3))
         assert {"kms:Decrypt", "kms:GenerateDataKey"} <= used(cloud, "move_blocks")
-        assert {"kms:Decrypt", "kms:GenerateDataKey"} <= used(cloud, "complete_transfer")
+        assert "kms:GenerateDataKey" in used(cloud, "complete_transfer")
         assert "kms:Decrypt" in used(cloud, "verify_blocks")
 
 

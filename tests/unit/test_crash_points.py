@@ -318,6 +318,32 @@ CALLS: Mapping[str, Table] = {
         },
         **_END,
     },
+    "verify": {
+        "Plan verification": {
+            "s3.GetObject": 1,
+            "ec2.DescribeRegions": 1,
+            "image.GetObject": 2,
+            "image.ListObjectsV2": 2,
+            "ec2.DescribeSnapshots": 1,
+            "ebs.ListSnapshotBlocks": 1,
+            "s3.PutObject": 2,
+        },
+        "Verify blocks": {
+            "s3.GetObject": 4,
+            "image.GetObject": 23,
+            "image.ListObjectsV2": 4,
+            "s3.PutObject": 4,
+            "ebs.ListSnapshotBlocks": 3,
+            "ebs.GetSnapshotBlock": 4,
+        },
+        "Conclude verification": {
+            "s3.GetObject": 5,
+            "s3.ListObjectsV2": 1,
+            "image.GetObjectTagging": 1,
+            "image.PutObjectTagging": 1,
+            "s3.PutObject": 2,
+        },
+    },
 }
 """The external calls of every step, in jobs without faults. ``image`` is S3 where images and archives are."""
 
@@ -332,6 +358,7 @@ SCENARIOS: Mapping[str, Callable[[Proving], Scenario]] = {
     "archive on top of one": Proving.archive_increment,
     "archive that compares its base": Proving.archive_compared,
     "restore": Proving.restore,
+    "verify": Proving.verify,
 }
 
 READING = ("Describe", "Get", "Head", "List")
@@ -461,6 +488,7 @@ FEW_CASES = [
         "archive on top of one": ("Plan transfer", "Move blocks", "Complete transfer"),
         "archive that compares its base": ("Move blocks",),
         "restore": ("Plan transfer", "Move blocks"),
+        "verify": tuple(CALLS["verify"]),
     }.items()
     for step in only
     for name in FEW_FAULTS
@@ -630,6 +658,35 @@ def test_an_image_that_takes_several_invocations_is_unpacked_across_a_crash_at_a
         assert receipt is not None, f"{where}: {failure}"
         proving.proved(execution, receipt, where)
         proving.tried(execution, outcome_of(execution))
+
+
+def test_a_verification_that_takes_several_invocations_counts_everything_once_across_a_crash_at_any_call(
+    ground: Ground, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    proving = ground.proving
+    scenario = ground.clean("verify").scenario
+    scenario = replace(scenario, request={**scenario.request, "options": {"blocks_per_range": 2048}})
+
+    def slowly(call: Call) -> None:
+        # Manifests and indexes, then three segments or blocks, and the time of an invocation is over.
+        if call.operation in ("GetObject", "GetSnapshotBlock") and call.service != "s3":
+            proving.clock.advance(1.0)
+
+    monkeypatch.setattr(proving.wire, "on_sent", slowly)
+    job = proving.execution(scenario, seconds_left=68.5)
+    proving.proved(job, job.run(), "no fault")
+    clean = Clean(scenario, job.trace, job.ends)
+    calls = [attempt.event["progress"] for attempt in job.job.attempts if attempt.step == "Verify blocks"]
+    assert Counter(told["phase"] for told in calls if told) == {"stored": 1, "compared": 2}
+    for name in ("process dies before", "process dies after success"):
+        for point, spoil in clean.at("Verify blocks", name):
+            where = f"{name} at {point}"
+            execution = proving.execution(scenario, seconds_left=68.5)
+            proving.wire.clear(once(point.number, spoil))
+            receipt, failure = proving.redriven(execution)
+            assert receipt is not None, f"{where}: {failure}"
+            proving.proved(execution, receipt, where)
+            proving.tried(execution, outcome_of(execution))
 
 
 def test_a_job_that_a_worker_refuses_is_refused_with_nothing_left_whatever_dies(ground: Ground) -> None:
