@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from threading import Lock
 from typing import Any
 
@@ -194,7 +195,7 @@ def _checked(
         own = _Notes()
         own.count("segments_left_out", len(some) - len(chosen))
         try:
-            together(lambda item, own=own: _check_segment(item, own), chosen, most=SEGMENTS_AT_A_TIME)
+            together(partial(_check_segment, notes=own), chosen, most=SEGMENTS_AT_A_TIME)
         except OutOfTime:
             # What was done of the group is not told: the next call does all of it again.
             return some[0].first
