@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from base64 import urlsafe_b64encode
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -12,45 +11,14 @@ import lz4.frame
 import pytest
 import zstandard
 from blockferry.core.blocks import BLOCK_SIZE
-from blockferry.core.checksums import digest_of
 from blockferry.core.errors import ArchiveDamaged, InvalidRequest, TransferFailed
 from blockferry.formats.foreign import expand, in_order, parse_folder, parse_segment
 from blockferry.sources.declared import declared_by
 from fakes import content
+from foreign_archives import BLOCKS, BUCKET, FOLDER, objects, stored
 from hypothesis import given
 from hypothesis import strategies as st
 from rig import HOME, RECOVERY, Rig, hashes, running_rig
-
-BUCKET = "old-archives"
-FOLDER = "snap-0123456789abcdef0.1/"
-
-BLOCKS = {
-    **{index: content(index % 9 + 1) for index in range(60, 70)},
-    100: content(0),
-    **{index: content(index % 5 + 1) for index in range(1000, 1064)},
-    2046: content(3),
-}
-
-
-def runs(blocks: Mapping[int, bytes]) -> Iterator[list[int]]:
-    """Contiguous runs, cut at multiples of 64."""
-    run: list[int] = []
-    for index in sorted(blocks):
-        if run and (index != run[-1] + 1 or index % 64 == 0):
-            yield run
-            run = []
-        run.append(index)
-    yield run
-
-
-def objects(blocks: Mapping[int, bytes]) -> dict[str, bytes]:
-    """The objects of an archive, by name."""
-    found = {}
-    for run in runs(blocks):
-        raw = b"".join(blocks[index] for index in run)
-        digest = urlsafe_b64encode(digest_of(raw)).decode()
-        found[f"{run[0]}.{digest}.{len(run)}.zstd"] = zstandard.ZstdCompressor(level=1).compress(raw)
-    return found
 
 
 @pytest.fixture
@@ -58,14 +26,6 @@ def rig(monkeypatch: pytest.MonkeyPatch) -> Iterator[Rig]:
     with running_rig(monkeypatch) as made:
         made.aws.s3(HOME).create_bucket(Bucket=BUCKET)
         yield made
-
-
-def stored(rig: Rig, folder: str = FOLDER, blocks: Mapping[int, bytes] = BLOCKS) -> list[str]:
-    keys = []
-    for name, body in objects(blocks).items():
-        rig.aws.s3(HOME).put_object(Bucket=BUCKET, Key=folder + name, Body=body)
-        keys.append(folder + name)
-    return keys
 
 
 def restored(rig: Rig, uri: str = f"s3://{BUCKET}/{FOLDER}") -> tuple[dict[int, str], dict[str, Any]]:
@@ -115,7 +75,7 @@ def test_an_object_that_goes_while_the_job_runs_ends_it(rig: Rig) -> None:
         yield
 
     rig.around = losing
-    with pytest.raises(TransferFailed, match="are others than when the job was planned"):
+    with pytest.raises(TransferFailed, match="hold 72 blocks, and held 76 when the job was planned"):
         restored(rig)
     assert rig.snapshots() == []
 

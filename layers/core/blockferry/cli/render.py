@@ -69,7 +69,7 @@ def verification_table(receipt: Mapping[str, Any]) -> str:
     rows = [
         ("job", str(receipt["job_id"])),
         ("status", str(receipt["status"])),
-        ("archive", str(receipt["manifest_uri"])),
+        ("archive", str(receipt["manifest_uri"] or receipt["foreign_uri"])),
         ("checked", f"{receipt['segments_checked']} segments, {receipt['blocks_checked']} blocks"),
         ("shown", str(receipt["confidence"])),
     ]

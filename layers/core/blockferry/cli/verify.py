@@ -11,7 +11,12 @@ from blockferry.core.errors import InvalidRequest
 
 
 def _add_options(command: argparse.ArgumentParser) -> None:
-    command.add_argument("subject", nargs="?", metavar="MANIFEST", help="s3://BUCKET/.../manifest.json of the archive")
+    command.add_argument(
+        "subject",
+        nargs="?",
+        metavar="ARCHIVE",
+        help="s3://BUCKET/.../manifest.json of the archive, or the folder of one that flexible-snapshot-proxy has made",
+    )
     command.add_argument("--snapshot", metavar="SNAPSHOT", help="compare it with this snapshot, block by block")
     command.add_argument("--against", metavar="MANIFEST", help="a second archive that must hold the same")
     command.add_argument(
@@ -26,8 +31,10 @@ def _add_options(command: argparse.ArgumentParser) -> None:
 def _request(options: argparse.Namespace) -> dict[str, Any]:
     if not options.subject:
         raise InvalidRequest("name the archive's manifest, or give --input FILE")
+    foreign = options.subject.endswith("/")
     return members(
-        manifest_uri=options.subject,
+        manifest_uri=None if foreign else options.subject,
+        foreign_uri=options.subject if foreign else None,
         snapshot_id=options.snapshot,
         other_manifest_uri=options.against,
         source=members(region=options.source_region),
@@ -44,5 +51,6 @@ COMMAND = starting(
         "verify s3://example-archive-bucket/disks/nightly/manifest.json --wait",
         "verify s3://example-archive-bucket/disks/nightly/manifest.json --sample 5 --seed 2026-11",
         "verify s3://example-archive-bucket/disks/nightly/manifest.json --snapshot snap-0123456789abcdef0",
+        "verify s3://example-old-archives/snap-0123456789abcdef0.8/ --wait",
     ),
 )

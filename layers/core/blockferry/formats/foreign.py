@@ -61,14 +61,18 @@ def in_order(segments: Iterable[ForeignSegment], total_blocks: int, *, name: str
     found = sorted(segments)
     last = 0
     for segment in found:
-        if segment.first < last:
-            raise ArchiveDamaged(
-                f"archive {name} is damaged: block {segment.first} is in two objects, {segment.name} is one"
-            )
+        refuse_impossible(segment.first, segment.blocks, last, total_blocks, name=name)
         last = segment.stop
-        if last > total_blocks or segment.first // SEGMENT_BLOCKS != (last - 1) // SEGMENT_BLOCKS:
-            raise ArchiveDamaged(f"archive {name} is damaged: {segment.name} cannot hold {segment.blocks} blocks there")
     return found
+
+
+def refuse_impossible(first: int, blocks: int, last: int, total_blocks: int, *, name: str) -> None:
+    """Raise ``ArchiveDamaged`` for an object that cannot be, behind one whose blocks end at ``last``."""
+    if first < last:
+        raise ArchiveDamaged(f"archive {name} is damaged: block {first} is in two objects, {first}.*.zstd is one")
+    stop = first + blocks
+    if stop > total_blocks or first // SEGMENT_BLOCKS != (stop - 1) // SEGMENT_BLOCKS:
+        raise ArchiveDamaged(f"archive {name} is damaged: {first}.*.{blocks}.zstd cannot hold {blocks} blocks there")
 
 
 def expand(data: bytes, segment: ForeignSegment, *, name: str) -> bytes:

@@ -6,7 +6,7 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
-from blockferry.requests.named import ManifestUri
+from blockferry.requests.named import ImageUri, ManifestUri
 from blockferry.requests.parts import Model, SnapshotId, Source
 
 
@@ -27,7 +27,13 @@ class VerifyOptions(Model):
 class VerifyRequest(Model):
     """Input of the state machine ``verify``."""
 
-    manifest_uri: ManifestUri = Field(description="The archive: s3://<bucket>/<prefix>/<archive id>/manifest.json.")
+    manifest_uri: ManifestUri | None = Field(
+        None, description="The archive: s3://<bucket>/<prefix>/<archive id>/manifest.json."
+    )
+    foreign_uri: ImageUri | None = Field(
+        None,
+        description="An archive that flexible-snapshot-proxy has made, by its folder: s3://<bucket>/<snapshot>.<GiB>/.",
+    )
     snapshot_id: SnapshotId | None = Field(None, description="The snapshot that was archived: compared block by block.")
     other_manifest_uri: ManifestUri | None = Field(None, description="A second archive that must hold the same.")
     source: Source = Field(
@@ -44,6 +50,16 @@ class VerifyRequest(Model):
 
     @model_validator(mode="after")
     def _another_one(self) -> Self:
-        if self.other_manifest_uri == self.manifest_uri:
+        if (self.manifest_uri is None) == (self.foreign_uri is None):
+            raise ValueError("name exactly one archive: manifest_uri or foreign_uri")
+        if self.foreign_uri is not None:
+            if not self.foreign_uri.endswith("/"):
+                raise ValueError(
+                    "foreign_uri: only the folder of an archive, with its slash, has hashes to verify. An image has "
+                    "the checksums of its codec, which are checked when it is restored"
+                )
+            if self.other_manifest_uri is not None:
+                raise ValueError("other_manifest_uri: an archive of another tool is compared with a snapshot only")
+        elif self.other_manifest_uri == self.manifest_uri:
             raise ValueError("other_manifest_uri names the same archive: it would be compared with itself")
         return self

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
+from array import array
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -16,11 +15,20 @@ from blockferry.aws.sessions import Identity
 from blockferry.core.blocks import BLOCK_SIZE, BlockRange, blocks_of_volume
 from blockferry.core.checksums import digest_of
 from blockferry.core.counts import at
-from blockferry.core.errors import ArchiveDamaged, InvalidRequest, RequestRefused, SourceChanged
+from blockferry.core.errors import ArchiveDamaged, InvalidRequest, RequestRefused
 from blockferry.core.holes import HoleDecision, HoleMeaning, HolePolicy
 from blockferry.core.ports import Block, BlockRef, BlockSource
 from blockferry.core.quotas import MAX_TAG_VALUE, MAX_VOLUME_GIB
-from blockferry.formats.foreign import ForeignSegment, expand, in_order, parse_folder, parse_segment
+from blockferry.core.words import counted
+from blockferry.formats.foreign import (
+    SEGMENT_BLOCKS,
+    ForeignSegment,
+    expand,
+    in_order,
+    parse_folder,
+    parse_segment,
+    refuse_impossible,
+)
 from blockferry.jobs.call import JobCall
 from blockferry.jobs.record import JobWarning
 from blockferry.sources.address import Address, parse_address
@@ -29,12 +37,15 @@ from blockferry.sources.kind import NOTHING_LISTED, Examined, Extent, JobSource,
 from blockferry.sources.meaning import for_holes
 from blockferry.sources.reading import Reading
 
+_RUN_BITS = 7
+"""Bits that hold how many blocks an object has, 64 at most."""
+
 KEPT_SEGMENTS = 2
 """Segments kept besides those being fetched: each has 32 MiB when it is unpacked."""
 
 
 class JobForeign(JobSource):
-    """The archive that is read, by its folder. ``listing`` is the SHA-256 (hex) over its objects as they are listed."""
+    """The archive that is read, by its folder, and what is in it."""
 
     kind: Literal["foreign"] = "foreign"
     uri: str
@@ -43,25 +54,17 @@ class JobForeign(JobSource):
     allocated_blocks: int
     objects: int
     stored_bytes: int
-    listing: str
 
     @property
     def name(self) -> str:
         return self.uri
 
-    def segments(self, call: JobCall) -> tuple[Bucket, Address, list[ForeignSegment]]:
-        """Its objects, which must be those that were planned. Raises ``SourceChanged``."""
+    def objects_of(self, call: JobCall) -> ForeignObjects:
         address = parse_address(self.uri)
-        bucket = bucket_of(call, self.identity, address.bucket)
-        found = _listed(bucket, address)
-        if found.listing != self.listing:
-            raise SourceChanged(
-                f"the objects below {self.uri} are others than when the job was planned; start a new job"
-            )
-        return bucket, address, in_order(found.segments, blocks_of_volume(self.size_gib), name=self.uri)
+        return ForeignObjects(bucket_of(call, self.identity, address.bucket), address, blocks_of_volume(self.size_gib))
 
     def open(self, call: JobCall) -> BlockSource:
-        return ForeignSource(*self.segments(call))
+        return ForeignSource(self.objects_of(call))
 
     def relist(self, call: JobCall, first: int, stop: int) -> Listed:
         within = range_of(first, stop)
@@ -69,11 +72,21 @@ class JobForeign(JobSource):
             return NOTHING_LISTED
         held = frozenset(
             index
-            for segment in self.segments(call)[2]
+            for segment in self.objects_of(call).within(within)
             for index in range(segment.first, segment.stop)
             if index in within
         )
         return Listed(held, frozenset(), len(held))
+
+    def contradiction(self, allocated: int, linear_checksum: str, holes: HolePolicy) -> str | None:
+        """Raises ``ArchiveDamaged``: a range lists its own objects only, and one that was deleted since the plan is
+        missing in every list."""
+        if allocated == self.allocated_blocks:
+            return None
+        raise ArchiveDamaged(
+            f"the objects below {self.uri} hold {counted(allocated, 'block')}, and held {self.allocated_blocks} when "
+            "the job was planned: the archive was changed meanwhile. Start a new job"
+        )
 
     def pages(self, blocks: int) -> int:
         return 0
@@ -91,8 +104,9 @@ class JobForeign(JobSource):
         return "held"
 
     def reading(self, call: JobCall, extent: Extent, tally: Tally) -> Reading:
+        # Each range lists its own twice, and the plan all of them.
         ranges = -(-extent.total_blocks // extent.blocks_per_range)
-        lists = -(-self.objects // 1_000) * (2 * ranges + 1)
+        lists = 2 * ranges + 3 * -(-self.objects // 1_000)
         return Reading(
             allocated=self.allocated_blocks,
             read=self.allocated_blocks,
@@ -125,30 +139,39 @@ class ExaminedForeign(Examined[JobForeign]):
         return for_holes(asked, HoleMeaning.UNKNOWN, reason, encrypted=False, may_be_encrypted=may_be_encrypted)
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Found:
-    segments: tuple[ForeignSegment, ...]
-    strangers: tuple[str, ...]
-    stored_bytes: int
-    listing: str
+    """What is below a folder. ``runs`` has eight bytes for each object: a volume of 64 TiB may have two million."""
+
+    runs: array[int]
+    strangers: int = 0
+    stranger: str = ""
+    stored_bytes: int = 0
 
 
 def _listed(bucket: Bucket, address: Address) -> _Found:
-    segments: list[ForeignSegment] = []
-    strangers: list[str] = []
-    stored = 0
-    listing = hashlib.sha256()
+    found = _Found(array("Q"))
     # With the slash: another archive's name may begin with this one's.
     for each in bucket.listed(address.key):
         name = each.key.removeprefix(address.key)
         segment = parse_segment(name)
         if segment is None:
-            strangers.append(name)
+            found.strangers += 1
+            found.stranger = found.stranger or name
             continue
-        segments.append(segment)
-        stored += each.size
-        listing.update(json.dumps([name, each.size, each.etag]).encode())
-    return _Found(tuple(segments), tuple(strangers), stored, listing.hexdigest())
+        found.runs.append(segment.first << _RUN_BITS | segment.blocks)
+        found.stored_bytes += each.size
+    return found
+
+
+def _runs(found: _Found, total_blocks: int, *, name: str) -> tuple[int, int]:
+    """How many blocks the objects hold, and where the last of them ends. Raises ``ArchiveDamaged`` as ``in_order``."""
+    held = last = 0
+    for run in sorted(found.runs):
+        first, blocks = run >> _RUN_BITS, run & (1 << _RUN_BITS) - 1
+        refuse_impossible(first, blocks, last, total_blocks, name=name)
+        held, last = held + blocks, first + blocks
+    return held, last
 
 
 def examine_foreign(uri: str, identity: Identity, call: JobCall) -> ExaminedForeign:
@@ -163,16 +186,16 @@ def examine_foreign(uri: str, identity: Identity, call: JobCall) -> ExaminedFore
     snapshot_id, size_gib = folder
     try:
         found = _listed(bucket_of(call, identity, address.bucket), address)
-        segments = in_order(found.segments, blocks_of_volume(size_gib), name=uri)
+        held, end = _runs(found, blocks_of_volume(size_gib), name=uri)
     except ArchiveDamaged as error:
         raise InvalidRequest(f"foreign_uri: {error}; nothing was started") from error
     except RequestRefused as error:
         raise InvalidRequest(f"foreign_uri: {error}; nothing was started") from error
-    if not segments:
+    if not found.runs:
         raise InvalidRequest(f"foreign_uri: there is no segment below {uri}; check bucket and name")
     if found.strangers:
         raise InvalidRequest(
-            f"foreign_uri: {found.strangers[0]!r} below {uri} is no segment, nor are {len(found.strangers) - 1} more: "
+            f"foreign_uri: {found.stranger!r} below {uri} is no segment, nor are {found.strangers - 1} more: "
             "nobody knows what they stand for; move them elsewhere"
         )
     source = JobForeign(
@@ -182,23 +205,22 @@ def examine_foreign(uri: str, identity: Identity, call: JobCall) -> ExaminedFore
         uri=uri,
         snapshot_id=snapshot_id,
         size_gib=size_gib,
-        allocated_blocks=sum(segment.blocks for segment in segments),
-        objects=len(segments),
+        allocated_blocks=held,
+        objects=len(found.runs),
         stored_bytes=found.stored_bytes,
-        listing=found.listing,
     )
     return ExaminedForeign(
         source=source,
         size_gib=size_gib,
         description=uri[:MAX_TAG_VALUE],
         own_tags={snapshots.ARCHIVE_TAG: uri[:MAX_TAG_VALUE]},
-        warnings=(_may_end_early(uri, segments, size_gib),),
+        warnings=(_may_end_early(uri, end, size_gib),),
     )
 
 
-def _may_end_early(uri: str, segments: list[ForeignSegment], size_gib: int) -> JobWarning:
+def _may_end_early(uri: str, end: int, size_gib: int) -> JobWarning:
     """What nothing in the archive can show: that its last segment is missing, or one in between."""
-    end, total = segments[-1].stop, blocks_of_volume(size_gib)
+    total = blocks_of_volume(size_gib)
     unseen = "nothing in it can show that an object is missing that was deleted since"
     if end == total:
         return JobWarning(code="archive_may_be_incomplete", message=f"{uri}: {unseen}")
@@ -210,16 +232,55 @@ def _may_end_early(uri: str, segments: list[ForeignSegment], size_gib: int) -> J
     )
 
 
+class ForeignObjects:
+    """The objects of an archive, listed where they are needed."""
+
+    def __init__(self, bucket: Bucket, address: Address, total_blocks: int) -> None:
+        self._bucket = bucket
+        self._address = address
+        self._total_blocks = total_blocks
+
+    def within(self, within: BlockRange) -> list[ForeignSegment]:
+        """Those that hold blocks of ``within``, ascending. Raises ``ArchiveDamaged`` as ``in_order``.
+
+        Numbers in keys are not padded: those of a range with the same number of digits follow each other in a listing,
+        among some that are longer and begin alike.
+        """
+        prefix = self._address.key
+        # A run never crosses a multiple of the largest.
+        first = within.first - within.first % SEGMENT_BLOCKS
+        found: list[ForeignSegment] = []
+        for digits in range(len(str(first)), len(str(within.stop - 1)) + 1):
+            low = max(first, 10 ** (digits - 1) if digits > 1 else 0)
+            high = min(within.stop - 1, 10**digits - 1)
+            end = f"{prefix}{high}/"  # behind the dot that follows a number, and before its further digits
+            for each in self._bucket.listed(prefix, after=f"{prefix}{low}"):
+                if each.key > end:
+                    break
+                segment = parse_segment(each.key.removeprefix(prefix))
+                if segment is not None and low <= segment.first <= high and segment.stop > within.first:
+                    found.append(segment)
+        return in_order(found, self._total_blocks, name=self._bucket.uri(prefix))
+
+    def fetch(self, segment: ForeignSegment) -> tuple[bytes, int]:
+        """The blocks of an object, and the bytes that it has. Raises ``ArchiveDamaged``."""
+        key = f"{self._address.key}{segment.name}"
+        body = self._bucket.get(key)
+        if body is None:
+            raise ArchiveDamaged(
+                f"{self._bucket.uri(key)} is missing; blocks {segment.first} to {segment.stop - 1} cannot be read"
+            )
+        return expand(body, segment, name=self._bucket.uri(key)), len(body)
+
+
 class ForeignSource:
     """The blocks of a foreign archive, each object of which is checked against the SHA-256 of its name.
 
     Raises ``ArchiveDamaged`` for an object that is missing or damaged, and else what ``Bucket.get`` raises.
     """
 
-    def __init__(self, bucket: Bucket, address: Address, segments: list[ForeignSegment]) -> None:
-        self._bucket = bucket
-        self._address = address
-        self._segments = segments
+    def __init__(self, objects: ForeignObjects) -> None:
+        self._objects = objects
         self._of: dict[int, ForeignSegment] = {}
         self._shared: SharedChunks[ForeignSegment, bytes] = SharedChunks(self._fetch, keep=KEPT_SEGMENTS)
 
@@ -227,8 +288,7 @@ class ForeignSource:
         """The blocks held in ``within``, ascending."""
         self._of = {
             index: segment
-            for segment in self._segments
-            if segment.first < within.stop and within.first < segment.stop
+            for segment in self._objects.within(within)
             for index in range(max(segment.first, within.first), min(segment.stop, within.stop))
         }
         return (BlockRef(index) for index in self._of)
@@ -243,10 +303,4 @@ class ForeignSource:
         return Block(ref.index, data, digest_of(data))
 
     def _fetch(self, segment: ForeignSegment) -> bytes:
-        key = f"{self._address.key}{segment.name}"
-        body = self._bucket.get(key)
-        if body is None:
-            raise ArchiveDamaged(
-                f"{self._bucket.uri(key)} is missing; blocks {segment.first} to {segment.stop - 1} cannot be read"
-            )
-        return expand(body, segment, name=self._bucket.uri(key))
+        return self._objects.fetch(segment)[0]

@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
-from threading import Lock
 from typing import Any
 
 from blockferry.aws.archives import Archive, Chain, Located, open_chain
-from blockferry.core.blocks import BlockRange, blocks_of_volume
+from blockferry.core.blocks import BlockRange
 from blockferry.core.errors import ArchiveDamaged, InvalidRequest, OutOfTime, RetryLater
-from blockferry.core.holes import HolePolicy
-from blockferry.core.mover import move
-from blockferry.core.pacing import Pace
-from blockferry.core.ports import Block, BlockRef
 from blockferry.core.reserves import MOVE_SECONDS
 from blockferry.core.retry import Deadline
 from blockferry.core.together import together
@@ -23,53 +17,12 @@ from blockferry.formats.archive.index import RangeIndex
 from blockferry.formats.archive.layout import SEGMENTS, segment_name
 from blockferry.formats.archive.manifest import Member
 from blockferry.jobs.call import JobCall
-from blockferry.sources.snapshot import SnapshotSource
-from blockferry.verification.record import (
-    COMPARED,
-    MOST_FINDINGS,
-    STORED,
-    Code,
-    Finding,
-    Found,
-    Verification,
-    recorded,
-    save_found,
-)
+from blockferry.verification.foreign import compare_foreign, foreign_opened, look_at_foreign
+from blockferry.verification.noting import Notes, compared, difference, is_chosen
+from blockferry.verification.record import COMPARED, STORED, Found, Verification, recorded, save_found
 
 SEGMENTS_AT_A_TIME = 3
 """Segments in memory of a worker: each has 32 MiB at most."""
-
-GROUP = 64
-"""Blocks of which a sample takes all or none, when an archive is compared with a snapshot: those of a segment."""
-
-
-@dataclass
-class _Notes:
-    """What is found, by several threads."""
-
-    findings: list[Finding] = field(default_factory=list)
-    more: int = 0
-    counts: dict[str, int] = field(default_factory=dict)
-    _lock: Lock = field(default_factory=Lock)
-
-    def count(self, name: str, number: int = 1) -> None:
-        with self._lock:
-            self.counts[name] = self.counts.get(name, 0) + number
-
-    def add(self, code: Code, object: str, first: int, stop: int, message: str) -> None:
-        with self._lock:
-            if len(self.findings) < MOST_FINDINGS:
-                self.findings.append(Finding(code=code, object=object, first=first, stop=stop, message=message))
-            else:
-                self.more += 1
-
-    def take(self, others: _Notes) -> None:
-        """Add those of a part of the work, which is over."""
-        for name, number in others.counts.items():
-            self.count(name, number)
-        for each in others.findings:
-            self.add(each.code, each.object, each.first, each.stop, each.message)
-        self.more += others.more
 
 
 def verify_range(
@@ -87,20 +40,25 @@ def verify_range(
     phase = STORED if progress is None else str(progress["phase"])
     next_index = within.first if progress is None else int(progress["next_index"])
     rest = within.after(next_index)
-    notes = _Notes()
+    notes = Notes()
     reached = within.stop
     if rest is not None:
         try:
-            chain = _opened(plan, plan.chain, working)
+            if plan.foreign is not None:
+                objects = foreign_opened(plan.foreign, within, working)
+            else:
+                chain = _opened(plan, plan.chain, working)
         except ArchiveDamaged as error:
-            notes.add("manifest", plan.chain[0].manifest_uri, within.first, within.stop, str(error))
+            notes.add("manifest", plan.uri, within.first, within.stop, str(error))
         else:
-            check = _stored if phase == STORED else _compared
-            reached = check(plan, chain, rest, within, notes, working, deadline)
+            if plan.foreign is not None:
+                look = look_at_foreign if phase == STORED else compare_foreign
+                reached = look(plan, objects, rest, notes, working, deadline)
+            else:
+                check = _stored if phase == STORED else _compared
+                reached = check(plan, chain, rest, within, notes, working, deadline)
     if reached == next_index:
-        raise RetryLater(
-            f"a whole call was not enough for anything of {plan.chain[0].manifest_uri} behind {next_index}"
-        )
+        raise RetryLater(f"a whole call was not enough for anything of {plan.uri} behind {next_index}")
     save_found(
         call.folder,
         within,
@@ -156,7 +114,7 @@ def _stored(
     chain: Chain,
     rest: BlockRange,
     within: BlockRange,
-    notes: _Notes,
+    notes: Notes,
     call: JobCall,
     deadline: Deadline,
 ) -> int:
@@ -186,13 +144,13 @@ def _stored(
 
 
 def _checked(
-    plan: Verification, items: Sequence[_Item], within: BlockRange, notes: _Notes, call: JobCall, deadline: Deadline
+    plan: Verification, items: Sequence[_Item], within: BlockRange, notes: Notes, call: JobCall, deadline: Deadline
 ) -> int:
     for number, some in enumerate(_groups(items)):
         if number and deadline.passed():
             return some[0].first
-        chosen = [item for item in some if _chosen(plan, item.name)]
-        own = _Notes()
+        chosen = [item for item in some if is_chosen(plan, item.name)]
+        own = Notes()
         own.count("segments_left_out", len(some) - len(chosen))
         try:
             together(partial(_check_segment, notes=own), chosen, most=SEGMENTS_AT_A_TIME)
@@ -216,7 +174,7 @@ def _groups(items: Sequence[_Item]) -> Iterator[list[_Item]]:
         yield group
 
 
-def _check_segment(item: _Item, notes: _Notes) -> None:
+def _check_segment(item: _Item, notes: Notes) -> None:
     entries = item.index.entries_of(item.number)
     try:
         body = item.archive.segment(item.index, item.number)
@@ -226,14 +184,6 @@ def _check_segment(item: _Item, notes: _Notes) -> None:
         notes.count("blocks", len(entries))
         notes.count("stored_bytes", len(body))
     notes.count("segments")
-
-
-def _chosen(plan: Verification, name: str) -> bool:
-    """Whether a sample has this object or group: the same seed chooses the same ones."""
-    if plan.sample_percent >= 100:
-        return True
-    drawn = hashlib.sha256(f"{plan.seed}/{name}".encode()).digest()
-    return int.from_bytes(drawn[:8], "big") < plan.sample_percent / 100 * 2**64
 
 
 def _orphans(archive: Archive, within: BlockRange, known: set[str]) -> int:
@@ -249,7 +199,7 @@ def _orphans(archive: Archive, within: BlockRange, known: set[str]) -> int:
     return orphans
 
 
-def _other(plan: Verification, chain: Chain, within: BlockRange, notes: _Notes, call: JobCall) -> None:
+def _other(plan: Verification, chain: Chain, within: BlockRange, notes: Notes, call: JobCall) -> None:
     """Hold the blocks of a second archive against those of the first, by what their indexes say."""
     uri = plan.other[0].manifest_uri
     try:
@@ -260,7 +210,7 @@ def _other(plan: Verification, chain: Chain, within: BlockRange, notes: _Notes, 
         return
     notes.count("compared", len(ours.keys() | theirs.keys()))
     for block in sorted(block for block in ours.keys() | theirs.keys() if ours.get(block) != theirs.get(block)):
-        what = _difference(ours.get(block), theirs.get(block), uri)
+        what = difference(ours.get(block), theirs.get(block), uri)
         notes.add("other_archive", uri, block, block + 1, what)
 
 
@@ -268,73 +218,20 @@ def _digests(held: Mapping[int, Located]) -> dict[int, bytes]:
     return {block: located.entry.digest for block, located in held.items()}
 
 
-def _difference(ours: bytes | None, theirs: bytes | None, other: str) -> str:
-    if theirs is None:
-        return f"the archive holds it, and {other} does not"
-    if ours is None:
-        return f"{other} holds it, and the archive does not"
-    return f"{other} holds something else"
-
-
 def _compared(
     plan: Verification,
     chain: Chain,
     rest: BlockRange,
     within: BlockRange,
-    notes: _Notes,
+    notes: Notes,
     call: JobCall,
     deadline: Deadline,
 ) -> int:
     """Hold the blocks of the snapshot against the archive; returns where to go on."""
-    name = plan.snapshot_id or ""
     try:
         held = _digests(chain.held(rest))
     except ArchiveDamaged:
         # Told when its objects were checked.
         return within.stop
-    ebs = call.ebs(plan.place.identity)
-    total = blocks_of_volume(chain.manifest.volume_size_gib)
-    comparing = _Comparing(plan, SnapshotSource(ebs, name, total_blocks=total), held, notes)
-    pace = Pace(plan.blocks_per_second, clock=call.clock)
-    moved = move(
-        rest,
-        comparing,
-        [],
-        holes=HolePolicy.PRESERVE,
-        threads=call.throughput.min_threads,
-        deadline=deadline,
-        pace=pace,
-    )
-    # What lies behind is looked at again by the next call.
-    notes.count("compared", sum(block < moved.next_index for block in comparing.compared))
-    for block in sorted(held.keys() - comparing.listed):
-        if block < moved.next_index:
-            notes.add("content", name, block, block + 1, f"the archive holds it, and {name} does not")
-    return moved.next_index
-
-
-class _Comparing:
-    """The blocks of a snapshot; reading one holds it against the archive, and nothing is kept of it."""
-
-    def __init__(self, plan: Verification, snapshot: SnapshotSource, held: Mapping[int, bytes], notes: _Notes) -> None:
-        self._plan = plan
-        self._snapshot = snapshot
-        self._held = held
-        self._notes = notes
-        self.listed: set[int] = set()
-        self.compared: set[int] = set()
-
-    def blocks(self, within: BlockRange) -> Iterator[BlockRef]:
-        for ref in self._snapshot.blocks(within):
-            self.listed.add(ref.index)
-            if _chosen(self._plan, f"blocks/{ref.index // GROUP}"):
-                yield ref
-
-    def read(self, ref: BlockRef) -> Block:
-        block = self._snapshot.read(ref)
-        name = self._plan.snapshot_id or ""
-        ours = self._held.get(ref.index)
-        if ours != block.digest:
-            self._notes.add("content", name, ref.index, ref.index + 1, _difference(ours, block.digest, name))
-        self.compared.add(ref.index)
-        return Block(ref.index, block.data, block.digest, unchanged=True)
+    size_gib = chain.manifest.volume_size_gib
+    return compared(plan, held, rest, notes, call, size_gib=size_gib, deadline=deadline)

@@ -14,6 +14,7 @@ from blockferry.aws.archives import bucket_of
 from blockferry.core.blocks import BLOCK_SIZE, split
 from blockferry.core.counts import by_operation
 from blockferry.core.errors import ArchiveDamaged, IncompleteTransfer, RequestRefused
+from blockferry.core.words import counted
 from blockferry.cost.work import Work, cost_of
 from blockferry.formats.archive.layout import MANIFEST, parse_manifest_uri
 from blockferry.jobs.call import JobCall
@@ -55,18 +56,20 @@ def conclude_verification(call: JobCall, record: str, *, now: datetime | None = 
     total, findings, more = _together(plan, call)
     ended = now or datetime.now(UTC)
     damaged = bool(findings)
-    uri = plan.chain[0].manifest_uri if plan.chain else plan.damage[0].object
-    warnings = _warnings(total)
-    refusal = _tag(plan, uri, damaged=damaged, ended=ended, call=call)
+    uri = plan.uri
+    warnings = [*_warnings(total), *(warning.model_dump() for warning in plan.warnings)]
+    # Objects of another tool are left as they are.
+    refusal = None if plan.foreign is not None else _tag(plan, uri, damaged=damaged, ended=ended, call=call)
     if refusal is not None:
         warnings.append({"code": "manifest_not_tagged", "message": refusal})
     receipt: dict[str, Any] = {
         "job_id": plan.job_id,
         "operation": "verify",
         "status": "FAILED" if damaged else "SUCCEEDED",
-        "source": {"name": f"archive {uri}", "region": plan.place.region, "archives": len(plan.chain)},
+        "source": {"name": f"archive {uri}", "region": plan.place.region, "archives": len(plan.chain) or 1},
         "targets": [],
-        "manifest_uri": uri,
+        "manifest_uri": uri if plan.foreign is None else None,
+        "foreign_uri": uri if plan.foreign is not None else None,
         "snapshot_id": plan.snapshot_id,
         "other_manifest_uri": plan.other[0].manifest_uri if plan.other else None,
         "sample_percent": plan.sample_percent,
@@ -133,6 +136,14 @@ def _together(plan: Verification, call: JobCall) -> tuple[Counter[str], list[Fin
     for within in ranges:
         if left := [reached[within.first, phase] for phase in phases if reached[within.first, phase] < within.stop]:
             raise IncompleteTransfer(f"blocks {min(left)} to {within.stop - 1} were not looked at; start a new job")
+    seen = total["segments"] + total["segments_left_out"]
+    # A range lists its own objects only: one that was deleted since the plan is in none of the lists.
+    opened = all(finding.code != "manifest" for finding in findings)
+    if plan.foreign is not None and opened and seen != plan.foreign.objects:
+        raise IncompleteTransfer(
+            f"there are {counted(seen, 'object')} below {plan.uri}, and were {plan.foreign.objects} when the job was "
+            "planned: the archive was changed meanwhile. Start a new job"
+        )
     return total, sorted(findings, key=lambda finding: (finding.first, finding.code)), more
 
 
@@ -206,7 +217,7 @@ def _page(receipt: Mapping[str, Any], findings: list[Finding]) -> str:
     lines = [
         f"# verify {receipt['job_id']}: {receipt['status']}",
         "",
-        f"Archive: {receipt['manifest_uri']}.",
+        f"Archive: {receipt['manifest_uri'] or receipt['foreign_uri']}.",
         "",
         f"{receipt['segments_checked']} segments, {receipt['indexes_checked']} indexes and {receipt['blocks_checked']} "
         f"blocks were checked, {receipt['blocks_compared']} blocks compared: {receipt['confidence']}.",

@@ -6,12 +6,12 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from blockferry.aws.archives import Chain, open_chain
 from blockferry.aws.regions import refuse_unknown_regions
 from blockferry.aws.sessions import Identity
-from blockferry.core.blocks import BLOCK_SIZE, blocks_per_range, split
+from blockferry.core.blocks import BLOCK_SIZE, blocks_of_volume, blocks_per_range, split
 from blockferry.core.errors import ArchiveDamaged, InvalidRequest
 from blockferry.core.quotas import BLOCKS_PER_SECOND
 from blockferry.formats.archive.layout import parse_manifest_uri
@@ -23,6 +23,7 @@ from blockferry.jobs.record import Place
 from blockferry.requests.parts import parse
 from blockferry.requests.verify import VerifyRequest
 from blockferry.sources.archive import refuse_frozen
+from blockferry.sources.foreign import examine_foreign
 from blockferry.sources.readable import readable_snapshot, refuse_no_access, source_identity
 from blockferry.transfer.workers import plan_workers
 from blockferry.verification.record import Finding, Verification, planned, save_plan
@@ -77,10 +78,17 @@ def _plan(asked: VerifyRequest, execution: Execution, started_at: str, fingerpri
         sample_percent=asked.sample_percent,
         seed=asked.options.seed or execution.job_id,
     )
+    if asked.foreign_uri is not None:
+        found = examine_foreign(asked.foreign_uri, identity, call)
+        foreign = found.source
+        known = {"foreign": foreign, "warnings": found.warnings}
+        held = _Held(foreign.size_gib, foreign.allocated_blocks, foreign.stored_bytes)
+        return plan.model_copy(update=known | _shared_out(asked, held, identity, execution, call))
+    uri = asked.manifest_uri or ""
     try:
-        chain = open_chain(call, identity, asked.manifest_uri)
+        chain = open_chain(call, identity, uri)
     except ArchiveDamaged as error:
-        return plan.model_copy(update={"damage": (_finding(asked.manifest_uri, error),)})
+        return plan.model_copy(update={"damage": (_finding(uri, error),)})
     other: Chain | None = None
     if asked.other_manifest_uri is not None:
         try:
@@ -94,12 +102,30 @@ def _plan(asked: VerifyRequest, execution: Execution, started_at: str, fingerpri
             f"other_manifest_uri is of a volume of {other.manifest.volume_size_gib} GiB, and manifest_uri of "
             f"{manifest.volume_size_gib}: they cannot hold the same"
         )
-    if asked.snapshot_id is not None:
-        _refuse_other_snapshot(asked.snapshot_id, manifest.volume_size_gib, identity, call)
-    length = blocks_per_range(manifest.total_blocks, asked.options.blocks_per_range)
-    ranges = math.ceil(manifest.total_blocks / length)
     stored = sum(each.manifest.counts.stored_bytes for each in chain.members)
-    read = stored + (manifest.counts.allocated_blocks * BLOCK_SIZE if asked.snapshot_id else 0)
+    held = _Held(manifest.volume_size_gib, manifest.counts.allocated_blocks, stored)
+    known = {"chain": _members(chain), "other": () if other is None else _members(other)}
+    return plan.model_copy(update=known | _shared_out(asked, held, identity, execution, call))
+
+
+class _Held(NamedTuple):
+    """What an archive holds."""
+
+    size_gib: int
+    allocated_blocks: int
+    stored_bytes: int
+
+
+def _shared_out(
+    asked: VerifyRequest, held: _Held, identity: Identity, execution: Execution, call: JobCall
+) -> dict[str, Any]:
+    """How the work is cut into ranges, and by how many workers it is done."""
+    if asked.snapshot_id is not None:
+        _refuse_other_snapshot(asked.snapshot_id, held.size_gib, identity, call)
+    total = blocks_of_volume(held.size_gib)
+    length = blocks_per_range(total, asked.options.blocks_per_range)
+    ranges = math.ceil(total / length)
+    read = held.stored_bytes + (held.allocated_blocks * BLOCK_SIZE if asked.snapshot_id else 0)
     workers = plan_workers(
         asked.options.max_concurrency,
         useful=max(1, math.ceil(read / BYTES_PER_WORKER)),
@@ -107,17 +133,13 @@ def _plan(asked: VerifyRequest, execution: Execution, started_at: str, fingerpri
         client=lambda: call.aws.functions(execution.region),
         region=execution.region,
     )
-    return plan.model_copy(
-        update={
-            "chain": _members(chain),
-            "other": () if other is None else _members(other),
-            "total_blocks": manifest.total_blocks,
-            "blocks_per_range": length,
-            "workers": workers.count,
-            "workers_because": workers.because,
-            "blocks_per_second": BLOCKS_PER_SECOND / 2 / workers.count,
-        }
-    )
+    return {
+        "total_blocks": total,
+        "blocks_per_range": length,
+        "workers": workers.count,
+        "workers_because": workers.because,
+        "blocks_per_second": BLOCKS_PER_SECOND / 2 / workers.count,
+    }
 
 
 def _members(chain: Chain) -> tuple[Member, ...]:

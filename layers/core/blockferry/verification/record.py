@@ -13,7 +13,8 @@ from blockferry.core.blocks import BlockRange
 from blockferry.core.errors import IncompleteTransfer
 from blockferry.formats.archive.manifest import Member
 from blockferry.jobs.folder import JobFolder
-from blockferry.jobs.record import Place, Record
+from blockferry.jobs.record import JobWarning, Place, Record
+from blockferry.sources.foreign import JobForeign
 
 PLAN = "plan/verification.json"
 FOUND = "moved/verified/"
@@ -41,7 +42,7 @@ class Finding(Record):
 class Verification(Record):
     """What is to be verified, as it was planned. ``chain`` is the archive and those that it is built upon, and
     ``other`` a second one with its own; ``damage`` was found when they were opened, and then nothing else is looked
-    at."""
+    at. ``foreign`` is an archive of another tool, in the place of a chain."""
 
     format: Literal[1] = 1
     job_id: str
@@ -51,6 +52,8 @@ class Verification(Record):
     place: Place
     chain: tuple[Member, ...] = ()
     other: tuple[Member, ...] = ()
+    foreign: JobForeign | None = None
+    warnings: tuple[JobWarning, ...] = ()
     snapshot_id: str | None = None
     sample_percent: float = 100.0
     seed: str = ""
@@ -60,6 +63,13 @@ class Verification(Record):
     workers_because: str = ""
     blocks_per_second: float = 0.0
     damage: tuple[Finding, ...] = ()
+
+    @property
+    def uri(self) -> str:
+        """The address of the archive."""
+        if self.foreign is not None:
+            return self.foreign.uri
+        return self.chain[0].manifest_uri if self.chain else self.damage[0].object
 
 
 class Found(Record):
