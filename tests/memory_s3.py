@@ -58,13 +58,14 @@ class MemoryS3:
             raise self.errors["GetObject"]
         if Key not in self.objects:
             raise refusal("NoSuchKey", "GetObject", status=404)
-        body = self.objects[Key]
+        body, more = self.objects[Key], {}
         if Range:
             first, last = map(int, Range.removeprefix("bytes=").split("-"))
             if first >= len(body):
                 raise refusal("InvalidRange", "GetObject", status=416)
+            more = {"ContentRange": f"bytes {first}-{min(last, len(body) - 1)}/{len(body)}"}
             body = body[first : last + 1]
-        return {"Body": io.BytesIO(body), "ContentLength": len(body)}
+        return {"Body": io.BytesIO(body), "ContentLength": len(body), **more}
 
     def list_objects_v2(
         self, *, Bucket: str, Prefix: str, MaxKeys: int = PAGE, StartAfter: str = "", ContinuationToken: str = ""

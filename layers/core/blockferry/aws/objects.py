@@ -151,10 +151,16 @@ class Bucket(ObjectReader):
         before them."""
         part: Any = {} if length is None else {"Range": f"bytes={first}-{first + length - 1}"}
         what = f"GetObject of {self.uri(key)}"
+
+        def send() -> bytes | None:
+            answer = self._s3.get_object(Bucket=self.name, Key=key, **part)
+            if length is not None and _ends_before(answer, first + length):
+                answer["Body"].close()
+                return None
+            return _body(answer, length)
+
         try:
-            return self._call(
-                "GetObject", what, lambda: _body(self._s3.get_object(Bucket=self.name, Key=key, **part), length)
-            )
+            return self._call("GetObject", what, send)
         except ClientError as error:
             if error.response["Error"]["Code"] in ("NoSuchKey", "404") or status_of(error) == 416:
                 return None
@@ -293,6 +299,12 @@ def parts(
     """The object from offset ``start`` on, ``length`` bytes at a time, read when they are asked for."""
     for first in range(start, size_bytes, length):
         yield reader.part(bucket, key, etag=etag, first=first, length=min(length, size_bytes - first))
+
+
+def _ends_before(answer: Any, stop: int) -> bool:
+    """Whether the object of a ranged answer is shorter than what was asked for, which no repetition mends."""
+    size = str(answer.get("ContentRange", "")).rpartition("/")[2]
+    return size.isdecimal() and int(size) < stop
 
 
 def _body(answer: Any, length: int | None) -> bytes:
