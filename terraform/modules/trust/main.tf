@@ -1,6 +1,6 @@
 # The role that another account creates, so that a deployment reads its snapshots (source side), makes
-# snapshots in it (target side) or both. Its ARN and external id go into the source or target of a job, and
-# its ARN into trusted_role_arns of the deployment.
+# snapshots in it (target side), keeps archives in its buckets (archive side) or several of these. Its ARN and
+# external id go into the source, target or archive of a job, and its ARN into trusted_role_arns of the deployment.
 
 data "aws_partition" "current" {}
 
@@ -18,6 +18,12 @@ locals {
   target_keys      = try(var.target_side.kms_key_arns, [])
   required_tag     = try(var.source_side.required_tag, null)
   image_buckets    = try(sort(var.source_side.image_bucket_names), [])
+
+  # Names of an archive's objects are fixed, so that nothing else of a bucket can be written, read or deleted.
+  archive_buckets = try(sort(distinct(var.archive_side.bucket_names)), [])
+  archive_keys    = try(sort(var.archive_side.kms_key_arns), [])
+  archive_via     = [for region in try(sort(distinct(var.archive_side.regions)), []) : "s3.${region}.amazonaws.com"]
+  archive_names   = ["index/*.idx", "manifest.json", "segments/*.zst", "unfinished.json"]
 
   # EBS calls KMS under the name of EC2.
   source_via = [for region in try(sort(distinct(var.source_side.regions)), []) : "ec2.${region}.amazonaws.com"]
@@ -54,11 +60,74 @@ data "aws_iam_policy_document" "trust" {
 }
 
 data "aws_iam_policy_document" "this" {
-  statement {
-    sid     = "Describe"
-    actions = concat(["ec2:DescribeSnapshots"], var.target_side == null ? [] : ["ec2:GetEbsEncryptionByDefault"])
-    # EC2 has no resource level for either.
-    resources = ["*"]
+  dynamic "statement" {
+    for_each = var.source_side == null && var.target_side == null ? [] : ["snapshots"]
+
+    content {
+      sid     = "Describe"
+      actions = concat(["ec2:DescribeSnapshots"], var.target_side == null ? [] : ["ec2:GetEbsEncryptionByDefault"])
+      # EC2 has no resource level for either.
+      resources = ["*"]
+    }
+  }
+
+  dynamic "statement" {
+    for_each = length(local.archive_buckets) > 0 ? [local.archive_buckets] : []
+
+    content {
+      # Which Region a bucket is in, what is in an archive, and that an object is missing and not forbidden.
+      sid       = "FindArchives"
+      actions   = ["s3:ListBucket"]
+      resources = [for name in statement.value : "arn:${local.partition}:s3:::${name}"]
+    }
+  }
+
+  dynamic "statement" {
+    for_each = length(local.archive_buckets) > 0 ? [local.archive_buckets] : []
+
+    content {
+      sid       = "ReadAndWriteArchives"
+      actions   = ["s3:GetObject", "s3:PutObject", "s3:PutObjectTagging"]
+      resources = flatten([for bucket in statement.value : [for name in local.archive_names : "arn:${local.partition}:s3:::${bucket}/*${name}"]])
+    }
+  }
+
+  dynamic "statement" {
+    for_each = length(local.archive_buckets) > 0 ? [local.archive_buckets] : []
+
+    content {
+      # What came out when an archive was verified stands in the tags of its manifest, beside those that it has.
+      sid       = "ReadTagsOfManifests"
+      actions   = ["s3:GetObjectTagging"]
+      resources = [for bucket in statement.value : "arn:${local.partition}:s3:::${bucket}/*manifest.json"]
+    }
+  }
+
+  dynamic "statement" {
+    for_each = length(local.archive_buckets) > 0 ? [local.archive_buckets] : []
+
+    content {
+      # Of an archive that is not finished: a manifest is never deleted.
+      sid       = "DeleteUnfinishedArchives"
+      actions   = ["s3:DeleteObject"]
+      resources = flatten([for bucket in statement.value : [for name in local.archive_names : "arn:${local.partition}:s3:::${bucket}/*${name}" if name != "manifest.json"]])
+    }
+  }
+
+  dynamic "statement" {
+    for_each = length(local.archive_keys) > 0 ? [local.archive_keys] : []
+
+    content {
+      sid       = "UseKeysOfArchivesThroughS3"
+      actions   = ["kms:Decrypt", "kms:GenerateDataKey"]
+      resources = statement.value
+
+      condition {
+        test     = "StringEquals"
+        variable = "kms:ViaService"
+        values   = local.archive_via
+      }
+    }
   }
 
   dynamic "statement" {
@@ -227,7 +296,7 @@ data "aws_iam_policy_document" "this" {
 
 resource "aws_iam_role" "this" {
   name        = var.name
-  description = "Lets deployment ${try(var.trusted.name_prefix, "blockferry")} of account ${var.trusted.account_id} work with snapshots of this account"
+  description = "Lets deployment ${try(var.trusted.name_prefix, "blockferry")} of account ${var.trusted.account_id} work with snapshots and archives of this account"
   # A range of blocks takes up to 15 minutes; the functions chain roles, and chained sessions end after an
   # hour whatever stands here.
   max_session_duration = 3600

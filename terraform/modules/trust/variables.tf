@@ -110,8 +110,40 @@ variable "target_side" {
   }
 
   validation {
-    condition     = var.target_side != null || var.source_side != null
-    error_message = "Give source_side, target_side or both: a role that may do neither is of no use."
+    condition     = var.target_side != null || var.source_side != null || var.archive_side != null
+    error_message = "Give source_side, target_side or archive_side: a role that may do none of it is of no use."
+  }
+}
+
+variable "archive_side" {
+  description = <<-EOT
+    Lets jobs write archives into buckets of this account, and verify and restore them. Null: they may not.
+    - bucket_names: the buckets.
+    - regions: regions of the buckets, in which their keys may be used; needed with kms_key_arns only.
+    - kms_key_arns: keys that objects are encrypted with, used through S3 only.
+  EOT
+  # As for trusted.
+  type    = any
+  default = null
+
+  validation {
+    condition     = length(setsubtract(try(keys(var.archive_side), []), ["bucket_names", "regions", "kms_key_arns"])) == 0
+    error_message = "There is no ${join(" and no ", setsubtract(try(keys(var.archive_side), []), ["bucket_names", "regions", "kms_key_arns"]))} in archive_side, only bucket_names, regions and kms_key_arns."
+  }
+
+  validation {
+    condition     = var.archive_side == null || (can(sort(var.archive_side.bucket_names)[0]) && alltrue([for name in try(sort(var.archive_side.bucket_names), []) : can(regex("^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$", name))]))
+    error_message = "Name at least one bucket for archives, in a list, without s3:// and without a key."
+  }
+
+  validation {
+    condition     = can(sort(try(var.archive_side.kms_key_arns, []))) && alltrue([for arn in try(sort(var.archive_side.kms_key_arns), []) : can(regex("^arn:[a-z-]+:kms:[a-z0-9-]+:[0-9]{12}:key/[a-zA-Z0-9-]+$", arn))])
+    error_message = "Every key of the archive side must be the ARN of a KMS key, not of an alias."
+  }
+
+  validation {
+    condition     = length(try(var.archive_side.kms_key_arns, [])) == 0 || can(sort(var.archive_side.regions)[0])
+    error_message = "Name the regions of the buckets of the archive side, in a list: their keys may be used there only."
   }
 }
 

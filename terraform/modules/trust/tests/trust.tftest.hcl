@@ -137,6 +137,68 @@ run "a_source_side_can_be_narrowed_to_a_tag_and_keys_are_used_through_ebs_only" 
   }
 }
 
+run "an_archive_side_reaches_objects_of_archives_only_and_deletes_no_manifest" {
+  command = plan
+
+  variables {
+    source_side = null
+    archive_side = {
+      bucket_names = ["vault"]
+      regions      = ["eu-west-1"]
+      kms_key_arns = ["arn:aws:kms:eu-west-1:123456789012:key/11111111-2222-3333-4444-555555555555"]
+    }
+  }
+
+  assert {
+    condition = toset(flatten([for statement in jsondecode(aws_iam_role_policy.this.policy).Statement : statement.Action])) == toset([
+      "kms:Decrypt", "kms:GenerateDataKey", "s3:DeleteObject", "s3:GetObject", "s3:GetObjectTagging", "s3:ListBucket",
+      "s3:PutObject", "s3:PutObjectTagging",
+    ])
+    error_message = "The archive side must reach archives only, and no snapshot."
+  }
+
+  assert {
+    condition = one([
+      for statement in jsondecode(aws_iam_role_policy.this.policy).Statement : toset(statement.Resource) if statement.Sid == "ReadAndWriteArchives"
+    ]) == toset(["arn:aws:s3:::vault/*index/*.idx", "arn:aws:s3:::vault/*manifest.json", "arn:aws:s3:::vault/*segments/*.zst", "arn:aws:s3:::vault/*unfinished.json"])
+    error_message = "Only objects of archives in the named buckets may be read and written."
+  }
+
+  assert {
+    condition = one([
+      for statement in jsondecode(aws_iam_role_policy.this.policy).Statement : toset(statement.Resource) if statement.Sid == "DeleteUnfinishedArchives"
+    ]) == toset(["arn:aws:s3:::vault/*index/*.idx", "arn:aws:s3:::vault/*segments/*.zst", "arn:aws:s3:::vault/*unfinished.json"])
+    error_message = "A manifest must never be deleted."
+  }
+
+  assert {
+    condition = one([
+      for statement in jsondecode(aws_iam_role_policy.this.policy).Statement : statement.Condition if statement.Sid == "UseKeysOfArchivesThroughS3"
+    ]) == { StringEquals = { "kms:ViaService" = "s3.eu-west-1.amazonaws.com" } }
+    error_message = "Keys of archives must be used through S3 in the regions of the buckets only."
+  }
+}
+
+run "an_archive_side_without_a_bucket_or_with_a_key_of_no_region_is_refused" {
+  command = plan
+
+  variables {
+    archive_side = { bucket_names = [], kms_key_arns = ["arn:aws:kms:eu-west-1:123456789012:key/1"] }
+  }
+
+  expect_failures = [var.archive_side]
+}
+
+run "a_misspelt_attribute_of_an_archive_side_is_refused" {
+  command = plan
+
+  variables {
+    archive_side = { bucket_names = ["vault"], kms_key_arn = "arn:aws:kms:eu-west-1:123456789012:key/1" }
+  }
+
+  expect_failures = [var.archive_side]
+}
+
 run "a_role_for_nothing_is_refused" {
   command = plan
 
