@@ -317,6 +317,17 @@ def test_what_cannot_be_archived_is_refused_and_nothing_is_left(rig: Rig, change
     assert keys(rig) == []
 
 
+def test_segments_so_small_that_nobody_could_list_them_all_in_time_are_refused(rig: Rig) -> None:
+    snapshot = rig.snapshot({}, size_gib=65_536)
+    with pytest.raises(InvalidRequest) as caught:
+        rig.run("archive", request(snapshot, segment_blocks=63))
+    assert "archive.segment_blocks: a volume of 65536 GiB may have 2130441 segments of 63 blocks" in str(caught.value)
+    assert "name 64 or more, or leave segment_blocks out" in str(caught.value)
+    assert keys(rig) == []
+    planned = rig.run("archive", request(snapshot, segment_blocks=64, options={"dry_run": True}))
+    assert planned["targets"][0]["volume_size_gib"] == 65_536
+
+
 def test_an_archive_is_never_written_over(rig: Rig) -> None:
     snapshot = Volume(rig).becomes(BEFORE).snapshot()
     rig.run("archive", request(snapshot, archive_id="nightly"))

@@ -9,7 +9,8 @@ from typing import Any, cast
 
 import pytest
 from blockferry.core.blocks import BlockRange
-from blockferry.core.errors import IncompleteTransfer
+from blockferry.core.errors import IncompleteTransfer, OutOfTime
+from blockferry.core.quotas import DELETED_OBJECTS
 from blockferry.jobs.digests import Stretch
 from blockferry.jobs.folder import (
     JOB,
@@ -303,6 +304,20 @@ def test_every_page_of_a_long_list_is_deleted(
     monkeypatch.setattr(workspace.s3, "get_paginator", lambda _: TwoAtATime())
     assert folder.delete_all_but(keep=frozenset()) == 5
     assert names(workspace) == []
+
+
+def test_deleting_stops_when_it_is_late_and_the_next_call_goes_on() -> None:
+    s3 = MemoryS3()
+    folder = JobFolder("work", cast(Any, s3), "fanout", "job")
+    for number in range(2 * DELETED_OBJECTS + 500):
+        folder.write(f"image/{number:08}", b"")
+    looks = iter([False, True])
+    with pytest.raises(OutOfTime, match="2000 objects are deleted, and there are more"):
+        folder.delete_below("image/", late=lambda: next(looks))
+    assert len(s3.objects) == 500
+    # Whatever the time, some go each time: else a job with much would never come to its end.
+    assert folder.delete_below("image/", late=lambda: True) == 500
+    assert s3.objects == {}
 
 
 def test_an_object_that_cannot_be_deleted_is_named(

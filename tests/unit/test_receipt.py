@@ -16,6 +16,7 @@ from blockferry.core.blocks import BLOCK_SIZE
 from blockferry.core.counts import by_operation
 from blockferry.core.errors import IncompleteTransfer, RetryLater, TargetFailed
 from blockferry.core.holes import HoleMeaning, HolePolicy
+from blockferry.core.quotas import DELETED_OBJECTS
 from blockferry.cost.work import Work, cost_of
 from blockferry.jobs.call import JobCall
 from blockferry.jobs.folder import RECEIPT
@@ -42,8 +43,8 @@ Regions = dict[str, MemoryEc2]
 class Recorded:
     """A job on record, proved unless ``proved`` is false."""
 
-    def __init__(self, of: Job, *, proved: bool = True) -> None:
-        self.s3 = MemoryS3()
+    def __init__(self, of: Job, *, proved: bool = True, s3: MemoryS3 | None = None) -> None:
+        self.s3 = s3 or MemoryS3()
         self.folder = folder_of(of, self.s3, "work")
         self.record = put_on_record(self.folder, of)
         self.proof = self.folder.save_proof(PROOF) if proved else "0" * 64
@@ -225,6 +226,32 @@ def test_what_may_not_be_dropped_is_told_and_fails_no_job(monkeypatch: pytest.Mo
     (warning,) = written(of, regions)["warnings"]
     assert warning["code"] == "unpacked_image_left"
     assert "image/ until the bucket's rule removes it: it could not be deleted (DeleteObject: Acc" in warning["message"]
+
+
+def test_an_image_of_more_pieces_than_a_call_can_delete_has_its_receipt_with_a_warning() -> None:
+    clock = ManualClock()
+
+    class SlowToDelete(MemoryS3):
+        def delete_objects(self, **members: Any) -> Any:
+            clock.advance(300.0)
+            return super().delete_objects(**members)
+
+    unpacked = Unpacked(raw_bytes=2, requests={}, gb_seconds=0.0)
+    of = job(image(codec="gzip", size_bytes=3, unpacked=unpacked), target())
+    on = Recorded(of, s3=SlowToDelete())
+    for number in range(7 * DELETED_OBJECTS):
+        on.folder.write(f"image/{number:08}.zst", b"")
+    ends = clock.now + 300.0
+    call = replace(
+        on.call({RECOVERY: MemoryEc2(described("snap-1"))}), clock=clock, time_left=lambda: ends - clock.monotonic()
+    )
+    receipt = write_receipt(call, on.record, on.proof, now=ENDED)
+    (warning,) = receipt["warnings"]
+    assert (receipt["status"], warning["code"]) == ("SUCCEEDED", "unpacked_image_left")
+    assert "image/ until the bucket's rule removes it: it could not be deleted (" in warning["message"]
+    # Those that were under way by then.
+    left = [key for key in on.s3.objects if "/image/" in key]
+    assert 2 * DELETED_OBJECTS <= len(left) <= 6 * DELETED_OBJECTS
 
 
 def test_a_copy_of_a_snapshot_has_nothing_unpacked_to_drop(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ from blockferry.aws.call import Call
 from blockferry.aws.sessions import Identity
 from blockferry.aws.snapshots import EXECUTION_TAG
 from blockferry.core.errors import BlockferryError
+from blockferry.core.quotas import DELETED_OBJECTS
 from blockferry.jobs.execution import Execution
 from blockferry.jobs.folder import JOB, RANGES, RECEIPT, STARTED, SWEPT, JobFolder
 from blockferry.jobs.record import Sealing, Swept
@@ -552,6 +553,19 @@ def test_an_archive_of_which_something_cannot_be_deleted_keeps_its_claim_and_is_
     cloud.archives.stuck.clear()
     assert cloud.sweep()["deleted_snapshots"] == ["archive-1"]
     assert left_of_the_archive(cloud) == []
+
+
+def test_what_a_sweep_cannot_delete_in_its_time_of_a_large_job_the_next_one_deletes() -> None:
+    cloud = Cloud()
+    cloud.add("large", target(snapshot_id="snap-a"))
+    cloud.shows(RECOVERY, "snap-a", "large")
+    for number in range(2 * DELETED_OBJECTS):
+        cloud.s3.objects[f"jobs/copy/large/image/{number:08}.zst"] = b""
+    # Time for this job when it is begun, and none for its second thousand.
+    assert cloud.sweep(300.0, 29.0)["swept"] == ["large"]
+    assert len(cloud.names("large")) > DELETED_OBJECTS
+    cloud.sweep()
+    assert cloud.names("large") == GONE
 
 
 def test_jobs_of_earlier_versions_are_named() -> None:

@@ -18,5 +18,11 @@ UNPACK_SECONDS = 60.0
 INSPECT_SECONDS = 60.0
 """Reserve of Inspect snapshots: one request may take its whole read timeout, then the report is written."""
 
+RECEIPT_SECONDS = 60.0
+"""Reserve of Write receipt: a few requests, each of which may be tried again, then the receipt is stored."""
+
+SWEEP_SECONDS = 30.0
+"""Reserve of Sweep jobs: no job is begun with less, and what has to be deleted beyond it is left to the next sweep."""
+
 COMPLETE_SECONDS = 300.0
 """Reserve of Complete transfer: one target may take its whole retry budgets, then the states are stored."""

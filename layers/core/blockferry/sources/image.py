@@ -207,7 +207,7 @@ class JobImage(JobSource):
 
     def discard(self, call: JobCall) -> None:
         if self.codec != "raw":
-            drop_unpacked(call.folder)
+            drop_unpacked(call.folder, late=None if call.deadline is None else call.deadline.passed)
 
 
 @dataclass(frozen=True, kw_only=True)

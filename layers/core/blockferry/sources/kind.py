@@ -173,7 +173,8 @@ class JobSource(Place, ABC):
         return None
 
     def discard(self, call: JobCall) -> None:
-        """Delete what was stored to make it readable; harmless when nothing is there."""
+        """Delete what was stored to make it readable; harmless when nothing is there. Raises ``OutOfTime`` when that
+        is more than the call's deadline allows."""
 
 
 S_co = TypeVar("S_co", bound=JobSource, covariant=True)

@@ -7,7 +7,7 @@ size and checksum; ``image/image.json`` is written last and says that all of the
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -188,11 +188,12 @@ def unpacked(folder: JobFolder) -> UnpackedInfo | None:
     return folder.record(MARKER, UnpackedInfo)
 
 
-def drop_unpacked(folder: JobFolder) -> None:
-    """Delete what ``unpack_image`` has stored; harmless when nothing is there."""
+def drop_unpacked(folder: JobFolder, *, late: Callable[[], bool] | None = None) -> None:
+    """Delete what ``unpack_image`` has stored; harmless when nothing is there. Raises ``OutOfTime`` when it is ``late``
+    and there is more."""
     # First what says that the chunks are there.
     folder.s3.delete_object(Bucket=folder.bucket, Key=folder.key(MARKER))
-    folder.delete_below(PREFIX)
+    folder.delete_below(PREFIX, late=late)
 
 
 def expand(stored: bytes, length: int, *, name: str) -> bytes:

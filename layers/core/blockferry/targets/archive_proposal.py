@@ -7,6 +7,7 @@ import re
 from blockferry.aws.archives import bucket_of
 from blockferry.aws.errors import assuming
 from blockferry.aws.sessions import Identity
+from blockferry.core.blocks import blocks_of_volume
 from blockferry.core.errors import (
     InvalidRequest,
     RequestRefused,
@@ -24,6 +25,10 @@ from blockferry.targets.archive import ArchiveTarget
 from blockferry.targets.archive_claim import claimed_by
 from blockferry.targets.proposal import Proposal
 
+MOST_SEGMENTS = 2**21
+"""Segments of an archive: as many as 64 TiB have of 64 blocks each. All of them are listed when the archive is sealed,
+which is one invocation of Complete transfer: at 1,000 a request two million take some minutes of it."""
+
 
 def propose_archive(
     request: ArchiveRequest, found: ForArchive, execution: Execution, call: JobCall
@@ -35,6 +40,7 @@ def propose_archive(
         raise InvalidRequest(
             f"archive.bucket: {asked.bucket} is the work bucket of this deployment, whose objects expire; name another"
         )
+    _refuse_too_small_segments(asked.segment_blocks, found.size_gib)
     own = Identity(call.aws.own_region, asked.role_arn, asked.external_id)
     bucket = bucket_of(call, own, asked.bucket)
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", found.facts.name.rsplit("/", 1)[-1]).lstrip("._-") or "image"
@@ -78,3 +84,14 @@ def propose_archive(
         size_gib=found.size_gib,
     )
     return Proposal((target,), found.holes, warnings=found.warnings)
+
+
+def _refuse_too_small_segments(segment_blocks: int, size_gib: int | None) -> None:
+    """``size_gib`` is ``None`` until an image is unpacked; then it is asked again."""
+    blocks = 0 if size_gib is None else blocks_of_volume(size_gib)
+    if -(-blocks // segment_blocks) > MOST_SEGMENTS:
+        raise InvalidRequest(
+            f"archive.segment_blocks: a volume of {size_gib} GiB may have {-(-blocks // segment_blocks)} segments of "
+            f"{segment_blocks} blocks, and an archive has {MOST_SEGMENTS} at most, as all of them are listed at its "
+            f"end: name {-(-blocks // MOST_SEGMENTS)} or more, or leave segment_blocks out"
+        )

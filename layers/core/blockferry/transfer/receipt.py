@@ -13,7 +13,8 @@ from blockferry.aws import snapshots
 from blockferry.aws.errors import translated
 from blockferry.core.blocks import BLOCK_SIZE
 from blockferry.core.counts import by_operation
-from blockferry.core.errors import BlockferryError, InvalidRequest, RetryLater, TargetFailed
+from blockferry.core.errors import BlockferryError, InvalidRequest, OutOfTime, RetryLater, TargetFailed
+from blockferry.core.reserves import RECEIPT_SECONDS
 from blockferry.cost.work import Work, cost_of
 from blockferry.jobs.call import JobCall
 from blockferry.jobs.folder import RECEIPT, REPORT
@@ -88,12 +89,13 @@ def write_receipt(call: JobCall, record: str, proof: str, *, now: datetime | Non
 def _cleared(job: Job, call: JobCall) -> tuple[JobWarning, ...]:
     """Delete what was stored of the source on the way; it may be many times larger than the rest of the job's record.
 
-    Every target holds it by now: that it may not be deleted is told, and no reason to fail.
+    Every target holds it by now: that it may not be deleted, or not all of it in a call's time, is told, and no reason
+    to fail.
     """
     try:
-        job.source.discard(call)
-    except (ClientError, BotoCoreError) as error:
-        why = translated(error)
+        job.source.discard(call.until(call.reserving(RECEIPT_SECONDS)))
+    except (ClientError, BotoCoreError, OutOfTime) as error:
+        why = error if isinstance(error, OutOfTime) else translated(error)
         if isinstance(why, RetryLater):
             raise why from error
         told = (

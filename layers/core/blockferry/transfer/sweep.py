@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -21,7 +22,8 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from blockferry.aws.call import Call
 from blockferry.aws.sessions import Identity
-from blockferry.core.errors import BlockferryError, IncompleteTransfer
+from blockferry.core.errors import BlockferryError, IncompleteTransfer, OutOfTime
+from blockferry.core.reserves import SWEEP_SECONDS
 from blockferry.core.together import together
 from blockferry.jobs.call import JobCall
 from blockferry.jobs.execution import Execution
@@ -34,8 +36,6 @@ from blockferry.transfer.job import Job, planned_job
 from blockferry.transfer.plan import fingerprint_of
 
 KEEP = frozenset({JOB, STARTED, SWEPT})
-
-SWEEP_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ def _sweep(call: JobCall, executions: str, moment: datetime, resume_window: time
     mark = folder.swept()
     if mark is not None:
         # An earlier run may have ended after the mark, and a late worker may have stored digests since.
-        folder.delete_all_but(keep=KEEP)
+        _delete_objects(call)
         if not mark.kept:
             return None
         ended = _ended(job, call, executions, moment)
@@ -137,8 +137,15 @@ def _sweep(call: JobCall, executions: str, moment: datetime, resume_window: time
     left = _delete_targets(job, call, ended, pending_too=True)
     # Marked before its objects go: a redrive must find out why, not stumble over a missing plan.
     folder.save_swept(Swept(at=moment.isoformat(), kept=bool(left.kept)))
-    folder.delete_all_but(keep=KEEP)
+    _delete_objects(call)
     return left
+
+
+def _delete_objects(call: JobCall) -> None:
+    """Delete what nobody needs of a job that is marked as swept. What the time does not allow is left to the next
+    sweep, which finds the mark."""
+    with suppress(OutOfTime):
+        call.folder.delete_all_but(keep=KEEP, late=lambda: call.seconds_left < SWEEP_SECONDS)
 
 
 def _ended(job: Job, call: JobCall, executions: str, before: datetime) -> _Ended | None:
