@@ -111,6 +111,8 @@ MODULES = (
     "transfer/unpack.py",
     "verification/check.py",
     "verification/conclude.py",
+    "verification/foreign.py",
+    "verification/noting.py",
 )
 
 
