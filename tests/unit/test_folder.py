@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import pytest
 from blockferry.core.blocks import BlockRange
-from blockferry.core.errors import IncompleteTransfer, OutOfTime
+from blockferry.core.errors import BlockferryError, IncompleteTransfer, OutOfTime, RequestRefused, RetryLater
 from blockferry.core.quotas import DELETED_OBJECTS
 from blockferry.jobs.digests import Stretch
 from blockferry.jobs.folder import (
@@ -320,13 +320,18 @@ def test_deleting_stops_when_it_is_late_and_the_next_call_goes_on() -> None:
     assert s3.objects == {}
 
 
-def test_an_object_that_cannot_be_deleted_is_named(
-    workspace: Workspace, folder: JobFolder, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [("AccessDenied", RequestRefused), ("InternalError", RetryLater), ("SlowDown", RetryLater)],
+)
+def test_an_object_that_cannot_be_deleted_is_named_and_asked_for_again_if_that_may_pass(
+    workspace: Workspace, folder: JobFolder, monkeypatch: pytest.MonkeyPatch, code: str, kind: type[BlockferryError]
 ) -> None:
     folder.write(RANGES, b"")
-    answer = {"Errors": [{"Key": "jobs/copy/job/plan/ranges.jsonl", "Message": "Access Denied"}]}
+    answer = {"Errors": [{"Key": "jobs/copy/job/plan/ranges.jsonl", "Code": code, "Message": "no"}]}
     monkeypatch.setattr(workspace.s3, "delete_objects", lambda **_: answer)
-    with pytest.raises(RuntimeError, match=r"s3://work/jobs/copy/job/plan/ranges\.jsonl: Access Denied"):
+    told = rf"DeleteObjects of s3://work/jobs/copy/job/plan/ranges\.jsonl: {code}: no"
+    with pytest.raises(kind, match=told):
         folder.delete_all_but(keep=frozenset())
 
 

@@ -248,7 +248,6 @@ def test_no_job_is_begun_without_half_a_minute_left() -> None:
         refusal("AccessDenied", "DescribeExecution"),
         EndpointConnectionError(endpoint_url="http://local"),
         BlockferryError("planted"),
-        RuntimeError("planted"),
     ],
 )
 def test_one_job_that_cannot_be_looked_at_does_not_stop_the_others(error: Exception) -> None:

@@ -2,7 +2,7 @@ locals {
   functions = {
     plan_transfer = {
       description     = "Plans the block ranges of a transfer and starts its target snapshots"
-      memory_mb       = 512
+      memory_mb       = 1769 # the manifests of a chain: some 7 MiB for each archive of the largest volume
       timeout_seconds = 900 # a dry run counts what is to be moved, in several calls if need be
     }
     unpack_image = {
@@ -37,7 +37,7 @@ locals {
     }
     plan_verification = {
       description     = "Opens an archive and plans how it is verified"
-      memory_mb       = 512
+      memory_mb       = 1769 # as Plan transfer, and of two chains
       timeout_seconds = 300
     }
     verify_blocks = {

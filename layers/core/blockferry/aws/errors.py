@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TypeVar
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 from botocore.exceptions import BotoCoreError, ClientError
 
@@ -56,6 +56,14 @@ def translated(error: ClientError | BotoCoreError) -> BlockferryError:
         kind = RetryLater if code in _PASSING or status >= 500 else RequestRefused
         return kind(f"{error.operation_name}: {code}: {error.response['Error'].get('Message', '')}")
     return RetryLater(f"{type(error).__name__}: {error}")
+
+
+def not_deleted(where: str, failed: Mapping[str, Any]) -> BlockferryError:
+    """What an object that DeleteObjects has left is told as; ``failed`` is its entry in the answer's ``Errors``, and
+    ``where`` the address of its bucket."""
+    code = failed.get("Code")
+    kind = RetryLater if code in _PASSING else RequestRefused
+    return kind(f"DeleteObjects of {where}{failed.get('Key')}: {code}: {failed.get('Message')}")
 
 
 def patiently(ask: Callable[[], T], *, clock: Clock, waits: Waits) -> T:

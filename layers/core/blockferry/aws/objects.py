@@ -14,7 +14,7 @@ from typing import IO, TYPE_CHECKING, Any, TypeVar
 from botocore.exceptions import BotoCoreError, ClientError
 from urllib3.exceptions import HTTPError
 
-from blockferry.aws.errors import translated
+from blockferry.aws.errors import not_deleted, translated
 from blockferry.core.counts import RequestCounts
 from blockferry.core.errors import BlockferryError, OutOfTime, RequestRefused, RetryLater, SourceChanged
 from blockferry.core.quotas import DELETED_OBJECTS, MAX_OBJECT_TAGS
@@ -273,9 +273,8 @@ class Bucket(ObjectReader):
                 answer = self._call("DeleteObjects", what, partial(self._delete, some))
             except ClientError as error:
                 raise self._refused(what, some[0], error) from error
-            for failed in answer.get("Errors", ()):
-                key = str(failed.get("Key"))
-                raise RequestRefused(f"DeleteObjects of {self.uri(key)}: {failed.get('Code')}: {failed.get('Message')}")
+            if answer.get("Errors"):
+                raise not_deleted(self.uri(""), answer["Errors"][0])
 
     def _list(self, prefix: str, **more: Any) -> Any:
         return self._s3.list_objects_v2(Bucket=self.name, Prefix=prefix, **more)

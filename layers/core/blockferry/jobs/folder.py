@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from botocore.exceptions import ClientError
 from pydantic import BaseModel, ValidationError
 
+from blockferry.aws.errors import not_deleted
 from blockferry.core.blocks import BlockRange
 from blockferry.core.errors import IncompleteTransfer, OutOfTime
 from blockferry.core.quotas import DELETED_OBJECTS
@@ -391,8 +392,7 @@ class JobFolder:
     def _delete_keys(self, doomed: list[Any]) -> None:
         answer = self.s3.delete_objects(Bucket=self.bucket, Delete={"Objects": doomed, "Quiet": True})
         if answer.get("Errors"):
-            first = answer["Errors"][0]
-            raise RuntimeError(f"s3://{self.bucket}/{first.get('Key')}: {first.get('Message')}")
+            raise not_deleted(f"s3://{self.bucket}/", answer["Errors"][0])
 
 
 def _recount_name(within: BlockRange) -> str:

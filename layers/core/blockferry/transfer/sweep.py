@@ -80,7 +80,7 @@ def sweep_jobs(
             # Noted before, so that a job that ends the sweeper does so once in a round, and not for all behind it.
             workspace.go_on_at(following)
             done = _sweep(_for(folder, call), executions, moment, resume_window)
-        except (ClientError, BotoCoreError, BlockferryError, RuntimeError) as error:
+        except (ClientError, BotoCoreError, BlockferryError) as error:
             failed.append(f"{folder.operation} {folder.job_id}: {error}")
             continue
         if done is not None:
