@@ -158,6 +158,8 @@ def open_archive(call: Call, identity: Identity, uri: str, *, what: str = "manif
         raise InvalidRequest(
             f"{what}: there is no {uri}: an archive without its manifest was never finished; check the address"
         )
+    if manifest.is_given_up(body):
+        raise InvalidRequest(f"{what}: {uri} is no archive: it was given up before it was finished")
     found = manifest.load(body, name=uri)
     if found.archive_id != address.archive_id:
         raise ArchiveDamaged(f"manifest {uri} is damaged: it is that of archive {found.archive_id}")

@@ -134,7 +134,8 @@ class Aws:
 
     def image_s3(self, identity: Identity) -> S3Client:
         """A client for reading images, which leaves repeating to its caller."""
-        return self._session(identity).client("s3", region_name=identity.region, config=_READING)
+        with self._making:
+            return self._session(identity).client("s3", region_name=identity.region, config=_READING)
 
     def kms(self, identity: Identity) -> KMSClient:
         return self._session(identity).client("kms", region_name=identity.region, config=_CONFIG)

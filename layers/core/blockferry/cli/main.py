@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from blockferry.cli import archive as archive
     from blockferry.cli import cat as cat
     from blockferry.cli import copy as copy
+    from blockferry.cli import discard as discard
     from blockferry.cli import fanout as fanout
     from blockferry.cli import inspect as inspect
     from blockferry.cli import restore as restore
@@ -63,6 +64,7 @@ COMMANDS = (
     "speed",
     "upload",
     "cat",
+    "discard",
 )
 """A module for each, with its ``COMMAND``."""
 

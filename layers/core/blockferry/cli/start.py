@@ -41,6 +41,8 @@ _GIVEN = {
     "archive_id": "--id",
     "storage_class": "--storage-class",
     "level": "--level",
+    "segment_blocks": "--segment-blocks",
+    "max_chain": "--max-chain",
     "snapshot": "--snapshot",
     "against": "--against",
     "sample": "--sample",

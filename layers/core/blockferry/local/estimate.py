@@ -41,7 +41,6 @@ def estimate_upload(
     with ImageSource(image) as source:
         found = prepare(
             source,
-            image,
             region=region,
             call=Call(aws=aws),
             volume_size_gib=volume_size_gib,

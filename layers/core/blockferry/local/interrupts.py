@@ -76,7 +76,7 @@ class Interrupts:
             self._raise_first()
         self._tell(
             f"blockferry: {signal.Signals(number).name}: clearing away what was started, which takes a moment; whoever "
-            "kills it now leaves an unfinished snapshot"
+            "kills it now leaves what is not finished"
         )
 
     def _raise_first(self) -> None:

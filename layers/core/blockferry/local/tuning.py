@@ -28,3 +28,15 @@ class UploadTuning:
     unknown_seconds: float = 300.0
     """Seconds for which EC2 may not know a snapshot that was completed, before it is taken for deleted: more than twice
     as long as the direct APIs are said to take to know a new one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArchiveTuning:
+    """The figures by which an image goes into an archive, none of which decides what that holds."""
+
+    lanes: int = 4
+    """Ranges under way at a time. Each sends one segment at a time, and S3 takes no more than some 80 MB/s of a
+    connection; it has two segments in memory (33 MiB each where nothing compresses), and the blocks of its threads."""
+
+    threads: int = 4
+    """Blocks of a range that are read and compressed at a time: with all lanes more than most machines have cores."""

@@ -15,7 +15,7 @@ from blockferry.aws.call import Call
 from blockferry.aws.errors import patiently, translated
 from blockferry.aws.sessions import Aws, Identity
 from blockferry.aws.snapshots import SnapshotFacts
-from blockferry.core.blocks import BLOCK_SIZE, BLOCKS_PER_GIB, blocks_of_volume, split
+from blockferry.core.blocks import blocks_of_volume, split
 from blockferry.core.checksums import Linear
 from blockferry.core.errors import BlockferryError, IncompleteTransfer, InvalidRequest, RetryLater, TargetFailed
 from blockferry.core.holes import HoleMeaning, HolePolicy
@@ -24,10 +24,11 @@ from blockferry.core.pacing import growing
 from blockferry.core.quotas import MAX_DESCRIPTION, MAX_TAGS
 from blockferry.core.retry import Clock, Deadline
 from blockferry.core.tuning import Waits
-from blockferry.formats.recognise import ImageFormat, looks_like, refusal
+from blockferry.formats.recognise import ImageFormat
 from blockferry.jobs.record import Sums
 from blockferry.local.begun import Begun
 from blockferry.local.holes import UploadHoles, decide
+from blockferry.local.image import refuse_other_format, volume_size
 from blockferry.local.interrupts import Interrupts
 from blockferry.local.tuning import UploadTuning
 from blockferry.requests.parts import check_tags
@@ -107,7 +108,6 @@ def upload_image(
     with ImageSource(image) as source:
         found = prepare(
             source,
-            image,
             region=region,
             call=call,
             volume_size_gib=volume_size_gib,
@@ -203,7 +203,6 @@ def _target(found: Prepared, *, region: str, description: str, tags: dict[str, s
 
 def prepare(
     source: ImageSource,
-    image: Path,
     *,
     region: str,
     call: Call,
@@ -215,8 +214,8 @@ def prepare(
     """Look at everything that the upload needs. Raises ``InvalidRequest`` when it cannot work."""
     # What is wrong with the image is told before AWS is asked for anything.
     if image_format is None:
-        _refuse_other_format(image, source)
-    size = _volume_size(source, image, volume_size_gib)
+        refuse_other_format(source, unpacking="fanout")
+    size = volume_size(source, volume_size_gib)
     here = Identity(region)
     encrypted = snapshots.encrypted_by_default(call.ec2(here))
     facts = below = None
@@ -253,13 +252,6 @@ def _mark_proved(target: SnapshotTarget, sums: Sums, call: Call) -> list[Mapping
     return []
 
 
-def _refuse_other_format(image: Path, source: ImageSource) -> None:
-    found = looks_like(*source.ends())
-    if found is not None:
-        unpacked = "put it into S3, where `blockferry fanout` unpacks it"
-        raise InvalidRequest(refusal(str(image), found, file=str(image), insist="--format raw", unpack=unpacked))
-
-
 def _refuse_unusable(description: str, tags: Mapping[str, str]) -> None:
     if len(description) > MAX_DESCRIPTION:
         raise InvalidRequest(
@@ -278,17 +270,6 @@ def _refuse_unusable(description: str, tags: Mapping[str, str]) -> None:
             raise ValueError(f"tags: {len(tags)} and {len(own)} of the upload, EC2 keeps at most {MAX_TAGS}")
     except ValueError as error:
         raise InvalidRequest(str(error)) from error
-
-
-def _volume_size(source: ImageSource, image: Path, asked_gib: int | None) -> int:
-    size = -(-source.size // (BLOCK_SIZE * BLOCKS_PER_GIB)) if asked_gib is None else asked_gib
-    try:
-        total = blocks_of_volume(size)
-    except ValueError as error:
-        raise InvalidRequest(f"image {image}: {error}") from error
-    if source.total_blocks > total:
-        raise InvalidRequest(f"image {image} has {source.size} bytes, more than a volume of {size} GiB holds")
-    return size
 
 
 def _parent(

@@ -8,12 +8,12 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, Field, model_validator
 
 from blockferry.core.holes import HolePolicy
-from blockferry.core.quotas import MAX_KEY_BYTES, MAX_OBJECT_TAGS
+from blockferry.core.quotas import MAX_KEY_BYTES, MAX_OBJECT_TAGS, MAX_VOLUME_GIB
 from blockferry.formats.archive.index import MAX_SEGMENT_BLOCKS
 from blockferry.formats.archive.layout import ARCHIVE_ID, segment_name
 from blockferry.formats.archive.segment import DEFAULT_LEVEL, MAX_LEVEL, MIN_LEVEL
 from blockferry.requests.named import ImageNamed, manifest_uri
-from blockferry.requests.parts import KeyArn, Party, SnapshotId, Source, TransferOptions
+from blockferry.requests.parts import KeyArn, Model, Party, SnapshotId, Source, TransferOptions
 
 StorageClass = Literal[
     "STANDARD", "STANDARD_IA", "ONEZONE_IA", "INTELLIGENT_TIERING", "GLACIER_IR", "GLACIER", "DEEP_ARCHIVE"
@@ -147,3 +147,12 @@ class ArchiveRequest(ImageNamed):
     def targets(self) -> tuple[()]:
         """No snapshots are made."""
         return ()
+
+
+class LocalArchiveRequest(Model):
+    """What ``blockferry archive`` is asked of an image on the machine that it runs on."""
+
+    base_manifest_uri: Annotated[str, AfterValidator(_base)] | None = None
+    volume_size_gib: int | None = Field(None, ge=1, le=MAX_VOLUME_GIB)
+    archive: ArchivePlace
+    options: ArchiveOptions = Field(default_factory=lambda: ArchiveOptions())

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from blockferry.aws import snapshots
 from blockferry.aws.archives import Archive, bucket_of, open_archive, open_chain
+from blockferry.aws.call import Call
 from blockferry.aws.sessions import Identity
 from blockferry.aws.snapshots import SnapshotFacts, has_volume
 from blockferry.core.errors import ArchiveDamaged, InvalidRequest, RequestRefused
@@ -15,7 +18,7 @@ from blockferry.formats.archive.layout import ArchiveAddress, with_slash
 from blockferry.formats.archive.manifest import Manifest, Member, SourceFacts
 from blockferry.jobs.call import JobCall
 from blockferry.jobs.record import JobWarning
-from blockferry.requests.archive import ArchiveRequest
+from blockferry.requests.archive import ArchivePlace, ArchiveRequest
 from blockferry.sources.archive import ACCESS
 from blockferry.sources.delta import JobDelta, base_record
 from blockferry.sources.image import JobImage, examine_image
@@ -84,10 +87,13 @@ def examine_for_archive(request: ArchiveRequest, identity: Identity, call: JobCa
         holes=holes,
         base=members,
         compares=compares,
-        warnings=()
-        if why_full is None
-        else (JobWarning(code="full_archive", message=f"it is a full one: {why_full}"),),
+        warnings=warnings_of(why_full),
     )
+
+
+def warnings_of(why_full: str | None) -> tuple[JobWarning, ...]:
+    """The warning of a full archive that was to be built upon another one."""
+    return () if why_full is None else (JobWarning(code="full_archive", message=f"it is a full one: {why_full}"),)
 
 
 def source_facts(snapshot: SnapshotFacts, identity: Identity) -> SourceFacts:
@@ -115,14 +121,10 @@ def _base(request: ArchiveRequest, snapshot: SnapshotFacts, identity: Identity, 
     if uri is None:
         return None, None
     place = Identity(identity.region, request.archive.role_arn, request.archive.external_id)
-    try:
+    with unusable_base():
         if uri == AUTO:
             return _newest(request, snapshot, place, call)
         found = open_chain(call, place, uri, what="base_manifest_uri").newest
-    except ArchiveDamaged as error:
-        raise InvalidRequest(f"base_manifest_uri: {error}. Make a full archive: leave base_manifest_uri out") from error
-    except RequestRefused as error:
-        raise InvalidRequest(f"base_manifest_uri: {error}. {ACCESS.format('archive')}; nothing was started") from error
     manifest = found.manifest
     name = f"base_manifest_uri {uri}"
     if manifest.volume_size_gib > snapshot.size_gib:
@@ -141,11 +143,23 @@ def _base(request: ArchiveRequest, snapshot: SnapshotFacts, identity: Identity, 
             f"{name} is of a later snapshot (taken at {manifest.source.start_time}) than {snapshot.snapshot_id} "
             f"({snapshot.start_time.isoformat()}): an archive is built upon an earlier one"
         )
-    return _unless_full(found, request)
+    return unless_full(found, request.options.max_chain)
 
 
-def _unless_full(found: Archive, request: ArchiveRequest) -> Base:
-    length, most = len(found.manifest.base) + 1, request.options.max_chain
+@contextmanager
+def unusable_base() -> Iterator[None]:
+    """Whatever makes a base unusable that is looked at here is a fault of the input: raises ``InvalidRequest``."""
+    try:
+        yield
+    except ArchiveDamaged as error:
+        raise InvalidRequest(f"base_manifest_uri: {error}. Make a full archive: leave base_manifest_uri out") from error
+    except RequestRefused as error:
+        raise InvalidRequest(f"base_manifest_uri: {error}. {ACCESS.format('archive')}; nothing was started") from error
+
+
+def unless_full(found: Archive, most: int) -> Base:
+    """The archive to build upon, unless its chain has ``most`` archives already."""
+    length = len(found.manifest.base) + 1
     if length < most:
         return found, None
     return None, f"the chain of {found.address.manifest_uri} has {length} archives, and options.max_chain is {most}"
@@ -163,34 +177,20 @@ def _newest(request: ArchiveRequest, snapshot: SnapshotFacts, place: Identity, c
     """The newest finished archive of the same volume below the prefix, if its chain is not full yet."""
     prefix = with_slash(request.archive.prefix)
     bucket = bucket_of(call, place, request.archive.bucket)
-    addresses = [ArchiveAddress(request.archive.bucket, prefix, name) for name in bucket.folders(prefix)]
-
-    def opened(address: ArchiveAddress) -> Archive | None:
-        try:
-            return open_archive(call, place, address.manifest_uri)
-        except (InvalidRequest, ArchiveDamaged):
-            # One that was never finished, or is damaged, is none to build upon.
-            return None
-
-    found = [each for each in together(opened, addresses, most=call.throughput.places_at_a_time) if each is not None]
     taken = snapshot.start_time.isoformat()
-    fitting = [
-        each
-        for each in found
-        if each.manifest.source.snapshot_id != snapshot.snapshot_id
-        and has_volume(snapshot.volume_id)
-        and each.manifest.source.volume_id == snapshot.volume_id
-        and each.manifest.volume_size_gib <= snapshot.size_gib
-        and (each.manifest.source.start_time or "") <= taken
-    ]
-    for each in sorted(fitting, key=lambda one: one.manifest.source.start_time or "", reverse=True):
-        base, why_full = _unless_full(each, request)
-        if base is None:
-            return None, why_full
-        try:
-            return open_chain(call, place, each.address.manifest_uri).newest, None
-        except (InvalidRequest, ArchiveDamaged):
-            continue
+
+    def fits(manifest: Manifest) -> bool:
+        return (
+            manifest.source.snapshot_id != snapshot.snapshot_id
+            and has_volume(snapshot.volume_id)
+            and manifest.source.volume_id == snapshot.volume_id
+            and manifest.volume_size_gib <= snapshot.size_gib
+            and (manifest.source.start_time or "") <= taken
+        )
+
+    found = newest_base(request.archive, request.options.max_chain, fits, place, call)
+    if found is not None:
+        return found
     if not has_volume(snapshot.volume_id):
         return (
             None,
@@ -200,6 +200,35 @@ def _newest(request: ArchiveRequest, snapshot: SnapshotFacts, place: Identity, c
         None,
         f"below {bucket.uri(prefix)} is no archive of an earlier snapshot of {snapshot.volume_id} that is whole",
     )
+
+
+def newest_base(
+    asked: ArchivePlace, most: int, fits: Callable[[Manifest], bool], place: Identity, call: Call
+) -> Base | None:
+    """The newest finished archive below the prefix that ``fits`` and whose chain is whole, if it has less than ``most``
+    archives; ``None`` when there is no such one."""
+    prefix = with_slash(asked.prefix)
+    bucket = bucket_of(call, place, asked.bucket)
+    addresses = [ArchiveAddress(asked.bucket, prefix, name) for name in bucket.folders(prefix)]
+
+    def opened(address: ArchiveAddress) -> Archive | None:
+        try:
+            return open_archive(call, place, address.manifest_uri)
+        except (InvalidRequest, ArchiveDamaged):
+            # One that was never finished, or is damaged, is none to build upon.
+            return None
+
+    found = [each for each in together(opened, addresses, most=call.throughput.places_at_a_time) if each is not None]
+    fitting = [each for each in found if fits(each.manifest)]
+    for each in sorted(fitting, key=lambda one: one.manifest.source.start_time or "", reverse=True):
+        base, why_full = unless_full(each, most)
+        if base is None:
+            return None, why_full
+        try:
+            return open_chain(call, place, each.address.manifest_uri).newest, None
+        except (InvalidRequest, ArchiveDamaged):
+            continue
+    return None
 
 
 def _base_snapshot(base: Archive, snapshot: SnapshotFacts, identity: Identity, call: JobCall) -> SnapshotFacts | None:

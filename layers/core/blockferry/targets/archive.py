@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from itertools import islice
@@ -34,10 +33,10 @@ from blockferry.core.errors import (
     TargetFailed,
 )
 from blockferry.core.holes import HoleMeaning
+from blockferry.core.ports import BlockSource
 from blockferry.formats.archive import index, manifest
 from blockferry.formats.archive.index import ENTRY, Kind, RangeIndex
 from blockferry.formats.archive.layout import (
-    INDEX,
     MANIFEST,
     SEGMENTS,
     UNFINISHED,
@@ -53,7 +52,8 @@ from blockferry.jobs.archived import Note, Part
 from blockferry.jobs.call import JobCall
 from blockferry.jobs.record import Sealing, Sums
 from blockferry.sources.kind import JobSource
-from blockferry.targets.archive_claim import ArchiveState, LeftArchive, claimed_by
+from blockferry.targets.archive_claim import ArchiveState, LeftArchive, claim_of, claimed_by, whose
+from blockferry.targets.archive_listing import Listing, MadeOf
 from blockferry.targets.kind import Forecast, JobTarget, Looked, Sealings, Started
 from blockferry.targets.segments import MOST_WAITING, SegmentSink
 
@@ -84,6 +84,8 @@ class ArchiveTarget(JobTarget):
     compares: bool = False
     job_id: str
     execution: str
+    machine: str | None = None
+    """The process that writes it, where that is no job's; nobody sweeps what it leaves."""
 
     @property
     def address(self) -> ArchiveAddress:
@@ -114,13 +116,17 @@ class ArchiveTarget(JobTarget):
         }
 
     def forecast(self, source: JobSource, call: JobCall, *, total_blocks: int, blocks: int) -> Forecast | None:
+        return self.sampled(lambda: source.open(call), total_blocks=total_blocks, blocks=blocks)
+
+    def sampled(self, opened: Callable[[], BlockSource], *, total_blocks: int, blocks: int) -> Forecast | None:
+        """The same of whatever source is ``opened``."""
         compressor = Compressor(self.level)
         taken = stored = 0
         for place in range(SAMPLE_PLACES):
             first = total_blocks * place // SAMPLE_PLACES
             following = total_blocks * (place + 1) // SAMPLE_PLACES
             within = BlockRange(first, min(first + SAMPLE_WITHIN, following))
-            reading = source.open(call)
+            reading = opened()
             for ref in islice(reading.blocks(within), SAMPLE_AT_A_PLACE):
                 block = None if ref.removed else reading.read(ref)
                 stored += ENTRY.size * 2
@@ -139,19 +145,15 @@ class ArchiveTarget(JobTarget):
         Raises ``InvalidRequest`` when there is an archive, or another job's claim.
         """
         bucket = self._bucket(call)
-        claim = (json.dumps({"execution": mark, "job_id": self.job_id}) + "\n").encode()
+        claim = claim_of(mark, job_id=self.job_id, machine=self.machine)
         stored = bucket.put(
-            self.address.key(UNFINISHED), claim, sha256=_sha256(claim), once=True, **self._hot("application/json")
+            self.address.key(UNFINISHED), claim, sha256=_sha256(claim), once=True, **self.hot("application/json")
         )
         there = claim if stored is not None else bucket.get(self.address.key(UNFINISHED))
         if there is None:
             raise RetryLater(f"{self.name}: the claim of another job was taken away just now")
         if claimed_by(there) != mark:
-            raise InvalidRequest(
-                f"{self.name} is being written by another job, or was left by one "
-                f"({there.decode(errors='replace').strip():.200}): name another archive.archive_id, or wait until the "
-                "resume window of that job is over"
-            )
+            raise InvalidRequest(f"{self.name} is being written by {whose(there, self.address)}")
         # Behind the claim, which the sweep takes away: another job may have come and gone since this one was planned,
         # and none comes from here on.
         if bucket.get(self.address.key(MANIFEST)) is not None:
@@ -164,14 +166,15 @@ class ArchiveTarget(JobTarget):
         )
 
     def sink(self, call: JobCall, *, number: int, within: BlockRange) -> SegmentSink:
-        def keep(stored: RangeIndex, etags: Mapping[int, str]) -> None:
-            archived.save_part(call.folder, number, Part(stored, etags))
+        return self.segments(call, within, keep=lambda part: archived.save_part(call.folder, number, part))
 
+    def segments(self, call: Call, within: BlockRange, *, keep: Callable[[Part], None]) -> SegmentSink:
+        """Where the blocks of a range are written; ``keep`` gets what was stored of it."""
         return SegmentSink(
             self._bucket(call),
             self.address,
             within,
-            keep=keep,
+            keep=lambda stored, etags: keep(Part(stored, etags)),
             level=self.level,
             segment_blocks=self.segment_blocks,
             facts={"snapshot_id": self.source.name, "volume_size_gib": self.volume_gib, "base": self._nearest},
@@ -186,14 +189,27 @@ class ArchiveTarget(JobTarget):
     def counted(
         self, call: JobCall, number: int, within: BlockRange, entries: Sequence[tuple[int, bytes]], allocated: int
     ) -> None:
+        parts = archived.parts_of(call.folder, number, within)
+        archived.save_note(call.folder, number, *self.held(call, parts, within, entries, allocated))
+
+    def held(
+        self,
+        call: Call,
+        parts: Sequence[Part],
+        within: BlockRange,
+        entries: Sequence[tuple[int, bytes]],
+        allocated: int,
+    ) -> tuple[Note, bytes]:
+        """The note of a range, whose index is stored, and the raw digests of all that the source has there, if the
+        archive is built upon another one. Raises ``IncompleteTransfer`` when the ``parts`` are not all of it."""
         bucket = self._bucket(call)
-        found, objects = self._stored(bucket, archived.parts_of(call.folder, number, within), within)
+        found, objects = self._stored(bucket, parts, within)
         digests = self._held_against(call, found, entries, allocated)
         note = Note(first=within.first, stop=within.stop, digests=len(digests) // DIGEST_SIZE)
         if found.entries:
             body = index.pack(found)
             key = self.address.key(index_name(within.first))
-            etag = bucket.put(key, body, sha256=_sha256(body), **self._hot("application/octet-stream"))
+            etag = bucket.put(key, body, sha256=_sha256(body), **self.hot("application/octet-stream"))
             objects = [Stored(key, len(body), str(etag)), *objects]
             kinds = [entry.kind for entry in found.entries]
             note = note.model_copy(
@@ -208,10 +224,10 @@ class ArchiveTarget(JobTarget):
                 }
             )
         there = tuple((each.key, each.size, each.etag) for each in objects)
-        archived.save_note(call.folder, number, note.model_copy(update={"objects": there}), digests)
+        return note.model_copy(update={"objects": there}), digests
 
     def _held_against(
-        self, call: JobCall, found: RangeIndex, entries: Sequence[tuple[int, bytes]], allocated: int
+        self, call: Call, found: RangeIndex, entries: Sequence[tuple[int, bytes]], allocated: int
     ) -> bytes:
         """Hold the index, on top of the base, against what was moved and what the source has allocated. Returns the
         digests of all that the snapshot has, where there is a base: without one the proof has them."""
@@ -282,17 +298,30 @@ class ArchiveTarget(JobTarget):
         before = sealings.sealing(self.snapshot_id)
         if before is not None and before.state == "accepted":
             return
-        made = self._manifest(call, number, sums)
+        self.commit(call, self._manifest(call, number, sums), sealings)
+
+    def commit(self, call: Call, made: Manifest, sealings: Sealings) -> None:
+        """Write its manifest, once. Raises what ``seal`` raises."""
         body = manifest.dump(made)
-        asked = Sealing(state="asked", changed_blocks=sums.blocks_written, linear_checksum=made.linear_checksum)
+        asked = Sealing(
+            state="asked",
+            changed_blocks=made.counts.data_blocks + made.counts.zero_blocks,
+            linear_checksum=made.linear_checksum,
+        )
         sealings.save_sealing(self.snapshot_id, asked)
         bucket = self._bucket(call)
         key = self.address.key(MANIFEST)
         stored = bucket.put(
-            key, body, sha256=_sha256(body), once=True, **self._hot("application/json"), Metadata=self._metadata()
+            key, body, sha256=_sha256(body), once=True, **self.hot("application/json"), Metadata=self._metadata()
         )
-        if stored is None and not _same(bucket.get(key), made, name=self.address.manifest_uri):
+        there = None if stored is not None else bucket.get(key)
+        if stored is None and not _same(there, made, name=self.address.manifest_uri):
             sealings.save_sealing(self.snapshot_id, asked.model_copy(update={"state": "refused"}))
+            if there is not None and manifest.is_given_up(there):
+                raise TargetFailed(
+                    f"{self.name} was given up meanwhile (blockferry discard): it has no manifest; begin anew under "
+                    "another archive.archive_id"
+                )
             raise TargetFailed(
                 f"{self.address.manifest_uri} was written by somebody else meanwhile; it is kept, and this job's is not"
             )
@@ -300,11 +329,26 @@ class ArchiveTarget(JobTarget):
 
     def _manifest(self, call: JobCall, number: int, sums: Sums) -> Manifest:
         linear = Linear()
+
+        def notes() -> Iterator[Note]:
+            for note, digests in self._notes(call, number):
+                yield note
+                # Once it is known to be the next one.
+                linear.extend(note.stop - 1, digests)
+
+        made = self.made_of(call, notes())
+        if self.base:
+            return self.proved(made, linear.blocks, linear.value())
+        return self.proved(made, sums.blocks_written, sums.linear_checksum)
+
+    def made_of(self, call: Call, notes: Iterable[Note]) -> MadeOf:
+        """What the manifest says of its ranges, whose ``notes`` are in order, once every object that they name is in
+        the bucket as it was stored. Raises ``IncompleteTransfer``."""
         counts = dict.fromkeys(("data_blocks", "zero_blocks", "removed_blocks", "segments", "stored_bytes"), 0)
         indexes: list[IndexFacts] = []
-        there = _Listing(self, self._bucket(call))
+        there = Listing(self.address, self._bucket(call))
         due = 0
-        for note, digests in self._notes(call, number):
+        for note in notes:
             if note.first != due:
                 raise IncompleteTransfer(f"{self.name}: blocks {due} to {note.first - 1} were not counted")
             due = note.stop
@@ -315,10 +359,13 @@ class ArchiveTarget(JobTarget):
                 indexes.append(
                     IndexFacts(first=note.first, stop=note.stop, bytes=note.index_bytes, sha256=note.index_sha256)
                 )
-            linear.extend(note.stop - 1, digests)
         whole = self.total_blocks
         if due != whole:
             raise IncompleteTransfer(f"{self.name}: blocks {due} to {whole - 1} were not counted")
+        return MadeOf(counts, tuple(indexes))
+
+    def proved(self, made: MadeOf, allocated: int, linear_checksum: str) -> Manifest:
+        """The manifest, with the number of blocks that the source has, and the checksum over them."""
         return manifest.sealed(
             Manifest(
                 archive_id=self.archive_id,
@@ -332,9 +379,9 @@ class ArchiveTarget(JobTarget):
                 source=self.source,
                 holes=self.holes,
                 base=self.base,
-                counts=Counts(allocated_blocks=linear.blocks if self.base else sums.blocks_written, **counts),
-                linear_checksum=linear.value() if self.base else sums.linear_checksum,
-                indexes=tuple(indexes),
+                counts=Counts(allocated_blocks=allocated, **made.counts),
+                linear_checksum=linear_checksum,
+                indexes=made.indexes,
             )
         )
 
@@ -348,6 +395,9 @@ class ArchiveTarget(JobTarget):
                 yield from list(pool.map(lambda name: archived.note(call.folder, name), some))
 
     def mark_proved(self, call: Call, sums: Sums) -> None:
+        self.unclaim(call)
+
+    def unclaim(self, call: Call) -> None:
         """Take its claim away: the manifest says whose it is."""
         self._bucket(call).delete([self.address.key(UNFINISHED)])
 
@@ -469,13 +519,13 @@ class ArchiveTarget(JobTarget):
             return {}
         return {"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": self.kms_key_arn}
 
-    def _hot(self, content_type: str) -> dict[str, Any]:
+    def hot(self, content_type: str) -> dict[str, Any]:
         """Members of PutObject for what has to be read at any time."""
         tags = {"Tagging": urlencode(self.object_tags)} if self.object_tags else {}
         return {"ContentType": content_type, **self._encryption(), **tags}
 
     def _cold(self, content_type: str) -> dict[str, Any]:
-        return {**self._hot(content_type), "StorageClass": self.storage_class}
+        return {**self.hot(content_type), "StorageClass": self.storage_class}
 
     def _metadata(self) -> dict[str, str]:
         """What a look at the manifest's headers tells: printable ASCII, and 2 KiB in all, as S3 asks for; the manifest
@@ -490,43 +540,6 @@ class ArchiveTarget(JobTarget):
         }
         escaped = {name: value.encode("unicode_escape").decode().strip() for name, value in known.items() if value}
         return {name: value[:LONGEST_HEADER] for name, value in escaped.items() if value}
-
-
-class _Listing:
-    """The objects of an archive as its bucket lists them, walked through range by range."""
-
-    def __init__(self, target: ArchiveTarget, bucket: Bucket) -> None:
-        self._target = target
-        self._indexes = self._walk(bucket, INDEX)
-        self._segments = self._walk(bucket, SEGMENTS)
-        self._next: dict[str, Stored | None] = {}
-
-    def _walk(self, bucket: Bucket, name: str) -> Iterator[Stored]:
-        return bucket.listed(self._target.address.key(name))
-
-    def check(self, note: Note) -> None:
-        """Hold the objects of a range against the note of it. Raises ``IncompleteTransfer``.
-
-        Objects of nobody's, which a worker has left that died, are passed over: the index names what counts.
-        """
-        address = self._target.address
-        own = {*self._up_to("index", self._indexes, address.key(index_name(note.stop)))}
-        own |= {*self._up_to("segments", self._segments, address.key(segment_name(note.stop)))}
-        for each in note.objects:
-            if Stored(*each) not in own:
-                raise IncompleteTransfer(
-                    f"{self._target.name}: {each[0]} is not what was stored there, or is gone; start a new job"
-                )
-
-    def _up_to(self, name: str, found: Iterator[Stored], end: str) -> Iterator[Stored]:
-        while True:
-            each = self._next.pop(name, None) or next(found, None)
-            if each is None:
-                return
-            if each.key >= end:
-                self._next[name] = each
-                return
-            yield each
 
 
 def _same(there: bytes | None, made: Manifest, *, name: str) -> bool:

@@ -1,14 +1,22 @@
-"""What there is of an archive that a job writes: whether it is finished, whose it is, and how it is cleared away."""
+"""What there is of an archive that is written: whether it is finished, whose it is, and how it is cleared away.
+
+An archive is finished by its manifest, which is written where there is none. Whoever wants to be sure that another one
+cannot finish it any more, and has not either, writes something else there first: then it is *given up*, for good.
+"""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from blockferry.aws.archives import bucket_of
 from blockferry.aws.call import Call
 from blockferry.aws.sessions import Identity
+from blockferry.core.checksums import digest_of, encode
 from blockferry.core.quotas import DELETED_OBJECTS
+from blockferry.formats.archive import manifest
 from blockferry.formats.archive.layout import (
     MANIFEST,
     UNFINISHED,
@@ -30,7 +38,7 @@ class ArchiveState:
 
 @dataclass(frozen=True)
 class LeftArchive:
-    """An archive of a job that cannot be finished."""
+    """An archive of a job, or of a command, that cannot be finished."""
 
     identity: Identity
     address: ArchiveAddress
@@ -45,23 +53,26 @@ class LeftArchive:
         return f"archive {self.address.uri()}"
 
     def discard(self, call: Call, sealings: Sealings | None, *, mark: str) -> str | None:
-        """Delete its objects, if it has no manifest and its claim is that of this execution."""
+        """Delete its objects, if it has no manifest and its claim is that of this execution, or it is given up."""
         bucket = bucket_of(call, self.identity, self.address.bucket)
         unfinished = self.address.key(UNFINISHED)
         claim = bucket.get(unfinished)
         owner = None if claim is None else claimed_by(claim)
-        if bucket.get(self.address.key(MANIFEST)) is not None:
+        there = bucket.get(self.address.key(MANIFEST))
+        given_up = there is not None and manifest.is_given_up(there)
+        if there is not None and not given_up:
             # Whoever wrote the manifest may have died before it took its claim away.
             bucket.delete([unfinished] if owner == mark else [])
             return "it is complete"
-        if claim is None:
+        if claim is None and not given_up:
             return None if not any(True for _ in bucket.listed(self.address.key())) else "nobody says whose it is"
-        if owner != mark:
+        if claim is not None and owner != mark:
             return "it is another execution's"
         doomed: list[str] = []
+        kept = {unfinished, self.address.key(MANIFEST)}
         # As they are listed: an archive of 64 TiB has two million.
         for each in bucket.listed(self.address.key()):
-            doomed += [] if each.key == unfinished else [each.key]
+            doomed += [] if each.key in kept else [each.key]
             if len(doomed) == DELETED_OBJECTS:
                 bucket.delete(doomed)
                 doomed = []
@@ -71,10 +82,51 @@ class LeftArchive:
         return None
 
 
+def claim_of(mark: str, *, job_id: str, machine: str | None) -> bytes:
+    """The claim of an execution; ``machine`` says which process it is, where it is no job's."""
+    told = {"execution": mark, "job_id": job_id} | ({} if machine is None else {"machine": machine})
+    return (json.dumps(told) + "\n").encode()
+
+
 def claimed_by(body: bytes) -> str | None:
     """The mark of the execution that a claim is of."""
+    return _member(body, "execution")
+
+
+def machine_of(body: bytes) -> str | None:
+    """The process that a claim is of; ``None`` where it is a job's."""
+    return _member(body, "machine")
+
+
+def whose(body: bytes, address: ArchiveAddress) -> str:
+    """Whose a claim is that is in the way, and what to do about it, behind "is being written by"."""
+    machine = machine_of(body)
+    if machine is None:
+        return (
+            f"another job, or was left by one ({body.decode(errors='replace').strip():.200}): name another "
+            "archive.archive_id, or wait until the resume window of that job is over"
+        )
+    return (
+        f"a command on a machine ({machine:.200}), or was left by one that died: name another archive.archive_id; what "
+        f"a dead one left is deleted with: blockferry discard {address.uri()}"
+    )
+
+
+def give_up(call: Call, identity: Identity, address: ArchiveAddress, *, mark: str, put: Mapping[str, Any]) -> bool:
+    """Make sure that an archive can never be finished, also by a request that is still on its way; ``mark`` is that of
+    its claim. Returns ``False`` when it is finished: then nothing is changed."""
+    bucket = bucket_of(call, identity, address.bucket)
+    body = manifest.given_up(mark)
+    key = address.key(MANIFEST)
+    if bucket.put(key, body, sha256=encode(digest_of(body)), once=True, **put) is not None:
+        return True
+    there = bucket.get(key)
+    return there is not None and manifest.is_given_up(there)
+
+
+def _member(body: bytes, name: str) -> str | None:
     try:
         told = json.loads(body)
     except ValueError:
         return None
-    return str(told["execution"]) if isinstance(told, dict) and "execution" in told else None
+    return str(told[name]) if isinstance(told, dict) and name in told else None

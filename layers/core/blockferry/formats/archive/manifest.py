@@ -22,11 +22,16 @@ from blockferry.formats.archive.segment import MAX_LEVEL, MIN_LEVEL
 
 FORMAT = "blockferry-archive-1"
 
+GIVEN_UP = "blockferry-given-up-1"
+"""The format of what stands in the place of a manifest that nobody is to write any more: there is no archive."""
+
 FEATURES: frozenset[str] = frozenset()
 """What an archive may need beyond version 1 to be read, as far as this version of Blockferry knows it."""
 
 MAX_MANIFEST_BYTES = 16 << 20
 """10,000 ranges take two MiB; what is larger is none of ours."""
+
+MAX_GIVEN_UP_BYTES = 4_096
 
 MAX_CHAIN = 1_000
 
@@ -177,6 +182,20 @@ def dump(manifest: Manifest) -> bytes:
 def sealed(manifest: Manifest) -> Manifest:
     """The manifest with its SHA-256."""
     return manifest.model_copy(update={"sha256": _digest(manifest.model_dump(mode="json"))})
+
+
+def given_up(execution: str) -> bytes:
+    """What stands in the place of the manifest of an archive that is given up, whose claim had this mark."""
+    return (json.dumps({"format": GIVEN_UP, "execution": execution}) + "\n").encode()
+
+
+def is_given_up(data: bytes) -> bool:
+    """Whether there is no archive, and none can come, where this stands in the place of a manifest."""
+    try:
+        members = json.loads(data) if len(data) <= MAX_GIVEN_UP_BYTES else None
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(members, dict) and members.get("format") == GIVEN_UP
 
 
 def load(data: bytes, *, name: str) -> Manifest:
