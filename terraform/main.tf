@@ -62,7 +62,9 @@ module "recovery" {
 module "account" {
   source = "./modules/account"
 
-  name_prefix = var.name_prefix
-  regions     = [var.home_region, var.recovery_region]
-  tags        = var.tags
+  name_prefix          = var.name_prefix
+  regions              = [var.home_region, var.recovery_region]
+  archive_bucket_names = var.archive_bucket_names
+  archive_kms_key_arns = var.archive_kms_key_arns
+  tags                 = var.tags
 }

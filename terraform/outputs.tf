@@ -44,3 +44,8 @@ output "uploader_policy_arn" {
   description = "ARN of the policy to attach to the roles of those who upload disk images from their own machines."
   value       = module.account.uploader_policy_arn
 }
+
+output "archiver_policy_arn" {
+  description = "ARN of the policy to attach to the roles of those who archive disk images from their own machines."
+  value       = module.account.archiver_policy_arn
+}

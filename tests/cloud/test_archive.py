@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -65,6 +69,71 @@ def test_the_command_line_archives_and_restores(cloud: CloudRig, capsys: pytest.
     receipt = blockferry("archive", source, "--to", f"s3://{bucket}/cli", "--level", "1")
     made = blockferry("restore", receipt["manifest_uri"], "--to", cloud.recovery)["targets"][0]["snapshot_id"]
     assert cloud.held(made) == hashes(filled(10))
+
+
+@contextmanager
+def loop_device(image: Path) -> Iterator[Path]:
+    """A block device that has the bytes of a file, where this machine lets us make one."""
+    try:
+        made = subprocess.run(["losetup", "--show", "--find", image], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"no loop device can be made here: {error}")
+    try:
+        yield Path(made.stdout.strip())
+    finally:
+        subprocess.run(["losetup", "--detach", made.stdout.strip()], check=True)
+
+
+def written(image: Path, blocks: dict[int, bytes], *, size: int) -> Path:
+    with image.open("wb") as handle:
+        handle.truncate(size)
+        for index, data in blocks.items():
+            handle.seek(index * len(PALETTE[0]))
+            handle.write(data)
+    return image
+
+
+def command(capsys: pytest.CaptureFixture[str], *words: str) -> Any:
+    assert main([*words, "--json"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def test_a_file_of_this_machine_is_archived_and_restored_by_a_job_and_then_what_changed(
+    cloud: CloudRig, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    # In a bucket of another Region than the command's.
+    to = ("--to", f"s3://{cloud.info.buckets[cloud.recovery]['archive']}/files", "--tag", "keep=7y")
+    block, tail = len(PALETTE[0]), b"the last sector".ljust(512, b"\xff")
+    before = {**filled(150), 900: content(0), 1300: tail}
+    image = written(tmp_path / "disk.img", before, size=1300 * block + 512)
+    first = command(capsys, "archive", str(image), *to)
+    after = {**before, 7: PALETTE[90], 1200: PALETTE[91]}
+    del after[20]
+    written(image, after, size=1300 * block + 512)
+    second = command(capsys, "archive", str(image), *to, "--base", "auto")
+    assert second["targets"][0]["base_manifest_uri"] == first["manifest_uri"]
+    assert (second["changed_blocks"], second["removed_blocks"]) == (2, 1)
+    whole = {index: data.ljust(block, b"\0") for index, data in after.items()}
+    (made,) = restored(cloud, second["manifest_uri"], cloud.home)
+    assert cloud.held(made) == hashes(whole)
+    # And as the bytes that they were.
+    verified = cloud.run("verify", {"manifest_uri": second["manifest_uri"], "source": {"region": cloud.recovery}})
+    assert verified["findings"] == 0
+
+
+def test_a_device_of_this_machine_is_archived_and_restored_by_a_job(
+    cloud: CloudRig, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    block = len(PALETTE[0])
+    blocks = {0: PALETTE[1], 5: PALETTE[2], 9: PALETTE[3][:1024].ljust(block, b"\0")}
+    image = written(tmp_path / "disk.img", {**blocks, 9: blocks[9][:1024]}, size=9 * block + 1024)
+    with loop_device(image) as device:
+        receipt = command(
+            capsys, "archive", str(device), "--to", f"s3://{cloud.info.buckets[cloud.home]['archive']}/devices"
+        )
+    assert receipt["source"]["image_bytes"] == 9 * block + 1024
+    (made,) = restored(cloud, receipt["manifest_uri"], cloud.recovery)
+    assert cloud.image_of(made) == hashes(blocks)
 
 
 def test_the_work_bucket_takes_no_archive(cloud: CloudRig) -> None:

@@ -14,8 +14,12 @@ import boto3
 import pytest
 from blockferry.aws.sessions import Aws
 from blockferry.cli.operate import JobState, Operator
-from blockferry.core.errors import BlockferryError
+from blockferry.core.errors import BlockferryError, SourceChanged
+from blockferry.local.archive import archive_image
+from blockferry.local.discard import discard_left
 from blockferry.local.upload import upload_image
+from blockferry.requests.archive import LocalArchiveRequest
+from blockferry.requests.parts import parse
 from botocore.exceptions import ClientError
 from cloud_rig import PALETTE, CloudRig, filled
 from rig import hashes
@@ -196,6 +200,53 @@ def test_the_policy_for_uploaders_is_enough_to_upload_and_to_clean_up_and_reache
     assert note.startswith("the unfinished snapshot snap-")
     assert note.endswith(" is deleted")
     assert (made.blocks, made.warnings, on_top.blocks, on_top.warnings) == (5, (), 1, ())
+
+
+def test_the_policy_for_archivers_is_enough_to_archive_and_to_clean_up_and_no_more(
+    cloud: CloudRig, tmp_path: Path
+) -> None:
+    image, work = tmp_path / "disk.img", cloud.info.buckets[cloud.home]["work"]
+    bucket = cloud.info.buckets[cloud.home]["archive"]
+    image.write_bytes(b"".join(content for _, content in sorted(filled(5).items())))
+
+    def asked(archive_id: str, *, base: str | None = None) -> LocalArchiveRequest:
+        place = {"bucket": bucket, "prefix": "somebody", "archive_id": archive_id, "tags": {"keep": "7y"}}
+        return parse(LocalArchiveRequest, {"archive": place, "base_manifest_uri": base}, what="archive")
+
+    def changed(_uri: str) -> None:
+        image.write_bytes(image.read_bytes()[: -len(PALETTE[0])])
+
+    s3 = cloud.client("s3")
+    claim = {"execution": "e" * 64, "job_id": "local-e", "machine": "another one"}
+    s3.put_object(Bucket=bucket, Key="somebody/dead/unfinished.json", Body=json.dumps(claim).encode())
+    with somebody_with(cloud, "archiver") as session:
+        aws = Aws(base=session)
+        made = archive_image(image, asked("first"), region=cloud.home, aws=aws)
+        uri = made["manifest_uri"]
+        on_top = archive_image(image, asked("second", base=uri), region=cloud.home, aws=aws)
+        with pytest.raises(SourceChanged) as failed:
+            archive_image(image, asked("third"), region=cloud.home, aws=aws, on_start=changed)
+        discarded = discard_left(f"s3://{bucket}/somebody/dead/", region=cloud.home, aws=aws)
+        mine = session.client("s3")
+        for refused in (
+            lambda: mine.delete_object(Bucket=bucket, Key="somebody/first/manifest.json"),
+            lambda: mine.get_object(Bucket=bucket, Key="somebody/first/segments/0000000000.zst"),
+            lambda: mine.put_object(Bucket=bucket, Key="somebody/first/other", Body=b""),
+            lambda: mine.put_object(Bucket=work, Key="jobs/archive/nightly/manifest.json", Body=b""),
+        ):
+            with pytest.raises(ClientError, match="AccessDenied"):
+                refused()
+    assert failed.value.__notes__ == [f"what was begun of archive s3://{bucket}/somebody/third/ is deleted"]
+    assert (made["changed_blocks"], made["warnings"], on_top["changed_blocks"]) == (5, [], 0)
+    assert not discarded.finished
+    left = [each["Key"] for each in s3.list_objects_v2(Bucket=bucket, Prefix="somebody/")["Contents"]]
+    assert left == [
+        "somebody/dead/manifest.json",
+        "somebody/first/index/0000000000.idx",
+        "somebody/first/manifest.json",
+        "somebody/first/segments/0000000000.zst",
+        "somebody/second/manifest.json",
+    ]
 
 
 def test_the_policy_for_operators_is_enough_to_start_follow_stop_and_resume_jobs(

@@ -1,5 +1,5 @@
-# What is global in the account: the policies of people and pipelines who run jobs, and of those who upload images from
-# their own machines. Nobody has them until they are attached to a role or group.
+# What is global in the account: the policies of people and pipelines who run jobs, and of those who upload or archive
+# images from their own machines. Nobody has them until they are attached to a role or group.
 
 data "aws_caller_identity" "current" {}
 data "aws_partition" "current" {}
@@ -21,6 +21,14 @@ locals {
   # Snapshot ARNs have no account. An upload goes to any region, as its command says.
   snapshot_arns = ["arn:${local.partition}:ec2:*::snapshot/*"]
   snapshot_keys = ["arn:${local.partition}:kms:*:${local.account}:key/*"]
+
+  archive_buckets = var.archive_bucket_names == null ? ["*"] : concat(["${var.name_prefix}-archive-${local.account}-*"], var.archive_bucket_names)
+  archive_arns    = [for bucket in local.archive_buckets : "arn:${local.partition}:s3:::${bucket}"]
+  archive_keys    = var.archive_kms_key_arns == null ? local.snapshot_keys : var.archive_kms_key_arns
+
+  # Of an archive that is not finished. No archive has its manifest deleted.
+  archive_drops  = ["index/*.idx", "segments/*.zst", "unfinished.json"]
+  archive_stores = concat(local.archive_drops, ["manifest.json"])
 }
 
 data "aws_iam_policy_document" "operator" {
@@ -219,5 +227,81 @@ resource "aws_iam_policy" "uploader" {
   name        = "${var.name_prefix}-uploader"
   description = "Make snapshots of disk images with the command blockferry upload"
   policy      = data.aws_iam_policy_document.uploader.json
+  tags        = merge(var.tags, { Project = "blockferry", ManagedBy = "terraform" })
+}
+
+# What `blockferry archive` calls for an image on a machine, and `blockferry discard`.
+data "aws_iam_policy_document" "archiver" {
+  statement {
+    # Which Region a bucket is in, what is in an archive, and that an object is missing and not forbidden.
+    sid       = "FindArchives"
+    actions   = ["s3:ListBucket"]
+    resources = local.archive_arns
+
+    condition {
+      test     = "StringEquals"
+      variable = "aws:ResourceAccount"
+      values   = [local.account]
+    }
+  }
+
+  statement {
+    # Of bases manifests and indexes are read; claims are, too. No block of an archive is.
+    sid       = "ReadManifestsAndIndexes"
+    actions   = ["s3:GetObject"]
+    resources = flatten([for arn in local.archive_arns : [for name in local.archive_stores : "${arn}/*${name}" if !startswith(name, "segments/")]])
+
+    condition {
+      test     = "StringEquals"
+      variable = "aws:ResourceAccount"
+      values   = [local.account]
+    }
+  }
+
+  statement {
+    sid       = "WriteArchives"
+    actions   = ["s3:PutObject", "s3:PutObjectTagging"]
+    resources = flatten([for arn in local.archive_arns : [for name in local.archive_stores : "${arn}/*${name}"]])
+
+    condition {
+      test     = "StringEquals"
+      variable = "aws:ResourceAccount"
+      values   = [local.account]
+    }
+  }
+
+  statement {
+    sid       = "DeleteUnfinishedArchives"
+    actions   = ["s3:DeleteObject"]
+    resources = flatten([for arn in local.archive_arns : [for name in local.archive_drops : "${arn}/*${name}"]])
+
+    condition {
+      test     = "StringEquals"
+      variable = "aws:ResourceAccount"
+      values   = [local.account]
+    }
+  }
+
+  dynamic "statement" {
+    for_each = length(local.archive_keys) > 0 ? [local.archive_keys] : []
+
+    content {
+      sid       = "UseKeysOfArchivesThroughS3"
+      actions   = ["kms:Decrypt", "kms:GenerateDataKey"]
+      resources = statement.value
+
+      condition {
+        test     = "StringLike"
+        variable = "kms:ViaService"
+        values   = ["s3.*.amazonaws.com"]
+      }
+    }
+  }
+}
+
+resource "aws_iam_policy" "archiver" {
+  name        = "${var.name_prefix}-archiver"
+  description = "Archive disk images with the command blockferry archive, and discard what it left"
+  policy      = data.aws_iam_policy_document.archiver.json
   tags        = merge(var.tags, { Project = "blockferry", ManagedBy = "terraform" })
 }

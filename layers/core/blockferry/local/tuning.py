@@ -36,7 +36,8 @@ class ArchiveTuning:
 
     lanes: int = 4
     """Ranges under way at a time. Each sends one segment at a time, and S3 takes no more than some 80 MB/s of a
-    connection; it has two segments in memory (33 MiB each where nothing compresses), and the blocks of its threads."""
+    connection; it has two segments in memory (33 MiB each where nothing compresses), and the blocks that wait for them:
+    some 90 MiB, whatever the size of the image."""
 
     threads: int = 4
     """Blocks of a range that are read and compressed at a time: with all lanes more than most machines have cores."""

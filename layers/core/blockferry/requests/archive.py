@@ -149,10 +149,17 @@ class ArchiveRequest(ImageNamed):
         return ()
 
 
+class LocalArchiveOptions(ArchiveOptions):
+    """How an archive of an image on a machine is made."""
+
+    # One machine has a few ranges under way at a time, and an image that is smaller than that goes by one of them.
+    blocks_per_range: int = Field(1_024, ge=1, le=65_536)
+
+
 class LocalArchiveRequest(Model):
     """What ``blockferry archive`` is asked of an image on the machine that it runs on."""
 
     base_manifest_uri: Annotated[str, AfterValidator(_base)] | None = None
     volume_size_gib: int | None = Field(None, ge=1, le=MAX_VOLUME_GIB)
     archive: ArchivePlace
-    options: ArchiveOptions = Field(default_factory=lambda: ArchiveOptions())
+    options: LocalArchiveOptions = Field(default_factory=lambda: LocalArchiveOptions())

@@ -21,7 +21,7 @@ _TOLD_BY = {
 }
 """The time of modification can be set back; that of change, which links and permissions move as well, cannot."""
 
-LOOK_AT = "Look at the disk and its file system, and upload again, or a copy of what can be read"
+LOOK_AT = "Look at the disk and its file system, and begin again, or with a copy of what can be read"
 
 
 class ImageSource:
@@ -43,7 +43,7 @@ class ImageSource:
         self.size = os.lseek(self._fd, 0, os.SEEK_END)
         if self.size == 0:
             os.close(self._fd)
-            raise InvalidRequest(f"image {path} is empty: there is nothing to make a snapshot of")
+            raise InvalidRequest(f"image {path} is empty: there is nothing to read")
 
     def __enter__(self) -> ImageSource:
         return self
@@ -159,8 +159,8 @@ def _refuse_streams(path: Path) -> None:
     name = "standard input" if str(path) == "-" else str(path)
     raise InvalidRequest(
         f"image {name} is a stream, in which the size and the holes of an image cannot be found: write it to a file "
-        "and upload that, or write it to S3 (aws s3 cp - s3://BUCKET/KEY) and use: blockferry fanout s3://BUCKET/KEY "
-        "--to REGION"
+        "and name that, or write it to S3 (aws s3 cp - s3://BUCKET/KEY) and use: blockferry fanout s3://BUCKET/KEY "
+        "--to REGION, or blockferry archive s3://BUCKET/KEY --to s3://BUCKET/PREFIX"
     )
 
 

@@ -109,13 +109,77 @@ run "an_uploader_writes_and_deletes_no_target_of_a_job" {
   }
 }
 
+run "an_archiver_deletes_no_manifest_and_reads_no_block" {
+  command = plan
+
+  assert {
+    condition = toset(flatten([
+      for statement in jsondecode(aws_iam_policy.archiver.policy).Statement : statement.Action
+    ])) == toset(["s3:DeleteObject", "s3:GetObject", "s3:ListBucket", "s3:PutObject", "s3:PutObjectTagging"])
+    error_message = "An archiver must be allowed what the command calls, and nothing else."
+  }
+
+  assert {
+    condition = alltrue([
+      for statement in jsondecode(aws_iam_policy.archiver.policy).Statement :
+      alltrue([for arn in flatten([statement.Resource]) : startswith(arn, "arn:aws:s3:::blockferry-archive-111122223333-*")]) && statement.Condition.StringEquals["aws:ResourceAccount"] == "111122223333"
+    ])
+    error_message = "An archiver must reach the archive buckets of this deployment only."
+  }
+
+  assert {
+    condition = toset(one([
+      for statement in jsondecode(aws_iam_policy.archiver.policy).Statement : statement.Resource if statement.Sid == "DeleteUnfinishedArchives"
+      ])) == toset([
+      "arn:aws:s3:::blockferry-archive-111122223333-*/*index/*.idx",
+      "arn:aws:s3:::blockferry-archive-111122223333-*/*segments/*.zst",
+      "arn:aws:s3:::blockferry-archive-111122223333-*/*unfinished.json",
+    ])
+    error_message = "An archiver must not delete a manifest."
+  }
+
+  assert {
+    condition = length([
+      for arn in one([
+        for statement in jsondecode(aws_iam_policy.archiver.policy).Statement : statement.Resource if statement.Sid == "ReadManifestsAndIndexes"
+      ]) : arn if strcontains(arn, "segments/")
+    ]) == 0
+    error_message = "An archiver must read no block."
+  }
+}
+
+run "an_archiver_uses_the_buckets_and_keys_that_are_named" {
+  command = plan
+
+  variables {
+    archive_bucket_names = ["disks"]
+    archive_kms_key_arns = ["arn:aws:kms:us-east-1:111122223333:key/k"]
+  }
+
+  assert {
+    condition = contains(one([
+      for statement in jsondecode(aws_iam_policy.archiver.policy).Statement : statement.Resource if statement.Sid == "WriteArchives"
+    ]), "arn:aws:s3:::disks/*manifest.json")
+    error_message = "A bucket that is named must be written."
+  }
+
+  assert {
+    condition = one([
+      for statement in jsondecode(aws_iam_policy.archiver.policy).Statement : flatten([statement.Resource]) if statement.Sid == "UseKeysOfArchivesThroughS3"
+    ]) == ["arn:aws:kms:us-east-1:111122223333:key/k"]
+    error_message = "A key that is named must be used, and no other one."
+  }
+}
+
 run "wrong_values_are_refused_by_name" {
   command = plan
 
   variables {
-    name_prefix = "Block_Ferry"
-    regions     = []
+    name_prefix          = "Block_Ferry"
+    regions              = []
+    archive_bucket_names = ["s3://disks"]
+    archive_kms_key_arns = ["arn:aws:kms:us-east-1:111122223333:alias/k"]
   }
 
-  expect_failures = [var.name_prefix, var.regions]
+  expect_failures = [var.name_prefix, var.regions, var.archive_bucket_names, var.archive_kms_key_arns]
 }
