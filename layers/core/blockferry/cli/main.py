@@ -102,15 +102,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         by = f" by {interrupt}" if str(interrupt) else ""
         # Nobody may listen any more: a terminal that is closed interrupts, too.
         with suppress(OSError):
-            say(f"blockferry: interrupted{by}; {'; '.join(getattr(interrupt, '__notes__', ())) or _left(options)}")
+            say(f"blockferry: interrupted{by}; {_became(interrupt, options)}")
         return FAILED
     except Exception as error:
         traceback.print_exc()
         say(
             f"blockferry: {type(error).__name__}, which should not happen: please report it with the lines above. "
-            f"{_left(options)}"
+            f"{_became(error, options)}"
         )
         return UNFORESEEN
+
+
+def _became(error: BaseException, options: argparse.Namespace) -> str:
+    """What became of what was started, as its notes say, or else what a command leaves behind."""
+    return "; ".join(getattr(error, "__notes__", ())) or _left(options)
 
 
 def _left(options: argparse.Namespace) -> str:

@@ -11,11 +11,11 @@ import os
 import platform
 import secrets
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
@@ -49,6 +49,10 @@ from blockferry.targets.archive import ArchiveTarget
 from blockferry.targets.archive_proposal import new_archive
 
 
+MOST_KEPT = 16 << 20
+"""Bytes of notes about ranges that are kept in memory: those of four TiB."""
+
+
 @dataclass(frozen=True)
 class ImageContents:
     """What the archive of an image is to hold: see ``Contents``."""
@@ -72,8 +76,7 @@ class Prepared:
 
 @dataclass(frozen=True)
 class _Read:
-    """What was read and stored: the number of blocks of the image, LINEAR over them (base64), and the manifest that
-    says so."""
+    """What was read and stored: the manifest that says so, and the number of blocks that were read."""
 
     manifest: Manifest
     blocks_read: int
@@ -228,8 +231,8 @@ def _read(found: Prepared, target: ArchiveTarget, lanes: Lanes, call: Call) -> _
     """Store the image, all but the manifest."""
     linear = Linear()
     blocks_read = 0
-    # Not in memory: of an image of 64 TiB it names two million objects.
-    with tempfile.TemporaryFile() as kept:
+    # Not all in memory: of an image of 64 TiB it names two million objects.
+    with tempfile.SpooledTemporaryFile(MOST_KEPT) as kept:
         for stored in lanes.stored(target, found.range_blocks):
             linear.extend(stored.note.stop - 1, stored.digests)
             blocks_read += stored.blocks_read
@@ -239,7 +242,7 @@ def _read(found: Prepared, target: ArchiveTarget, lanes: Lanes, call: Call) -> _
     return _Read(target.proved(made, linear.blocks, linear.value()), blocks_read)
 
 
-def _notes(kept: IO[bytes]) -> Iterator[Note]:
+def _notes(kept: Iterable[bytes]) -> Iterator[Note]:
     for line in kept:
         yield Note.model_validate_json(line)
 
