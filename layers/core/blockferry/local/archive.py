@@ -48,7 +48,6 @@ from blockferry.sources.device import ImageSource
 from blockferry.targets.archive import ArchiveTarget
 from blockferry.targets.archive_proposal import new_archive
 
-
 MOST_KEPT = 16 << 20
 """Bytes of notes about ranges that are kept in memory: those of four TiB."""
 
