@@ -297,6 +297,13 @@ def test_auto_builds_upon_the_newest_archive_of_the_same_file(bench: Bench) -> N
     assert "options.max_chain is 3" in full["warnings"][0]["message"]
 
 
+def test_auto_passes_over_archives_of_a_larger_volume_than_was_asked_for(bench: Bench) -> None:
+    bench.archive(bench.image(BLOCKS), volume_size_gib=2)
+    receipt = bench.archive(bench.image(BLOCKS), base_manifest_uri="auto", volume_size_gib=1)
+    assert receipt["targets"][0]["base_manifest_uri"] is None
+    assert [warning["code"] for warning in receipt["warnings"]] == ["full_archive"]
+
+
 def test_a_volume_is_never_smaller_than_that_of_its_base(bench: Bench) -> None:
     base = bench.archive(bench.image(BLOCKS), volume_size_gib=2)["manifest_uri"]
     receipt = bench.archive(bench.image(BLOCKS), base_manifest_uri=base)
@@ -451,6 +458,68 @@ def test_a_signal_ends_it_with_nothing_left_and_no_further_one_ends_the_clean_up
     assert ended.value.__notes__ == ["what was begun of archive s3://archives/disks/mine/ is deleted"]
     assert bench.bucket.objects == {}
     assert told
+
+
+def test_a_signal_in_the_clean_up_after_an_error_leaves_the_error_the_message(bench: Bench) -> None:
+    def before(operation: str, key: str) -> None:
+        if key.endswith(".zst"):
+            raise refusal("AccessDenied", "PutObject", status=403)
+        if operation == "DeleteObjects":
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    bench.bucket.before = before
+    told: list[str] = []
+    with Interrupts(tell=told.append) as interrupts, pytest.raises(RequestRefused, match="AccessDenied") as failed:
+        bench.archive(bench.image(BLOCKS), archive_id="mine", interrupts=interrupts)
+    assert failed.value.__notes__ == ["what was begun of archive s3://archives/disks/mine/ is deleted"]
+    assert bench.bucket.objects == {}
+    assert told
+
+
+def test_nothing_is_written_any_more_when_an_interrupted_run_is_cleared(bench: Bench) -> None:
+    deleting = threading.Event()
+    cleared_meanwhile: list[bool] = []
+
+    def before(operation: str, key: str) -> None:
+        if operation == "DeleteObjects":
+            deleting.set()
+        if key.endswith("0000000000.zst"):
+            os.kill(os.getpid(), signal.SIGTERM)
+            cleared_meanwhile.append(deleting.wait(0.2))
+
+    bench.bucket.before = before
+    with Interrupts(tell=lambda _line: None) as interrupts, pytest.raises(KeyboardInterrupt):
+        bench.archive(bench.image(BLOCKS), interrupts=interrupts, tuning=ONE_LANE)
+    assert cleared_meanwhile == [False]
+    assert bench.bucket.objects == {}
+
+
+def test_a_file_that_changes_before_anything_is_stored_claims_no_place(bench: Bench) -> None:
+    image = bench.image(BLOCKS)
+
+    def before(operation: str, key: str) -> None:
+        if operation == "HeadBucket":
+            os.truncate(image, BLOCK_SIZE)
+
+    bench.bucket.before = before
+    with pytest.raises(SourceChanged):
+        bench.archive(image)
+    assert bench.bucket.calls["PutObject"] == 0
+
+
+def test_a_run_that_never_had_its_place_says_nothing_of_what_is_there(bench: Bench) -> None:
+    claim = json.dumps({"execution": "e" * 64, "job_id": "nightly"}).encode()
+
+    def before(operation: str, key: str) -> None:
+        # When this run has looked, and nothing was there.
+        if operation == "PutObject" and key.endswith(UNFINISHED):
+            bench.bucket.objects[key] = claim
+
+    bench.bucket.before = before
+    with pytest.raises(InvalidRequest, match="is being written by another job, or was left by one") as refused:
+        bench.archive(bench.image(BLOCKS), archive_id="mine")
+    assert not hasattr(refused.value, "__notes__")
+    assert bench.bucket.objects == {f"disks/mine/{UNFINISHED}": claim}
 
 
 def requests_of_a_run(tmp_path: Path) -> int:

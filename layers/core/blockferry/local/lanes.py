@@ -99,8 +99,9 @@ class Lanes:
                 f"{target.source.name} has data in {len(listed)} blocks between {within.first} and {within.stop}, and "
                 f"{len(moved.digests)} were read: begin again while nobody writes to it"
             )
-        note, digests = target.held(self._call, parts, within, moved.digests, len(listed))
-        return Stored(note, digests or b"".join(digest for _, digest in moved.digests), moved.blocks_read)
+        # Whatever it is built upon, all of the image was read.
+        note, _ = target.held(self._call, parts, within, moved.digests, len(listed))
+        return Stored(note, b"".join(digest for _, digest in moved.digests), moved.blocks_read)
 
 
 class _NotWanted(BlockferryError):
