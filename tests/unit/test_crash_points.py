@@ -440,11 +440,15 @@ EBS_FAULTS = {
 BOTO_FAULTS = {
     "S3 server error": FaultClass(Refusal(500, "InternalError"), boto=("s3",)),
     "S3 slow down": FaultClass(Refusal(503, "SlowDown"), boto=("s3",)),
-    "S3 server error after success": FaultClass(Refusal(500, "InternalError", took_effect=True), boto=("s3",), effect=True),
+    "S3 server error after success": FaultClass(
+        Refusal(500, "InternalError", took_effect=True), boto=("s3",), effect=True
+    ),
     "S3 access denied": FaultClass(Refusal(403, "AccessDenied"), boto=("s3",)),
     "EC2 throttled": FaultClass(Refusal(503, "RequestLimitExceeded"), boto=("ec2",)),
     "EC2 server error": FaultClass(Refusal(500, "InternalError"), boto=("ec2",)),
-    "EC2 server error after success": FaultClass(Refusal(500, "InternalError", took_effect=True), boto=("ec2",), effect=True),
+    "EC2 server error after success": FaultClass(
+        Refusal(500, "InternalError", took_effect=True), boto=("ec2",), effect=True
+    ),
     "EC2 access denied": FaultClass(Refusal(403, "UnauthorizedOperation"), boto=("ec2",)),
     "connection lost before": FaultClass(ConnectionLost(False), boto=("s3", "ec2")),
     "connection lost after success": FaultClass(ConnectionLost(True), boto=("s3", "ec2"), effect=True),
