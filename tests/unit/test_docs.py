@@ -6,8 +6,6 @@ import dataclasses
 import importlib
 import re
 import shlex
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,63 +16,7 @@ from localcloud.compute import faults as function_faults
 from localcloud.ebs import faults as ebs_faults
 from localcloud.events import faults as event_faults
 from localcloud.faults import Rule
-from tools.environment import repository_root
-
-ROOT = repository_root()
-PAGES = sorted(
-    [
-        *ROOT.glob("*.md"),
-        *ROOT.glob("docs/*.md"),
-        ROOT / "terraform" / "README.md",
-        ROOT / "tests" / "aws" / "README.md",
-    ]
-)
-PROGRAMS = re.compile(r"(\.venv/bin/)?(blockferry|scripts/\w+|terraform|aws|cd|eval|pipx|pytest)( |$)")
-FILLED_IN = {"N": "1", "COMMAND": "copy"}
-"""What stands in for words in capitals that have to be of a kind; all others fit as they are."""
-
-
-@dataclass(frozen=True)
-class Typed:
-    """A command line of a page, in words; ``whole`` if it stands in a block, and not in a sentence."""
-
-    page: Path
-    words: tuple[str, ...]
-    whole: bool = True
-
-    def __str__(self) -> str:
-        return f"{self.page.relative_to(ROOT)}: {' '.join(self.words)}"
-
-
-def typed(page: Path) -> Iterator[Typed]:
-    text = page.read_text()
-    for language, block in re.findall(r"^```(\w*)\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
-        for line in block.replace("\\\n", " ").splitlines() if language in ("", "sh") else ():
-            if PROGRAMS.match(line):
-                for words in commands_in(line):
-                    yield Typed(page, words)
-    prose = re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
-    for quoted in re.findall(r"`([^`\n]+)`", prose):
-        if PROGRAMS.match(quoted):
-            for words in commands_in(quoted):
-                yield Typed(page, words, whole=False)
-
-
-def commands_in(line: str) -> Iterator[tuple[str, ...]]:
-    """The commands of a line of shell, those in ``$(...)`` too."""
-    for inner in re.findall(r"\$\(([^()]*)\)", line):
-        yield from commands_in(inner)
-    lexer = shlex.shlex(line, posix=True, punctuation_chars=";&|")
-    lexer.whitespace_split = True
-    words: list[str] = []
-    for word in [*lexer, ";"]:
-        if re.fullmatch(r"[;&|]+", word):
-            if words:
-                yield tuple(FILLED_IN.get(each, each) for each in words)
-            words = []
-        else:
-            words.append(word)
-
+from pages import PAGES, ROOT, Typed, typed
 
 COMMANDS = [each for page in PAGES for each in typed(page)]
 
