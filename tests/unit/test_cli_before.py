@@ -116,6 +116,16 @@ def test_the_region_of_the_source_is_the_one_that_is_asked() -> None:
     assert f"EC2 does not know {ONE} in {RECOVERY}" in line
 
 
+@pytest.mark.parametrize(("typed", "meant"), [("eu-wst-1", "eu-west-1"), ("us-wset-2", "us-west-2")])
+def test_a_region_that_is_named_after_no_point_of_the_compass_is_refused(typed: str, meant: str) -> None:
+    (line,) = Account().refuses({"snapshot_id": ONE, "targets": [{"region": typed}]})
+    assert line.startswith(f"- targets[0].region: {typed} is no Region of AWS; did you mean {meant}")
+
+
+def test_a_region_that_aws_may_have_opened_since_is_left_to_the_job() -> None:
+    Account().looks({"snapshot_id": ONE, "targets": [{"region": "eu-west-9"}, {"region": "mx-northeast-1"}]})
+
+
 # -- what else is said of wrong input ----------------------------------------------------------------------------------
 
 

@@ -8,6 +8,7 @@ import pytest
 from blockferry.core.errors import InvalidRequest
 from blockferry.requests.copy import CopyRequest
 from blockferry.requests.parts import parse, schema
+from blockferry.requests.sync import SyncRequest
 
 ROOT = Path(__file__).resolve().parents[2]
 KEY = "arn:aws:kms:eu-west-1:111122223333:key/11111111-2222-3333-4444-555555555555"
@@ -139,3 +140,10 @@ def test_the_published_schema_is_the_one_of_the_model() -> None:
 def test_the_published_example_is_valid() -> None:
     example = json.loads((ROOT / "statemachines" / "examples" / "copy.json").read_text())
     parse(CopyRequest, example, what="copy")
+
+
+def test_what_concerns_several_members_of_an_input_names_them_itself() -> None:
+    twice = {"snapshot_id": "snap-0123456789abcdef0", "base_snapshot_id": "snap-0123456789abcdef0"}
+    targets = [{"region": "eu-west-1", "parent_snapshot_id": "snap-0123456789abcdef1"}]
+    with pytest.raises(InvalidRequest, match=r"(?m)^- base_snapshot_id: \S+ is named twice"):
+        parse(SyncRequest, {**twice, "targets": targets}, what="sync")

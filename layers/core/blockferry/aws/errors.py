@@ -54,7 +54,7 @@ def translated(error: ClientError | BotoCoreError) -> BlockferryError:
         code = error.response["Error"]["Code"]
         status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
         kind = RetryLater if code in _PASSING or status >= 500 else RequestRefused
-        return kind(f"{error.operation_name}: {code}: {error.response['Error'].get('Message', '')}")
+        return kind(f"{error.operation_name}: {code}: {sentence_of(error.response['Error'].get('Message', ''))}")
     return RetryLater(f"{type(error).__name__}: {error}")
 
 
@@ -64,6 +64,11 @@ def not_deleted(where: str, failed: Mapping[str, Any]) -> BlockferryError:
     code = failed.get("Code")
     kind = RetryLater if code in _PASSING else RequestRefused
     return kind(f"DeleteObjects of {where}{failed.get('Key')}: {code}: {failed.get('Message')}")
+
+
+def sentence_of(message: str) -> str:
+    """AWS's words without the working below them: how a signature was to be made takes it a dozen lines."""
+    return message.partition("\n")[0]
 
 
 def patiently(ask: Callable[[], T], *, clock: Clock, waits: Waits) -> T:

@@ -24,7 +24,7 @@ from blockferry.aws.ebs.client import EbsDirect
 from blockferry.aws.ebs.signing import Credentials
 from blockferry.aws.ebs.transport import SignedHttp
 from blockferry.core.counts import RequestCounts
-from blockferry.core.errors import InvalidRequest
+from blockferry.core.errors import InvalidRequest, NoCredentials
 from blockferry.core.retry import Clock, Deadline, RetryPolicy
 
 if TYPE_CHECKING:
@@ -230,7 +230,7 @@ def _session_name(job_id: str) -> str:
 def _credentials_of(session: boto3.Session) -> Callable[[], Credentials]:
     found = session.get_credentials()
     if found is None:
-        raise InvalidRequest("no AWS credentials were found: configure a profile, a role or environment variables")
+        raise NoCredentials("no AWS credentials were found: configure a profile, a role or environment variables")
 
     def current() -> Credentials:
         # Frozen on every use: refreshable credentials renew themselves here.

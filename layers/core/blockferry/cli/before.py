@@ -6,8 +6,9 @@ The first state of a job finds out the same, and more, but by then an execution 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 import boto3
@@ -49,24 +50,39 @@ def refuse_what_is_not_there(
     regions = dict(_regions(request, home))
     # One session for all: each reads botocore's table of Regions anew.
     session = boto3.Session()
-    bad = {name for name in regions.values() if not _known(session, name)}
-    wrong = [f"- {field}: {name} is no Region of AWS" for field, name in regions.items() if name in bad]
+    listed = [
+        region
+        for partition in session.get_available_partitions()
+        for region in session.get_available_regions("ec2", partition_name=partition)
+    ]
+    bad = {name for name in regions.values() if not _may_be(session, name, listed)}
+    wrong = [
+        f"- {field}: {name} is no Region of AWS{_meant(name, listed)}" for field, name in regions.items() if name in bad
+    ]
     by_region: dict[str, list[Named]] = {}
     for named in _snapshots(request, home):
         if named.region not in bad:
             by_region.setdefault(named.region, []).append(named)
     for region, those in by_region.items():
-        wrong += _doubts(those, region, client(region), sleep)
+        given = bool((request.get("source") or {}).get("region"))
+        wrong += _doubts(those, region, client(region), sleep, given=given)
     if wrong:
         raise InvalidRequest("\n".join(["nothing was started:", *wrong]))
 
 
-def _known(session: boto3.Session, region: str) -> bool:
+def _may_be(session: boto3.Session, region: str, listed: Sequence[str]) -> bool:
+    """Whether a Region may be one: botocore lists it, or it is named as those are that AWS has opened since."""
     try:
         session.get_partition_for_region(region)
     except UnknownRegionError:
         return False
-    return True
+    # AWS's Regions are named after points of the compass, of which none has been added with a Region for years.
+    return region in listed or any(region.split("-")[1:-1] == each.split("-")[1:-1] for each in listed)
+
+
+def _meant(region: str, listed: Sequence[str]) -> str:
+    close = get_close_matches(region, listed, n=2, cutoff=0.8)
+    return f"; did you mean {' or '.join(close)}?" if close else ""
 
 
 def _regions(request: Mapping[str, Any], home: str) -> Iterator[tuple[str, str]]:
@@ -93,7 +109,14 @@ def _snapshots(request: Mapping[str, Any], home: str) -> Iterator[Named]:
             yield Named(field, target["parent_snapshot_id"], target["region"], read=False)
 
 
-def _doubts(those: list[Named], region: str, ec2: EC2Client, sleep: Callable[[float], None]) -> list[str]:
+def _where_it_comes_from(field: str, *, given: bool) -> str:
+    """Of the Region of a source that nobody has named, which option names it."""
+    return "" if given or field.startswith("targets") else ", which --from names where it is not that of the deployment"
+
+
+def _doubts(
+    those: list[Named], region: str, ec2: EC2Client, sleep: Callable[[float], None], *, given: bool
+) -> list[str]:
     wanted = {named.snapshot_id for named in those}
     known: dict[str, snapshots.SnapshotFacts] = {}
     for pause in LOOKS_SECONDS:
@@ -110,7 +133,9 @@ def _doubts(those: list[Named], region: str, ec2: EC2Client, sleep: Callable[[fl
         facts = known.get(named.snapshot_id)
         if facts is None:
             told.append(
-                f"- {named.field}: EC2 does not know {named.snapshot_id} in {region}; check the id and its Region. "
+                f"- {named.field}: EC2 does not know {named.snapshot_id} in {region}; check the id and its Region"
+                + _where_it_comes_from(named.field, given=given)
+                + ". "
                 "What was made a moment ago may not be shown yet, and a snapshot of another account must be shared "
                 "with this one, or be read through a role"
             )

@@ -32,6 +32,7 @@ from blockferry.cli.console import (
     say,
 )
 from blockferry.cli.operate import PREFIX
+from blockferry.cli.unreached import told
 from blockferry.core.errors import BlockferryError, InvalidRequest
 
 if TYPE_CHECKING:
@@ -80,7 +81,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = sys.argv[1:] if arguments is None else arguments
     # The others are not loaded where one is named: the imports are most of what a short command takes.
     parser = _parser(COMMANDS if not given or given[0] not in COMMANDS else given[:1])
-    options = parser.parse_args(given)
+    options, unknown = parser.parse_known_args(given)
+    if unknown:
+        _refuse_unknown(parser, given[0], unknown)
     if options.run is None:
         parser.print_help()
         return UNUSABLE
@@ -128,7 +131,7 @@ def _left(options: argparse.Namespace) -> str:
 
 def _told(error: Exception) -> str:
     """The error, and what its notes say became of what was started."""
-    return "; ".join((f"blockferry: {error}", *getattr(error, "__notes__", ())))
+    return "; ".join((f"blockferry: {told(error)}", *getattr(error, "__notes__", ())))
 
 
 class _Parser(argparse.ArgumentParser):
@@ -140,6 +143,17 @@ class _Parser(argparse.ArgumentParser):
             close = get_close_matches(found[1], re.findall(r"'([^']*)'", found[2]), n=2)
             message += f"; did you mean {' or '.join(close)}?" if close else ""
         super().error(message)
+
+
+def _refuse_unknown(parser: argparse.ArgumentParser, name: str, unknown: Sequence[str]) -> NoReturn:
+    """End as argparse does where nothing is known of some words, with the usage of the command that was meant."""
+    commands = next(action for action in parser._actions if isinstance(action, argparse._SubParsersAction))
+    own: argparse.ArgumentParser = commands.choices.get(name, parser)
+    message = f"unrecognized arguments: {' '.join(unknown)}"
+    options = [word.partition("=")[0] for word in unknown if word.startswith("--")]
+    known = [option for action in own._actions for option in action.option_strings if option.startswith("--")]
+    close = [found for option in options for found in get_close_matches(option, known, n=1)]
+    own.error(message + (f"; did you mean {' and '.join(close)}?" if close else ""))
 
 
 def _parser(names: Sequence[str] = COMMANDS) -> argparse.ArgumentParser:

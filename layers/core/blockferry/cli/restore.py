@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+from difflib import get_close_matches
 from typing import Any
 
 from blockferry.cli.inputs import add_holes, add_key, add_places, add_run, members, places
 from blockferry.cli.start import starting
 from blockferry.core.errors import InvalidRequest
+from blockferry.formats.archive.layout import MANIFEST
 
 
 def _add_options(command: argparse.ArgumentParser) -> None:
@@ -26,7 +28,10 @@ def _add_options(command: argparse.ArgumentParser) -> None:
 def _request(options: argparse.Namespace) -> dict[str, Any]:
     if not options.subject or not options.to:
         raise InvalidRequest("name the archive's manifest and at least one --to REGION, or give --input FILE")
-    own = options.subject.endswith("/manifest.json")
+    folder, _, name = options.subject.rpartition("/")
+    own = name == MANIFEST
+    if not own and get_close_matches(name, [MANIFEST], cutoff=0.8):
+        raise InvalidRequest(f"{options.subject!r} is no archive's manifest: did you mean {folder}/{MANIFEST}?")
     return members(
         manifest_uri=options.subject if own else None,
         foreign_uri=None if own else options.subject,

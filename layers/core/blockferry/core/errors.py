@@ -15,6 +15,10 @@ class InvalidRequest(BlockferryError):
     """The input, or a resource that it names, cannot be used; nothing was started."""
 
 
+class NoCredentials(InvalidRequest):
+    """Requests cannot be signed as anybody: none was sent."""
+
+
 class RequestRefused(BlockferryError):
     """AWS refused a request that no repetition can mend (permission, validation, quota)."""
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from blockferry.aws.call import Call
 from blockferry.aws.errors import patiently
 from blockferry.aws.snapshots import EXECUTION_TAG
-from blockferry.core.errors import EncryptionDiffers, InvalidRequest, RequestRefused, TargetFailed
+from blockferry.core.errors import EncryptionDiffers, InvalidRequest, NoCredentials, RequestRefused, TargetFailed
 from blockferry.jobs.record import Sealing
 from blockferry.targets.snapshot import LeftSnapshot, SnapshotTarget
 
@@ -58,8 +58,8 @@ class Begun:
     def _cleared(self, error: BaseException) -> str | None:
         if self.target.started is not None:
             return self._deleted(self.target.snapshot_id)
-        if isinstance(error, EncryptionDiffers):
-            # It says itself what became of the snapshot.
+        if isinstance(error, EncryptionDiffers | NoCredentials):
+            # The one says itself what became of the snapshot, before the other nothing was sent.
             return None
         found = self._found(surely_none=isinstance(error, RequestRefused | InvalidRequest))
         if found:

@@ -224,13 +224,18 @@ def parse(model: type[M], data: object, *, what: str) -> M:
         # A list whose items are all refused also counts as too short; only the items' problems help.
         within = {e["loc"][:1] for e in problems if len(e["loc"]) > 1}
         lines = [
-            f"- {_path(e['loc'])}: {_message(e, model)}"
+            f"- {_field(e)}{_message(e, model)}"
             for e in problems
             if not (e["type"] == "too_short" and e["loc"] in within)
         ]
         raise InvalidRequest(
             f"The input of {what} cannot be used, nothing was started:\n" + "\n".join(lines)
         ) from error
+
+
+def _field(error: Any) -> str:
+    """What the violation is of, with a colon. What concerns several members of an input names them itself."""
+    return "" if not error["loc"] and error["type"] == "value_error" else f"{_path(error['loc'])}: "
 
 
 def _path(location: tuple[int | str, ...]) -> str:

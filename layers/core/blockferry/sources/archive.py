@@ -8,6 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from botocore.exceptions import ClientError
+
 from blockferry.aws import snapshots
 from blockferry.aws.archives import Archive, Chain, Located, open_chain
 from blockferry.aws.sessions import Identity
@@ -36,6 +38,16 @@ ACCESS = (
     "archive_kms_key_arns; for another account's name a role of it in {}.role_arn"
 )
 """What to do where an archive cannot be read; the member of the input that has the role is filled in."""
+
+
+def refused_archive(field: str, error: RequestRefused, *, role_of: str) -> InvalidRequest:
+    """The refusal of an input whose ``field`` names an archive that S3 does not give; ``role_of`` is the member of the
+    input that has the role. A bucket that is not there is no matter of permissions."""
+    cause = error.__cause__
+    if isinstance(cause, ClientError) and cause.response["Error"]["Code"] == "NoSuchBucket":
+        return InvalidRequest(f"{field}: {error}; check the name of the bucket. Nothing was started")
+    return InvalidRequest(f"{field}: {error}. {ACCESS.format(role_of)}; nothing was started")
+
 
 FROZEN = frozenset({"GLACIER", "DEEP_ARCHIVE"})
 """Storage classes that are read only after a restore (S3 user guide, archived objects)."""
@@ -152,7 +164,7 @@ def examine_archive(manifest_uri: str, identity: Identity, call: JobCall) -> Exa
     except ArchiveDamaged as error:
         raise InvalidRequest(f"manifest_uri: {error}; nothing was started") from error
     except RequestRefused as error:
-        raise InvalidRequest(f"manifest_uri: {error}. {ACCESS.format('source')}; nothing was started") from error
+        raise refused_archive("manifest_uri", error, role_of="source") from error
     refuse_frozen(chain)
     manifest = chain.manifest
     source = JobArchive(

@@ -252,7 +252,8 @@ def _start_targets(job: Job, call: JobCall) -> str:
             job.model_copy(update={"targets": tuple(t.model_copy(update={"started": None}) for t in targets)}),
         )
         raise InvalidRequest(
-            f"targets[{number}] in {job.targets[number].region} cannot be started: {refused[number]}. {gone.told()}"
+            f"targets[{number}] in {job.targets[number].region} cannot be started: "
+            f"{str(refused[number]).rstrip('.')}. {gone.told()}"
         ) from error
     if unreachable is not None and not begun().started:
         raise unreachable
