@@ -211,7 +211,7 @@ def test_a_delta_is_proved_with_its_removed_blocks_as_zeros() -> None:
     [
         ({3: ONE, 5: ONE, 7: TWO}, None, {7: TWO}, "preserve",
          "block 3 of snap-0 is allocated but was not moved (2 such blocks between 0 and 100)"),
-        ({3: ONE}, {}, {}, "preserve", "block 3 of snap-0 is changed but was not moved (1 such blocks"),
+        ({3: ONE}, {}, {}, "preserve", "block 3 of snap-0 is changed but was not moved (1 such block between"),
         ({3: ONE}, None, {3: ONE, 8: ONE, 5: TWO}, "preserve", "block 5 was moved but is not allocated in snap-0"),
         ({3: ONE}, {}, {3: ONE, 5: TWO}, "skip_zero", "block 5 was moved but is not changed in snap-0"),
         ({3: ONE}, None, {3: ONE, 5: ZEROS}, "zero_fill", "only 2 blocks between 0 and 100 were moved"),

@@ -19,6 +19,7 @@ from blockferry.core.counts import RequestCounts
 from blockferry.core.errors import BlockferryError, OutOfTime, RequestRefused, RetryLater, SourceChanged
 from blockferry.core.quotas import DELETED_OBJECTS, MAX_OBJECT_TAGS
 from blockferry.core.retry import Attempts, Clock, Deadline, RetryPolicy
+from blockferry.core.words import counted
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -107,7 +108,7 @@ class ObjectReader:
             self._counts.retried(operation, code)
             if attempts.pause():
                 continue
-            text = f"{what}: {error} (after {attempts.failed} attempts)"
+            text = f"{what}: {error} (after {counted(attempts.failed, 'attempt')})"
             raise (OutOfTime(text) if attempts.out_of_time else RetryLater(text)) from error
 
 
@@ -268,7 +269,7 @@ class Bucket(ObjectReader):
         first, when one cannot be deleted."""
         for first in range(0, len(keys), DELETED_OBJECTS):
             some = keys[first : first + DELETED_OBJECTS]
-            what = f"DeleteObjects of {self.uri(some[0])} and {len(some) - 1} more"
+            what = f"DeleteObjects of {self.uri(some[0])}" + (f" and {len(some) - 1} more" if some[1:] else "")
             try:
                 answer = self._call("DeleteObjects", what, partial(self._delete, some))
             except ClientError as error:

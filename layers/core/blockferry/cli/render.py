@@ -70,12 +70,15 @@ def verification_table(receipt: Mapping[str, Any]) -> str:
         ("job", str(receipt["job_id"])),
         ("status", str(receipt["status"])),
         ("archive", str(receipt["manifest_uri"] or receipt["foreign_uri"])),
-        ("checked", f"{receipt['segments_checked']} segments, {receipt['blocks_checked']} blocks"),
+        (
+            "checked",
+            f"{counted(receipt['segments_checked'], 'segment')}, {counted(receipt['blocks_checked'], 'block')}",
+        ),
         ("shown", str(receipt["confidence"])),
     ]
     if receipt["snapshot_id"] or receipt["other_manifest_uri"]:
         other = receipt["snapshot_id"] or receipt["other_manifest_uri"]
-        rows.append(("compared", f"{receipt['blocks_compared']} blocks with {other}"))
+        rows.append(("compared", f"{counted(receipt['blocks_compared'], 'block')} with {other}"))
     rows += [
         ("findings", str(receipt["findings"] or "none")),
         ("duration", f"{receipt['duration_seconds']:.1f} s"),

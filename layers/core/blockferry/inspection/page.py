@@ -7,6 +7,7 @@ from typing import Any
 
 from blockferry.core.blocks import BLOCK_SIZE
 from blockferry.core.layout import columns, filled
+from blockferry.core.words import counted
 from blockferry.cost.bill import usd
 from blockferry.inspection.answer import COPYING, answer, lasting, number, possible, size
 from blockferry.transfer.sentences import cost_line
@@ -67,7 +68,7 @@ def _choices(choices: Sequence[Mapping[str, Any]]) -> str:
             usd(choice["one_time_usd"]),
             usd(choice["monthly_usd"]),
             usd(choice["restore_usd"]),
-            f"{choice['minimum_days']} days" if choice["minimum_days"] else "",
+            counted(choice["minimum_days"], "day") if choice["minimum_days"] else "",
             usd(choice["year_usd"]),
             lasting(choice["seconds"]),
         )

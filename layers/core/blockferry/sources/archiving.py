@@ -14,12 +14,13 @@ from blockferry.aws.snapshots import SnapshotFacts, has_volume
 from blockferry.core.errors import ArchiveDamaged, InvalidRequest, RequestRefused
 from blockferry.core.holes import HoleDecision, HolePolicy
 from blockferry.core.together import together
+from blockferry.core.words import counted
 from blockferry.formats.archive.layout import ArchiveAddress, with_slash
 from blockferry.formats.archive.manifest import Manifest, Member, SourceFacts
 from blockferry.jobs.call import JobCall
 from blockferry.jobs.record import JobWarning
 from blockferry.requests.archive import ArchivePlace, ArchiveRequest
-from blockferry.sources.archive import ACCESS
+from blockferry.sources.archive import refused_archive
 from blockferry.sources.delta import JobDelta, base_record
 from blockferry.sources.image import JobImage, examine_image
 from blockferry.sources.kind import Examined
@@ -154,7 +155,7 @@ def unusable_base() -> Iterator[None]:
     except ArchiveDamaged as error:
         raise InvalidRequest(f"base_manifest_uri: {error}. Make a full archive: leave base_manifest_uri out") from error
     except RequestRefused as error:
-        raise InvalidRequest(f"base_manifest_uri: {error}. {ACCESS.format('archive')}; nothing was started") from error
+        raise refused_archive("base_manifest_uri", error, role_of="archive") from error
 
 
 def unless_full(found: Archive, most: int) -> Base:
@@ -162,7 +163,10 @@ def unless_full(found: Archive, most: int) -> Base:
     length = len(found.manifest.base) + 1
     if length < most:
         return found, None
-    return None, f"the chain of {found.address.manifest_uri} has {length} archives, and options.max_chain is {most}"
+    return (
+        None,
+        f"the chain of {found.address.manifest_uri} has {counted(length, 'archive')}, and options.max_chain is {most}",
+    )
 
 
 def _same_volume(manifest: Manifest, snapshot: SnapshotFacts) -> bool:

@@ -194,9 +194,10 @@ def examine_foreign(uri: str, identity: Identity, call: JobCall) -> ExaminedFore
     if not found.runs:
         raise InvalidRequest(f"foreign_uri: there is no segment below {uri}; check bucket and name")
     if found.strangers:
+        more = f", nor is what has {counted(found.strangers - 1, 'other name')}" if found.strangers > 1 else ""
         raise InvalidRequest(
-            f"foreign_uri: {found.stranger!r} below {uri} is no segment, nor are {found.strangers - 1} more: "
-            "nobody knows what they stand for; move them elsewhere"
+            f"foreign_uri: {found.stranger!r} below {uri} is no segment{more}: nobody knows what that stands for; move "
+            "it elsewhere"
         )
     source = JobForeign(
         region=identity.region,

@@ -186,7 +186,8 @@ def _why(stopped: Stopped, states: Sequence[TargetState], *, ranges: int, left: 
     lines = [f"blocks {stopped.first} to {stopped.stop - 1} could not be moved: {stopped.cause or stopped.error}"]
     remedy = REMEDIES.get(stopped.error, OTHER_REMEDY)
     # Before what may be a hundred targets, of which Step Functions shows no more than fits.
-    lines.append(f"{ranges - left} of {ranges} ranges are moved and stay so. {remedy}")
+    are = "is moved and stays so" if ranges == 1 else "are moved and stay so"
+    lines.append(f"{ranges - left} of {counted(ranges, 'range')} {are}. {remedy}")
     lines += [f"- {state.name}: {state.error}" for state in states if state.error is not None]
     return (RequestRefused if stopped.error == RequestRefused.__name__ else IncompleteTransfer)("\n".join(lines))
 
@@ -239,7 +240,9 @@ def _plan_round(
             for s in states
             if s.behind or s.error is not None
         ]
-        raise IncompleteTransfer("\n".join([f"targets that are not complete, tried {planned} times more:", *lines]))
+        raise IncompleteTransfer(
+            "\n".join([f"targets that are not complete, tried {counted(planned, 'time')} more:", *lines])
+        )
     folder.save_missing(pieces)
     folder.forget_failures(state.number for state in states if state.behind)
     folder.save_rounds(planned + 1)

@@ -9,6 +9,7 @@ from typing import Any
 
 from blockferry.core.blocks import blocks_of_volume, blocks_per_range
 from blockferry.core.holes import HoleDecision, HolePolicy
+from blockferry.core.words import counted
 from blockferry.cost import estimate as cost
 from blockferry.cost.bill import GIB, Bill
 from blockferry.cost.estimate import Outline
@@ -64,9 +65,10 @@ def _forecast(job: Job, blocks: int, call: JobCall) -> dict[str, Any]:
     month = Bill()
     for target, forecast in forecasts:
         month.add(f"S3.{forecast.storage_class}.storage", target.region, forecast.stored_bytes / GIB)
+    sampled = sum(forecast.sampled_blocks for _, forecast in forecasts)
     return {
         "bytes_written": stored,
-        "bytes_written_from": f"a sample of {sum(forecast.sampled_blocks for _, forecast in forecasts)} blocks",
+        "bytes_written_from": f"a sample of {counted(sampled, 'block')}",
         "usd_a_month": round(month.usd, 6),
         "holes_choices": [],
     }

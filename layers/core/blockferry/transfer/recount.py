@@ -15,6 +15,7 @@ from blockferry.core.blocks import BlockRange
 from blockferry.core.checksums import DIGEST_SIZE, ZERO_DIGEST
 from blockferry.core.errors import IncompleteTransfer
 from blockferry.core.holes import HolePolicy
+from blockferry.core.words import counted
 from blockferry.jobs.call import JobCall
 from blockferry.jobs.digests import Stretch, joined
 from blockferry.jobs.recounts import Held, Recounted
@@ -91,13 +92,14 @@ def _compare(job: Job, within: BlockRange, moved: set[int], listed: Listed) -> N
     between = f"between {within.first} and {within.stop}"
     if missing:
         raise IncompleteTransfer(
-            f"block {min(missing)} of {job.source.name} is {job.source.due} but was not moved ({len(missing)} such "
-            f"blocks {between}); no target was completed"
+            f"block {min(missing)} of {job.source.name} is {job.source.due} but was not moved "
+            f"({counted(len(missing), 'such block')} {between}); no target was completed"
         )
     if job.holes is HolePolicy.ZERO_FILL:
         if len(moved) != len(within):
             raise IncompleteTransfer(
-                f"holes are to be filled, but only {len(moved)} blocks {between} were moved; no target was completed"
+                f"holes are to be filled, but only {counted(len(moved), 'block')} {between} "
+                f"{'was' if len(moved) == 1 else 'were'} moved; no target was completed"
             )
     elif moved - listed.indices:
         raise IncompleteTransfer(

@@ -16,6 +16,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from blockferry.aws.errors import translated
 from blockferry.core.errors import RequestRefused
 from blockferry.core.reserves import JOB_SECONDS
+from blockferry.core.words import counted
 from blockferry.jobs.record import JobWarning
 
 if TYPE_CHECKING:
@@ -120,12 +121,14 @@ def _fewer(useful: int, allowed: int, room: Room, asked: int | None, others: int
         share = ", of which a job takes two fifths at most and leaves the rest to others"
         if others:
             share += (
-                f"; {others} are workers of other jobs, and blockferry speed --workers gives more when they have ended"
+                f"; other jobs have {counted(others, 'worker')}, and blockferry speed --workers gives more when they "
+                "have ended"
             )
     return JobWarning(
         code="account_concurrency",
         message=(
-            f"planned with {allowed} workers instead of {useful}: Lambda runs {room.unreserved} functions at a time in "
+            f"planned with {counted(allowed, 'worker')} instead of {useful}: Lambda runs "
+            f"{counted(room.unreserved, 'function')} at a time in "
             f"this account in {room.region} (limit {room.limit}, less what is reserved){share}. Raise service quota "
             f"{LAMBDA_QUOTA} for more"
         ),

@@ -169,15 +169,16 @@ def _confidence(plan: Verification, total: Mapping[str, int]) -> str:
     share = 1 - (1 - CONFIDENCE) ** (1 / checked)
     most = min(math.floor(share * (checked + left)), left)
     return (
-        f"{checked} of {checked + left} segments were read and checked; if none of them is damaged, at "
-        f"{CONFIDENCE:.0%} confidence no more than {most} of the others are ({share:.2%} of all)"
+        f"{checked} of {counted(checked + left, 'segment')} {'was' if checked == 1 else 'were'} read and checked; if "
+        f"none of them is damaged, at {CONFIDENCE:.0%} confidence no more than {most} of the others are "
+        f"({share:.2%} of all)"
     )
 
 
 def _warnings(total: Mapping[str, int]) -> list[dict[str, str]]:
     if not total["orphans"]:
         return []
-    count = "1 object" if total["orphans"] == 1 else f"{total['orphans']} objects"
+    count = counted(total["orphans"], "object")
     return [
         {
             "code": "objects_without_reference",
@@ -203,11 +204,12 @@ def _tag(plan: Verification, uri: str, *, damaged: bool, ended: datetime, call: 
 
 
 def _told(uri: str, findings: list[Finding], count: int, report: str) -> str:
-    lines = [f"archive {uri} is damaged: {'1 finding' if count == 1 else f'{count} findings'}, all of them in {report}"]
+    lines = [f"archive {uri} is damaged: {counted(count, 'finding')}, all of them in {report}"]
     lines += [f"- {finding.message}" for finding in findings[:SHOWN]]
     lost = sum(finding.stop - finding.first for finding in findings)
     lines.append(
-        f"{lost} blocks ({lost * BLOCK_SIZE / 2**20:.1f} MiB of the disk) are touched. What is not named is intact"
+        f"In all {counted(lost, 'block')} ({lost * BLOCK_SIZE / 2**20:.1f} MiB of the disk). What is not named is "
+        "intact"
     )
     return "\n".join(lines)
 
@@ -219,8 +221,9 @@ def _page(receipt: Mapping[str, Any], findings: list[Finding]) -> str:
         "",
         f"Archive: {receipt['manifest_uri'] or receipt['foreign_uri']}.",
         "",
-        f"{receipt['segments_checked']} segments, {receipt['indexes_checked']} indexes and {receipt['blocks_checked']} "
-        f"blocks were checked, {receipt['blocks_compared']} blocks compared: {receipt['confidence']}.",
+        f"{counted(receipt['segments_checked'], 'segment')}, {counted(receipt['indexes_checked'], 'index', 'indexes')} "
+        f"and {counted(receipt['blocks_checked'], 'block')} were checked, "
+        f"{counted(receipt['blocks_compared'], 'block')} compared: {receipt['confidence']}.",
         "",
         f"Took {receipt['duration_seconds']} s. "
         f"Cost: ${receipt['cost_usd']['total']} ({receipt['cost_usd']['basis']}).",
@@ -228,7 +231,7 @@ def _page(receipt: Mapping[str, Any], findings: list[Finding]) -> str:
         *(line for warning in receipt["warnings"] for line in (f"Warning: {warning['message']}.", "")),
     ]
     if findings:
-        lines += [f"{receipt['findings']} findings:", "", "| blocks | object | what |", "|---|---|---|"]
+        lines += [f"{counted(receipt['findings'], 'finding')}:", "", "| blocks | object | what |", "|---|---|---|"]
         lines += [f"| {each.first} to {each.stop - 1} | {each.object} | {each.message} |" for each in findings]
         lines.append("")
     return "\n".join(lines)

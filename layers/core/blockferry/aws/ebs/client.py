@@ -28,6 +28,7 @@ from blockferry.core.counts import RequestCounts
 from blockferry.core.errors import BlockferryError, ChecksumMismatch, OutOfTime, RequestRefused, RetryLater
 from blockferry.core.quotas import MAX_PAGE, MIN_PAGE, START_TIMEOUT_MINUTES
 from blockferry.core.retry import Attempts, Clock, Deadline, RetryPolicy
+from blockferry.core.words import counted
 
 T = TypeVar("T")
 
@@ -307,7 +308,9 @@ class EbsDirect:
             if attempts.pause():
                 continue
             if attempts.out_of_time:
-                raise OutOfTime(f"{request}: no time left after {attempts.failed} attempts: {error}") from error
+                raise OutOfTime(
+                    f"{request}: no time left after {counted(attempts.failed, 'attempt')}: {error}"
+                ) from error
             raise final(error, attempts=attempts.failed) from error
 
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 import json
 
 from blockferry.aws.ebs.transport import Answer, says_clock_is_wrong
-from blockferry.aws.errors import THROTTLES
+from blockferry.aws.errors import THROTTLES, sentence_of
 from blockferry.core.counts import RequestCounts
 from blockferry.core.errors import BlockferryError, ChecksumMismatch, RequestRefused, RetryLater
+from blockferry.core.words import counted
 
 _PASSING = THROTTLES | {
     "RequestThrottleException",  # as the user guide spells the limit of a snapshot, RequestThrottledException
@@ -75,7 +76,7 @@ def error_of(request: str, answer: Answer) -> EbsError:
     code = (answer.headers.get("x-amzn-errortype") or body.get("__type") or body.get("code") or "").split(":")[0]
     code = code.rsplit("#", 1)[-1] or f"HTTP {answer.status}"
     reason = str(body.get("Reason") or body.get("reason") or "")
-    message = str(body.get("Message") or body.get("message") or "")
+    message = sentence_of(str(body.get("Message") or body.get("message") or ""))
     kind = StaleToken if reason in {"INVALID_BLOCK_TOKEN", "INVALID_PAGE_TOKEN"} else EbsError
     return kind(request=request, status=answer.status, code=code, reason=reason, message=message)
 
@@ -101,7 +102,7 @@ def may_pass(error: EbsError, *, may_be_unknown: bool, tags_may_spread: bool, si
 
 def final(error: BlockferryError, *, attempts: int) -> BlockferryError:
     """The error to raise when the budget for repeating is used up."""
-    text = f"{error} (after {attempts} attempts)"
+    text = f"{error} (after {counted(attempts, 'attempt')})"
     if isinstance(error, ChecksumMismatch):
         return ChecksumMismatch(text)
     if isinstance(error, EbsError) and error.code in ("ResourceNotFoundException", "AccessDeniedException"):
