@@ -20,6 +20,7 @@ from pydantic import AfterValidator, Field, PlainValidator, ValidationError
 from blockferry.core.errors import IncompleteTransfer
 from blockferry.core.holes import HoleMeaning, HolePolicy
 from blockferry.core.rates import blocks_per_worker
+from blockferry.core.words import counted
 from blockferry.jobs.call import JobCall
 from blockferry.jobs.execution import Execution
 from blockferry.jobs.folder import JOB, STARTED, STARTED_LATE, JobFolder
@@ -243,7 +244,9 @@ def _job(folder: JobFolder, body: bytes, targets: bytes | None) -> Job:
         )
     if targets is not None:
         if len(begun.targets) != len(job.targets):
-            raise IncompleteTransfer(f"{folder.uri(STARTED)} has {len(begun.targets)} targets, not {len(job.targets)}")
+            raise IncompleteTransfer(
+                f"{folder.uri(STARTED)} has {counted(len(begun.targets), 'target')}, not {len(job.targets)}"
+            )
         pairs = zip(job.targets, begun.targets, strict=True)
         job = job.model_copy(update={"targets": tuple(t.model_copy(update={"started": s}) for t, s in pairs)})
     return job

@@ -75,7 +75,7 @@ def plan_workers(
     wanted = asked or min(useful, MOST_WORKERS)
     planned = max(1, min(wanted, ranges))
     if planned < wanted:
-        because = "there is one range" if planned == 1 else f"one for each of {planned} ranges"
+        because = "there is one range" if planned == 1 else f"one for each of {counted(planned, 'range')}"
     elif asked:
         because = "options.max_concurrency"
     else:
