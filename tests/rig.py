@@ -41,6 +41,7 @@ from moto.core.models import botocore_stubber
 from moto.s3.models import s3_backends
 from sent_requests import SentRequests
 from short_s3 import ShortS3, name_the_key
+from uploads_s3 import UploadsS3
 
 HOME, RECOVERY, THIRD = "us-east-1", "eu-west-1", "ap-southeast-2"
 ACCOUNT = "111122223333"
@@ -132,11 +133,13 @@ def skipping_clock() -> Clock:
 
 @dataclass
 class Rig:
-    """``server`` holds the snapshots; ``aws``, ``workspace``, ``clock`` and the tunings are what every step gets."""
+    """``server`` holds the snapshots, ``uploads`` what is uploaded to S3 in parts; ``aws``, ``workspace``, ``clock``
+    and the tunings are what every step gets."""
 
     server: RunningServer
     aws: Aws
     workspace: Workspace
+    uploads: UploadsS3
     jobs: int = 0
     seconds_left: float = 900.0
     clock: Clock = field(default_factory=skipping_clock)
@@ -464,13 +467,14 @@ def running_rig(monkeypatch: pytest.MonkeyPatch, settings: Mapping[str, Any] | N
         monkeypatch.setattr("moto.backend_index.backend_url_patterns", served)
         # For each request, moto would load the module with the addresses of S3 again.
         monkeypatch.setattr("moto.s3.models.S3Backend.urls", s3_backends["123456789012"]["aws"].urls)
-        monkeypatch.setattr(botocore_stubber, "process_request", ShortS3(botocore_stubber.process_request))
+        uploads = UploadsS3(ShortS3(botocore_stubber.process_request))
+        monkeypatch.setattr(botocore_stubber, "process_request", uploads)
         monkeypatch.setattr("botocore.auth.S3SigV4Auth.add_auth", name_the_key)
         # botocore's own retries wait with time.sleep.
         monkeypatch.setattr("botocore.endpoint.time", SimpleNamespace(sleep=lambda _seconds: None))
         aws = RigAws(base=session())
         aws.s3(HOME).create_bucket(Bucket=BUCKET)
-        rig = Rig(server, aws, Workspace(BUCKET, aws.s3(HOME)))
+        rig = Rig(server, aws, Workspace(BUCKET, aws.s3(HOME)), uploads)
         try:
             yield rig
         finally:

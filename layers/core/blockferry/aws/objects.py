@@ -27,6 +27,12 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+ARCHIVE_ACCESS = (
+    "A bucket of this account is named in the Terraform variable archive_bucket_names; for another account's name a "
+    "role of it in archive.role_arn, which may s3:ListBucket there"
+)
+"""What to do where an archive's bucket may not be looked at."""
+
 
 class _ShortBody(BlockferryError):
     """An answer has another length than what was asked for: read again."""
@@ -228,8 +234,9 @@ class Bucket(ObjectReader):
             raise self._refused(what, key, error) from error
         return 'ongoing-request="false"' in str(answer.get("Restore"))
 
-    def region(self, *, default: str) -> str:
-        """The Region that the bucket is in; ``default`` where S3 does not say."""
+    def region(self, *, default: str, access: str = ARCHIVE_ACCESS) -> str:
+        """The Region that the bucket is in; ``default`` where S3 does not say. ``access`` says what to do where that is
+        not permitted."""
         what = f"HeadBucket of {self.name}"
         try:
             answer = self._call("HeadBucket", what, lambda: self._s3.head_bucket(Bucket=self.name))
@@ -237,11 +244,7 @@ class Bucket(ObjectReader):
             if status_of(error) == 404:
                 raise RequestRefused(f"{what}: there is no such bucket") from error
             if status_of(error) == 403:
-                raise RequestRefused(
-                    f"{what}: not permitted. A bucket of this account is named in the Terraform variable "
-                    "archive_bucket_names; for another account's name a role of it in archive.role_arn, which may "
-                    "s3:ListBucket there"
-                ) from error
+                raise RequestRefused(f"{what}: not permitted. {access}") from error
             raise self._refused(what, "", error) from error
         return str(answer.get("BucketRegion") or default)
 

@@ -24,7 +24,8 @@ from blockferry.formats.recognise import ImageCodec
 from blockferry.local.archive import archive_image
 from blockferry.local.archive_estimate import estimate_archive
 from blockferry.local.interrupts import Interrupts
-from blockferry.requests.archive import LocalArchiveRequest, StorageClass
+from blockferry.requests.archive import LocalArchiveRequest
+from blockferry.requests.objects import StorageClass
 from blockferry.requests.parts import SNAPSHOT_ID, parse
 
 _OF_JOBS = {"input": "--input", "name": "--name", "source_region": "--from", "codec": "--codec"}

@@ -88,7 +88,8 @@ def _meant(region: str, listed: Sequence[str]) -> str:
 def _regions(request: Mapping[str, Any], home: str) -> Iterator[tuple[str, str]]:
     yield "source.region", _source_region(request, home)
     for number, target in enumerate(request.get("targets") or ()):
-        yield f"targets[{number}].region", target["region"]
+        if target.get("region"):
+            yield f"targets[{number}].region", target["region"]
 
 
 def _source_region(request: Mapping[str, Any], home: str) -> str:

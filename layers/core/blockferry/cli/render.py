@@ -113,7 +113,7 @@ def _items(of: Mapping[str, int]) -> Iterable[str]:
 
 
 def _target(target: Mapping[str, Any]) -> str:
-    made = target.get("snapshot_id") or target.get("manifest_uri")
+    made = target.get("snapshot_id") or target.get("manifest_uri") or target.get("image_uri")
     parts = [f"{made} in {target['region']}" if made else str(target["region"])]
     if "state" in target:
         parts.append(str(target["state"]))

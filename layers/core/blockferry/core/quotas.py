@@ -63,6 +63,10 @@ DELETED_OBJECTS = 1_000
 MAX_KEY_BYTES = 1_024
 """Bytes of an object's key as UTF-8 (S3 user guide, object keys)."""
 
+MAX_OBJECT_GIB = 5_120
+"""GiB of the largest object that is written, 5 TiB: S3 takes that everywhere (S3 user guide, multipart upload limits,
+which since December 2025 say 48.8 TiB), and a worker can hold one part of so many."""
+
 MAX_OBJECT_TAGS = 10
 """Tags of an object (S3 user guide, object tags)."""
 

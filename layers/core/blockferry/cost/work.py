@@ -19,6 +19,8 @@ from blockferry.cost.prices import PriceList
 WORKER_MIB_PER_SECOND, WORKER_GB = 60.0, 1.769
 """MiB a second that one worker moves, and its memory in GB: one vCPU's worth (Lambda developer guide, memory)."""
 
+_UPLOADING = ("CreateMultipartUpload", "UploadPart", "CompleteMultipartUpload")
+
 _ITEMS = {
     "ListSnapshotBlocks": "ListSnapshotBlocks",
     "ListChangedBlocks": "ListChangedBlocks",
@@ -27,8 +29,12 @@ _ITEMS = {
     "GetObject": "S3.STANDARD.get",
     "PutObject": "S3.STANDARD.put",
     "ListObjectsV2": "S3.STANDARD.put",
+    "ListParts": "S3.STANDARD.put",
+    "ListMultipartUploads": "S3.STANDARD.put",
+    **dict.fromkeys(_UPLOADING, "S3.STANDARD.put"),
     **{
-        f"PutObject.{name}": f"S3.{name}.put"
+        f"{operation}.{name}": f"S3.{name}.put"
+        for operation in ("PutObject", *_UPLOADING)
         for name in ("STANDARD_IA", "ONEZONE_IA", "INTELLIGENT_TIERING", "GLACIER_IR", "GLACIER", "DEEP_ARCHIVE")
     },
 }
@@ -101,7 +107,7 @@ def cost_of(work: Work, price_list: PriceList | None = None) -> dict[str, float 
     cost: dict[str, float | str] = {name: round(usd, 6) for name, usd in charge(work, bill).items()}
     included = {
         "EBS requests": True,
-        "S3 requests (STANDARD)": bool(cost.keys() & {"GetObject", "PutObject"}),
+        "S3 requests (STANDARD)": bool(cost.keys() & {"GetObject", "PutObject", "UploadPart"}),
         "data transfer between regions": "DataTransfer" in cost,
         "Lambda compute": "Lambda" in cost,
     }

@@ -51,12 +51,13 @@ class Sealing(Record):
 
     ``asked`` is stored before EBS is asked, so that a target is never taken for unsealed because an answer or a process
     was lost: it is in doubt as long as nothing else is known. ``refused``: EBS did not take the completion, for
-    certain.
+    certain. ``object_checksum`` is what S3 has to answer for an object that is made of parts.
     """
 
     state: Literal["asked", "accepted", "refused"]
     changed_blocks: int
     linear_checksum: str
+    object_checksum: str | None = None
 
 
 class Proof(Sums):

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal, Self
+from typing import Annotated, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
 from blockferry.core.holes import HolePolicy
-from blockferry.core.quotas import MAX_KEY_BYTES, MAX_OBJECT_TAGS, MAX_VOLUME_GIB
+from blockferry.core.quotas import MAX_KEY_BYTES, MAX_VOLUME_GIB
 from blockferry.formats.archive.index import MAX_SEGMENT_BLOCKS
 from blockferry.formats.archive.layout import ARCHIVE_ID, segment_name
 from blockferry.formats.archive.segment import DEFAULT_LEVEL, MAX_LEVEL, MIN_LEVEL
 from blockferry.requests.named import ImageNamed, manifest_uri
+from blockferry.requests.objects import StorageClass, check_object_tags
 from blockferry.requests.parts import KeyArn, Model, Party, SnapshotId, Source, TransferOptions
-
-StorageClass = Literal[
-    "STANDARD", "STANDARD_IA", "ONEZONE_IA", "INTELLIGENT_TIERING", "GLACIER_IR", "GLACIER", "DEEP_ARCHIVE"
-]
 
 LONGEST_ID = 128
 
@@ -45,11 +42,6 @@ def _archive_id(value: str) -> str:
             "letter or digit"
         )
     return value
-
-
-def _is_tag(text: str) -> bool:
-    """Whether an object's tag may have this text (S3 user guide, object tags)."""
-    return all(each.isalnum() or each.isspace() or each in "+-=._:/@" for each in text)
 
 
 def _base(value: str) -> str:
@@ -86,15 +78,7 @@ class ArchivePlace(Party):
 
     @model_validator(mode="after")
     def _tags_fit(self) -> Self:
-        if len(self.tags) > MAX_OBJECT_TAGS:
-            raise ValueError(f"tags: {len(self.tags)} tags, S3 keeps at most {MAX_OBJECT_TAGS} on an object")
-        for key, value in self.tags.items():
-            fit = len(key) <= 128 and len(value) <= 256 and not key.lower().startswith("aws:")
-            if not (fit and key and _is_tag(key) and _is_tag(value)):
-                raise ValueError(
-                    f"tags: S3 does not take {key!r} with {value!r}: letters, digits, spaces and +-=._:/@ only, 1 to "
-                    "128 characters, 256 for the value, and no key that begins with aws:"
-                )
+        check_object_tags(self.tags)
         return self
 
 

@@ -241,6 +241,9 @@ def _field(error: Any) -> str:
 def _path(location: tuple[int | str, ...]) -> str:
     text = ""
     for part in location:
+        if isinstance(part, str) and part.startswith("("):
+            # The name of a kind of target, which stands in no input.
+            continue
         text += f"[{part}]" if isinstance(part, int) else (f".{part}" if text else part)
     return text or "input"
 

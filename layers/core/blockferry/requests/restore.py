@@ -1,13 +1,25 @@
-"""Input of the state machine ``restore``: an archive, or the newest of a chain, to snapshots."""
+"""Input of the state machine ``restore``: an archive, or the newest of a chain, to snapshots or to objects in S3."""
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Annotated, Any, Self
 
-from pydantic import Field, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 
+from blockferry.core.holes import HolePolicy
 from blockferry.requests.named import ImageUri, ManifestUri
+from blockferry.requests.objects import ObjectTarget
 from blockferry.requests.parts import Model, Source, Target, TransferOptions, refuse_twins, refuse_unsafe_holes
+
+
+def _kind(value: Any) -> str:
+    named = value.get("image_uri") if isinstance(value, dict) else getattr(value, "image_uri", None)
+    return "(snapshot)" if named is None else "(object)"
+
+
+RestoreTarget = Annotated[
+    Annotated[Target, Tag("(snapshot)")] | Annotated[ObjectTarget, Tag("(object)")], Discriminator(_kind)
+]
 
 
 class RestoreRequest(Model):
@@ -24,7 +36,12 @@ class RestoreRequest(Model):
     source: Source = Field(
         default_factory=lambda: Source(), description="Where the archive's bucket is, and as whom to read."
     )
-    targets: tuple[Target, ...] = Field(min_length=1, max_length=100, strict=False)
+    targets: tuple[RestoreTarget, ...] = Field(
+        min_length=1,
+        max_length=100,
+        strict=False,
+        description="Snapshots, or objects in S3 that hold the whole volume (image_uri); not both in one job.",
+    )
     options: TransferOptions = Field(default_factory=lambda: TransferOptions())
 
     @model_validator(mode="after")
@@ -39,5 +56,20 @@ class RestoreRequest(Model):
         if self.foreign_uri is not None and ".tar." in self.foreign_uri:
             raise ValueError("foreign_uri: this is an archive of files, not of a volume: unpack it onto a file system")
         refuse_twins(self.targets)
-        refuse_unsafe_holes(self.targets, self.options)
+        if self.objects and self.snapshots:
+            raise ValueError("targets: snapshots and objects (image_uri) are not made by one job: start one for each")
+        if self.objects and self.options.holes not in (None, HolePolicy.PRESERVE):
+            raise ValueError(
+                f"options.holes: {self.options.holes.value} is not for objects, which hold every block of the volume, "
+                "holes as zeros: leave it out"
+            )
+        refuse_unsafe_holes(self.snapshots, self.options)
         return self
+
+    @property
+    def snapshots(self) -> tuple[Target, ...]:
+        return tuple(target for target in self.targets if isinstance(target, Target))
+
+    @property
+    def objects(self) -> tuple[ObjectTarget, ...]:
+        return tuple(target for target in self.targets if isinstance(target, ObjectTarget))

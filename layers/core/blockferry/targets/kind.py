@@ -69,7 +69,8 @@ class Looked:
 
 @dataclass(frozen=True)
 class Forecast:
-    """How many bytes blocks will take, as a sample of so many of them tells, in objects of a storage class."""
+    """How many bytes blocks will take, as a sample of so many of them tells, in objects of a storage class. Without a
+    sample it is certain."""
 
     sampled_blocks: int
     stored_bytes: int
@@ -133,6 +134,11 @@ class JobTarget(Place, ABC):
     def asks(self, home: str) -> str:
         """The name of the quota that writing a block uses once; ``home`` is the account of the function itself."""
 
+    @property
+    def in_steps_of(self) -> int:
+        """Blocks that it takes as one: ranges end where so many do, or where the volume ends."""
+        return 1
+
     def clone(self, number: int, call: Call) -> Clone:
         """Its parent, to be compared with the base. Raises ``IncompleteTransfer`` where it has none."""
         raise IncompleteTransfer(f"targets[{number}] in {self.region} has no parent to compare")
@@ -184,7 +190,7 @@ class JobTarget(Place, ABC):
 
     @classmethod
     @abstractmethod
-    def look(cls, targets: Mapping[int, Any], call: Call) -> Looked:
+    def look(cls, targets: Mapping[int, Any], call: JobCall) -> Looked:
         """What AWS says of started targets, given by their positions."""
 
     @abstractmethod

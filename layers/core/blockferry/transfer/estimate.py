@@ -62,13 +62,14 @@ def _forecast(job: Job, blocks: int, call: JobCall) -> dict[str, Any]:
     if not forecasts:
         return {}
     stored = sum(forecast.stored_bytes for _, forecast in forecasts)
+    sampled = sum(forecast.sampled_blocks for _, forecast in forecasts)
     month = Bill()
     for target, forecast in forecasts:
         month.add(f"S3.{forecast.storage_class}.storage", target.region, forecast.stored_bytes / GIB)
     sampled = sum(forecast.sampled_blocks for _, forecast in forecasts)
     return {
         "bytes_written": stored,
-        "bytes_written_from": f"a sample of {counted(sampled, 'block')}",
+        **({"bytes_written_from": f"a sample of {counted(sampled, 'block')}"} if sampled else {}),
         "usd_a_month": round(month.usd, 6),
         "holes_choices": [],
     }

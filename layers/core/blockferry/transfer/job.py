@@ -43,6 +43,7 @@ TARGETS = MappingProxyType(
         "snapshot": "blockferry.targets.full:FullSnapshot",
         "snapshot on parent": "blockferry.targets.on_parent:SnapshotOnParent",
         "archive": "blockferry.targets.archive:ArchiveTarget",
+        "image object": "blockferry.targets.image_object:ImageObject",
     }
 )
 """The kinds that a record can name, and where their classes are. A class is imported when a record names it: a function
@@ -67,10 +68,11 @@ if TYPE_CHECKING:
     from blockferry.sources.snapshot import JobSnapshot
     from blockferry.targets.archive import ArchiveTarget
     from blockferry.targets.full import FullSnapshot
+    from blockferry.targets.image_object import ImageObject
     from blockferry.targets.on_parent import SnapshotOnParent
 
     Source = JobSnapshot | JobDelta | JobImage | JobArchive | JobForeign
-    Target = FullSnapshot | SnapshotOnParent | ArchiveTarget
+    Target = FullSnapshot | SnapshotOnParent | ArchiveTarget | ImageObject
 else:
     Source = Annotated[Any, PlainValidator(partial(_by_kind, SOURCES))]
     Target = Annotated[Any, PlainValidator(partial(_by_kind, TARGETS))]

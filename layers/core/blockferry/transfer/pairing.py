@@ -24,6 +24,7 @@ if TYPE_CHECKING:  # the rest of the program loads the request of its own operat
     from blockferry.requests.archive import ArchiveRequest
     from blockferry.requests.copy import CopyRequest
     from blockferry.requests.fanout import FanoutRequest
+    from blockferry.requests.objects import ObjectTarget
     from blockferry.requests.restore import RestoreRequest
     from blockferry.requests.sync import SyncRequest, SyncTarget
 
@@ -62,8 +63,8 @@ class Pairing(Generic[R, E]):
         """
         request = parse(self.request, data, what=call.folder.operation)
         identity = source_identity(request.source, call.aws)
-        asked: Sequence[Target | SyncTarget] = request.targets
-        named = [(f"targets[{number}].region", target.region) for number, target in enumerate(asked)]
+        asked: Sequence[Target | SyncTarget | ObjectTarget] = request.targets
+        named = [(f"targets[{number}].region", target.region) for number, target in enumerate(asked) if target.region]
         refuse_unknown_regions(call.aws, [("source.region", identity.region), *named])
         found = self.examine(request, identity, call)
         proposal = self.propose(request, found, execution, call)

@@ -149,7 +149,8 @@ def _earlier(call: JobCall, event: PlanInput) -> Job | None:
 def _job(call: JobCall, event: PlanInput, subject: Subject) -> Job:
     options = subject.options
     total = subject.total_blocks or 0
-    length = blocks_per_range(total, options.blocks_per_range)
+    step = max(target.in_steps_of for target in subject.targets)
+    length = math.ceil(blocks_per_range(total, options.blocks_per_range) / step) * step
     home = event.execution.region
     rate = rate_of(target.quota(event.execution.account) for target in subject.targets)
     workers = plan_workers(

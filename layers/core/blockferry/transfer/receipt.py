@@ -158,7 +158,7 @@ def report(receipt: dict[str, Any]) -> str:
         "| target | region | state | blocks written | encrypted |",
         "|---|---|---|---|---|",
         *(
-            f"| {t['snapshot_id'] or t['manifest_uri']} | {t['region']} | {t['state']} | {t['blocks_written']} | "
+            f"| {_made(t)} | {t['region']} | {t['state']} | {t['blocks_written']} | "
             f"{'yes' if t['encrypted'] else 'no'} |"
             for t in receipt["targets"]
         ),
@@ -178,9 +178,19 @@ def report(receipt: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def _made(target: dict[str, Any]) -> str:
+    return str(target["snapshot_id"] or target.get("manifest_uri") or target["image_uri"])
+
+
 def _sealed(receipt: dict[str, Any]) -> str:
     if receipt["manifest_uri"]:
         return f"LINEAR checksum `{receipt['linear_checksum']}` over every block, written into the manifest."
+    if receipt["targets"][0].get("image_uri"):
+        return "\n".join(
+            f"`{target['image_uri']}` has {target['stored_bytes']} bytes, and S3 answered the SHA-256 of its parts, "
+            f"`{target['checksum_sha256']}`, as it was computed when they were sent."
+            for target in receipt["targets"]
+        )
     if all(target["blocks_written"] == 0 for target in receipt["targets"]):
         return "No block was written: EBS accepted the count of 0 for every target. There is no checksum over nothing."
     return f"LINEAR checksum `{receipt['linear_checksum']}`, accepted by EBS for every target."
