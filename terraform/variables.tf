@@ -205,6 +205,17 @@ variable "alarm_topic_arns" {
   }
 }
 
+variable "restore_bucket_names" {
+  description = "Buckets of this account in which restore may make raw disk images, under any key: name none that holds archives. Null: every bucket of this account. Empty: none."
+  type        = list(string)
+  default     = []
+
+  validation {
+    condition     = alltrue([for name in coalesce(var.restore_bucket_names, []) : can(regex("^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$", name))])
+    error_message = "Every bucket of raw images must be the name of a bucket, without s3:// and without a key."
+  }
+}
+
 variable "trusted_role_arns" {
   description = "Roles, mostly of other accounts (modules/trust), that functions may assume to read a source or to write a target."
   type        = list(string)

@@ -18,6 +18,8 @@ FUNCTIONS = sorted((repository_root() / "functions").glob("*/permissions.json"))
 # (Service Authorization Reference, S3, KMS and Step Functions).
 NOT_AN_OPERATION = {
     "s3:ListBucket": ("s3", "ListObjectsV2"),
+    "s3:ListBucketMultipartUploads": ("s3", "ListMultipartUploads"),
+    "s3:ListMultipartUploadParts": ("s3", "ListParts"),
     "kms:ReEncryptFrom": ("kms", "ReEncrypt"),
     "kms:ReEncryptTo": ("kms", "ReEncrypt"),
 }

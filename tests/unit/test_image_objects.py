@@ -85,10 +85,9 @@ def raw(blocks: Mapping[int, bytes]) -> tuple[int, dict[int, str]]:
 def held(rig: Rig, key: str = KEY) -> tuple[int, dict[int, str]]:
     zeros, found, size = bytes(BLOCK_SIZE), {}, 0
     for part in rig.uploads.made[key]:
-        whole = memoryview(part)
         for at in range(0, len(part), BLOCK_SIZE):
-            if whole[at : at + BLOCK_SIZE] != zeros:
-                found[(size + at) // BLOCK_SIZE] = hashlib.sha256(whole[at : at + BLOCK_SIZE]).hexdigest()
+            if (block := part[at : at + BLOCK_SIZE]) != zeros:
+                found[(size + at) // BLOCK_SIZE] = hashlib.sha256(block).hexdigest()
         size += len(part)
     return size, found
 

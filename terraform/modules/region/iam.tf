@@ -34,6 +34,8 @@ locals {
   archive_buckets = var.archive_bucket_names == null ? ["*"] : concat(["${var.name_prefix}-archive-${local.account}-*"], var.archive_bucket_names)
   archives_read   = contains(concat(local.archive_buckets, local.image_buckets), "*") ? ["*"] : distinct(concat(local.archive_buckets, local.image_buckets))
   archive_objects = ["index/*.idx", "manifest.json", "segments/*.zst", "unfinished.json"]
+  # Raw disk images that are made, under any key of the buckets that are named: none, unless an operator says so.
+  restore_buckets = var.restore_bucket_names == null ? ["*"] : var.restore_bucket_names
   archive_keys    = var.archive_kms_key_arns == null ? ["arn:${local.partition}:kms:*:${local.account}:key/*"] : var.archive_kms_key_arns
 
   # Through EBS a principal may use every key that the key's own policy gives to this account, or only the
@@ -59,6 +61,7 @@ locals {
   # - images:   reads disk images, and decrypts them through S3 only
   # - archives: reads archives; stores and drops are the objects of one that it writes and deletes, marks
   #             tells in the tags of a manifest what came out when it was verified
+  # - raws:     writes raw disk images, and looks at them; finds are on their buckets
   calls = {
     plan_transfer = {
       any = [
@@ -76,6 +79,8 @@ locals {
       keys     = local.snapshot_key_actions
       archives = ["s3:GetObject"]
       stores   = ["unfinished.json"]
+      raws     = ["s3:AbortMultipartUpload", "s3:GetObject", "s3:ListMultipartUploadParts", "s3:PutObject", "s3:PutObjectTagging"]
+      finds    = ["s3:ListBucket", "s3:ListBucketMultipartUploads"]
     }
     unpack_image = {
       images  = true
@@ -105,6 +110,8 @@ locals {
       keys     = local.snapshot_key_actions
       archives = ["s3:GetObject"]
       stores   = ["index/*.idx", "segments/*.zst"]
+      raws     = ["s3:GetObject", "s3:ListMultipartUploadParts", "s3:PutObject"]
+      finds    = ["s3:ListBucket"]
     }
     complete_transfer = {
       any      = ["ec2:DescribeSnapshots"]
@@ -121,12 +128,16 @@ locals {
       archives = ["s3:GetObject"]
       stores   = ["index/*.idx", "manifest.json", "unfinished.json"]
       drops    = ["index/*.idx", "segments/*.zst", "unfinished.json"]
+      raws     = ["s3:AbortMultipartUpload", "s3:GetObject", "s3:ListMultipartUploadParts", "s3:PutObject", "s3:PutObjectTagging"]
+      finds    = ["s3:ListBucket", "s3:ListBucketMultipartUploads"]
     }
     check_targets = {
       any      = ["ec2:DescribeSnapshots"]
       objects  = ["s3:GetObject"]
       list     = ["s3:ListBucket"]
       archives = ["s3:GetObject"]
+      raws     = ["s3:GetObject"]
+      finds    = ["s3:ListBucket"]
     }
     write_receipt = {
       any      = ["ec2:DescribeSnapshots"]
@@ -135,6 +146,8 @@ locals {
       deletes  = ["image/*"]
       list     = ["s3:ListBucket"]
       archives = ["s3:GetObject"]
+      raws     = ["s3:GetObject"]
+      finds    = ["s3:ListBucket"]
     }
     plan_verification = {
       any      = ["ec2:DescribeRegions", "ec2:DescribeSnapshots", "lambda:GetAccountSettings"]
@@ -170,6 +183,8 @@ locals {
       machines = ["states:DescribeExecution"]
       archives = ["s3:GetObject"]
       drops    = ["index/*.idx", "segments/*.zst", "unfinished.json"]
+      raws     = ["s3:AbortMultipartUpload", "s3:GetObject", "s3:ListMultipartUploadParts"]
+      finds    = ["s3:ListBucket", "s3:ListBucketMultipartUploads"]
     }
   }
 }
@@ -523,6 +538,40 @@ data "aws_iam_policy_document" "function" {
       sid       = "DeleteUnfinishedArchives"
       actions   = ["s3:DeleteObject"]
       resources = flatten([for bucket in local.archive_buckets : [for name in statement.value : "arn:${local.partition}:s3:::${bucket}/*${name}"]])
+
+      condition {
+        test     = "StringEquals"
+        variable = "aws:ResourceAccount"
+        values   = [local.account]
+      }
+    }
+  }
+
+  dynamic "statement" {
+    for_each = length(local.restore_buckets) > 0 ? try([each.value.raws], []) : []
+
+    content {
+      sid       = "MakeRawImages"
+      actions   = statement.value
+      resources = [for bucket in local.restore_buckets : "arn:${local.partition}:s3:::${bucket}/*"]
+
+      condition {
+        # A bucket of another account is used through a role of that account.
+        test     = "StringEquals"
+        variable = "aws:ResourceAccount"
+        values   = [local.account]
+      }
+    }
+  }
+
+  dynamic "statement" {
+    for_each = length(local.restore_buckets) > 0 ? try([each.value.finds], []) : []
+
+    content {
+      # Which Region a bucket is in, which uploads a job has begun, and that an object is missing and not forbidden.
+      sid       = "FindRawImages"
+      actions   = statement.value
+      resources = [for bucket in local.restore_buckets : "arn:${local.partition}:s3:::${bucket}"]
 
       condition {
         test     = "StringEquals"

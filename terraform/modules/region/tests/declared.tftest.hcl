@@ -29,10 +29,11 @@ override_module {
 }
 
 variables {
-  name_prefix       = "blockferry"
-  artifacts_dir     = "../../tests/artifacts"
-  definitions_dir   = "../../../statemachines"
-  trusted_role_arns = ["arn:aws:iam::123456789012:role/blockferry-access"]
+  name_prefix          = "blockferry"
+  artifacts_dir        = "../../tests/artifacts"
+  definitions_dir      = "../../../statemachines"
+  restore_bucket_names = ["raw"]
+  trusted_role_arns    = ["arn:aws:iam::123456789012:role/blockferry-access"]
 }
 
 run "every_function_is_granted_what_it_declares_and_nothing_else" {

@@ -94,7 +94,7 @@ run "grants_are_narrow" {
       for name, document in data.aws_iam_policy_document.function : [
         for statement in jsondecode(document.json).Statement :
         statement.Resource == "arn:aws:s3:::blockferry-work-111122223333-us-east-1/jobs/*"
-        if contains(flatten([statement.Action]), "s3:GetObject") && !contains(["ReadArchives", "ReadImages", "SeeWhatRuns"], statement.Sid)
+        if contains(flatten([statement.Action]), "s3:GetObject") && !contains(["MakeRawImages", "ReadArchives", "ReadImages", "SeeWhatRuns"], statement.Sid)
       ]
     ]))
     error_message = "Objects must be those of jobs."
@@ -307,6 +307,43 @@ run "images_can_be_narrowed_to_buckets" {
       for statement in jsondecode(data.aws_iam_policy_document.function["move_blocks"].json).Statement : statement.Resource if contains(["ReadImages", "FindImages"], statement.Sid)
     ]) == toset(["arn:aws:s3:::golden", "arn:aws:s3:::golden/*"])
     error_message = "Only images of the named bucket may be read."
+  }
+}
+
+run "raw_images_are_made_in_named_buckets_only" {
+  command = plan
+
+  variables {
+    restore_bucket_names = ["raw"]
+  }
+
+  assert {
+    condition = toset(flatten([
+      for name, document in data.aws_iam_policy_document.function : [
+        for statement in jsondecode(document.json).Statement : [
+          for action in flatten([statement.Action]) : "${name} ${trimprefix(action, "s3:")} ${trimprefix(statement.Resource, "arn:aws:s3:::")}" if statement.Condition == { StringEquals = { "aws:ResourceAccount" = "111122223333" } }
+        ] if contains(["MakeRawImages", "FindRawImages"], statement.Sid)
+      ]
+      ])) == toset(flatten([
+      for name, allowed in {
+        "plan_transfer"     = ["AbortMultipartUpload raw/*", "GetObject raw/*", "ListMultipartUploadParts raw/*", "PutObject raw/*", "PutObjectTagging raw/*", "ListBucket raw", "ListBucketMultipartUploads raw"]
+        "move_blocks"       = ["GetObject raw/*", "ListMultipartUploadParts raw/*", "PutObject raw/*", "ListBucket raw"]
+        "complete_transfer" = ["AbortMultipartUpload raw/*", "GetObject raw/*", "ListMultipartUploadParts raw/*", "PutObject raw/*", "PutObjectTagging raw/*", "ListBucket raw", "ListBucketMultipartUploads raw"]
+        "check_targets"     = ["GetObject raw/*", "ListBucket raw"]
+        "write_receipt"     = ["GetObject raw/*", "ListBucket raw"]
+        "sweep_jobs"        = ["AbortMultipartUpload raw/*", "GetObject raw/*", "ListMultipartUploadParts raw/*", "ListBucket raw", "ListBucketMultipartUploads raw"]
+      } : [for each in allowed : "${name} ${each}"]
+    ]))
+    error_message = "Raw images must be made by those that make them, in the named bucket, and never be deleted."
+  }
+}
+
+run "without_a_named_bucket_no_raw_image_is_made" {
+  command = plan
+
+  assert {
+    condition     = alltrue([for document in data.aws_iam_policy_document.function : !strcontains(document.json, "RawImages")])
+    error_message = "No bucket is named: nothing may be written outside of archives."
   }
 }
 
