@@ -71,6 +71,10 @@ class ImageObject(JobTarget):
         return f"object {self.uri}"
 
     @property
+    def shown_id(self) -> str:
+        return self.uri
+
+    @property
     def size(self) -> int:
         """Bytes of the object. Raises ``IncompleteTransfer`` as long as that is not known."""
         return self.total_blocks * BLOCK_SIZE
@@ -281,12 +285,12 @@ class ImageObject(JobTarget):
             raise InvalidRequest(f"{self.uri} is gone, it was written before")
         sealing = call.folder.sealing(self.snapshot_id)
         if sealing is None or not made_by(self.execution, found):
-            return ObjectState(self.snapshot_id, "error", "it is another object now, it was written before")
+            return ObjectState(self.uri, "error", "it is another object now, it was written before")
         try:
             self._refuse_other(found, str(sealing.object_checksum))
         except TargetFailed as error:
-            return ObjectState(self.snapshot_id, "error", str(error))
-        return ObjectState(self.snapshot_id, "completed", headers=found)
+            return ObjectState(self.uri, "error", str(error))
+        return ObjectState(self.uri, "completed", headers=found)
 
     def confirm(self, facts: ObjectState) -> None:
         if facts.state != "completed":

@@ -118,6 +118,11 @@ class JobTarget(Place, ABC):
         return self._begun.snapshot_id
 
     @property
+    def shown_id(self) -> str:
+        """The id as states and lists show it. Raises ``IncompleteTransfer`` when it was never started."""
+        return self.snapshot_id
+
+    @property
     def _begun(self) -> Started:
         if self.started is None:
             raise IncompleteTransfer(f"the target in {self.region} was never started")

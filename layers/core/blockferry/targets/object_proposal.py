@@ -50,7 +50,7 @@ def propose_objects(
     object already, or S3 takes none as large as the volume."""
     size = found.size_gib
     if size is not None:
-        _refuse_too_large(size, request.options, len(asked))
+        refuse_too_large(size, request.options, len(asked))
     numbered = list(enumerate(asked))
     regions = together(
         lambda each: _region(each[1], f"targets[{each[0]}]", execution, call),
@@ -83,7 +83,8 @@ def propose_objects(
     return Proposal(targets, holes, warnings=found.warnings)
 
 
-def _refuse_too_large(size_gib: int, options: TransferOptions, targets: int) -> None:
+def refuse_too_large(size_gib: int, options: TransferOptions, targets: int) -> None:
+    """Raise ``InvalidRequest`` for a volume that no object holds, or whose parts workers could not end in a call."""
     if size_gib > MAX_OBJECT_GIB:
         raise InvalidRequest(
             f"targets: the volume has {size_gib} GiB, and an object is written up to {MAX_OBJECT_GIB} GiB (5 TiB): "

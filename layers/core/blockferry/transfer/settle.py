@@ -42,7 +42,7 @@ class TargetState:
         """For ``targets.json``."""
         return {
             "region": self.target.region,
-            "snapshot_id": "" if self.target.started is None else self.target.snapshot_id,
+            "snapshot_id": "" if self.target.started is None else self.target.shown_id,
             "completed": self.completed,
             "missing_ranges": len(self.missing),
             "given_up": self.given_up,
