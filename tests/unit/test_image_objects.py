@@ -5,19 +5,24 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Iterator, Mapping
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from blockferry.core.blocks import BLOCK_SIZE
 from blockferry.core.errors import BlockferryError, InvalidRequest, TargetFailed, TransferFailed
 from blockferry.core.quotas import MAX_OBJECT_GIB
 from blockferry.formats.archive.layout import SEGMENTS
-from blockferry.requests.parts import TransferOptions
+from blockferry.jobs.folder import JobFolder
+from blockferry.requests.parts import TransferOptions, parse
+from blockferry.requests.restore import RestoreRequest
 from blockferry.targets.image_object import part_blocks
-from blockferry.targets.object_proposal import refuse_too_large
-from fakes import content
+from blockferry.targets.object_proposal import propose_objects, refuse_too_large
+from fakes import ManualClock, content
 from hypothesis import example, given
 from hypothesis import strategies as st
+from job_records import EXECUTION, job_call
+from memory_ec2 import refusal
 from rig import HOME, RECOVERY, ZEROS, Rig, hashes, running_rig
 from volumes import Volume
 
@@ -273,6 +278,25 @@ def test_a_range_that_does_not_fit_into_a_call_goes_on_at_a_part(rig: Rig) -> No
     rig.move_all(job_id)
     rig.finish(job_id)
     assert held(rig) == raw({index: content(index % 250) for index in range(0, 2048, 40)})
+
+
+@pytest.mark.parametrize("forbidden", ["head_bucket", "head_object"])
+def test_what_is_not_permitted_is_refused_with_what_to_permit(forbidden: str) -> None:
+    def refuse(**_: Any) -> Any:
+        raise refusal("403", forbidden, status=403)
+
+    allowed = {"head_bucket": lambda **_: {"BucketRegion": RECOVERY}}
+    s3 = SimpleNamespace(meta=SimpleNamespace(region_name=HOME), **{**allowed, forbidden: refuse})
+    aws = SimpleNamespace(own_region=HOME, image_s3=lambda _identity: s3)
+    call = job_call(aws, JobFolder("work", cast(Any, None), "restore", "job-1"), clock=ManualClock())
+    asked = parse(RestoreRequest, request("s3://archives/disks/one/manifest.json"), what="restore")
+    found: Any = SimpleNamespace(size_gib=1)
+    with pytest.raises(InvalidRequest) as caught:
+        propose_objects(asked, asked.objects, found, EXECUTION, call)
+    told = str(caught.value)
+    assert told.startswith("targets[0].image_uri: Head")
+    assert "restore_bucket_names" in told
+    assert "s3:ListBucketMultipartUploads" in told
 
 
 @given(st.integers(1, MAX_OBJECT_GIB))
