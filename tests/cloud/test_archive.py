@@ -187,31 +187,52 @@ def test_functions_use_the_key_of_an_archive_and_while_it_is_disabled_say_so_and
         assert cloud.run("verify", verification)["findings"] == 0
 
 
+@contextmanager
+def versioned_bucket(cloud: CloudRig) -> Iterator[str]:
+    """A bucket with versions in the recovery region, gone with all in it at the end."""
+    s3, name = cloud.client("s3", cloud.recovery), "raw-images-111122223333"
+    s3.create_bucket(Bucket=name, CreateBucketConfiguration={"LocationConstraint": cloud.recovery})
+    s3.put_bucket_versioning(Bucket=name, VersioningConfiguration={"Status": "Enabled"})
+    try:
+        yield name
+    finally:
+        for each in s3.list_object_versions(Bucket=name).get("Versions", []):
+            s3.delete_object(Bucket=name, Key=each["Key"], VersionId=each["VersionId"])
+        s3.delete_bucket(Bucket=name)
+
+
 def test_the_command_line_restores_to_a_raw_image_that_is_the_volume(
     cloud: CloudRig, capsys: pytest.CaptureFixture[str]
 ) -> None:
     blocks = {**filled(40), 900: content(0), 2047: PALETTE[3]}
     archive = archived(cloud, cloud.snapshot(blocks))["manifest_uri"]
-    s3, bucket = cloud.client("s3", cloud.recovery), "raw-images-111122223333"
-    s3.create_bucket(Bucket=bucket, CreateBucketConfiguration={"LocationConstraint": cloud.recovery})
-    s3.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
-    uri = f"s3://{bucket}/disks/web 1.img"
-    words = ["restore", archive, "--to", uri, "--storage-class", "STANDARD_IA", "--tag", "team=web", "--json", "--wait"]
-    assert main(words) == 0
-    (target,) = json.loads(capsys.readouterr().out)["targets"]
-    head = s3.head_object(Bucket=bucket, Key="disks/web 1.img", ChecksumMode="ENABLED")
-    assert (target["stored_bytes"], head["ContentLength"], head["StorageClass"]) == (2**30, 2**30, "STANDARD_IA")
-    assert (target["checksum_sha256"], target["version_id"]) == (head["ChecksumSHA256"], head["VersionId"])
-    body = s3.get_object(Bucket=bucket, Key="disks/web 1.img")["Body"]
-    held = {}
-    for index in range(2048):
-        block = body.read(BLOCK_SIZE)
-        if block != ZERO_BLOCK:
-            held[index] = digest_of(block).hex()
-    assert body.read() == b""
-    assert held == {index: digest for index, digest in hashes(blocks).items() if index != 900}
-    assert "Uploads" not in s3.list_multipart_uploads(Bucket=bucket)
-    # Once more to the same key: nothing is written over.
-    assert main(words) != 0
-    assert "there is an object" in "".join(capsys.readouterr())
-    assert s3.head_object(Bucket=bucket, Key="disks/web 1.img")["VersionId"] == target["version_id"]
+    s3, key = cloud.client("s3", cloud.recovery), "disks/web 1.img"
+    with versioned_bucket(cloud) as bucket:
+        words = [
+            "restore",
+            archive,
+            "--to",
+            f"s3://{bucket}/{key}",
+            "--storage-class",
+            "STANDARD_IA",
+            "--json",
+            "--wait",
+        ]
+        assert main(words) == 0
+        (target,) = json.loads(capsys.readouterr().out)["targets"]
+        head = s3.head_object(Bucket=bucket, Key=key, ChecksumMode="ENABLED")
+        assert (target["stored_bytes"], head["ContentLength"], head["StorageClass"]) == (2**30, 2**30, "STANDARD_IA")
+        assert (target["checksum_sha256"], target["version_id"]) == (head["ChecksumSHA256"], head["VersionId"])
+        body = s3.get_object(Bucket=bucket, Key=key)["Body"]
+        held = {}
+        for index in range(2048):
+            block = body.read(BLOCK_SIZE)
+            if block != ZERO_BLOCK:
+                held[index] = digest_of(block).hex()
+        assert body.read() == b""
+        assert held == {index: digest for index, digest in hashes(blocks).items() if index != 900}
+        assert "Uploads" not in s3.list_multipart_uploads(Bucket=bucket)
+        # Once more to the same key: nothing is written over.
+        assert main(words) != 0
+        assert "there is an object" in "".join(capsys.readouterr())
+        assert s3.head_object(Bucket=bucket, Key=key)["VersionId"] == target["version_id"]
