@@ -66,7 +66,6 @@ def _forecast(job: Job, blocks: int, call: JobCall) -> dict[str, Any]:
     month = Bill()
     for target, forecast in forecasts:
         month.add(f"S3.{forecast.storage_class}.storage", target.region, forecast.stored_bytes / GIB)
-    sampled = sum(forecast.sampled_blocks for _, forecast in forecasts)
     return {
         "bytes_written": stored,
         **({"bytes_written_from": f"a sample of {counted(sampled, 'block')}"} if sampled else {}),
