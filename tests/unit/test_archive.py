@@ -534,4 +534,4 @@ def test_a_base_that_is_no_address_and_a_place_to_look_for_one_that_is_not_there
     with pytest.raises(InvalidRequest) as caught:
         rig.run("archive", request(snapshot, base="auto", bucket="no-such-bucket-anywhere"))
     assert "base_manifest_uri: ListObjectsV2 of s3://no-such-bucket-anywhere/disks/: " in str(caught.value)
-    assert "archive_bucket_names" in str(caught.value)
+    assert "check the name of the bucket" in str(caught.value)

@@ -7,16 +7,19 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from blockferry.aws.archives import bucket_of
 from blockferry.core.blocks import BLOCKS_PER_GIB, BlockRange
 from blockferry.core.checksums import Linear
-from blockferry.core.errors import InvalidRequest, RetryLater, TargetFailed
+from blockferry.core.errors import IncompleteTransfer, InvalidRequest, OutOfTime, RetryLater, TargetFailed
 from blockferry.core.quotas import DELETED_OBJECTS
 from blockferry.formats.archive import manifest
 from blockferry.formats.archive.layout import MANIFEST, UNFINISHED, segment_name
+from blockferry.jobs.archived import Note
 from blockferry.jobs.call import JobCall
 from blockferry.jobs.folder import JobFolder
 from blockferry.jobs.record import Sums
 from blockferry.targets.archive import ArchiveTarget
+from blockferry.targets.archive_listing import SPAN_BLOCKS, Listing
 from fakes import ManualClock
 from job_records import EXECUTION, HOME, archive, job_call
 from memory_ec2 import refusal
@@ -250,3 +253,45 @@ def _refusal(target: ArchiveTarget, facts: Any) -> Exception:
     except TargetFailed as error:
         return error
     raise AssertionError("it was confirmed")
+
+
+def test_what_there_is_no_time_to_delete_is_deleted_by_the_next_call() -> None:
+    jobs = Jobs()
+    target = jobs.begun()
+    for number in range(2 * DELETED_OBJECTS + 500):
+        jobs.archives.objects[key(segment_name(number))] = b""
+    left = target.leftover()
+    assert left is not None
+    for there in (DELETED_OBJECTS + 500, 500):
+        late = job_call(jobs.call().aws, jobs.call().folder, clock=ManualClock(), seconds_left=29.0)
+        with pytest.raises(OutOfTime, match="1000 of its objects are deleted, and there are more"):
+            left.discard(late, late.folder, mark=MINE)
+        # Its claim is there as long as anything else is: by it the next call finds out whose it is.
+        assert len(jobs.archives.objects) == there + 1
+        assert key(UNFINISHED) in jobs.archives.objects
+    assert left.discard(late, late.folder, mark=MINE) is None
+    assert jobs.archives.objects == {}
+
+
+def test_the_segments_of_a_large_archive_are_listed_by_spans_of_blocks() -> None:
+    firsts = (0, SPAN_BLOCKS - 1, SPAN_BLOCKS, SPAN_BLOCKS + 70_000, 3 * SPAN_BLOCKS, 4 * SPAN_BLOCKS - 1)
+    archives, address = Bucket(), archive().address
+    for first in firsts:
+        archives.put_object(Bucket="b", Key=address.key(segment_name(first)), Body=b"%d" % first)
+    aws = SimpleNamespace(image_s3=lambda _identity: archives)
+    call = job_call(aws, JobFolder("work", cast(Any, MemoryS3()), "archive", "a"), clock=ManualClock())
+    bucket = bucket_of(call, archive().identity, address.bucket)
+    stored = [(each.key, each.size, each.etag) for each in bucket.listed(address.key())]
+
+    def checked(objects: list[tuple[str, int, str]]) -> None:
+        length = SPAN_BLOCKS // 2
+        with Listing(address, bucket, 4 * SPAN_BLOCKS) as there:
+            for at in range(0, 4 * SPAN_BLOCKS, length):
+                own = [each for each, first in zip(objects, firsts, strict=True) if at <= first < at + length]
+                there.check(Note(first=at, stop=at + length, objects=tuple(own)))
+
+    checked(stored)
+    for number, (name, size, etag) in enumerate(stored):
+        other = [*stored[:number], (name, size + 1, etag), *stored[number + 1 :]]
+        with pytest.raises(IncompleteTransfer, match="is not what was stored there, or is gone"):
+            checked(other)

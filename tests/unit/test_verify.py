@@ -167,6 +167,15 @@ def test_a_sample_is_chosen_by_its_seed_and_says_what_it_shows(rig: Rig, night: 
     assert len(others) > 1
 
 
+def test_a_sample_that_has_nothing_verifies_nothing(rig: Rig, night: tuple[str, str, str]) -> None:
+    _, uri, _ = night
+    with pytest.raises(
+        IncompleteTransfer, match=r"sample of 0\.001 percent has none of the 14 segments of .* nothing was"
+    ):
+        verify(rig, uri, sample_percent=0.001, options={"seed": "a"})
+    assert "blockferry:verification" not in tags(rig, uri)
+
+
 def test_an_archive_is_compared_with_its_snapshot_block_by_block(rig: Rig, night: tuple[str, str, str]) -> None:
     later, uri, _ = night
     before = rig.calls()

@@ -31,6 +31,9 @@ Archived = JobSnapshot | JobDelta | JobImage
 
 AUTO = "auto"
 
+MANIFESTS_AT_A_TIME = 4
+"""Manifests that are read at a time where the newest of many archives is looked for."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ForArchive(Examined[Archived]):
@@ -215,21 +218,22 @@ def newest_base(
     bucket = bucket_of(call, place, asked.bucket)
     addresses = [ArchiveAddress(asked.bucket, prefix, name) for name in bucket.folders(prefix)]
 
-    def opened(address: ArchiveAddress) -> Archive | None:
+    def taken(address: ArchiveAddress) -> tuple[str, str] | None:
+        """When what it holds was taken, and its address: a manifest of the largest volume has 7 MiB in memory, and
+        there may be hundreds."""
         try:
-            return open_archive(call, place, address.manifest_uri)
+            found = open_archive(call, place, address.manifest_uri).manifest
         except (InvalidRequest, ArchiveDamaged):
             # One that was never finished, or is damaged, is none to build upon.
             return None
+        return (found.source.start_time or "", address.manifest_uri) if fits(found) else None
 
-    found = [each for each in together(opened, addresses, most=call.throughput.places_at_a_time) if each is not None]
-    fitting = [each for each in found if fits(each.manifest)]
-    for each in sorted(fitting, key=lambda one: one.manifest.source.start_time or "", reverse=True):
-        base, why_full = unless_full(each, most)
-        if base is None:
-            return None, why_full
+    fitting = [each for each in together(taken, addresses, most=MANIFESTS_AT_A_TIME) if each is not None]
+    for _, uri in sorted(fitting, reverse=True):
         try:
-            return open_chain(call, place, each.address.manifest_uri).newest, None
+            found = open_archive(call, place, uri)
+            base, why_full = unless_full(found, most)
+            return (None, why_full) if base is None else (open_chain(call, place, uri).newest, None)
         except (InvalidRequest, ArchiveDamaged):
             continue
     return None

@@ -346,19 +346,19 @@ class ArchiveTarget(JobTarget):
         the bucket as it was stored. Raises ``IncompleteTransfer``."""
         counts = dict.fromkeys(("data_blocks", "zero_blocks", "removed_blocks", "segments", "stored_bytes"), 0)
         indexes: list[IndexFacts] = []
-        there = Listing(self.address, self._bucket(call))
         due = 0
-        for note in notes:
-            if note.first != due:
-                raise IncompleteTransfer(f"{self.name}: blocks {due} to {note.first - 1} were not counted")
-            due = note.stop
-            there.check(note)
-            for name in counts:
-                counts[name] += getattr(note, name)
-            if note.index_bytes:
-                indexes.append(
-                    IndexFacts(first=note.first, stop=note.stop, bytes=note.index_bytes, sha256=note.index_sha256)
-                )
+        with Listing(self.address, self._bucket(call), self.total_blocks) as there:
+            for note in notes:
+                if note.first != due:
+                    raise IncompleteTransfer(f"{self.name}: blocks {due} to {note.first - 1} were not counted")
+                due = note.stop
+                there.check(note)
+                for name in counts:
+                    counts[name] += getattr(note, name)
+                if note.index_bytes:
+                    indexes.append(
+                        IndexFacts(first=note.first, stop=note.stop, bytes=note.index_bytes, sha256=note.index_sha256)
+                    )
         whole = self.total_blocks
         if due != whole:
             raise IncompleteTransfer(f"{self.name}: blocks {due} to {whole - 1} were not counted")
@@ -460,7 +460,9 @@ class ArchiveTarget(JobTarget):
         cls, targets: Sequence[ArchiveTarget], identity: Identity, call: Call, *, mark: str
     ) -> Sequence[LeftArchive]:
         # By the record: its place is that of the operator's input, and its claim says whose it is.
-        return [LeftArchive(identity, target.address) for target in targets if target._left(call, mark)]
+        # Without its manifest it is of no use to anybody, however often a sweep has begun to delete it.
+        left = [target for target in targets if target._left(call, mark)]
+        return [LeftArchive(identity, target.address, failed=True) for target in left]
 
     def _left(self, call: Call, mark: str) -> bool:
         """Whether anything may be there that its execution has left, and be it a claim beside a manifest."""

@@ -15,7 +15,9 @@ from blockferry.aws.archives import bucket_of
 from blockferry.aws.call import Call
 from blockferry.aws.sessions import Identity
 from blockferry.core.checksums import digest_of, encode
+from blockferry.core.errors import OutOfTime
 from blockferry.core.quotas import DELETED_OBJECTS
+from blockferry.core.reserves import SWEEP_SECONDS
 from blockferry.formats.archive import manifest
 from blockferry.formats.archive.layout import (
     MANIFEST,
@@ -53,7 +55,10 @@ class LeftArchive:
         return f"archive {self.address.uri()}"
 
     def discard(self, call: Call, sealings: Sealings | None, *, mark: str) -> str | None:
-        """Delete its objects, if it has no manifest and its claim is that of this execution, or it is given up."""
+        """Delete its objects, if it has no manifest and its claim is that of this execution, or it is given up.
+
+        Raises ``OutOfTime`` where there are more than the call has time for: another one goes on.
+        """
         bucket = bucket_of(call, self.identity, self.address.bucket)
         unfinished = self.address.key(UNFINISHED)
         claim = bucket.get(unfinished)
@@ -69,13 +74,16 @@ class LeftArchive:
         if claim is not None and owner != mark:
             return "it is another execution's"
         doomed: list[str] = []
+        gone = 0
         kept = {unfinished, self.address.key(MANIFEST)}
         # As they are listed: an archive of 64 TiB has two million.
         for each in bucket.listed(self.address.key()):
             doomed += [] if each.key in kept else [each.key]
             if len(doomed) == DELETED_OBJECTS:
                 bucket.delete(doomed)
-                doomed = []
+                gone, doomed = gone + len(doomed), []
+                if call.seconds_left < SWEEP_SECONDS:
+                    raise OutOfTime(f"{gone} of its objects are deleted, and there are more")
         bucket.delete(doomed)
         # Last: whoever dies before it finds out again whose the rest is.
         bucket.delete([unfinished])

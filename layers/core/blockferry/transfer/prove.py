@@ -6,15 +6,15 @@ left for each block; what has to be done for each block was done behind the work
 
 from __future__ import annotations
 
-from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from blockferry.core.blocks import BlockRange, split
 from blockferry.core.checksums import Linear
 from blockferry.core.errors import IncompleteTransfer
 from blockferry.core.pacing import Pace
+from blockferry.core.together import ahead
 from blockferry.jobs.call import JobCall
 from blockferry.jobs.digests import Coverage
 from blockferry.jobs.record import Proof
@@ -50,7 +50,7 @@ def prove(job: Job, coverage: Coverage, call: JobCall) -> Proof:
 
     ranges = split(job.blocks, job.blocks_per_range)
     with ThreadPoolExecutor(max_workers=call.throughput.proving_threads, thread_name_prefix="prove") as pool:
-        for found, digests in _ahead(pool, counted, ranges, most=call.throughput.proving_ahead):
+        for found, digests in ahead(pool, counted, ranges, most=call.throughput.proving_ahead):
             for part in found.held:
                 coverage.add(part.first, part.stop, part.targets)
             allocated += found.allocated
@@ -78,14 +78,3 @@ def prove(job: Job, coverage: Coverage, call: JobCall) -> Proof:
         retries=dict(retries),
         worker_gb_seconds=round(gb_seconds, 3),
     )
-
-
-def _ahead(pool: ThreadPoolExecutor, call: Callable[[A], B], items: Iterable[A], *, most: int) -> Iterator[B]:
-    """Results of ``call`` in the order of ``items``, at most ``most`` of them under way or waiting."""
-    waiting: deque[Future[B]] = deque()
-    for item in items:
-        waiting.append(pool.submit(call, item))
-        if len(waiting) >= most:
-            yield waiting.popleft().result()
-    while waiting:
-        yield waiting.popleft().result()

@@ -219,7 +219,9 @@ def _delete_targets(job: Job, call: JobCall, ended: _Ended, *, pending_too: bool
             else:
                 kept.append(f"{left.name} (kept by an earlier sweep, still pending)")
     gone = discard_all(doomed, call, job)
-    failed += gone.failed
+    for told, error in zip(gone.failed, gone.errors, strict=True):
+        # What there was no time for is no failure: the next sweep goes on.
+        (kept if isinstance(error, OutOfTime) else failed).append(told)
     if failed:
         raise BlockferryError(f"targets that could not be deleted: {'; '.join(failed)}")
     return _Swept(pending_too, gone.gone, (*gone.kept, *kept))

@@ -54,6 +54,12 @@ def conclude_verification(call: JobCall, record: str, *, now: datetime | None = 
     folder = call.folder
     plan = recorded(folder, record)
     total, findings, more = _together(plan, call)
+    if total["segments_left_out"] and not total["segments"]:
+        raise IncompleteTransfer(
+            f"the sample of {plan.sample_percent:g} percent has none of the "
+            f"{counted(total['segments_left_out'], 'segment')} of {plan.uri}, so nothing was verified: start a job "
+            "with a larger sample_percent, or with another seed"
+        )
     ended = now or datetime.now(UTC)
     damaged = bool(findings)
     uri = plan.uri
@@ -165,7 +171,7 @@ def _confidence(plan: Verification, total: Mapping[str, int]) -> str:
         return "every stored byte was read and checked"
     checked, left = total["segments"], total["segments_left_out"]
     if checked == 0:
-        return "no segment was chosen: this says nothing about the contents"
+        return "the archive has no segment"
     share = 1 - (1 - CONFIDENCE) ** (1 / checked)
     most = min(math.floor(share * (checked + left)), left)
     return (
