@@ -12,13 +12,11 @@ from itertools import islice
 from typing import Any, ClassVar, Literal, Self
 from urllib.parse import urlencode
 
-from botocore.exceptions import BotoCoreError, ClientError
 from pydantic import Field
 
 from blockferry import __version__
 from blockferry.aws.archives import Archive, Chain, bucket_of, open_archive
 from blockferry.aws.call import Call
-from blockferry.aws.errors import translated
 from blockferry.aws.objects import Bucket, Stored, put_to
 from blockferry.aws.sessions import Identity
 from blockferry.core.blocks import BlockRange
@@ -26,7 +24,6 @@ from blockferry.core.checksums import DIGEST_SIZE, ZERO_DIGEST, Linear
 from blockferry.core.counts import at
 from blockferry.core.errors import (
     ArchiveDamaged,
-    BlockferryError,
     IncompleteTransfer,
     InvalidRequest,
     RetryLater,
@@ -54,7 +51,7 @@ from blockferry.jobs.record import Sealing, Sums
 from blockferry.sources.kind import JobSource
 from blockferry.targets.archive_claim import ArchiveState, LeftArchive, claim_of, claimed_by, whose
 from blockferry.targets.archive_listing import Listing, MadeOf
-from blockferry.targets.kind import Forecast, JobTarget, Looked, Sealings, Started
+from blockferry.targets.kind import Forecast, JobTarget, Looked, Sealings, Started, looked_at
 from blockferry.targets.segments import MOST_WAITING, SegmentSink
 
 SAMPLE_PLACES, SAMPLE_WITHIN, SAMPLE_AT_A_PLACE = 16, 4_096, 4
@@ -403,16 +400,7 @@ class ArchiveTarget(JobTarget):
 
     @classmethod
     def look(cls, targets: Mapping[int, ArchiveTarget], call: Call) -> Looked:
-        facts: dict[int, ArchiveState] = {}
-        errors: dict[int, BlockferryError] = {}
-        for number, target in targets.items():
-            try:
-                facts[number] = target._state(call)
-            except (ClientError, BotoCoreError) as error:
-                errors[number] = translated(error)
-            except BlockferryError as error:
-                errors[number] = error
-        return Looked(facts, errors)
+        return looked_at(targets, lambda target: target._state(call))
 
     def _state(self, call: Call) -> ArchiveState:
         """Raises ``InvalidRequest`` when it has no manifest: it is asked about when that is written."""

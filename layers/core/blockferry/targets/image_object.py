@@ -11,24 +11,22 @@ from datetime import UTC, datetime
 from typing import Any, ClassVar, Literal, Self
 from urllib.parse import urlencode
 
-from botocore.exceptions import BotoCoreError, ClientError
 from pydantic import Field
 
 from blockferry.aws.call import Call
-from blockferry.aws.errors import translated
 from blockferry.aws.sessions import Identity
 from blockferry.aws.uploads import SentPart, UploadBucket, composite, part_sent_to, upload_bucket
 from blockferry.core.blocks import BLOCK_SIZE, BlockRange, blocks_of_volume
 from blockferry.core.checksums import ZERO_DIGEST
 from blockferry.core.counts import at
-from blockferry.core.errors import BlockferryError, IncompleteTransfer, InvalidRequest, RetryLater, TargetFailed
+from blockferry.core.errors import IncompleteTransfer, InvalidRequest, RetryLater, TargetFailed
 from blockferry.core.holes import HoleMeaning
 from blockferry.core.retry import Deadline
 from blockferry.jobs.call import JobCall
 from blockferry.jobs.object_parts import PartNote, by_number, part_names, parts_in, save_parts
 from blockferry.jobs.record import Sealing, Sums
 from blockferry.sources.kind import JobSource
-from blockferry.targets.kind import Forecast, JobTarget, Looked, Sealings, Started
+from blockferry.targets.kind import Forecast, JobTarget, Looked, Sealings, Started, looked_at
 from blockferry.targets.parts import PartSink, Place, gone
 from blockferry.targets.segments import MOST_WAITING
 from blockferry.targets.unfinished_object import EXECUTION, LeftObject, ObjectState, made_by, marker_of, own_object
@@ -267,16 +265,7 @@ class ImageObject(JobTarget):
 
     @classmethod
     def look(cls, targets: Mapping[int, ImageObject], call: JobCall) -> Looked:
-        facts: dict[int, ObjectState] = {}
-        errors: dict[int, BlockferryError] = {}
-        for number, target in targets.items():
-            try:
-                facts[number] = target._state(call)
-            except (ClientError, BotoCoreError) as error:
-                errors[number] = translated(error)
-            except BlockferryError as error:
-                errors[number] = error
-        return Looked(facts, errors)
+        return looked_at(targets, lambda target: target._state(call))
 
     def _state(self, call: JobCall) -> ObjectState:
         bucket = self._bucket(call)

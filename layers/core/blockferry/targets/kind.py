@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol, Self
+from typing import Any, ClassVar, Protocol, Self, TypeVar
+
+from botocore.exceptions import BotoCoreError, ClientError
 
 from blockferry.aws.call import Call
+from blockferry.aws.errors import translated
 from blockferry.aws.sessions import Identity
 from blockferry.core.blocks import BlockRange
 from blockferry.core.errors import BlockferryError, IncompleteTransfer, InvalidRequest
@@ -16,6 +19,8 @@ from blockferry.jobs.call import JobCall
 from blockferry.jobs.record import Place, Record, Sealing, Sums
 from blockferry.sources.equal import Clone
 from blockferry.sources.kind import JobSource
+
+T = TypeVar("T")
 
 
 class Started(Record):
@@ -65,6 +70,20 @@ class Looked:
     def pending(self) -> bool:
         """Whether one of them has to be waited for."""
         return any(facts.state == "pending" for facts in self.facts.values())
+
+
+def looked_at(targets: Mapping[int, T], state: Callable[[T], Any]) -> Looked:
+    """What is said of targets that are asked about one by one; ``state`` asks."""
+    facts: dict[int, Any] = {}
+    errors: dict[int, BlockferryError] = {}
+    for number, target in targets.items():
+        try:
+            facts[number] = state(target)
+        except (ClientError, BotoCoreError) as error:
+            errors[number] = translated(error)
+        except BlockferryError as error:
+            errors[number] = error
+    return Looked(facts, errors)
 
 
 @dataclass(frozen=True)
