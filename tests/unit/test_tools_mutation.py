@@ -95,10 +95,13 @@ def test_a_fault_inside_a_function_names_the_outermost_one_and_a_default_takes_e
     assert by_line == {3: None, 5: ("C.f", 2), 6: ("C.f", 2)}
 
 
-def test_the_tests_that_execute_the_line_are_asked_the_most_focused_of_each_file_first(tmp_path: Path) -> None:
+def test_the_tests_that_execute_the_line_are_asked_those_first_that_execute_most_of_the_module_for_their_time(
+    tmp_path: Path,
+) -> None:
     (tmp_path / "m.py").write_text("LIMIT = 5\ndef f(a):\n    return a < LIMIT\ndef g():\n    return 1\n")
-    lines = {"a::1": {"m.py": [3, 5]}, "a::2": {"m.py": [3]}, "b::1": {"m.py": [3, 5]}, "b::2": {"m.py": [5]}}
-    tests = Executed(dict.fromkeys(lines, 0.1), lines)
+    whole = {"m.py": [3, 5]}
+    lines = {"a::1": whole | {"n.py": [1] * 9}, "a::2": whole, "b::1": whole, "b::2": {"m.py": [5]}}
+    tests = Executed(dict.fromkeys(lines, 0.1) | {"b::1": 0.15}, lines)
     constant, *_, inside = [m for m in mutants_of((tmp_path / "m.py").read_text()) if "LIMIT" in m.before]
     assert asked_about("m.py", inside, tests, tmp_path) == ["a::2", "b::1", "a::1"]
     assert asked_about("m.py", constant, tests, tmp_path) == ["a::2", "b::1", "a::1"]
@@ -191,6 +194,44 @@ def test_a_function_that_only_runs_at_import_is_asked_about_through_what_it_made
     assert "made" in {result.mutant.scope for result in results}
 
 
+def test_a_fault_inside_a_function_is_tried_without_importing_anything_anew(tmp_path: Path) -> None:
+    folder = project(
+        tmp_path,
+        "from functools import cache\n\n@cache\ndef table():\n    return 1\n\ndef name():\n    return table() + 1\n",
+        "from pathlib import Path\nfrom blockferry.m import name\n\n"
+        "with Path(__file__).with_name('imported').open('a') as log:\n    log.write('once more,')\n\n"
+        "def test_it():\n    assert name() == 2\n",
+    )
+    # What is frozen is not among all objects that the garbage collector lists.
+    (tmp_path / "tests" / "conftest.py").write_text("import gc\n\ndef pytest_collection_finish():\n    gc.freeze()\n")
+    results = list(Trial(tmp_path, folder, accepted=Accepted({})).results(["m.py"], 1))
+    # Also where the function's answer had been remembered before the fault was planted.
+    assert {result.mutant.scope for result in results} == {"table", "name"}
+    assert {result.verdict for result in results} == {"killed"}
+    # As the lines are counted, as the worker starts, and as it is looked whether all passes without a fault.
+    assert (tmp_path / TESTS / "imported").read_text() == "once more," * 3
+
+
+def test_a_fault_that_the_first_tests_do_not_notice_is_shown_to_the_others_after_all_have_had_their_turn(
+    tmp_path: Path,
+) -> None:
+    folder = project(
+        tmp_path,
+        "def small(number):\n    return number < 5\n\n\ndef large(number):\n    return number > 5\n",
+        "from blockferry.m import large, small\n\n"
+        "def test_both():\n    assert small(3) and large(6)\n\ndef test_edges():\n"
+        "    assert not small(5)\n    assert not large(5)\n",
+    )
+    trial = Trial(tmp_path, folder, accepted=Accepted({}), first_seconds=0.0)
+    assert {result.verdict for result in trial.results(["m.py"], 1)} == {"killed"}
+    said = [line for line in (folder / "progress.log").read_text().splitlines() if line.startswith(PACKAGE)]
+    told = [line.split(": ")[1] for line in said if "in small" in line or "in large" in line]
+    assert "undecided, in small" in told
+    undecided = told.index("undecided, in small")
+    assert any(line.endswith("in large") for line in told[undecided:])
+    assert told[-1].startswith("killed")
+
+
 def test_a_fault_under_which_a_test_is_not_found_at_all_ends_the_run(tmp_path: Path) -> None:
     folder = project(
         tmp_path,
@@ -239,8 +280,8 @@ def test_the_default_of_a_field_is_asked_about_where_objects_of_its_class_are_ma
 
 def test_tests_that_fail_without_a_fault_end_the_run_and_all_that_they_said_is_kept(tmp_path: Path) -> None:
     folder = project(tmp_path, NAMED, "def test_it():\n    print('said first' + ' more' * 2_000)\n    assert False\n")
-    with pytest.raises(NotTried, match=f"see {folder / 'measured.log'}:\n") as caught:
+    with pytest.raises(NotTried, match=f"see {folder / 'measured-0.log'}:\n") as caught:
         Trial(tmp_path, folder, accepted=Accepted({}))
-    assert "said first" in (folder / "measured.log").read_text()
+    assert "said first" in (folder / "measured-0.log").read_text()
     assert "said first" not in str(caught.value)
     assert "test_it" in str(caught.value)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import hashlib
 import json
 import os
 import subprocess
@@ -11,13 +10,12 @@ import sys
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
-from itertools import zip_longest
+from functools import cache, cached_property
 from pathlib import Path
-from typing import Any
 
 from tools.mutation import plugin
 from tools.mutation.mutants import Mutant
+from tools.mutation.sources import Sources
 
 PACKAGE = "layers/core/blockferry"
 TESTS = "tests/unit"
@@ -25,10 +23,10 @@ NOT_ASKED = ("test_crash_points.py", "test_model.py", "test_build.py", "test_net
 """Tests that are not asked. They run whole jobs hundreds of times, and what only they notice deserves a test that names
 it; or they need the guard of the network, which is not there while it is measured what tests execute."""
 
-DECIDING = (PACKAGE, "functions", "scripts/localcloud", "tests")
-"""What the lines that a test executes depend on, besides its own file."""
-
 PYTEST = (sys.executable, "-m", "pytest", "-q", "-m", "not cloud", *("-p", "no:cacheprovider", "-p", plugin.__name__))
+
+STARTING_SECONDS = 0.01
+"""What a test costs besides its own time."""
 
 MOST_TESTS = 80
 """Tests that one fault is shown to besides the quick ones: many lines are executed by several hundred."""
@@ -62,19 +60,27 @@ class Executed:
         return set().union(*(by_line.get(line, set()) for line in lines))
 
     def chosen(self, tests: Iterable[str], module: str) -> list[str]:
-        """All quick tests and at most ``MOST_TESTS`` others, those that execute most of the module and least beside it;
-        in the order in which they run: of each file in turn the one that executes least."""
-        by_file: defaultdict[str, list[tuple[int, str]]] = defaultdict(list)
+        """All quick tests and at most ``MOST_TESTS`` others, those that execute most of the module and least beside it.
+
+        In the order in which they run: those first that execute most of the module for the time that they take, and
+        what is in the same file later and later.
+        """
+        by_file: defaultdict[str, list[tuple[float, str]]] = defaultdict(list)
         costly: list[tuple[float, str]] = []
         for test in tests:
-            size = sum(len(lines) for lines in self.lines[test].values())
-            by_file[test.partition("::")[0]].append((size, test))
+            focus = len(self.lines[test].get(module, ())) / max(self._sizes[test], 1)
+            by_file[test.partition("::")[0]].append(((STARTING_SECONDS + self.seconds[test]) / (focus + 0.01), test))
             if self.seconds[test] > self._quick:
-                costly.append((-len(self.lines[test].get(module, ())) / max(size, 1), test))
+                costly.append((-focus, test))
         left_out = {test for _, test in sorted(costly)[MOST_TESTS:]}
-        columns = sorted(sorted(file) for file in by_file.values())
-        in_turn = [entry[1] for row in zip_longest(*columns) for entry in row if entry is not None]
-        return [test for test in in_turn if test not in left_out]
+        entries = (
+            (price * number, test) for file in by_file.values() for number, (price, test) in enumerate(sorted(file), 1)
+        )
+        return [test for _, test in sorted(entries) if test not in left_out]
+
+    @cached_property
+    def _sizes(self) -> Mapping[str, int]:
+        return {test: sum(len(lines) for lines in modules.values()) for test, modules in self.lines.items()}
 
     @cached_property
     def _quick(self) -> float:
@@ -110,7 +116,7 @@ def asked_about(module: str, mutant: Mutant, tests: Executed, package: Path) -> 
             names |= {n.id for n in ast.walk(statement) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
     if names:
         for file in sorted(package.rglob("*.py")):
-            lines = [node.lineno for node in ast.walk(ast.parse(file.read_text())) if _names(node) in names]  # type: ignore[attr-defined]
+            lines = [line for name, line in _named_in(file.read_text()) if name in names]
             users |= tests.at(file.relative_to(package).as_posix(), lines)
     if mutant.function is not None:
         return tests.chosen(users, module)
@@ -119,11 +125,13 @@ def asked_about(module: str, mutant: Mutant, tests: Executed, package: Path) -> 
     )
 
 
-def _names(node: ast.AST) -> str | None:
-    match node:
-        case ast.Name(id=name) | ast.Attribute(attr=name):
-            return name
-    return None
+@cache
+def _named_in(source: str) -> list[tuple[str, int]]:
+    """The names and attributes in a source, with their lines."""
+    nodes = list(ast.walk(ast.parse(source)))
+    return [(node.id, node.lineno) for node in nodes if isinstance(node, ast.Name)] + [
+        (node.attr, node.lineno) for node in nodes if isinstance(node, ast.Attribute)
+    ]
 
 
 def environment_of(root: Path, mode: str) -> dict[str, str]:
@@ -132,43 +140,48 @@ def environment_of(root: Path, mode: str) -> dict[str, str]:
     return {**os.environ, **fixed, plugin.MODE: mode, plugin.FOLDER: str(root / PACKAGE)}
 
 
-def measured(root: Path, folder: Path) -> Executed:
-    """What each test executes. Known from an earlier run for test files that are as they were, with all they import."""
-    shared = hashlib.sha256()
-    for file in sorted(file for top in DECIDING for file in (root / top).rglob("*.py")):
-        if not file.name.startswith("test_"):
-            shared.update(f"\0{file.relative_to(root)}\0".encode() + file.read_bytes())
+def measured(root: Path, folder: Path, *, sessions: int = 1) -> Executed:
+    """What each test executes. Known from an earlier run for test files that are as they were, with all they import.
+
+    Raises ``NotTried`` when tests fail; what was measured of the files whose tests pass is kept.
+    """
+    sources = Sources(root)
     known: dict[str, Path] = {}
     for file in sorted((root / TESTS).glob("test_*.py")):
         if file.name not in NOT_ASKED and not file.name.startswith("test_tools_"):
-            own = hashlib.sha256(shared.digest() + file.read_bytes()).hexdigest()
-            known[f"{TESTS}/{file.name}"] = folder / f"{file.stem}-{own[:16]}.json"
+            known[f"{TESTS}/{file.name}"] = folder / f"{file.stem}-{sources.digest(file)[:16]}.json"
     due = [file for file, stored in known.items() if not stored.is_file()]
     if due:
         print(f"running {len(due)} test files once to see what each test executes", flush=True)
-        output = folder / "measured.json"
-        said = folder / "measured.log"
-        with said.open("w") as log:
-            done = subprocess.run(
-                [*PYTEST, *due],
-                cwd=root,
-                env=environment_of(root, "measure") | {plugin.OUTPUT: str(output)},
-                check=False,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-            )
-        if done.returncode:
-            raise NotTried(f"the tests fail without any fault, see {said}:\n{said.read_text()[-4000:]}")
-        new: dict[str, dict[str, Any]] = {file: {} for file in due}
-        for test, entry in json.loads(output.read_text()).items():
-            new[test.partition("::")[0]][test] = entry
-        for name, tests in new.items():
-            for old in folder.glob(f"{Path(name).stem}-*.json"):
-                old.unlink()
-            known[name].write_text(json.dumps(tests))
+        for stored in {old for file in due for old in folder.glob(f"{Path(file).stem}-*.json")}:
+            stored.unlink()
+        _measure(root, folder, {file: known[file] for file in due}, sessions)
     entries = {test: entry for stored in known.values() for test, entry in json.loads(stored.read_text()).items()}
     return Executed(
         {test: entry["seconds"] for test, entry in entries.items()},
         {test: entry["lines"] for test, entry in entries.items()},
     )
+
+
+def _measure(root: Path, folder: Path, outputs: Mapping[str, Path], sessions: int) -> None:
+    output = folder / "measured.json"
+    output.write_text(json.dumps({file: str(stored) for file, stored in outputs.items()}))
+    running: list[tuple[subprocess.Popen[bytes], Path]] = []
+    for number in range(min(sessions, len(outputs))):
+        said = folder / f"measured-{number}.log"
+        with said.open("w") as log:
+            session = subprocess.Popen(
+                [*PYTEST, *list(outputs)[number::sessions]],
+                cwd=root,
+                env=environment_of(root, "measure") | {plugin.OUTPUT: str(output)},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+        running.append((session, said))
+    failed = [said for session, said in running if session.wait()]
+    if failed:
+        raise NotTried(f"the tests fail without any fault, see {failed[0]}:\n{failed[0].read_text()[-4000:]}")
+    for stored in outputs.values():
+        if not stored.is_file():  # a file without a test that is asked
+            stored.write_text("{}")

@@ -13,17 +13,27 @@ import subprocess
 import sys
 import threading
 import time
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from bisect import bisect_right
+from collections import Counter, defaultdict, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 from tools.environment import repository_root
 from tools.mutation import plugin
 from tools.mutation.accepted import ACCEPTED, Accepted, key_of
-from tools.mutation.executed import PACKAGE, PYTEST, NotTried, asked_about, environment_of, measured
+from tools.mutation.executed import (
+    PACKAGE,
+    PYTEST,
+    STARTING_SECONDS,
+    NotTried,
+    asked_about,
+    environment_of,
+    measured,
+)
 from tools.mutation.mutants import Mutant, mutants_of
 
 MODULES = (
@@ -119,6 +129,16 @@ MODULES = (
 )
 
 
+FIRST_SECONDS = 5.0
+"""The tests that are asked about a fault before all others have had their turn: most are noticed within."""
+
+MOST_KNOWN = 10
+"""Tests that come first because they have noticed other faults of the module."""
+
+WARMING_TESTS = 20
+"""Tests of a module that a worker runs itself before it forks, for what they leave behind in third-party modules."""
+
+
 @dataclass(frozen=True)
 class Result:
     module: str
@@ -133,6 +153,15 @@ class Result:
             f"{PACKAGE}/{self.module}:{self.mutant.lines.start}: {self.verdict}, in {self.mutant.scope or 'the module'}"
             f"{again}\n  - {self.mutant.before}\n  + {self.mutant.after}"
         )
+
+
+@dataclass(frozen=True)
+class Undecided:
+    """A fault that some tests have not noticed, and those that are still to be asked."""
+
+    module: str
+    mutant: Mutant
+    tests: Sequence[str]
 
 
 class Worker:
@@ -184,15 +213,19 @@ class Worker:
 class Trial:
     """All faults of some modules, tried by some workers."""
 
-    def __init__(self, root: Path, folder: Path, *, accepted: Accepted) -> None:
+    def __init__(
+        self, root: Path, folder: Path, *, accepted: Accepted, workers: int = 1, first_seconds: float = FIRST_SECONDS
+    ) -> None:
         self._root = root
         self._package = root / PACKAGE
         self._folder = folder
         self._accepted = accepted
-        self._tests = measured(root, folder)
+        self._tests = measured(root, folder, sessions=workers)
         # Neighbours are often noticed by the same test: it runs first. This changes the time, never the verdict.
         self._noticed: defaultdict[tuple[str, str], list[str]] = defaultdict(list)
-        self._printing = threading.Lock()
+        self._notices: defaultdict[str, Counter[str]] = defaultdict(Counter)
+        self._first_seconds = first_seconds
+        self._telling = threading.Lock()
 
     def results(self, modules: Sequence[str], workers: int, *, again: bool = False) -> Iterator[Result]:
         """A result for each fault; with ``again`` the accepted ones are tried, too."""
@@ -205,22 +238,42 @@ class Trial:
                 else:
                     due.append((module, mutant))
         files = sorted({test.partition("::")[0] for test in self._tests.seconds})
-        waiting = iter(due)
+        waiting = deque(due)
+        left: deque[Undecided] = deque()
         taking = threading.Lock()
         found: list[Result] = []
 
+        def taken() -> tuple[str, Callable[[Worker], Result | Undecided]] | None:
+            """The next fault, with its module. What the first tests have not noticed waits until all were tried."""
+            with taking:
+                if waiting:
+                    module, mutant = waiting.popleft()
+                    return module, lambda worker: self._try(worker, module, mutant)
+                if left:
+                    undecided = left.popleft()
+                    return undecided.module, lambda worker: self._go_on(worker, undecided)
+                return None
+
         def work(number: int) -> None:
             worker = Worker(self._root, self._folder, number, files)
+            warmed: set[str] = set()
             try:
                 while True:
-                    with taking:
-                        item = next(waiting, None)
+                    item = taken()
                     if item is None:
                         return
-                    if item[0] not in checked:
-                        self._check(worker, item[0])
-                        checked.add(item[0])
-                    found.append(self._try(worker, *item))
+                    module, tried = item
+                    if module not in warmed:
+                        self._warm(worker, module)
+                        warmed.add(module)
+                    if module not in checked:
+                        self._check(worker, module)
+                        checked.add(module)
+                    result = tried(worker)
+                    if isinstance(result, Undecided):
+                        left.append(result)
+                    else:
+                        found.append(result)
             finally:
                 worker.close()
 
@@ -228,6 +281,9 @@ class Trial:
         with ThreadPoolExecutor(max_workers=workers) as pool:
             for job in [pool.submit(work, number) for number in range(workers)]:
                 job.result()
+        broken = [result for result in found if result.verdict == "not tried"]
+        if broken:
+            raise NotTried("\n".join(f"{result}\n{result.by}" for result in broken))
         order = {module: number for number, module in enumerate(modules)}
         yield from sorted(found, key=lambda result: (order[result.module], result.mutant.position))
 
@@ -235,32 +291,60 @@ class Trial:
         """A module without a fault passes in both ways of planting, or every verdict would be worthless."""
         mutants = mutants_of((self._package / module).read_text())
         first = next((mutant.function for mutant in mutants if mutant.function), None)
-        users = self._tests.at(module, range(1, 10_000))
+        tests = self._tests.chosen(self._tests.at(module, range(1, 10_000)), module)
         for function in (first, None):
-            order = self._order(module, None, function, self._tests.chosen(users, module)[:5])
-            status, said = worker.run(order)
-            if status != plugin.PASSED:
-                raise NotTried(f"{module} does not pass as it is (status {status}): {said}")
+            self._pass(worker, self._order(module, None, function, tests[:5]))
 
-    def _try(self, worker: Worker, module: str, mutant: Mutant) -> Result:
-        near = (module, mutant.scope)
+    def _warm(self, worker: Worker, module: str) -> None:
+        tests = self._tests.chosen(self._tests.at(module, range(1, 10_000)), module)
+        self._pass(worker, self._order(module, None, None, tests[:WARMING_TESTS]) | {"warm": True})
+
+    def _pass(self, worker: Worker, order: Mapping[str, Any]) -> None:
+        status, said = worker.run(order)
+        if status != plugin.PASSED:
+            raise NotTried(f"{order['module']} does not pass as it is (status {status}): {said}")
+
+    def _try(self, worker: Worker, module: str, mutant: Mutant) -> Result | Undecided:
         tests = asked_about(module, mutant, self._tests, self._package)
         if not tests:
-            result = Result(module, mutant, "untested", "")
-        else:
-            known = [test for test in self._noticed[near] if test in tests]
-            rest = [test for test in tests if test not in known]
-            # What no test executes may have been executed when the modules were imported.
-            function = mutant.function if self._tests.at(module, mutant.lines) else None
-            status, said = worker.run(self._order(module, mutant.position, function, [*known, *rest]))
-            if status == plugin.BROKEN:
-                raise NotTried(f"{Result(module, mutant, 'not tried', '')}\n{said}")
-            verdict = {plugin.PASSED: "survived", plugin.FAILED: "killed"}.get(status, "timeout")
-            if said in tests:
-                self._noticed[near] = [said, *(test for test in self._noticed[near] if test != said)]
-            result = Result(module, mutant, verdict, said)
-        with self._printing, (self._folder / "progress.log").open("a") as log:
-            log.write(f"{result}\n  by {result.by or '-'} of {len(tests)}\n")
+            return self._told(Result(module, mutant, "untested", ""), 0)
+        there = set(tests)
+        known = [test for test in self._noticed[module, mutant.scope] if test in there]
+        # After them those that have noticed most in the whole module, for the time that they take.
+        worth = {
+            test: count / (STARTING_SECONDS + self._tests.seconds[test])
+            for test, count in self._notices[module].items()
+            if test in there and test not in known
+        }
+        known += sorted(worth, key=lambda test: -worth[test])[:MOST_KNOWN]
+        tests = [*known, *(test for test in tests if test not in known)]
+        spent = list(accumulate(self._tests.seconds[test] for test in tests))
+        return self._go_on(
+            worker, Undecided(module, mutant, tests), first=max(1, bisect_right(spent, self._first_seconds))
+        )
+
+    def _go_on(self, worker: Worker, undecided: Undecided, first: int | None = None) -> Result | Undecided:
+        """Ask all tests, or only the ``first``."""
+        module, mutant, tests = undecided.module, undecided.mutant, undecided.tests
+        # What no test executes may have been executed when the modules were imported.
+        function = mutant.function if self._tests.at(module, mutant.lines) else None
+        status, said = worker.run(self._order(module, mutant.position, function, tests[:first]))
+        if status == plugin.PASSED and tests[:first] != tests:
+            self._told(Result(module, mutant, "undecided", ""), len(tests))
+            return Undecided(module, mutant, tests[first:])
+        verdict = {plugin.PASSED: "survived", plugin.FAILED: "killed", plugin.BROKEN: "not tried"}.get(
+            status, "timeout"
+        )
+        if said in tests:
+            with self._telling:
+                self._notices[module][said] += 1
+                near = self._noticed[module, mutant.scope]
+                self._noticed[module, mutant.scope] = [said, *(test for test in near if test != said)]
+        return self._told(Result(module, mutant, verdict, said), len(tests))
+
+    def _told(self, result: Result, tests: int) -> Result:
+        with self._telling, (self._folder / "progress.log").open("a") as log:
+            log.write(f"{result}\n  by {result.by or '-'} of {tests}\n")
         return result
 
     def _order(
@@ -300,7 +384,7 @@ def main(arguments: list[str] | None = None) -> int:
     modules = options.modules or list(MODULES)
     try:
         accepted = Accepted.read(ACCEPTED)
-        trial = Trial(root, folder, accepted=accepted)
+        trial = Trial(root, folder, accepted=accepted, workers=options.workers)
         results = list(trial.results(modules, options.workers, again=options.again))
     except (NotTried, ValueError) as error:
         print(error)
