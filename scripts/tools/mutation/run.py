@@ -129,7 +129,7 @@ MODULES = (
 )
 
 
-FIRST_SECONDS = 5.0
+FIRST_SECONDS = 2.0
 """The tests that are asked about a fault before all others have had their turn: most are noticed within."""
 
 MOST_KNOWN = 10
