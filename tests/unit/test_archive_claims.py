@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -20,8 +21,9 @@ from blockferry.jobs.folder import JobFolder
 from blockferry.jobs.record import Sums
 from blockferry.targets.archive import ArchiveTarget
 from blockferry.targets.archive_listing import SPAN_BLOCKS, Listing
+from botocore.exceptions import EndpointConnectionError
 from fakes import ManualClock
-from job_records import EXECUTION, HOME, archive, job_call
+from job_records import EXECUTION, HOME, RECOVERY, archive, job_call
 from memory_ec2 import refusal
 from memory_s3 import MemoryS3
 
@@ -36,6 +38,12 @@ class Bucket(MemoryS3):
     def __init__(self) -> None:
         super().__init__()
         self.log: list[tuple[str, int]] = []
+        self.stuck_puts = False
+
+    def put_object(self, **members: Any) -> Any:
+        if self.stuck_puts:
+            raise RuntimeError("died while it was sent")
+        return super().put_object(**members)
 
     def list_objects_v2(self, **members: Any) -> Any:
         found = super().list_objects_v2(**{"MaxKeys": 1_000, **members})
@@ -171,6 +179,26 @@ def test_a_manifest_that_is_another_one_is_kept_and_fails_the_job(change: dict[s
     with pytest.raises(TargetFailed, match=r"manifest.json was written by somebody else meanwhile; it is kept"):
         target.seal(call, 0, SUMS, call.folder)
     assert jobs.archives.objects[key(MANIFEST)] == other
+    refused = call.folder.sealing("archive-1")
+    assert refused is not None
+    assert refused.state == "refused"
+
+
+def test_a_manifest_is_written_once_and_what_was_asked_for_is_on_record_before() -> None:
+    jobs = Jobs()
+    target, call = jobs.counted(jobs.begun()), jobs.call()
+    jobs.archives.calls.clear()
+    jobs.archives.stuck_puts = True
+    with pytest.raises(RuntimeError):
+        target.seal(call, 0, SUMS, call.folder)
+    asked = call.folder.sealing("archive-1")
+    assert asked is not None
+    assert (asked.state, asked.changed_blocks, asked.linear_checksum) == ("asked", 0, SUMS.linear_checksum)
+    jobs.archives.stuck_puts = False
+    target.seal(call, 0, SUMS, call.folder)
+    # Whoever asks again after its answer is told by the record.
+    target.seal(call, 0, SUMS, call.folder)
+    assert jobs.archives.calls == {"PutObject": 1}
 
 
 def test_an_unfinished_archive_is_deleted_as_it_is_listed_and_its_claim_last() -> None:
@@ -224,6 +252,36 @@ def test_where_nothing_was_begun_nothing_is_left() -> None:
     assert jobs.swept(archive(started_at="")) == []
     assert archive(started_at="").leftover() is None
     assert archive().region == HOME
+
+
+@pytest.mark.parametrize(
+    "failure", [refusal("SlowDown", "GetObject", status=503), EndpointConnectionError(endpoint_url="https://s3")]
+)
+def test_an_archive_that_cannot_be_asked_about_says_nothing_of_others(failure: Exception) -> None:
+    jobs, other = Jobs(), Jobs()
+    target = jobs.finished()
+    other.finished()
+    call = jobs.call()
+    places = {HOME: jobs.archives, RECOVERY: other.archives}
+    call = job_call(
+        SimpleNamespace(image_s3=lambda identity: places[identity.region]), call.folder, clock=ManualClock()
+    )
+    jobs.archives.errors["GetObject"] = failure
+    looked = ArchiveTarget.look({0: target, 1: target.model_copy(update={"region": RECOVERY})}, call)
+    assert looked.facts.keys() == {1}
+    assert isinstance(looked.errors[0], RetryLater)
+
+
+def test_an_archive_that_another_execution_has_written_there_is_not_this_one() -> None:
+    jobs = Jobs()
+    target = jobs.finished()
+    facts = ArchiveTarget.look({0: target}, jobs.call()).facts[0]
+    target.confirm(facts)
+    for change in ({"execution": OTHERS}, {"archive_id": "archive-2"}):
+        with pytest.raises(TargetFailed, match="is another archive's now, it was written before"):
+            target.model_copy(update=change).confirm(facts)
+    with pytest.raises(IncompleteTransfer, match="archive-1/ has no manifest"):
+        target.facts(replace(facts, manifest=None))
 
 
 @pytest.mark.parametrize(

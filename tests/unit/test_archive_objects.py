@@ -199,10 +199,11 @@ def forecast(source: Sampled, *, total_blocks: int, blocks: int) -> Forecast | N
 
 
 def test_a_sample_is_of_four_blocks_at_each_of_sixteen_places_and_looks_only_a_little_behind_each() -> None:
-    source = Sampled(dict.fromkeys(range(16 * 8_192), bytes(content(1))))
+    places = range(0, 16 * 8_192, 8_192)
+    source = Sampled({place + number: content(1) for place in places for number in range(6)})
     found = forecast(source, total_blocks=16 * 8_192, blocks=10)
-    assert source.asked == [BlockRange(place * 8_192, place * 8_192 + 4_096) for place in range(16)]
-    assert source.read_of == [place * 8_192 + number for place in range(16) for number in range(4)]
+    assert source.asked == [BlockRange(place, place + 4_096) for place in places]
+    assert source.read_of == [place + number for place in places for number in range(4)]
     assert found is not None
     assert found.sampled_blocks == 64
     # Where the places are close to each other, no block is asked about twice.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import io
 import random
 import sys
 import threading
@@ -13,6 +14,7 @@ from types import FrameType
 from typing import Any, cast
 
 import pytest
+from blockferry.aws.archives import Located
 from blockferry.aws.objects import Bucket
 from blockferry.core.blocks import BLOCK_SIZE, BlockRange
 from blockferry.core.checksums import digest_of
@@ -20,10 +22,10 @@ from blockferry.core.holes import HolePolicy
 from blockferry.core.mover import Moved, move
 from blockferry.core.ports import Block, BlockRef
 from blockferry.core.retry import Clock, Deadline
-from blockferry.formats.archive.index import RangeIndex
-from blockferry.formats.archive.layout import ArchiveAddress
+from blockferry.formats.archive.index import Entry, Kind, RangeIndex
+from blockferry.formats.archive.layout import ArchiveAddress, segment_name
 from blockferry.formats.archive.segment import Segment
-from blockferry.targets.segments import MOST_WAITING, SegmentSink
+from blockferry.targets.segments import MOST_WAITING, SegmentSink, _Parts
 from fakes import MemorySource, content
 from memory_s3 import MemoryS3
 
@@ -35,7 +37,9 @@ THREADS = 8
 class Archive:
     """The segments that a sink stores. ``sending`` is called by each PutObject, with its key."""
 
-    def __init__(self, *, segment_blocks: int, within: BlockRange = WITHIN) -> None:
+    def __init__(
+        self, *, segment_blocks: int, within: BlockRange = WITHIN, base: Mapping[int, Located] | None = None
+    ) -> None:
         self.s3 = MemoryS3()
         self.sending: Callable[[str], None] = lambda _key: None
         self.kept: list[tuple[RangeIndex, Mapping[int, str]]] = []
@@ -50,6 +54,7 @@ class Archive:
             segment_blocks=segment_blocks,
             facts={"snapshot_id": "snap-0123456789abcdef0"},
             put={"StorageClass": "STANDARD_IA"},
+            base=base,
         )
 
     @property
@@ -77,6 +82,19 @@ class Archive:
             deadline=Deadline(None, clock=Clock()),
             ahead=MOST_WAITING,
         )
+
+    def takes(self, *indices: int) -> None:
+        for index in indices:
+            self.sink.write(Block(index, content(index + 1), digest_of(content(index + 1))))
+
+    @property
+    def stored(self) -> list[str]:
+        return sorted(key.removeprefix(ADDRESS.key()) for key in self.s3.objects)
+
+    @property
+    def done(self) -> list[tuple[BlockRange, list[int]]]:
+        """The ranges that are kept, and the blocks in their indexes."""
+        return [(index.range, [entry.block for entry in index.entries]) for index, _ in self.kept]
 
 
 def others_have_to_wait() -> bool:
@@ -245,3 +263,99 @@ def test_memory_is_bounded_whatever_a_range_holds(slow: int | None) -> None:
 
 def last_key(archive: Archive) -> str | None:
     return max(archive.s3.objects, default=None)
+
+
+def test_where_a_range_goes_on_a_segment_that_is_not_full_is_left_to_the_next_call() -> None:
+    archive = Archive(segment_blocks=2)
+    archive.takes(0, 1, 2)
+    assert archive.sink.finish(3) == 2
+    assert (archive.stored, archive.done) == ([segment_name(0)], [(BlockRange(0, 2), [0, 1])])
+
+
+def test_a_call_that_filled_no_segment_stores_what_it_has_all_the_same() -> None:
+    archive = Archive(segment_blocks=2)
+    archive.takes(1)
+    assert archive.sink.finish(2) == 2
+    assert (archive.stored, archive.done) == ([segment_name(1)], [(BlockRange(0, 2), [1])])
+
+
+def test_where_a_range_ends_all_of_it_is_stored() -> None:
+    archive = Archive(segment_blocks=2)
+    archive.takes(0, 1, 2)
+    assert archive.sink.finish(WITHIN.stop) == WITHIN.stop
+    assert (archive.stored, archive.done) == ([segment_name(0), segment_name(2)], [(WITHIN, [0, 1, 2])])
+
+
+def test_a_call_that_got_nowhere_keeps_nothing() -> None:
+    archive = Archive(segment_blocks=2)
+    assert archive.sink.finish(0) == 0
+    assert (archive.stored, archive.kept) == ([], [])
+
+
+def test_of_segments_that_could_not_be_stored_the_first_is_where_the_next_call_begins() -> None:
+    archive = Archive(segment_blocks=2)
+    stuck = {ADDRESS.key(segment_name(first)) for first in (2, 4)}
+
+    def sending(key: str) -> None:
+        if key in stuck:
+            raise RuntimeError(f"{key} is not taken")
+
+    archive.sending = sending
+    archive.takes(*range(8))
+    for first in (2, 4):
+        with pytest.raises(RuntimeError, match=segment_name(first)):
+            archive.sink.reached(8)
+    # What comes behind them is sent, as nobody is at it any more, and does not count.
+    assert archive.sink.finish(8) == 2
+    assert (archive.stored, archive.done) == ([segment_name(0), segment_name(6)], [(BlockRange(0, 2), [0, 1])])
+
+
+def test_of_what_the_base_has_only_what_differs_is_stored_and_what_is_not_given_as_removed() -> None:
+    base = {
+        index: Located(0, Entry(index, Kind.DATA, 0, 1, digest_of(content(seed))))
+        for index, seed in {1: 2, 4: 9, 6: 7}.items()
+    }
+    archive = Archive(segment_blocks=64, base=base)
+    archive.takes(0, 1, 4, 8)
+    archive.sink.finish(WITHIN.stop)
+    ((index, _),) = archive.kept
+    assert [(entry.block, entry.kind) for entry in index.entries] == [
+        (0, Kind.DATA),
+        (4, Kind.DATA),
+        (6, Kind.REMOVED),
+        (8, Kind.DATA),
+    ]
+
+
+def test_nothing_is_compressed_that_is_not_stored() -> None:
+    archive = Archive(segment_blocks=64, base={1: Located(0, Entry(1, Kind.DATA, 0, 1, digest_of(content(2))))})
+    archive.takes(1)
+    archive.sink.write(Block(2, content(0), digest_of(content(0))))
+    archive.sink.write(Block(3, b"", b"", removed=True))
+    assert {index: kept[:2] for index, kept in archive.sink._waiting.items()} == {
+        1: (Kind.DATA, b""),
+        2: (Kind.ZEROS, b""),
+        3: (Kind.REMOVED, b""),
+    }
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_parts_of_a_segment_are_read_and_read_again_as_one_file(seed: int) -> None:
+    chance = random.Random(seed)
+    parts = [chance.randbytes(chance.randrange(1, 9)) for _ in range(6)]
+    body, model = _Parts(parts), io.BytesIO(b"".join(parts))
+    assert len(body) == len(model.getvalue())
+    assert body.readable()
+    assert body.seekable()
+    assert body.read() == model.read()
+    for _ in range(200):
+        if chance.random() < 0.5:
+            whence = chance.choice([io.SEEK_SET, io.SEEK_CUR, io.SEEK_END])
+            offset = chance.randrange(0, 40) if whence == io.SEEK_SET else chance.randrange(-10, 3)
+            place = min(len(body), model.seek(max(offset, -model.tell()) if whence == io.SEEK_CUR else offset, whence))
+            model.seek(place)
+            assert body.seek(offset, whence) == place
+        else:
+            size = chance.choice([None, -1, -2, 0, 1, 3, 8, 100])
+            assert body.read(size) == model.read(size)
+        assert body.tell() == model.tell()
