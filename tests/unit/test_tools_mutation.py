@@ -61,6 +61,7 @@ def test_a_fault_of_every_kind_is_planted(source: str, expected: str) -> None:
         "Codec = Literal['gzip']",
         "t = Thread(name=f'worker-{n}', daemon=True)",
         "if TYPE_CHECKING:\n    x = 1",
+        "def f(a): cast('IO[bytes]', a)",
         "@dataclass(frozen=True)\nclass C: pass",
     ],
 )

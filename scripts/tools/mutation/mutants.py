@@ -205,10 +205,19 @@ def _left_alone(node: ast.AST, place: _Place) -> bool:
             return True
         case ast.keyword(arg=label):
             return label in _LABELS
+        case ast.Constant() if _is_type_of_cast(place):
+            return True
         case ast.JoinedStr(values=values):
             return place.raising or any(isinstance(value, ast.Constant) and " " in str(value.value) for value in values)
         case ast.BinOp(op=ast.Mod() | ast.Add(), left=left, right=right):
             return any(isinstance(side, (ast.JoinedStr, ast.Constant)) and _is_sentence(side) for side in (left, right))
+    return False
+
+
+def _is_type_of_cast(place: _Place) -> bool:
+    match place.owner:
+        case ast.Call(func=ast.Name(id="cast")):
+            return (place.field, place.index) == ("args", 0)
     return False
 
 
