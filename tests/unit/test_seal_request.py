@@ -16,7 +16,7 @@ from blockferry.jobs.record import Sealing
 from blockferry.targets.snapshot import LeftSnapshot
 from blockferry.transfer.discard import Discarded, discard_all
 from botocore.exceptions import EndpointConnectionError
-from job_records import EXECUTION, folder_of, job, source, target
+from job_records import AT_ONCE, EXECUTION, folder_of, job, source, target
 from memory_ec2 import MemoryEc2, described, refusal
 from memory_s3 import MemoryS3
 
@@ -203,6 +203,37 @@ def test_kept_and_undeleted_ones_are_told_in_two_sentences() -> None:
         "Completed or being sealed before that, and kept: a. Not deleted yet: b, c. " + SWEEPER
     )
     assert Discarded(("a",), (), (), ()).told() == "Nothing is left of the job"
+
+
+class Late(MemoryEc2):
+    """EC2, to which a snapshot is unknown for some looks."""
+
+    def __init__(self, *snapshots: Any, looks: int) -> None:
+        super().__init__(*snapshots)
+        self.unknown_for = looks
+
+    def paginate(self, **members: Any) -> Any:
+        self.unknown_for -= 1
+        return super().paginate(**members) if self.unknown_for < 0 else iter(({"Snapshots": []},))
+
+
+def left(ec2: MemoryEc2, *, new: bool, mark: str = EXECUTION.mark) -> str | None:
+    call = JobCall(aws=cast(Any, SimpleNamespace(ec2=lambda _: ec2)), folder=cast(Any, None), waits=AT_ONCE)
+    return LeftSnapshot(HERE, SNAPSHOT, new=new).discard(call, None, mark=mark)
+
+
+def test_a_new_snapshot_is_waited_for_before_it_is_deleted_and_an_older_one_is_gone_when_it_is_unknown() -> None:
+    late = Late(described(SNAPSHOT, state="pending"), looks=2)
+    assert left(late, new=True) is None
+    assert late.snapshots == {}
+    gone = MemoryEc2()
+    assert left(gone, new=False) is None
+    assert gone.calls["DescribeSnapshots"] == 1
+    with pytest.raises(RetryLater, match=f"EC2 does not know {SNAPSHOT} in us-east-1, which was started a moment ago"):
+        left(MemoryEc2(), new=True)
+    # One that is known in the end, and kept, is not waited for any more.
+    late = Late(described(SNAPSHOT, state="pending"), looks=AT_ONCE.looks)
+    assert left(late, new=True, mark="another") == f"its tag {EXECUTION_TAG} is not that of this job"
 
 
 def test_a_target_that_was_never_started_leaves_nothing_to_delete() -> None:

@@ -19,7 +19,7 @@ from blockferry.targets.kind import Started
 from blockferry.transfer import plan
 from blockferry.transfer.job import Job, Target, recorded_job, save_job, save_started, started_job
 from botocore.exceptions import ClientError, EndpointConnectionError
-from job_records import RECOVERY, THIRD, folder_of, job, on_parent, source, target
+from job_records import AT_ONCE, RECOVERY, THIRD, archive, folder_of, job, on_parent, source, target
 from memory_ec2 import MemoryEc2, described, refusal
 from memory_s3 import MemoryS3
 
@@ -132,6 +132,52 @@ def test_one_that_cannot_be_deleted_is_told_of(error: Exception, said: str) -> N
     with pytest.raises(EncryptionDiffers, match=rf"{OTHER}.* could not be deleted yet: .*{said}"):
         start(job(source(), waiting(kms_key_arn=KEY, encrypted=True)), 0, region)
     assert list(region.ec2_client.snapshots) == ["snap-new"]
+
+
+def test_one_that_ec2_does_not_know_yet_is_waited_for_and_deleted() -> None:
+    class Late(MemoryEc2):
+        unknown_for = 2
+
+        def paginate(self, **members: Any) -> Any:
+            self.unknown_for -= 1
+            return super().paginate(**members) if self.unknown_for < 0 else iter(({"Snapshots": []},))
+
+        def delete_snapshot(self, **members: Any) -> None:
+            assert self.unknown_for < 0
+            super().delete_snapshot(**members)
+
+    region = Region(key=OTHER)
+    region.ec2_client = Late()
+    of = job(source(), waiting(kms_key_arn=KEY, encrypted=True))
+    call = JobCall(aws=cast(Any, region), counts=COUNTS, folder=folder_of(of, MemoryS3(), "work"), waits=AT_ONCE)
+    with pytest.raises(EncryptionDiffers, match="It is empty and deleted"):
+        plan.start(of, 0, call)
+    assert region.ec2_client.snapshots == {}
+
+
+def test_what_is_written_is_borne_with_for_as_long_as_the_tags_of_a_new_snapshot_take_to_spread() -> None:
+    told: list[tuple[str, float]] = []
+    ebs = SimpleNamespace(was_started=lambda snapshot_id, *, seconds_ago: told.append((snapshot_id, seconds_ago)))
+    at = (datetime.now(UTC) - timedelta(seconds=100)).isoformat()
+    call = JobCall(aws=cast(Any, SimpleNamespace(ebs=lambda _identity, **_: ebs)), folder=cast(Any, None))
+    target(started_at=at).sink(call)
+    ((snapshot_id, seconds),) = told
+    assert snapshot_id == "snap-1"
+    assert 100 <= seconds < 160
+
+
+def test_a_dry_run_shows_where_a_target_will_be_and_upon_what() -> None:
+    assert target(size_gib=3).planned() == {"region": RECOVERY, "parent_snapshot_id": None, "volume_size_gib": 3}
+    assert on_parent("snap-p").planned() == {
+        "region": RECOVERY,
+        "parent_snapshot_id": "snap-p",
+        "volume_size_gib": 1,
+    }
+
+
+def test_snapshots_take_up_places_among_the_pending_ones_and_archives_do_not() -> None:
+    places = [each.takes_up_a_place for each in (target(), on_parent("snap-p"), archive())]
+    assert places == [True, True, False]
 
 
 def test_a_role_that_may_not_be_assumed_is_a_fault_of_the_input() -> None:
