@@ -168,6 +168,7 @@ def test_the_requests_of_an_archive_are_its_segments_its_indexes_its_manifest_an
         f"PutObject.STANDARD_IA {HOME}": segments,
         f"PutObject {HOME}": others,
     }
+    assert archive().beside == {}
     assert archive(storage_class="STANDARD").writing(blocks, ranges) == {f"PutObject {HOME}": segments + others}
 
 

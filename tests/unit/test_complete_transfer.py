@@ -608,7 +608,7 @@ def counted(cloud: Cloud, within: BlockRange) -> None:
 
 def halted(why: Stopped = DENIED, *, known: str = "snap-0", **more: Any) -> Cloud:
     """A job in three ranges, of which the first is moved and counted, and the second has stopped the rest."""
-    cloud = Cloud({3: ONE, 50: ZEROS, 99: TWO}, blocks_per_range=40, **more)
+    cloud = Cloud({3: ONE, 50: ZEROS, 99: TWO}, *more.pop("targets", ()), blocks_per_range=40, **more)
     cloud.moved(0, 40, {3: ONE})
     counted(cloud, BlockRange(0, 40))
     cloud.folder.stop(why)
@@ -620,6 +620,11 @@ def halted(why: Stopped = DENIED, *, known: str = "snap-0", **more: Any) -> Clou
 def resumed(cloud: Cloud) -> dict[str, Any]:
     call = job_call(cloud, cloud.folder, clock=cloud.clock)
     return complete_transfer(call, cloud.record)
+
+
+def planned_rest(cloud: Cloud) -> dict[str, Any]:
+    """The answer that the two ranges are planned which were not moved, and that nothing is proved yet."""
+    return {"missing_ranges": 2, "missing_key": cloud.folder.key(names.MISSING), "record": cloud.record, "proof": ""}
 
 
 def test_a_stopped_job_fails_with_the_cause_and_the_states_of_its_targets() -> None:
@@ -666,10 +671,9 @@ def test_an_error_without_a_cause_is_told_by_its_name() -> None:
 def test_resumed_it_plans_for_all_targets_what_no_worker_has_moved() -> None:
     cloud = halted()
     cloud.folder.mark_failed(1, "slow down")
+    cloud.folder.save_rounds(2)
     cloud.fails(RequestRefused)
-    answer = resumed(cloud)
-    assert (answer["missing_ranges"], answer["missing_key"]) == (2, cloud.folder.key(names.MISSING))
-    assert answer["record"] == cloud.record
+    assert resumed(cloud) == planned_rest(cloud)
     planned = [json.loads(line) for line in (cloud.folder.read(names.MISSING) or b"").splitlines()]
     assert planned == [{"first": 40, "stop": 80}, {"first": 80, "stop": 100}]
     marks = cloud.folder.marks()
@@ -701,6 +705,8 @@ def test_a_stopped_job_that_lacks_no_range_is_proved_when_it_is_resumed() -> Non
     assert cloud.complete()["missing_ranges"] == 0
     assert cloud.sealed.keys() == {"snap-1", "snap-2"}
     assert not cloud.folder.marks().stopped
+    # Nothing was planned, so that a proof that fails is no matter of what was not moved yet.
+    assert (cloud.folder.resumed(), cloud.folder.read(names.MISSING)) == (False, None)
 
 
 def test_a_source_that_is_gone_ends_it_with_nothing_left() -> None:
@@ -725,12 +731,21 @@ def test_a_delta_is_gone_with_its_base() -> None:
 
 def test_a_target_that_was_sealed_before_the_stop_is_told_as_completed() -> None:
     cloud = halted()
+    cloud.folder.save_sealing("snap-1", Sealing(state="refused", changed_blocks=3, linear_checksum="c"))
     cloud.folder.save_sealing("snap-2", Sealing(state="accepted", changed_blocks=3, linear_checksum="c"))
     cloud.fails(RequestRefused)
     assert [(state["snapshot_id"], state["completed"]) for state in cloud.states()] == [
         ("snap-1", False),
         ("snap-2", True),
     ]
+
+
+def test_a_stopped_job_tells_what_each_target_misses_and_which_was_never_started() -> None:
+    cloud = halted(targets=(TARGETS[0], target(snapshot_id="", region=THIRD)))
+    cloud.folder.save_sealing("snap-1", Sealing(state="accepted", changed_blocks=3, linear_checksum="c"))
+    cloud.fails(RequestRefused)
+    told = [(state["snapshot_id"], state["completed"], state["missing_ranges"]) for state in cloud.states()]
+    assert told == [("snap-1", True, 0), (None, False, 2)]
 
 
 def test_a_call_that_fails_before_it_has_told_of_the_stop_tells_of_it_when_it_is_repeated() -> None:
@@ -759,11 +774,18 @@ def test_a_call_that_fails_before_it_has_told_of_the_stop_tells_of_it_when_it_is
 def test_a_lost_answer_of_the_call_that_planned_the_rest_is_made_up_for() -> None:
     cloud = halted()
     cloud.fails(RequestRefused)
-    assert resumed(cloud)["missing_ranges"] == 2
+    assert resumed(cloud) == planned_rest(cloud)
     # Step Functions calls it again, with the same input, and nothing was moved in between.
-    assert resumed(cloud)["missing_ranges"] == 2
+    assert resumed(cloud) == planned_rest(cloud)
     assert len((cloud.folder.read(names.MISSING) or b"").splitlines()) == 2
-    cloud.moved(40, 100, {50: ZEROS, 99: TWO})
+    # Of what was moved after all only the rest is planned, and these are the first rounds of a redrive.
+    cloud.moved(40, 80, {50: ZEROS})
+    counted(cloud, BlockRange(40, 80))
+    cloud.folder.save_rounds(2)
+    assert resumed(cloud) == planned_rest(cloud) | {"missing_ranges": 1}
+    assert json.loads(cloud.folder.read(names.MISSING) or b"") == {"first": 80, "stop": 100}
+    assert cloud.folder.rounds() == 1
+    cloud.moved(80, 100, {99: TWO})
     assert cloud.complete(missing_moved=True)["missing_ranges"] == 0
     assert cloud.sealed.keys() == {"snap-1", "snap-2"}
 

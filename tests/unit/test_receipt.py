@@ -454,6 +454,13 @@ def test_a_target_that_ec2_does_not_know_for_a_moment_has_not_failed(waited: int
     assert len(written(job(source(), *TARGETS), regions)["targets"]) == 2
 
 
+def test_one_that_is_not_known_is_not_asked_about_again_while_another_is_waited_for_anyway() -> None:
+    regions = {RECOVERY: MemoryEc2(described("snap-1", state="pending"), described("snap-3")), THIRD: MemoryEc2()}
+    on = Recorded(job(source(), *TARGETS, target(snapshot_id="snap-3")))
+    assert check_targets(on.call(regions), on.record, 60)["states"] == {"snap-1": "pending", "snap-3": "completed"}
+    assert regions[THIRD].calls["DescribeSnapshots"] == 1
+
+
 class Sealing(MemoryEc2):
     """Completes its snapshot when so many questions have found it pending."""
 
