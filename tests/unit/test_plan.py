@@ -14,7 +14,7 @@ import pytest
 from blockferry.aws.ebs.client import NewSnapshot, StartedSnapshot
 from blockferry.aws.sessions import Identity
 from blockferry.aws.snapshots import EXECUTION_TAG
-from blockferry.core.errors import IncompleteTransfer, InvalidRequest, RequestRefused, RetryLater
+from blockferry.core.errors import IncompleteTransfer, InvalidRequest, OutOfTime, RequestRefused, RetryLater
 from blockferry.jobs.call import JobCall
 from blockferry.jobs.execution import Execution
 from blockferry.jobs.folder import JobFolder
@@ -49,6 +49,7 @@ class Account:
         self.regions[HOME].snapshots[SNAPSHOT] = facts
         self.s3: Any = None
         self.errors: dict[str, Exception] = {}
+        self.no_time_to_list = False
         self.started: list[tuple[str, NewSnapshot]] = []
         self.tries: list[str] = []
         self.key: str | None = None
@@ -71,6 +72,14 @@ class Account:
 
     def ebs(self, identity: Identity, **_: Any) -> Any:
         ebs: Any = MemoryEbs({SNAPSHOT: {0: b""}, BASE: {}, PARENT: {}}, region=identity.region)
+        list_blocks = ebs.list_blocks
+
+        def listed(snapshot_id: str, *, window: int, **more: Any) -> Any:
+            if self.no_time_to_list and window > 1:  # whether it can be read at all is asked with one
+                raise OutOfTime("no time was left")
+            return list_blocks(snapshot_id, window=window, **more)
+
+        ebs.list_blocks = listed
 
         def start(new: NewSnapshot) -> StartedSnapshot:
             self.tries.append(identity.region)
@@ -360,6 +369,18 @@ def test_whoever_has_to_choose_about_holes_is_asked_and_nothing_is_left(workspac
     account.regions[HOME].snapshots[SNAPSHOT]["VolumeId"] = "vol-ffffffff"
     request["targets"][0]["encrypted"] = True
     with pytest.raises(InvalidRequest, match=r"options\.holes"):
+        plan(request, account, workspace)
+    assert (account.tries, objects(workspace)) == ([], {})
+
+
+@pytest.mark.parametrize("asks", [True, False])
+def test_a_count_for_which_there_is_no_time_is_begun_again(asks: bool, workspace: Workspace) -> None:
+    """Of what the choices about holes would cost, or of a dry run."""
+    account, request = Account(), asked(RECOVERY, **({"holes": None} if asks else {"dry_run": True}))
+    account.regions[HOME].snapshots[SNAPSHOT]["VolumeId"] = "vol-ffffffff"
+    request["targets"][0]["encrypted"] = True
+    account.no_time_to_list = True
+    with pytest.raises(RetryLater, match=f"nothing of .*{SNAPSHOT}.* could be counted behind block 0: no list came"):
         plan(request, account, workspace)
     assert (account.tries, objects(workspace)) == ([], {})
 

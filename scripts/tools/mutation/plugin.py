@@ -51,8 +51,8 @@ MEMORY_BYTES = 8 << 30
 WORKING_SECONDS = 5.0
 """Processor time that a test may take besides three times what it took before: then it goes round in circles."""
 
-WAITING_SECONDS = 20.0
-"""Time that may pass besides ten times what the test took before: then it waits for what never comes."""
+WAITING_SECONDS = 30.0
+"""Time that may pass besides twenty times what the test took before: then it waits for what never comes."""
 
 COLLECTING_SECONDS = 10.0
 
@@ -270,7 +270,7 @@ def _files_of_modules(root: Path) -> dict[str, Path]:
 def _limit(seconds: float) -> None:
     """Let the signals of two timers end the process when a test takes too long."""
     signal.setitimer(signal.ITIMER_PROF, WORKING_SECONDS + 3 * seconds)
-    signal.setitimer(signal.ITIMER_REAL, WAITING_SECONDS + 10 * seconds)
+    signal.setitimer(signal.ITIMER_REAL, WAITING_SECONDS + 20 * seconds)
 
 
 def _functions(package: Path, alive: Iterable[object]) -> dict[tuple[str, str, int], list[types.FunctionType]]:
