@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-from blockferry.core.blocks import BLOCKS_PER_GIB, BlockRange
+from blockferry.core.blocks import BLOCK_SIZE, BLOCKS_PER_GIB, BlockRange
 from blockferry.core.checksums import Linear, digest_of
 from blockferry.core.holes import HoleMeaning
 from blockferry.core.ports import Block, BlockRef
+from blockferry.cost.work import Work, cost_of
 from blockferry.formats.archive.index import ENTRY
 from blockferry.formats.archive.layout import INDEX, MANIFEST, SEGMENTS, UNFINISHED
 from blockferry.formats.archive.manifest import Member, SourceFacts
@@ -22,8 +24,9 @@ from blockferry.jobs.record import Sums
 from blockferry.sources.kind import JobSource
 from blockferry.targets.archive import ArchiveTarget
 from blockferry.targets.kind import Forecast
+from blockferry.transfer.receipt import report, write_receipt
 from fakes import ManualClock, content
-from job_records import EXECUTION, HOME, archive, job_call
+from job_records import EXECUTION, HOME, PROOF, RECOVERY, THIRD, archive, folder_of, image, job, job_call, recorded
 from memory_s3 import MemoryS3
 
 KEY = f"arn:aws:kms:{HOME}:111122223333:key/1"
@@ -253,3 +256,30 @@ def test_a_receipt_tells_an_archive_with_all_its_counts() -> None:
         "blocks_written": 2,
         "linear_checksum": manifest.linear_checksum,
     }
+
+
+def test_the_receipt_of_an_archive_counts_what_is_stored_of_it_and_names_no_snapshot() -> None:
+    archives = Bucket()
+    target = written(archive(started_at="", region=RECOVERY), archives)
+    of = job(image(region=THIRD, raw_bytes=9), target, operation="archive")
+    folder = folder_of(of, MemoryS3(), "work")
+    record = recorded(folder, of)
+    call = job_call(SimpleNamespace(image_s3=lambda _identity: archives), folder, clock=ManualClock())
+    receipt = write_receipt(call, record, folder.save_proof(PROOF))
+    stored = sum(len(body) for key, body in archives.objects.items() if key.startswith(target.address.key(SEGMENTS)))
+    assert (receipt["manifest_uri"], receipt["lineage"]) == (target.address.manifest_uri, None)
+    # Those of the archive, not those that were moved to it.
+    assert (receipt["changed_blocks"], receipt["removed_blocks"]) == (2, 0)
+    assert receipt["bytes_written"] == stored
+    assert receipt["cost_usd"] == cost_of(
+        Work(
+            requests=Counter(PROOF.requests),
+            home=HOME,
+            object_bytes=of.source.object_bytes(PROOF.blocks_read * BLOCK_SIZE),
+            stored_bytes={RECOVERY: stored},
+            gb_seconds=PROOF.worker_gb_seconds,
+        )
+    )
+    page = report(receipt)
+    assert f"| {target.address.manifest_uri} | {RECOVERY} | completed | 2 | yes |" in page
+    assert f"LINEAR checksum `{receipt['linear_checksum']}` over every block, written into the manifest." in page
