@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -26,7 +27,20 @@ from blockferry.targets.archive import ArchiveTarget
 from blockferry.targets.kind import Forecast
 from blockferry.transfer.receipt import report, write_receipt
 from fakes import ManualClock, content
-from job_records import EXECUTION, HOME, PROOF, RECOVERY, THIRD, archive, folder_of, image, job, job_call, recorded
+from job_records import (
+    EXECUTION,
+    HOME,
+    PROOF,
+    RECOVERY,
+    THIRD,
+    archive,
+    folder_of,
+    image,
+    job,
+    job_call,
+    recorded,
+    source,
+)
 from memory_s3 import MemoryS3
 
 KEY = f"arn:aws:kms:{HOME}:111122223333:key/1"
@@ -280,6 +294,10 @@ def test_the_receipt_of_an_archive_counts_what_is_stored_of_it_and_names_no_snap
             gb_seconds=PROOF.worker_gb_seconds,
         )
     )
+    of = job(source(), target, operation="archive")
+    call = replace(call, folder=folder_of(of, MemoryS3(), "work"))
+    record, proof = recorded(call.folder, of), call.folder.save_proof(PROOF)
+    assert write_receipt(call, record, proof)["lineage"] is None
     page = report(receipt)
     assert f"| {target.address.manifest_uri} | {RECOVERY} | completed | 2 | yes |" in page
     assert f"LINEAR checksum `{receipt['linear_checksum']}` over every block, written into the manifest." in page

@@ -210,16 +210,18 @@ def test_a_receipt_of_an_image_counts_its_unpacking_and_drops_what_was_unpacked(
     assert on.folder.read("moved/digests/1") == b"x"
 
 
-@pytest.mark.parametrize("code", ["AccessDenied", "SlowDown"])
+@pytest.mark.parametrize("code", ["AccessDenied", "SlowDown", "no connection"])
 def test_what_may_not_be_dropped_is_told_and_fails_no_job(monkeypatch: pytest.MonkeyPatch, code: str) -> None:
     def refuse(_: MemoryS3, **__: Any) -> None:
+        if code == "no connection":
+            raise EndpointConnectionError(endpoint_url="http://local")
         raise refusal(code, "DeleteObject", status=403)
 
     unpacked = Unpacked(raw_bytes=2, requests={}, gb_seconds=0.0)
     of = job(image(codec="gzip", size_bytes=3, unpacked=unpacked), target())
     regions = {RECOVERY: MemoryEc2(described("snap-1"))}
     monkeypatch.setattr(MemoryS3, "delete_object", refuse)
-    if code == "SlowDown":
+    if code != "AccessDenied":
         with pytest.raises(RetryLater):
             written(of, regions)
         return
@@ -395,6 +397,14 @@ def test_a_region_that_does_not_answer_may_answer_later() -> None:
     regions[THIRD].errors["DescribeSnapshots"] = EndpointConnectionError(endpoint_url="http://local")
     with pytest.raises(RetryLater, match=r"targets\[1\]: EndpointConnectionError"):
         written(job(source(), *TARGETS), regions)
+
+
+def test_one_that_is_not_known_for_a_moment_is_waited_for_though_another_cannot_be_asked_about() -> None:
+    regions = {**completed(), THIRD: Forgetful(looks=AT_ONCE.looks - 2)}
+    regions[RECOVERY].errors["DescribeSnapshots"] = refusal("RequestLimitExceeded", "DescribeSnapshots")
+    with pytest.raises(RetryLater) as caught:
+        written(job(source(), *TARGETS), regions)
+    assert str(caught.value) == "targets[0]: DescribeSnapshots: RequestLimitExceeded: refused"
 
 
 def test_an_error_that_is_over_at_the_next_look_is_forgotten() -> None:
