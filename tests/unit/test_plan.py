@@ -19,6 +19,7 @@ from blockferry.jobs.call import JobCall
 from blockferry.jobs.execution import Execution
 from blockferry.jobs.folder import JobFolder
 from blockferry.jobs.record import Swept
+from blockferry.jobs.running import Asked, Running
 from blockferry.jobs.workspace import Workspace
 from blockferry.operations import pairing_of
 from blockferry.sources.snapshot import JobSnapshot
@@ -306,6 +307,11 @@ def test_one_that_is_refused_ends_the_job_and_nothing_is_left(error: Exception, 
         plan(asked(RECOVERY, THIRD), account, workspace)
     assert account.regions[RECOVERY].snapshots == {}
     assert account.tries == [RECOVERY, THIRD]
+    # What is gone is not taken for started when it is planned again.
+    account.errors.clear()
+    found = planned(asked(RECOVERY, THIRD), account, workspace)
+    shown = [*account.regions[RECOVERY].snapshots, *account.regions[THIRD].snapshots]
+    assert sorted(map(str, ids(found))) == sorted(shown)
 
 
 class Late(MemoryEc2):
@@ -383,6 +389,34 @@ def test_a_count_for_which_there_is_no_time_is_begun_again(asks: bool, workspace
     with pytest.raises(RetryLater, match=f"nothing of .*{SNAPSHOT}.* could be counted behind block 0: no list came"):
         plan(request, account, workspace)
     assert (account.tries, objects(workspace)) == ([], {})
+
+
+class Busy(MemoryS3):
+    """A work bucket in which the workers of other jobs cannot be looked at."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__()
+        self._error = error
+
+    def paginate(self, *, Prefix: str, **asked: Any) -> Any:
+        if Prefix.startswith("running/"):
+            raise self._error
+        return super().paginate(Prefix=Prefix, **asked)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [refusal("SlowDown", "ListObjectsV2", status=503), EndpointConnectionError(endpoint_url="https://s3.invalid")],
+)
+def test_workers_of_others_that_cannot_be_seen_are_not_counted(error: Exception, workspace: Workspace) -> None:
+    of = asked(RECOVERY, blocks_per_range=1)
+    unseen = planned(of, Account(places=20), Workspace("work", cast(Any, Busy(error))))
+    alone = planned(of, Account(places=20), workspace)
+    assert unseen.max_concurrency == alone.max_concurrency
+    running = Running("work", cast(Any, MemoryS3()))
+    for first in range(14):
+        running.renew(("copy", "another"), first, Asked(requests={"get": 1}, blocks_per_worker=1.0))
+    assert planned(of, Account(places=20), Workspace("work", running.s3)).max_concurrency < alone.max_concurrency
 
 
 def test_the_record_tells_what_was_decided_about_holes(workspace: Workspace) -> None:
