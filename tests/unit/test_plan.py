@@ -307,9 +307,19 @@ def test_one_that_is_refused_ends_the_job_and_nothing_is_left(error: Exception, 
         plan(asked(RECOVERY, THIRD), account, workspace)
     assert account.regions[RECOVERY].snapshots == {}
     assert account.tries == [RECOVERY, THIRD]
-    # What is gone is not taken for started when it is planned again.
+
+
+def test_what_a_refusal_has_deleted_is_not_taken_for_started_by_a_plan_that_is_repeated(workspace: Workspace) -> None:
+    account, request = Account(), asked(RECOVERY, THIRD)
+    # The first plan dies when one target is on record, the next one is refused the other.
+    for error, kind in ((KeyError("died"), KeyError), (RequestRefused("no"), InvalidRequest)):
+        account.errors[THIRD] = error
+        with pytest.raises(kind):
+            plan(request, account, workspace)
+    assert account.regions[RECOVERY].snapshots == {}
+    assert account.tries.count(RECOVERY) == 1
     account.errors.clear()
-    found = planned(asked(RECOVERY, THIRD), account, workspace)
+    found = planned(request, account, workspace)
     shown = [*account.regions[RECOVERY].snapshots, *account.regions[THIRD].snapshots]
     assert sorted(map(str, ids(found))) == sorted(shown)
 

@@ -14,7 +14,7 @@ from blockferry.core.errors import BlockferryError, RequestRefused, RetryLater
 from blockferry.jobs.call import JobCall
 from blockferry.jobs.record import Sealing
 from blockferry.targets.snapshot import LeftSnapshot
-from blockferry.transfer.discard import Discarded, discard_all
+from blockferry.transfer.discard import Discarded, discard, discard_all
 from botocore.exceptions import EndpointConnectionError
 from job_records import AT_ONCE, EXECUTION, folder_of, job, source, target
 from memory_ec2 import MemoryEc2, described, refusal
@@ -234,6 +234,13 @@ def test_a_new_snapshot_is_waited_for_before_it_is_deleted_and_an_older_one_is_g
     # One that is known in the end, and kept, is not waited for any more.
     late = Late(described(SNAPSHOT, state="pending"), looks=AT_ONCE.looks)
     assert left(late, new=True, mark="another") == f"its tag {EXECUTION_TAG} is not that of this job"
+
+
+def test_only_what_was_started_a_moment_ago_is_waited_for_when_a_job_is_given_up() -> None:
+    of, ec2 = job(source(), target()), MemoryEc2()
+    call = JobCall(aws=cast(Any, SimpleNamespace(ec2=lambda _: ec2)), folder=folder_of(of, MemoryS3()), waits=AT_ONCE)
+    assert discard(of, of.targets, call).gone == ("snap-1",)
+    assert discard(of, of.targets, call, new=True).failed != ()
 
 
 def test_a_target_that_was_never_started_leaves_nothing_to_delete() -> None:
