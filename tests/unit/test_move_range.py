@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
@@ -16,11 +17,12 @@ from blockferry.core.errors import OutOfTime, RequestRefused, RetryLater, Source
 from blockferry.core.retry import Deadline
 from blockferry.jobs.digests import Stretch
 from blockferry.jobs.folder import Marks
+from blockferry.jobs.record import Stopped
 from blockferry.jobs.recounts import Held, Recounted
 from blockferry.sources.delta import BaseSnapshot
 from blockferry.sources.image import JobImage
 from blockferry.transfer.job import Job
-from blockferry.transfer.move import move_range
+from blockferry.transfer.move import move_range, stop_moving
 from fakes import ManualClock, content
 from job_records import (
     HOME,
@@ -224,6 +226,8 @@ def test_what_the_time_does_not_allow_is_left_and_what_was_done_is_on_record() -
     cloud = Cloud(job(source(), target(snapshot_id="snap-1")), takes=6.0)
     answer = cloud.move(seconds_left=70.0)
     assert (answer["done"], answer["outcome"], 1 < answer["next_index"] <= 8) == (False, None, True)
+    held = sum(index < answer["next_index"] for index in ALL)
+    assert (answer["blocks_read"], answer["blocks_written"]) == (held, held)
     assert [(stretch.first, stretch.stop) for stretch in cloud.stretches()] == [(0, answer["next_index"])]
     assert cloud.move(next_index=answer["next_index"])["done"]
     assert cloud.written() == {"snap-1": ALL}
@@ -521,6 +525,17 @@ def test_a_job_that_a_worker_has_refused_is_not_gone_on_with() -> None:
     plain = copy()
     plain.folder.refuse("for all")
     assert plain.move()["blocks_written"] == 3
+
+
+def test_where_a_range_has_stopped_the_job_no_other_is_begun() -> None:
+    cloud = copy()
+    call = job_call(None, cloud.folder, clock=ManualClock())
+    told = json.dumps({"errorMessage": "denied", "stackTrace": []})
+    stopped = stop_moving(call, BlockRange(0, 5), error="RequestRefused", cause=told)
+    assert stopped == {**NOTHING, "next_index": 5, "outcome": "stopped"}
+    assert cloud.folder.stopped() == Stopped(first=0, stop=5, error="RequestRefused", cause="denied")
+    assert cloud.move() == {**NOTHING, "outcome": "left"}
+    assert cloud.stretches() == []
 
 
 def test_an_image_that_was_replaced_refuses_the_job(monkeypatch: pytest.MonkeyPatch) -> None:
