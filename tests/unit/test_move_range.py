@@ -15,19 +15,23 @@ from blockferry.core.checksums import digest_of
 from blockferry.core.counts import RequestCounts
 from blockferry.core.errors import OutOfTime, RequestRefused, RetryLater, SourceChanged
 from blockferry.core.retry import Deadline
+from blockferry.jobs.call import JobCall
 from blockferry.jobs.digests import Stretch
 from blockferry.jobs.folder import Marks
 from blockferry.jobs.record import Stopped
 from blockferry.jobs.recounts import Held, Recounted
 from blockferry.sources.delta import BaseSnapshot
 from blockferry.sources.image import JobImage
-from blockferry.transfer.job import Job
+from blockferry.targets.archive import ArchiveTarget
+from blockferry.transfer.job import Job, started_job
 from blockferry.transfer.move import move_range, stop_moving
+from blockferry.transfer.recount import recount
 from fakes import ManualClock, content
 from job_records import (
     HOME,
     RECOVERY,
     THIRD,
+    archive,
     delta,
     folder_of,
     image,
@@ -342,6 +346,51 @@ def test_a_piece_that_a_target_missed_has_its_whole_range_counted() -> None:
     assert found is not None
     assert found[0].held == (Held(first=0, stop=10, targets=(1,)), Held(first=3, stop=9, targets=(0,)))
     assert found[1] == WHOLE
+
+
+def test_what_lies_between_two_pieces_that_a_target_has_is_not_told_as_held() -> None:
+    cloud = counted()
+    cloud.recovery.refuses["snap-1"] = DENIED
+    cloud.move()
+    cloud.recovery.refuses.clear()
+    cloud.folder.forget_failures([0])
+    for piece in (BlockRange(1, 3), BlockRange(5, 8)):
+        cloud.move(piece, targets=(0,))
+    found = cloud.recounted(0, 10)
+    assert found is not None
+    pieces = [Held(first=0, stop=10, targets=(1,)), Held(first=1, stop=3, targets=(0,))]
+    assert found[0].held == (*pieces, Held(first=5, stop=8, targets=(0,)))
+
+
+def test_what_counting_costs_is_added_to_what_the_workers_cost() -> None:
+    cloud = Cloud(job(source(), target(snapshot_id="snap-1"), total_blocks=20, blocks_per_range=10), takes=1.0)
+    cloud.move(memory_gb=2.0)
+    whole = cloud.home.list_blocks
+
+    def slowly(*args: Any, **more: Any) -> Any:
+        cloud.clock.advance(0.12345675)
+        return whole(*args, **more)
+
+    cloud.home.list_blocks = slowly  # type: ignore[method-assign]
+    call = job_call(cloud, cloud.folder, clock=cloud.clock, memory_gb=2.0)
+    found, _ = recount(started_job(call, cloud.record), call.until(call.reserving(1)), BlockRange(0, 10))
+    assert found.gb_seconds == round(cloud.stretches()[0].gb_seconds + 2 * 0.12345675, 6)
+
+
+def test_an_archive_is_counted_with_the_range() -> None:
+    told: list[Any] = []
+
+    class Counted(ArchiveTarget):
+        def counted(self, call: JobCall, *what: Any) -> None:
+            told.append(what)
+
+    of = job(source(), *TWO, total_blocks=20, blocks_per_range=10)
+    cloud = Cloud(of)
+    cloud.move()
+    archived = of.model_copy(update={"targets": (TWO[0], Counted(**archive().model_dump()))})
+    call = job_call(cloud, cloud.folder, clock=cloud.clock)
+    recount(archived, call.until(call.reserving(1)), BlockRange(0, 10))
+    assert told == [(1, BlockRange(0, 10), [(index, digest_of(BLOCKS[index])) for index in ALL], 3)]
 
 
 def test_stretches_that_continue_each_other_are_told_as_one() -> None:
