@@ -193,7 +193,9 @@ def test_no_bytes_confuse_the_readers(data: bytes) -> None:
         ({"format": "blockferry-index-2"}, "this version of Blockferry reads 'blockferry-index-1'"),
         ({"entries": 4}, "bytes of entries"),
         ({"entries": True}, "entries is True"),
-        ({"first": 1}, "block 0 is out of order or range"),
+        ({"first": 1}, "damaged: block 0 is out of order or range"),
+        ({"first": -1}, "first is -1"),
+        ({"stop": 2**32}, "stop is 4294967296"),
         ({"stop": 9}, "block 9 is out of order or range"),
         ({"stop": 0}, "a range needs"),
         ({"segments": []}, "5 entries in 0 segments"),
@@ -203,6 +205,17 @@ def test_no_bytes_confuse_the_readers(data: bytes) -> None:
         ({"segments": [[0, 10**6, "0" * 64], [0, 10**6, "0" * 64]]}, "out of order or range"),
         ({"segments": [[0, 20, "0" * 64], [7, 10**6, "0" * 64]]}, "of block 0 end behind its end"),
         ({"segments": [[0, 10**6, "x" * 64]]}, "a segment is"),
+        ({"segments": [["0", 10**6, "0" * 64]]}, "a segment is"),
+        ({"segments": [[0, "9", "0" * 64]]}, "a segment is"),
+        ({"segments": [[0, 10**6, 5]]}, "a segment is"),
+        ({"segments": 5}, "not iterable"),
+        ({"segments": [[0, 0, "0" * 64]]}, "the segment of block 0 is said to have 0 bytes"),
+        ({"segments": [[-1, 10**6, "0" * 64]]}, "the segment of block -1 is out of order or range"),
+        (
+            {"segments": [[0, 10**6, "0" * 64], [64, 10**6, "0" * 64]]},
+            "the segment of block 64 is out of order or range",
+        ),
+        ({"segments": [*PACKED.segments, [20, 10**6, "0" * 64]]}, "segment of block 20 does not begin with it"),
         ({"archive_id": 5}, "archive_id is no text"),
     ],
 )
@@ -221,6 +234,7 @@ def test_an_index_that_contradicts_itself_is_refused(change: dict[str, object], 
         (Entry(0, Kind.DATA, 7, 100, DIGEST[1]), "is at 7, the one before ends at 0"),
         (Entry(0, Kind.DATA, 0, BLOCK_SIZE * 2, DIGEST[1]), "is said to have 1048576 bytes"),
         (Entry(0, Kind.ZEROS, 0, 5, ZERO_DIGEST), "has no data, but says where it is"),
+        (Entry(0, Kind.ZEROS, 5, 0, ZERO_DIGEST), "has no data, but says where it is"),
         (Entry(0, Kind.REMOVED, 0, 0, DIGEST[1]), "has no data, but says where it is"),
     ],
 )
@@ -228,6 +242,90 @@ def test_an_entry_that_contradicts_itself_is_refused(entry: Entry, why: str) -> 
     bad = RangeIndex(ARCHIVE, BlockRange(0, 64), (SegmentFacts(0, 10**6, "0" * 64),), (entry,))
     with pytest.raises(ArchiveDamaged, match=why):
         index.unpack(index.pack(bad), name="x")
+
+
+@pytest.mark.parametrize("name", ["entries", "first", "stop", "segments", "archive_id"])
+def test_an_index_that_lacks_a_member_is_refused(name: str) -> None:
+    line, _, records = BODY.partition(b"\n")
+    known = json.loads(line)
+    del known[name]
+    with pytest.raises(ArchiveDamaged, match=f"index x is damaged: '{name}'"):
+        index.unpack(json.dumps(known).encode() + b"\n" + records, name="x")
+
+
+EMPTY = RangeIndex(ARCHIVE, BlockRange(0, 64), (), ())
+
+
+@pytest.mark.parametrize(
+    "body",
+    [index.pack(EMPTY)[:-1], b"[" * 100_000 + b"\n", index.pack(EMPTY)[:-2] + b',"x":"' + b"x" * (16 << 20) + b'"}\n'],
+    ids=["no end of the line", "nested too deep", "too long"],
+)
+def test_what_does_not_begin_with_a_line_of_json_is_no_index(body: bytes) -> None:
+    assert index.unpack(index.pack(EMPTY), name="x") == EMPTY
+    with pytest.raises(ArchiveDamaged, match="index x is damaged"):
+        index.unpack(body, name="x")
+
+
+def of_one(length: int, stored: int, *more: Entry) -> RangeIndex:
+    """The index of a segment of so many bytes, with one frame."""
+    entry = Entry(0, Kind.DATA, 0, length, DIGEST[1])
+    return RangeIndex(ARCHIVE, BlockRange(0, 64), (SegmentFacts(0, stored, "0" * 64),), (entry, *more))
+
+
+def test_the_greatest_frame_and_the_greatest_segment_are_taken_and_none_that_is_greater() -> None:
+    for good in (
+        of_one(1, 10**6),
+        of_one(BLOCK_SIZE + 1_024, 10**6),
+        of_one(9, index.MAX_SEGMENT_BYTES),
+        of_one(9, 10),
+    ):
+        assert index.unpack(index.pack(good), name="x") == good
+    for bad, why in (
+        (of_one(BLOCK_SIZE + 1_025, 10**6), "is said to have"),
+        (of_one(9, index.MAX_SEGMENT_BYTES + 1), "is said to have"),
+        # Its own index is behind the frames.
+        (of_one(9, 9), "end behind its end"),
+        (of_one(9, 1), "end behind its end"),
+    ):
+        with pytest.raises(ArchiveDamaged, match=why):
+            index.unpack(index.pack(bad), name="x")
+
+
+def test_no_block_is_there_twice_and_none_of_an_unknown_kind() -> None:
+    twice = of_one(9, 10**6, Entry(0, Kind.ZEROS, 0, 0, ZERO_DIGEST))
+    with pytest.raises(ArchiveDamaged, match="block 0 is out of order or range"):
+        index.unpack(index.pack(twice), name="x")
+    body = bytearray(index.pack(of_one(9, 10**6)))
+    body[-index.ENTRY.size + 4] = 3
+    with pytest.raises(ArchiveDamaged, match="the entry of block 0 has the kind 3 000000"):
+        index.unpack(bytes(body), name="x")
+
+
+def test_a_block_before_the_first_segment_is_in_none() -> None:
+    later = RangeIndex(ARCHIVE, BlockRange(0, 64), (SegmentFacts(5, 10, "0" * 64),), ())
+    assert later.segment_of(5) == later.segments[0]
+    with pytest.raises(KeyError):
+        later.segment_of(4)
+    entry = Entry(10, Kind.DATA, 0, 9, DIGEST[1])
+    before = RangeIndex(ARCHIVE, BlockRange(10, 64), (SegmentFacts(9, 10**6, "0" * 64),), (entry,))
+    with pytest.raises(ArchiveDamaged, match="the segment of block 9 is out of order or range"):
+        index.unpack(index.pack(before), name="x")
+
+
+def test_the_own_index_of_a_segment_is_looked_at_as_closely() -> None:
+    bad = Entry(0, Kind.DATA, 0, 0, DIGEST[1])
+    with pytest.raises(ArchiveDamaged, match="segment x is damaged: its index: the frame of block 0 is said to have 0"):
+        index.unpack_in_segment(index.pack_in_segment(ARCHIVE, [bad], {}), name="x")
+    line, _, _ = index.pack_in_segment(ARCHIVE, [bad], {}).partition(b"\n")
+    empty = json.dumps(json.loads(line) | {"entries": 0}).encode() + b"\n"
+    with pytest.raises(ArchiveDamaged, match="segment x is damaged: its index: it has no entry"):
+        index.unpack_in_segment(empty, name="x")
+
+
+def test_a_segment_ends_with_4096_entries_however_little_data_is_in_it() -> None:
+    _, segments = built(dict.fromkeys(range(4_097), Kind.ZEROS), BlockRange(0, 8_192))
+    assert [len(each.entries) for each in segments] == [4_096, 1]
 
 
 def test_a_frame_that_says_that_it_is_huge_takes_no_memory() -> None:
