@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import subprocess
@@ -153,6 +154,59 @@ def test_a_segment_that_ends_early_is_refused(length: int) -> None:
         segment.check(SEGMENTS[0].body[:length], PACKED.segments[0], PACKED.entries_of(0), name="x")
     with pytest.raises(ArchiveDamaged, match="segment x is damaged"):
         segment.own_index(SEGMENTS[0].body[:length], name="x")
+
+
+def facts_of(body: bytes) -> SegmentFacts:
+    """Those by which the bytes are what was stored."""
+    return SegmentFacts(0, len(body), hashlib.sha256(body).hexdigest())
+
+
+def own(entries: tuple[Entry, ...]) -> bytes:
+    """The frame in which a segment has its own index."""
+    packed = index.pack_in_segment(ARCHIVE, entries, {})
+    return segment.SKIPPABLE + len(packed).to_bytes(4, "little") + packed
+
+
+def test_a_segment_whose_sum_is_right_is_looked_at_all_the_same() -> None:
+    _, (good,) = built({0: 1, 3: 2}, BlockRange(0, 64))
+    frames = b"".join(good.parts[:-1])
+    segment.check(good.body, facts_of(good.body), good.entries, name="x")
+    lying = (good.entries[0], good.entries[1]._replace(digest=DIGEST[1]))
+    for body, entries, why in (
+        (frames + good.parts[-1].replace(segment.SKIPPABLE, FRAME[1][:4]), good.entries, "no index of its own ends it"),
+        (good.body + b"x", good.entries, "no index of its own ends it"),
+        (frames + own(good.entries[:1]), good.entries, "its own index is not that of its range"),
+        (frames + own(lying), lying, "is damaged at block 3: the block does not have the SHA-256 of the index"),
+    ):
+        with pytest.raises(ArchiveDamaged, match=why):
+            segment.check(body, facts_of(body), entries, name="x")
+
+
+def test_a_frame_with_anything_behind_it_is_refused() -> None:
+    with pytest.raises(ArchiveDamaged, match="segment x is damaged at block 0"):
+        segment.expand(FRAME[1] + FRAME[2], PACKED.entries[0], name="x")
+
+
+def test_the_level_that_is_asked_for_is_that_of_the_frames() -> None:
+    text = b"".join(b"%d words, " % (number * number) for number in range(60_000))[:BLOCK_SIZE]
+    for level in (1, 6):
+        zstd = zstandard.ZstdCompressor(level=level, write_checksum=True)
+        assert segment.Compressor(level).frame(text) == zstd.compress(text)
+
+
+def test_the_own_index_is_found_behind_frames_of_any_shape() -> None:
+    small = zstandard.ZstdCompressor(write_checksum=False).compress(b"of another tool")
+    entries = PACKED.entries[:1]
+    line, found = segment.own_index(FRAME[1] + small + own(entries), name="x")
+    assert (line["archive_id"], found) == (ARCHIVE, entries)
+    with pytest.raises(ArchiveDamaged, match="segment x is damaged: no index of its own ends it"):
+        segment.own_index(FRAME[1], name="x")
+    # The header of a frame, and that of its only block.
+    header = zstandard.frame_header_size(small)
+    with pytest.raises(ArchiveDamaged, match=f"it ends within a frame, at byte {header + 1}"):
+        segment.own_index(small[: header + 1], name="x")
+    with pytest.raises(ArchiveDamaged, match="no index of its own ends it"):
+        segment.own_index(small[: header + 3], name="x")
 
 
 def test_segments_that_were_swapped_are_refused() -> None:
