@@ -485,6 +485,56 @@ def test_a_manifest_whose_sum_is_right_is_looked_at_all_the_same(change: dict[st
         manifest.load(json.dumps(members).encode(), name="x")
 
 
+MEMBER = Member(manifest_uri=f"s3://bucket-a/x/{ARCHIVE}/manifest.json", sha256="1" * 64)
+
+
+def test_a_manifest_takes_a_chain_of_a_thousand_and_no_sum_that_is_none() -> None:
+    whole = made(base=(MEMBER,) * 1_000)
+    assert manifest.load(manifest.dump(whole), name="x") == whole
+    for change in (
+        {"base": [MEMBER.model_dump()] * 1_001},
+        {"execution": "E" * 64},
+        {"execution": "XX^" + "e" * 64},
+        {"counts": {**made().counts.model_dump(), "segments": -1}},
+        {"indexes": [{"first": 5, "stop": 5, "bytes": 1, "sha256": "0" * 64}]},
+    ):
+        members = json.loads(manifest.dump(made())) | change
+        members["sha256"] = manifest._digest(members)
+        with pytest.raises(ArchiveDamaged, match=f"manifest x is damaged: {next(iter(change))}|out of order or range"):
+            manifest.load(json.dumps(members).encode(), name="x")
+
+
+@pytest.mark.parametrize(
+    ("body", "why"),
+    [
+        (b'{"x":' + b"[" * 100_000, "is damaged"),
+        (b"[]", "it is no object of JSON"),
+        (b'"' + b"x" * (16 << 20), f"it has {(16 << 20) + 1} bytes"),
+        (b'"' + b"x" * ((16 << 20) - 1), "is damaged: Unterminated"),
+        (b'{"format": "another one"}', "reads 'blockferry-archive-1'$"),
+        (b'{"format": "blockferry-archive-1", "features": "some"}', r"does not know \(no list\)"),
+        (b'{"format": "blockferry-archive-1", "features": ["b", "a", "c", "d"]}', r"does not know \(a, b, c, d\)"),
+    ],
+    ids=[
+        "nested too deep",
+        "a list",
+        "too long",
+        "as long as may be",
+        "another format",
+        "features",
+        "unknown features",
+    ],
+)
+def test_what_is_no_manifest_of_this_version_is_refused_with_the_reason(body: bytes, why: str) -> None:
+    with pytest.raises(ArchiveDamaged, match=why):
+        manifest.load(body, name="x")
+
+
+def test_a_source_is_named_by_its_snapshot_or_its_image() -> None:
+    named = [SourceFacts(snapshot_id="snap-0"), SourceFacts(image="s3://b/k")]
+    assert [each.name for each in named] == ["snap-0", "s3://b/k"]
+
+
 def test_an_archive_is_named_by_its_manifest() -> None:
     place = parse_manifest_uri("s3://bucket-a/deep/er/snap-1.x/manifest.json")
     assert place == ArchiveAddress("bucket-a", "deep/er/", "snap-1.x")
