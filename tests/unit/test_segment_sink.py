@@ -16,6 +16,7 @@ from typing import Any, cast
 import pytest
 from blockferry.aws.archives import Located
 from blockferry.aws.objects import Bucket
+from blockferry.aws.pieces import Pieces
 from blockferry.core.blocks import BLOCK_SIZE, BlockRange
 from blockferry.core.checksums import digest_of
 from blockferry.core.holes import HolePolicy
@@ -25,7 +26,7 @@ from blockferry.core.retry import Clock, Deadline
 from blockferry.formats.archive.index import Entry, Kind, RangeIndex
 from blockferry.formats.archive.layout import ArchiveAddress, segment_name
 from blockferry.formats.archive.segment import Segment
-from blockferry.targets.segments import MOST_WAITING, SegmentSink, _Parts
+from blockferry.targets.segments import MOST_WAITING, SegmentSink
 from fakes import MemorySource, content
 from memory_s3 import MemoryS3
 
@@ -343,7 +344,7 @@ def test_nothing_is_compressed_that_is_not_stored() -> None:
 def test_the_parts_of_a_segment_are_read_and_read_again_as_one_file(seed: int) -> None:
     chance = random.Random(seed)
     parts = [chance.randbytes(chance.randrange(1, 9)) for _ in range(6)]
-    body, model = _Parts(parts), io.BytesIO(b"".join(parts))
+    body, model = Pieces(parts), io.BytesIO(b"".join(parts))
     assert len(body) == len(model.getvalue())
     assert body.readable()
     assert body.seekable()
