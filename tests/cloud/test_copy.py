@@ -84,7 +84,14 @@ def test_a_dry_run_ends_with_an_estimate_and_starts_nothing(cloud: CloudRig) -> 
 
 
 @pytest.fixture
-def far_side(cloud: CloudRig, tmp_path: Path) -> Iterator[str]:
+def far_bucket(cloud: CloudRig) -> Iterator[str]:
+    """A bucket of the other account."""
+    with cloud.bucket(account=FAR_SIDE_ROLE.split(":")[4]) as name:
+        yield name
+
+
+@pytest.fixture
+def far_side(cloud: CloudRig, far_bucket: str, tmp_path: Path) -> Iterator[str]:
     """The ARN of the role that modules/trust makes in the other account."""
     account, name = FAR_SIDE_ROLE.split(":")[4], FAR_SIDE_ROLE.rpartition("/")[2]
     environment = cloud.info.environment() | {
@@ -101,6 +108,7 @@ def far_side(cloud: CloudRig, tmp_path: Path) -> Iterator[str]:
         "external_id": "ferry-1234",
         "source_side": side,
         "target_side": side,
+        "archive_side": {"bucket_names": [far_bucket]},
     }
     terraform.init()
     terraform.apply(variables)
@@ -108,8 +116,8 @@ def far_side(cloud: CloudRig, tmp_path: Path) -> Iterator[str]:
     terraform.destroy(variables)
 
 
-def test_a_copy_between_accounts_reads_and_writes_through_the_roles_that_are_named(
-    cloud: CloudRig, far_side: str
+def test_copies_and_archives_between_accounts_go_through_the_roles_that_are_named(
+    cloud: CloudRig, far_side: str, far_bucket: str
 ) -> None:
     other = far_side.split(":")[4]
     side = {"role_arn": far_side, "external_id": "ferry-1234"}
@@ -130,6 +138,15 @@ def test_a_copy_between_accounts_reads_and_writes_through_the_roles_that_are_nam
     mine, theirs = (cloud.facts(job["targets"][0]["snapshot_id"]) for job in (pulled, pushed))
     assert (mine["owner"], theirs["owner"]) == (cloud.info.account_id, other)
     assert cloud.held(mine["snapshot_id"]) == cloud.held(theirs["snapshot_id"]) == hashes(blocks)
+
+    place = {"bucket": far_bucket, **side}
+    archived = cloud.run("archive", {"snapshot_id": cloud.snapshot(blocks), "archive": place})
+    uri = archived["manifest_uri"]
+    assert uri.startswith(f"s3://{far_bucket}/")
+    assert cloud.run("verify", {"manifest_uri": uri, "source": side})["blocks_checked"] == len(blocks)
+    back = {"manifest_uri": uri, "source": side, "targets": [{"region": cloud.home, "encrypted": False}]}
+    restored = cloud.run("restore", back)
+    assert cloud.held(restored["targets"][0]["snapshot_id"]) == hashes(blocks)
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ from cloud_rig import CloudRig, filled
 from localcloud.lifecycle import terraform_of, terraform_variables
 from localcloud.state import DIRECTORY_VARIABLE, CloudDirectory
 from pages import ROOT, block_lines, quoted_lines
+from rig import hashes
 from tools.build import build, local_architecture, local_runtime
 from tools.terraform import terraform_environment
 
@@ -44,6 +45,10 @@ NOT_RUN = {
     "for prefix in disks/snap-0123456789abcdef0-1a2b3c4d/segments/; do aws s3api list-objects-v2 --bucket my-archives "
     "--prefix \"$prefix\" --query 'Contents[].[Key]' --output text | tr '\\n' '\\0' | xargs -0 -P 16 -I{} aws s3api "
     "restore-object --bucket my-archives --key {} --restore-request Days=7; done": "nothing is in a cold class",
+    "blockferry archive /dev/nvme1n1 --to s3://my-archives/disks --base auto --dry-run": "few machines have it; "
+    "test_archive.py archives a device that it makes",
+    "blockferry discard s3://my-archives/disks/disk.img-1a2b3c4d/": "no run has left anything there",
+    "blockferry verify s3://BUCKET/snap-0123456789abcdef0.8/ --wait": "made by another tool; test_verify_foreign.py has one",
 }
 """Lines, without their comments, that are not typed, each with the reason."""
 
@@ -123,8 +128,12 @@ class Reader:
     def has_what_was_copied(self) -> None:
         """The last copy and the restored images hold what their source does."""
         if made := self._told.get("COPY"):
-            source = self.cloud.facts(made)["tags"]["blockferry:source-snapshot-id"]
-            assert self.cloud.image_of(made) == self.cloud.image_of(source)
+            tags = self.cloud.facts(made)["tags"]
+            if "blockferry:source-image" in tags:
+                assert self.cloud.held(made) == hashes(BLOCKS)
+            else:
+                source = tags["blockferry:source-snapshot-id"]
+                assert self.cloud.image_of(made) == self.cloud.image_of(source)
         for image_file in self.folder.glob("*.img"):
             assert image_file.read_bytes()[: len(image())] == image(), image_file.name
 
@@ -241,6 +250,7 @@ def reader(cloud: CloudRig, directory: CloudDirectory, tmp_path: Path) -> Iterat
         "TF_VAR_artifacts_dir": str(artifacts.output),
         "TF_VAR_trusted_role_arns": json.dumps(variables["trusted_role_arns"]),
         "TF_VAR_archive_bucket_names": "null",
+        "TF_VAR_restore_bucket_names": "null",
         "TF_VAR_force_destroy": "true",
         "TF_CLI_ARGS_apply": "-refresh=false",
     }
