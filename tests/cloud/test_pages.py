@@ -48,7 +48,7 @@ NOT_RUN = {
     "blockferry archive /dev/nvme1n1 --to s3://my-archives/disks --base auto --dry-run": "few machines have it; "
     "test_archive.py archives a device that it makes",
     "blockferry discard s3://my-archives/disks/disk.img-1a2b3c4d/": "no run has left anything there",
-    "blockferry verify s3://BUCKET/snap-0123456789abcdef0.8/ --wait": "made by another tool; test_verify_foreign.py has one",
+    "blockferry verify s3://BUCKET/snap-0123456789abcdef0.8/ --wait": "of another tool; test_verify_foreign.py has one",
 }
 """Lines, without their comments, that are not typed, each with the reason."""
 
