@@ -148,11 +148,14 @@ def _touched(commands: Commands, base: str) -> Touched:
     """What has to run because of what differs from ``base``, and tell so."""
     files = changed_files(commands, base)
     found = touched(commands.directory, files)
-    print(f"changed since {base}: {len(files)} files" + "".join(f"\n  {file}" for file in files))
+    print(
+        f"changed since {base}: {len(files)} file{'' if len(files) == 1 else 's'}"
+        + "".join(f"\n  {file}" for file in files)
+    )
     if found.tests is None:
         print("everything depends on one of them: all parts, all tests")
     else:
-        print(f"{len(found.tests)} test files read or name them" + "".join(f"\n  {test}" for test in found.tests))
+        print(f"test files that read or name them: {len(found.tests)}" + "".join(f"\n  {test}" for test in found.tests))
     return found
 
 

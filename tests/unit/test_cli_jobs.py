@@ -47,6 +47,9 @@ class Machines:
         self.described(operation)
         self.shows(operation)
 
+    def has_none(self, operation: str) -> None:
+        self._refuse("ExecutionDoesNotExist", "no such execution", {"executionArn": arn(operation)})
+
     def described(self, operation: str) -> None:
         self._stub.add_response("describe_execution", self._described(operation), {"executionArn": arn(operation)})
 
@@ -171,6 +174,18 @@ def test_a_job_of_no_operation_is_reported_with_where_it_was_looked_for(machines
     assert str(caught.value) == (
         f"there is no job nightly of copy, sync, fanout, archive, restore, verify, inspect in {REGION} (account "
         f"{ACCOUNT}, state machines my-ferry-*); check the id, --region and --name-prefix"
+    )
+
+
+def test_a_job_that_a_named_operation_does_not_have_is_reported_with_where_it_was_looked_for(
+    machines: Machines,
+) -> None:
+    machines.has_none("sync")
+    with pytest.raises(InvalidRequest) as caught:
+        machines.operator.find("nightly", "sync")
+    assert str(caught.value) == (
+        f"there is no job nightly of sync in {REGION} (account {ACCOUNT}, state machines my-ferry-*); "
+        "check the id, --region and --name-prefix"
     )
 
 

@@ -57,12 +57,12 @@ def test_only_an_object_that_is_not_there_reads_as_nothing(code: str) -> None:
     ("code", "status"), [("AccessDenied", 403), ("NoSuchBucket", 404), ("InvalidObjectState", 403)]
 )
 def test_an_object_that_may_not_be_read_is_not_taken_for_a_missing_one(code: str, status: int) -> None:
-    with pytest.raises(RequestRefused, match=rf"^GetObject of s3://b/k: .*{code}"):
+    with pytest.raises(RequestRefused, match=rf"^GetObject of s3://b/k: {code}: "):
         reader(Objects(refused(code, status))).whole("b", "k")
 
 
 def test_a_refused_part_is_named_with_its_place() -> None:
-    with pytest.raises(RequestRefused, match=r"^GetObject of s3://b/k, 10 bytes from 5 on: .*AccessDenied"):
+    with pytest.raises(RequestRefused, match=r"^GetObject of s3://b/k, 10 bytes from 5 on: AccessDenied: "):
         reader(Objects(refused("AccessDenied", 403))).part("b", "k", etag="e", first=5, length=10)
 
 

@@ -58,6 +58,11 @@ def translated(error: ClientError | BotoCoreError) -> BlockferryError:
     return RetryLater(f"{type(error).__name__}: {error}")
 
 
+def about(what: str, error: BlockferryError) -> str:
+    """``<what>: <error>``; the operation that ``what`` begins with (``GetObject of …``) is not named once more."""
+    return f"{what}: {str(error).removeprefix(what.partition(' ')[0] + ': ')}"
+
+
 def not_deleted(where: str, failed: Mapping[str, Any]) -> BlockferryError:
     """What an object that DeleteObjects has left is told as; ``failed`` is its entry in the answer's ``Errors``, and
     ``where`` the address of its bucket."""

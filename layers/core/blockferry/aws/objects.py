@@ -14,7 +14,7 @@ from typing import IO, TYPE_CHECKING, Any, TypeVar
 from botocore.exceptions import BotoCoreError, ClientError
 from urllib3.exceptions import HTTPError
 
-from blockferry.aws.errors import not_deleted, translated
+from blockferry.aws.errors import about, not_deleted, translated
 from blockferry.core.counts import RequestCounts
 from blockferry.core.errors import BlockferryError, OutOfTime, RequestRefused, RetryLater, SourceChanged
 from blockferry.core.quotas import DELETED_OBJECTS, MAX_OBJECT_TAGS
@@ -83,7 +83,7 @@ class ObjectReader:
                 raise SourceChanged(
                     f"{what}: the image was replaced while it was read, its ETag is no longer {etag}; start a new job"
                 ) from error
-            raise RequestRefused(f"{what}: {translated(error)}") from error
+            raise RequestRefused(about(what, translated(error))) from error
 
     def whole(self, bucket: str, key: str) -> bytes | None:
         """All bytes of a small object; ``None`` when there is none."""
@@ -93,7 +93,7 @@ class ObjectReader:
         except ClientError as error:
             if error.response["Error"]["Code"] in ("NoSuchKey", "404"):
                 return None
-            raise RequestRefused(f"{what}: {translated(error)}") from error
+            raise RequestRefused(about(what, translated(error))) from error
 
     def _call(self, operation: str, what: str, send: Callable[[], T]) -> T:
         """What ``send`` gets, asked for within the budget. Raises ``ClientError`` for what does not pass."""
@@ -114,7 +114,7 @@ class ObjectReader:
             self._counts.retried(operation, code)
             if attempts.pause():
                 continue
-            text = f"{what}: {error} (after {counted(attempts.failed, 'attempt')})"
+            text = f"{about(what, error)} (after {counted(attempts.failed, 'attempt')})"
             raise (OutOfTime(text) if attempts.out_of_time else RetryLater(text)) from error
 
 
@@ -293,7 +293,7 @@ class Bucket(ObjectReader):
                 f"{what}: the object is in a storage class that is read only after a restore: aws s3api restore-object "
                 f"--bucket {self.name} --key '{key}' --restore-request Days=7"
             )
-        return RequestRefused(f"{what}: {translated(error)}")
+        return RequestRefused(about(what, translated(error)))
 
 
 def parts(

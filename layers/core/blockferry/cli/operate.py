@@ -192,7 +192,10 @@ class Operator:
         Raises ``InvalidRequest`` when there is no such job, or when several operations have one of this name.
         """
         if operation is not None:
-            return self.state(self.execution_arn(operation, job_id))
+            described = self._described(self.execution_arn(operation, job_id))
+            if described is None:
+                raise InvalidRequest(self._no_job(job_id, operation))
+            return self._state(described)
         found = {}
         refusals: dict[str, ClientError] = {}
         for name in OPERATIONS:
@@ -212,12 +215,18 @@ class Operator:
             )
         if not found:
             looked = [name for name in OPERATIONS if name not in refusals]
-            text = f"there is no job {job_id} of {', '.join(looked) or 'any operation'} in {self.region}"
-            text += f" (account {self.account}, state machines {self.prefix}-*)"
-            for name, refusal in refusals.items():
-                text += f"; no permission to look at {name}: {refusal.response['Error'].get('Message', refusal)}"
-            raise InvalidRequest(f"{text}; check the id, --region and --name-prefix")
+            refused = "".join(
+                f"; no permission to look at {name}: {refusal.response['Error'].get('Message', refusal)}"
+                for name, refusal in refusals.items()
+            )
+            raise InvalidRequest(self._no_job(job_id, ", ".join(looked) or "any operation", refused))
         return self._state(next(iter(found.values())))
+
+    def _no_job(self, job_id: str, operations: str, refused: str = "") -> str:
+        return (
+            f"there is no job {job_id} of {operations} in {self.region} (account {self.account}, "
+            f"state machines {self.prefix}-*){refused}; check the id, --region and --name-prefix"
+        )
 
     def state(self, arn: str) -> JobState:
         """The job's present state. Raises ``InvalidRequest`` when there is no such job."""

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from blockferry.core.blocks import BlockRange
 from blockferry.core.checksums import DIGEST_SIZE
 from blockferry.core.errors import ArchiveDamaged, IncompleteTransfer
+from blockferry.core.words import counted
 from blockferry.formats.archive import index
 from blockferry.formats.archive.index import RangeIndex
 from blockferry.jobs.folder import JobFolder
@@ -104,7 +105,9 @@ def note(folder: JobFolder, name: str) -> tuple[Note, bytes]:
     except ValidationError as error:
         raise IncompleteTransfer(f"{folder.uri(name)} is damaged: {error}") from error
     if len(digests) != found.digests * DIGEST_SIZE:
-        raise IncompleteTransfer(f"{folder.uri(name)} is damaged: {len(digests)} bytes for {found.digests} digests")
+        raise IncompleteTransfer(
+            f"{folder.uri(name)} is damaged: {counted(len(digests), 'byte')} for {counted(found.digests, 'digest')}"
+        )
     return found, digests
 
 

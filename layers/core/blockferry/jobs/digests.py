@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from blockferry.core.blocks import BlockRange
 from blockferry.core.checksums import DIGEST_SIZE
 from blockferry.core.errors import IncompleteTransfer
+from blockferry.core.words import counted
 
 FORMAT = "blockferry-digests-1"
 
@@ -65,7 +66,7 @@ def unpack(data: bytes, *, name: str) -> Stretch:
         if not separator or head["format"] != FORMAT:
             raise ValueError("not a digest object of this version")
         if len(records) != head["blocks"] * _RECORD.size:
-            raise ValueError(f"{len(records)} bytes of records for {head['blocks']} blocks")
+            raise ValueError(f"{counted(len(records), 'byte')} of records for {counted(head['blocks'], 'block')}")
         digests = tuple(_RECORD.iter_unpack(records))
         stretch = Stretch(
             head["first"],

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from blockferry.core.blocks import BlockRange
 from blockferry.core.checksums import DIGEST_SIZE
 from blockferry.core.errors import IncompleteTransfer
+from blockferry.core.words import counted
 from blockferry.jobs.record import Record
 
 
@@ -64,7 +65,8 @@ def unpack(data: bytes, within: BlockRange, *, name: str) -> tuple[Recounted, me
     digests = memoryview(data)[end + 1 :]
     if len(digests) != found.blocks * DIGEST_SIZE:
         raise IncompleteTransfer(
-            f"recount object {name} is damaged: {len(digests)} bytes of digests for {found.blocks} blocks"
+            f"recount object {name} is damaged: {counted(len(digests), 'byte')} of digests for "
+            f"{counted(found.blocks, 'block')}"
         )
     if (found.first, found.stop) != (within.first, within.stop):
         raise IncompleteTransfer(

@@ -11,6 +11,7 @@ from blockferry.aws.sessions import Aws
 from blockferry.core.blocks import BLOCK_SIZE, blocks_of_volume, split
 from blockferry.core.counts import at, by_operation
 from blockferry.core.quotas import MAX_PAGE
+from blockferry.core.words import counted
 from blockferry.cost.bill import GIB, Bill
 from blockferry.cost.work import Work, cost_of
 from blockferry.formats.recognise import ImageFormat
@@ -52,7 +53,7 @@ def estimate_archive(
         "allocated_blocks_from": "the data of the image",
         "bytes_read": blocks * BLOCK_SIZE,
         "bytes_written": 0 if forecast is None else forecast.stored_bytes,
-        "bytes_written_from": f"a sample of {sampled} blocks{most}",
+        "bytes_written_from": f"a sample of {counted(sampled, 'block')}{most}",
         "requests": dict(sorted(by_operation(requests).items())),
         "cost_usd": cost_of(Work(requests=requests, home=None)),
         "usd_a_month": round(month.usd, 6),

@@ -15,6 +15,7 @@ from blockferry.core.holes import HolePolicy
 from blockferry.core.mover import move
 from blockferry.core.ports import Block, BlockRef, BlockSource
 from blockferry.core.retry import Clock, Deadline
+from blockferry.core.words import counted
 from blockferry.jobs.archived import Note, Part
 from blockferry.local.tuning import ArchiveTuning
 from blockferry.targets.archive import ArchiveTarget
@@ -96,8 +97,8 @@ class Lanes:
         listed = [ref.index for ref in self._listed.blocks(within)]
         if not moved.done or listed != [index for index, _ in moved.digests]:
             raise IncompleteTransfer(
-                f"{target.source.name} has data in {len(listed)} blocks between {within.first} and {within.stop}, and "
-                f"{len(moved.digests)} were read: begin again while nobody writes to it"
+                f"{target.source.name} has data in {counted(len(listed), 'block')} between {within.first} and "
+                f"{within.stop}, and {len(moved.digests)} were read: begin again while nobody writes to it"
             )
         # Whatever it is built upon, all of the image was read.
         note, _ = target.held(self._call, parts, within, moved.digests, len(listed))

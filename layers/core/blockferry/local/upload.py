@@ -24,6 +24,7 @@ from blockferry.core.pacing import growing
 from blockferry.core.quotas import MAX_DESCRIPTION, MAX_TAGS
 from blockferry.core.retry import Clock, Deadline
 from blockferry.core.tuning import Waits
+from blockferry.core.words import counted
 from blockferry.formats.recognise import ImageFormat
 from blockferry.jobs.record import Sums
 from blockferry.local.begun import Begun
@@ -332,7 +333,8 @@ def _put(found: Prepared, sink: SnapshotSink, *, clock: Clock, tuning: UploadTun
                 linear.add(index, digest)
         if not moved.done or written != linear.blocks:
             raise IncompleteTransfer(
-                f"{written} blocks were put up to block {moved.next_index} of {stretch.stop}, not {linear.blocks}"
+                f"EBS was given {counted(written, 'block')} of {linear.blocks} up to block {moved.next_index} of "
+                f"{stretch.stop}: upload again"
             )
     return linear
 

@@ -31,6 +31,7 @@ from blockferry.core.errors import (
 )
 from blockferry.core.holes import HoleMeaning
 from blockferry.core.ports import BlockSource
+from blockferry.core.words import counted
 from blockferry.formats.archive import index, manifest
 from blockferry.formats.archive.index import ENTRY, Kind, RangeIndex
 from blockferry.formats.archive.layout import (
@@ -242,8 +243,8 @@ class ArchiveTarget(JobTarget):
                 raise IncompleteTransfer(f"{self.name} does not have block {block} as it was read; start a new job")
         if len(held) != allocated:
             raise IncompleteTransfer(
-                f"{self.name} has {len(held)} blocks between {found.range.first} and {found.range.stop}, those of its "
-                f"base included, and {self.source.name} has {allocated}"
+                f"{self.name} has {counted(len(held), 'block')} between {found.range.first} and {found.range.stop}, "
+                f"those of its base included, and {self.source.name} has {allocated}; start a new job"
             )
         return b"".join(digest for _, digest in sorted(held.items())) if self.base else b""
 

@@ -15,6 +15,7 @@ from blockferry.core.errors import (
     RequestRefused,
 )
 from blockferry.core.holes import HoleDecision
+from blockferry.core.words import counted
 from blockferry.formats.archive.layout import (
     UNFINISHED,
     ArchiveAddress,
@@ -140,6 +141,6 @@ def _refuse_too_small_segments(segment_blocks: int, size_gib: int | None) -> Non
     if -(-blocks // segment_blocks) > MOST_SEGMENTS:
         raise InvalidRequest(
             f"archive.segment_blocks: a volume of {size_gib} GiB may have {-(-blocks // segment_blocks)} segments of "
-            f"{segment_blocks} blocks, and an archive has {MOST_SEGMENTS} at most, as all of them are listed at its "
-            f"end: name {-(-blocks // MOST_SEGMENTS)} or more, or leave segment_blocks out"
+            f"{counted(segment_blocks, 'block')}, and an archive has {MOST_SEGMENTS} at most, as all of them "
+            f"are listed at its end: name {-(-blocks // MOST_SEGMENTS)} or more, or leave segment_blocks out"
         )

@@ -16,6 +16,7 @@ from blockferry.core.holes import HoleMeaning, HolePolicy
 from blockferry.core.quotas import BLOCKS_PER_SECOND, MAX_OBJECT_GIB
 from blockferry.core.rates import blocks_per_worker
 from blockferry.core.together import together
+from blockferry.core.words import counted
 from blockferry.jobs.call import JobCall
 from blockferry.jobs.execution import Execution
 from blockferry.requests.objects import ObjectTarget
@@ -97,8 +98,9 @@ def refuse_too_large(size_gib: int, options: TransferOptions, targets: int) -> N
     if part > share * PART_SECONDS:
         raise InvalidRequest(
             f"targets: parts of {part * BLOCK_SIZE >> 20} MiB, as a volume of {size_gib} GiB needs, are moved by one "
-            f"call each, and with {targets} targets and options.max_concurrency {most or 'left out'} a worker is too "
-            "slow for that: name fewer targets, or lower max_concurrency or leave it out; nothing was started"
+            f"call each, and with {counted(targets, 'target')} and options.max_concurrency {most or 'left out'} "
+            "a worker is too slow for that: name fewer targets, or lower max_concurrency or leave it out; "
+            "nothing was started"
         )
 
 
@@ -128,7 +130,7 @@ def _region(target: ObjectTarget, field: str, execution: Execution, call: JobCal
         there = upload_bucket(call, replace(own, region=region), target.bucket)
         _refuse_existing(there, target, where, execution)
     except RequestRefused as error:
-        raise InvalidRequest(f"{where}: {error}. {ACCESS}; nothing was started") from error
+        raise InvalidRequest(f"{where}: {str(error).rstrip('.')}. {ACCESS}; nothing was started") from error
     return region
 
 
