@@ -83,7 +83,8 @@ def report(options: argparse.Namespace, operator: Operator, state: JobState) -> 
     succeeded = state.status == "SUCCEEDED"
     targets = [] if succeeded or state.running or state.refused else operator.targets(state.arn)
     if options.json:
-        result = state.output if succeeded else {**vars(state), "operation": state.operation, "targets": targets}
+        told = {**vars(state), "cause": reason_of(state), "operation": state.operation, "targets": targets}
+        result = state.output if succeeded else told
         print(json.dumps(result, indent=1, default=dict))
     elif succeeded:
         print(_outcome(state.output, full=getattr(options, "full", False)))
@@ -95,7 +96,14 @@ def report(options: argparse.Namespace, operator: Operator, state: JobState) -> 
         return RUNNING
     say(f"{state.error or state.status}: {reason_of(state) or 'Step Functions gives no cause'}")
     if not state.over:
-        say(f"what is finished stays finished; go on with: {command_for('resume', state.job_id, options)}")
+        resume = command_for("resume", state.job_id, options)
+        if targets and all(target["completed"] for target in targets):
+            say(
+                f"every target was completed before; once what is named above is mended, go on with: {resume}; "
+                "a target that is gone needs a new job"
+            )
+            return FAILED
+        say(f"what is finished stays finished; go on with: {resume}")
         if any(kind.takes_up_a_place for kind in OPERATIONS[state.operation].targets):
             say(
                 "targets that are not completed stay pending until then, or until the resume window is over, and "

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from blockferry.aws.snapshots import settled
-from blockferry.core.errors import RetryLater, TargetFailed
+from blockferry.core.errors import InvalidRequest, RetryLater, TargetFailed
 from blockferry.jobs.call import JobCall
 from blockferry.targets.kind import Looked, TargetFacts
 from blockferry.transfer.job import started_job
@@ -16,6 +16,12 @@ MAX_WAIT_SECONDS = 300
 """Small snapshots seal in seconds, mostly within the first call, which looks several times. One of which nobody knows
 whether EBS took its completion may be pending until EBS cancels it, after three days: the waits grow until the history
 of an execution (25,000 events) has room for that."""
+
+
+def said_of(error: Exception) -> str:
+    """What a look at a target that was completed came to, and what to do about one that is not known any more."""
+    gone = "; if it was deleted, start a new job for this target" if isinstance(error, InvalidRequest) else ""
+    return f"{error}{gone}"
 
 
 def check_targets(call: JobCall, record: str, waited_seconds: int | None) -> dict[str, Any]:
@@ -43,7 +49,7 @@ def check_targets(call: JobCall, record: str, waited_seconds: int | None) -> dic
     for number, target in enumerate(job.targets):
         if number in looked.errors:
             error = looked.errors[number]
-            (unknown if isinstance(error, RetryLater) else failed).append(f"{target.name}: {error}")
+            (unknown if isinstance(error, RetryLater) else failed).append(f"{target.name}: {said_of(error)}")
         elif (facts := looked.facts[number]).state not in ("pending", "completed"):
             failed.append(f"{target.name} is in state {facts.state}: {facts.state_message or 'EC2 gives no reason'}")
     states = {facts.snapshot_id: facts.state for _, facts in sorted(looked.facts.items())}

@@ -20,6 +20,7 @@ from blockferry.jobs.call import JobCall
 from blockferry.jobs.folder import RECEIPT, REPORT
 from blockferry.jobs.record import JobWarning, Proof
 from blockferry.targets.kind import TargetFacts
+from blockferry.transfer.check import said_of
 from blockferry.transfer.job import Job, started_job
 from blockferry.transfer.sentences import cost_line, holes_line, source_line
 
@@ -139,7 +140,7 @@ def _all_confirmed(job: Job, proof: Proof, call: JobCall) -> list[dict[str, Any]
             failed[number] = error
     if failed:
         kind = RetryLater if all(isinstance(error, RetryLater) for error in failed.values()) else TargetFailed
-        raise kind("\n".join(f"targets[{number}]: {error}" for number, error in sorted(failed.items())))
+        raise kind("\n".join(f"targets[{number}]: {said_of(error)}" for number, error in sorted(failed.items())))
     written = {
         "blocks_written": proof.blocks_written,
         "zero_blocks": proof.zero_blocks if job.holes.value != "skip_zero" else 0,
