@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from blockferry.aws.sessions import new_session
 from blockferry.cli.main import main
 from botocore.awsrequest import AWSPreparedRequest
 from deployment import machine_of
@@ -57,6 +58,9 @@ class CommandLine:
         self._api = Api(engine=self._machines.engine, machines=_Machines())
         self._others = botocore_stubber.process_request
         monkeypatch.setattr(botocore_stubber, "process_request", self._answer)
+        # A session of its own reads the models of all services anew, for each command.
+        models = new_session().get_component("data_loader")
+        monkeypatch.setattr("botocore.session.create_loader", lambda _path: models)
 
     def run(self, *words: str) -> Said:
         """One command; what it starts or resumes is waited for."""

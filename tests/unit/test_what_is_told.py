@@ -70,9 +70,9 @@ class Operator:
             assert (target["error"] or "completed") in status.out
         return Told(error, cause, status, shown)
 
-    def resumed(self) -> list[dict[int, str]]:
-        """What each target holds once the job was resumed as ``status`` says and succeeded."""
-        assert "go on with: blockferry resume job" in self.line.run("status", "job").err
+    def resumed(self, told: Told) -> list[dict[int, str]]:
+        """What each target holds once the job was resumed as it was told and succeeded."""
+        assert "go on with: blockferry resume job\n" in told.status.err
         assert self.line.run("resume", "job").status == 0
         done = self.line.run("status", "job", "--json")
         assert done.status == 0
@@ -114,7 +114,7 @@ def test_a_block_that_a_region_refuses(operator: Operator) -> None:
     told = operator.told(f"blocks 512 to 1023 could not be moved: {request}", "Mend what is refused, as permissions")
     assert (told.error, [each["error"] for each in told.shown["targets"]]) == ("RequestRefused", [request])
     operator.mended()
-    assert operator.resumed() == [hashes(BLOCKS)]
+    assert operator.resumed(told) == [hashes(BLOCKS)]
 
 
 def test_a_key_that_is_disabled(operator: Operator) -> None:
@@ -129,7 +129,7 @@ def test_a_key_that_is_disabled(operator: Operator) -> None:
     # Nothing is deleted that a resumed job goes on with, and so no refusal of that hides the first error.
     assert "DeleteSnapshot" not in told.cause
     operator.mended()
-    assert operator.resumed() == [hashes(BLOCKS)]
+    assert operator.resumed(told) == [hashes(BLOCKS)]
 
 
 def test_a_source_that_is_deleted_on_the_way(operator: Operator) -> None:
@@ -157,7 +157,7 @@ def test_a_completion_that_is_refused(operator: Operator) -> None:
     )
     assert [each["completed"] for each in told.shown["targets"]] == [False, True]
     operator.mended()
-    assert operator.resumed() == [hashes(BLOCKS)] * 2
+    assert operator.resumed(told) == [hashes(BLOCKS)] * 2
 
 
 def test_as_many_pending_snapshots_as_ebs_allows(operator: Operator) -> None:
@@ -167,7 +167,7 @@ def test_as_many_pending_snapshots_as_ebs_allows(operator: Operator) -> None:
     told = operator.told(f"StartSnapshot in {RECOVERY}: ConcurrentLimitExceededException: {words}")
     assert told.error == "RetryLater"
     operator.mended()
-    assert operator.resumed() == [hashes(BLOCKS)]
+    assert operator.resumed(told) == [hashes(BLOCKS)]
 
 
 def test_a_region_that_cannot_be_reached(operator: Operator) -> None:
@@ -179,7 +179,7 @@ def test_a_region_that_cannot_be_reached(operator: Operator) -> None:
     assert told.error == "RetryLater"
     assert f"not started in {RECOVERY}: StartSnapshot" in told.status.out
     operator.mended()
-    assert operator.resumed() == [hashes(BLOCKS)] * 2
+    assert operator.resumed(told) == [hashes(BLOCKS)] * 2
 
 
 def test_a_target_that_is_deleted_before_the_receipt(operator: Operator) -> None:
