@@ -572,6 +572,6 @@ def test_a_policy_and_a_deadline_of_ones_own_bound_the_attempts(kind: str, hurri
         if kind == "raw"
         else stored_image(JobFolder(BUCKET, cast(Any, memory), "fanout", "job"), 1, **more)
     )
-    with pytest.raises(OutOfTime if hurried else RetryLater, match=f"after {1 if hurried else 3} attempts"):
+    with pytest.raises(OutOfTime if hurried else RetryLater, match=f"after {'1 attempt' if hurried else '3 attempts'}"):
         reads.read(next(reads.blocks(BlockRange(0, 1))))
     assert len(clock.slept) == (0 if hurried else 2)
