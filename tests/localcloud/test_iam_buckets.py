@@ -345,7 +345,7 @@ def test_encryption_that_a_policy_demands_has_to_be_asked_for(bucket: Bucket) ->
 
 def test_the_key_that_a_policy_demands_has_to_be_asked_for(server: RunningServer, bucket: Bucket) -> None:
     right, wrong = (server.client("kms").create_key()["KeyMetadata"]["Arn"] for _ in range(2))
-    _, s3 = bucket.session(EVERYTHING)
+    _, s3 = bucket.session(EVERYTHING, statement(["kms:GenerateDataKey", "kms:Decrypt"]))
     key = {"StringNotEquals": {"s3:x-amz-server-side-encryption-aws-kms-key-id": right}}
     bucket.policy(deny("s3:PutObject", bucket.objects, Condition=key))
     where = {"Bucket": bucket.name, "Key": "jobs/2"}

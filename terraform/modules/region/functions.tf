@@ -3,7 +3,7 @@ locals {
     plan_transfer = {
       description     = "Plans the block ranges of a transfer and starts its target snapshots"
       memory_mb       = 1769 # the manifests of a chain: some 7 MiB for each archive of the largest volume
-      timeout_seconds = 900 # a dry run counts what is to be moved, in several calls if need be
+      timeout_seconds = 900  # a dry run counts what is to be moved, in several calls if need be
     }
     unpack_image = {
       description     = "Decompresses a disk image so that many workers can read it"
