@@ -11,7 +11,14 @@ import pytest
 from blockferry.aws.archives import bucket_of
 from blockferry.core.blocks import BLOCKS_PER_GIB, BlockRange
 from blockferry.core.checksums import Linear
-from blockferry.core.errors import IncompleteTransfer, InvalidRequest, OutOfTime, RetryLater, TargetFailed
+from blockferry.core.errors import (
+    IncompleteTransfer,
+    InvalidRequest,
+    OutOfTime,
+    RequestRefused,
+    RetryLater,
+    TargetFailed,
+)
 from blockferry.core.quotas import DELETED_OBJECTS
 from blockferry.formats.archive import manifest
 from blockferry.formats.archive.layout import MANIFEST, UNFINISHED, segment_name
@@ -353,3 +360,13 @@ def test_the_segments_of_a_large_archive_are_listed_by_spans_of_blocks() -> None
         other = [*stored[:number], (name, size + 1, etag), *stored[number + 1 :]]
         with pytest.raises(IncompleteTransfer, match="is not what was stored there, or is gone"):
             checked(other)
+
+
+def test_nothing_is_left_in_a_bucket_that_is_gone() -> None:
+    jobs = Jobs()
+    target = jobs.begun()
+    jobs.archives.errors["GetObject"] = refusal("NoSuchBucket", "GetObject", status=404)
+    assert jobs.swept(target) == []
+    jobs.archives.errors["GetObject"] = refusal("AccessDenied", "GetObject", status=403)
+    with pytest.raises(RequestRefused):
+        jobs.swept(target)

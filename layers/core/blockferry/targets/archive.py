@@ -12,6 +12,7 @@ from itertools import islice
 from typing import Any, ClassVar, Literal, Self
 from urllib.parse import urlencode
 
+from botocore.exceptions import ClientError
 from pydantic import Field
 
 from blockferry import __version__
@@ -26,6 +27,7 @@ from blockferry.core.errors import (
     ArchiveDamaged,
     IncompleteTransfer,
     InvalidRequest,
+    RequestRefused,
     RetryLater,
     TargetFailed,
 )
@@ -450,7 +452,14 @@ class ArchiveTarget(JobTarget):
     ) -> Sequence[LeftArchive]:
         # By the record: its place is that of the operator's input, and its claim says whose it is.
         # Without its manifest it is of no use to anybody, however often a sweep has begun to delete it.
-        left = [target for target in targets if target._left(call, mark)]
+        try:
+            left = [target for target in targets if target._left(call, mark)]
+        except RequestRefused as error:
+            cause = error.__cause__
+            if isinstance(cause, ClientError) and cause.response["Error"]["Code"] == "NoSuchBucket":
+                # A bucket is deleted only when nothing is in it.
+                return []
+            raise
         return [LeftArchive(identity, target.address, failed=True) for target in left]
 
     def _left(self, call: Call, mark: str) -> bool:
