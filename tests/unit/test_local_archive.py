@@ -476,17 +476,32 @@ def test_a_signal_in_the_clean_up_after_an_error_leaves_the_error_the_message(be
     assert told
 
 
-def test_nothing_is_written_any_more_when_an_interrupted_run_is_cleared(bench: Bench) -> None:
-    deleting = threading.Event()
+@pytest.mark.parametrize("lane_is_known", [True, False], ids=["while it waits", "while a lane is being started"])
+def test_nothing_is_written_any_more_when_an_interrupted_run_is_cleared(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, lane_is_known: bool
+) -> None:
+    writing, deleting = threading.Event(), threading.Event()
     cleared_meanwhile: list[bool] = []
+    start = threading.Thread.start
+
+    def started(thread: threading.Thread) -> None:
+        start(thread)
+        if thread.name.startswith("lane"):
+            # The pool that starts it has not noted it yet.
+            assert writing.wait(10)
+            os.kill(os.getpid(), signal.SIGTERM)
 
     def before(operation: str, key: str) -> None:
         if operation == "DeleteObjects":
             deleting.set()
         if key.endswith("0000000000.zst"):
-            os.kill(os.getpid(), signal.SIGTERM)
+            writing.set()
+            if lane_is_known:
+                os.kill(os.getpid(), signal.SIGTERM)
             cleared_meanwhile.append(deleting.wait(0.2))
 
+    if not lane_is_known:
+        monkeypatch.setattr(threading.Thread, "start", started)
     bench.bucket.before = before
     with Interrupts(tell=lambda _line: None) as interrupts, pytest.raises(KeyboardInterrupt):
         bench.archive(bench.image(BLOCKS), interrupts=interrupts, tuning=ONE_LANE)

@@ -40,6 +40,7 @@ class Lanes:
 
     def __init__(self, source: BlockSource, call: Call, tuning: ArchiveTuning) -> None:
         self._stopping = threading.Event()
+        self._inside = _Inside()
         self._source = _WhileWanted(source, self._stopping)
         self._listed = source
         self._call = call.until(_Until(self._stopping, clock=call.clock))
@@ -51,6 +52,8 @@ class Lanes:
         """Begin nothing more, and wait for what is under way; harmless when all is done."""
         self._stopping.set()
         self._pool.shutdown(wait=True, cancel_futures=True)
+        # A signal may have ended submit after a thread was started and before the pool knew of it.
+        self._inside.close()
 
     def stored(self, target: ArchiveTarget, blocks_per_range: int) -> Iterator[Stored]:
         """Write the image into the archive, and give what is stored of each range, in order.
@@ -74,7 +77,8 @@ class Lanes:
 
     def _range(self, target: ArchiveTarget, within: BlockRange) -> Stored:
         try:
-            return self._moved(target, within)
+            with self._inside:
+                return self._moved(target, within)
         except _NotWanted:
             raise
         except BaseException as error:
@@ -107,6 +111,32 @@ class Lanes:
 
 class _NotWanted(BlockferryError):
     """Nobody wants the blocks of an image any more."""
+
+
+class _Inside:
+    """Where threads write; who finds it closed does not come in."""
+
+    def __init__(self) -> None:
+        self._turn = threading.Condition()
+        self._number = 0
+        self._closed = False
+
+    def __enter__(self) -> None:
+        with self._turn:
+            if self._closed:
+                raise _NotWanted("the archive is not written on")
+            self._number += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._turn:
+            self._number -= 1
+            self._turn.notify_all()
+
+    def close(self) -> None:
+        """Let nobody in any more, and wait until all have left."""
+        with self._turn:
+            self._closed = True
+            self._turn.wait_for(lambda: self._number == 0)
 
 
 class _WhileWanted:
