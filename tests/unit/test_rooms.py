@@ -14,6 +14,7 @@ PACKAGE = repository_root() / "layers" / "core" / "blockferry"
 ROOMS = (
     "core",
     "formats",
+    "lifecycle",
     "aws",
     "requests",
     "jobs",
