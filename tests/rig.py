@@ -7,6 +7,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import re
 import threading
 import time
 from collections import Counter
@@ -15,8 +16,9 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cached_property
-from types import SimpleNamespace
+from types import MappingProxyType, SimpleNamespace
 from typing import Any
+from urllib.parse import unquote_plus
 
 import boto3
 import pytest
@@ -69,6 +71,19 @@ DESCRIBE_REGIONS = (
 )
 
 
+def described_images(images: Mapping[str, str]) -> str:
+    """An answer of DescribeImages: an image for each snapshot."""
+    items = "".join(
+        f"<item><imageId>{image}</imageId><blockDeviceMapping><item><deviceName>/dev/xvda</deviceName><ebs><snapshotId>"
+        f"{snapshot_id}</snapshotId></ebs></item></blockDeviceMapping></item>"
+        for snapshot_id, image in images.items()
+    )
+    return (
+        '<DescribeImagesResponse xmlns="http://ec2.amazonaws.com/doc/2016-11-15/"><requestId>r</requestId>'
+        f"<imagesSet>{items}</imagesSet></DescribeImagesResponse>"
+    )
+
+
 def session() -> boto3.Session:
     """A session in the home region that shares the service models with all others."""
     return boto3.Session(botocore_session=new_session(), region_name=HOME)
@@ -99,10 +114,12 @@ def with_account_settings(
 
 
 class RigAws(Aws):
-    """The real clients; only the list of regions and Lambda's settings of the account are answered here, which the EBS
-    server does not have. ``account_settings`` is what Lambda says, with the status of its answer."""
+    """The real clients; only the list of regions, Lambda's settings of the account and images are answered here, which
+    the EBS server does not have. ``account_settings`` is what Lambda says, with the status of its answer; ``images``
+    are those of the account, by the snapshot that they are made of."""
 
     account_settings: tuple[int, dict[str, Any]] = (200, ACCOUNT_SETTINGS)
+    images: Mapping[str, str] = MappingProxyType({})
 
     def functions(self, region: str) -> Any:
         return with_account_settings(super().functions(region), lambda: self.account_settings)
@@ -115,6 +132,15 @@ class RigAws(Aws):
 
         # By an id: threads share the client, and one of them may be sending.
         client.meta.events.register("before-send.ec2.DescribeRegions", answer, unique_id="regions")
+
+        def images(request: Any, **_: Any) -> AWSResponse:
+            asked = unquote_plus(request.body.decode() if isinstance(request.body, bytes) else str(request.body))
+            assert "IncludeDisabled=true" in asked
+            named = set(re.findall(r"Filter\.1\.Value\.[0-9]+=(snap-[0-9a-f]+)", asked))
+            made = {id_: image for id_, image in self.images.items() if not named or id_ in named}
+            return AWSResponse("http://local", 200, {}, _Raw(described_images(made).encode()))
+
+        client.meta.events.register("before-send.ec2.DescribeImages", images, unique_id="images")
         return client
 
 

@@ -14,6 +14,7 @@ from blockferry.operations.operation import Operation
 
 from tools.machine_parts import (
     CHILD_INPUT,
+    FOR_GOOD,
     LONG_CALL_SECONDS,
     PROGRESS,
     SHORT_CALL_SECONDS,
@@ -209,10 +210,17 @@ def _move_ranges(job: Mapping[str, str]) -> State:
 
 
 def _over_ranges(
-    comment: str, *, label: str, ranges: str, job: Mapping[str, str], first: str, states: dict[str, State]
+    comment: str,
+    *,
+    label: str,
+    ranges: str,
+    job: Mapping[str, str],
+    first: str,
+    states: dict[str, State],
+    line: str = "range",
 ) -> State:
     """A distributed map with a child per line of the list under the key ``ranges``; ``states`` are a child's, which
-    begins with the ``first``."""
+    begins with the ``first`` and has the ``line`` in its input under that name."""
     return {
         "Type": "Map",
         "Comment": comment,
@@ -224,7 +232,7 @@ def _over_ranges(
             "ReaderConfig": {"InputType": "JSONL"},
             "Arguments": {"Bucket": "{% $job.bucket %}", "Key": ranges},
         },
-        "ItemSelector": {**job, "range": "{% $states.context.Map.Item.Value %}"},
+        "ItemSelector": {**job, line: "{% $states.context.Map.Item.Value %}"},
         "ResultWriter": {
             "Resource": "arn:aws:states:::s3:putObject",
             "Arguments": {"Bucket": "{% $job.bucket %}", "Prefix": "{% $job.results_prefix %}"},
@@ -337,9 +345,90 @@ def verification(comment: str) -> State:
 VERIFY, CONCLUDE = "Verify block ranges", "Conclude verification"
 
 
+def expiry(comment: str) -> State:
+    """The machine that marks and deletes backups that are due."""
+    job = the_job("expire")
+    child = {name: f"{{% {CHILD_INPUT}.{name} %}}" for name in ("operation", "job_id", "record", "batch")}
+    return machine(
+        comment,
+        {
+            "Plan expiry": task(
+                "Looks at every backup of the Region, decides about each, and writes what is to be done to S3.",
+                function="plan_expiry",
+                payload={"operation": "expire", **EXECUTION},
+                seconds=LONG_CALL_SECONDS,
+                assign={"job": "{% $states.result.Payload %}", "record": RECORD},
+                refused="The input cannot be used: nothing was begun, and the message is for the operator.",
+                then="Anything due?",
+            ),
+            **refuse(),
+            "Anything due?": choice(
+                "On most days most backups stay.",
+                condition="{% $job.to_do %}",
+                because="Some are due, or have a mark that goes.",
+                then=EXPIRE,
+                otherwise=REPORT,
+            ),
+            EXPIRE: {
+                **_over_ranges(
+                    "One child per hundred backups. The list is read from S3, and results go to S3. What cannot be "
+                    "done is in the report, and the rest is tried all the same; a child that fails did not look, and a "
+                    "redrive repeats it.",
+                    label="ExpireBackups",
+                    ranges="{% $job.plan_key %}",
+                    job=job,
+                    line="batch",
+                    first="Delete them?",
+                    states={
+                        "Delete them?": choice(
+                            "Marking and deleting are done by two functions, whose roles may do no more.",
+                            condition=f"{{% {CHILD_INPUT}.batch.act = 'delete_expired' %}}",
+                            because="An earlier run has marked them, or the deployment wants no marks.",
+                            then="Delete backups",
+                            otherwise="Mark backups",
+                        ),
+                        "Delete backups": task(
+                            "Looks at each once more and deletes it, unless anything stands against that now.",
+                            function="delete_expired",
+                            payload=child,
+                            seconds=LONG_CALL_SECONDS,
+                            then="Report batch",
+                        ),
+                        "Mark backups": task(
+                            "Marks each for the next run to delete, or takes away the mark of what may stay.",
+                            function="mark_expired",
+                            payload=child,
+                            seconds=LONG_CALL_SECONDS,
+                            then="Report batch",
+                        ),
+                        "Report batch": report(
+                            "What became of each is in S3, which keeps this small.", {"batch": child["batch"]}
+                        ),
+                    },
+                ),
+                "Next": REPORT,
+            },
+            REPORT: task(
+                "Puts together what became of everything and stores the report; fails when anything failed.",
+                function="write_report",
+                payload=job,
+                seconds=SHORT_CALL_SECONDS,
+                refused="Something could not be done: the message names what, and the report is stored all the same.",
+                for_good=(*FOR_GOOD, "ItemsFailed"),
+                then=None,
+            ),
+        },
+    )
+
+
+EXPIRE, REPORT = "Mark and delete backups", "Write report"
+
+
 def _machine(operation: Operation) -> State:
     if operation.name == "verify":
         return verification(operation.description)
+    if operation.name == "expire":
+        return expiry(operation.description)
     if operation.pairing is None:
         return inspection(operation.description)
     return transfer(operation.name, operation.description, unpacks="unpack_image" in operation.functions)

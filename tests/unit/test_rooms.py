@@ -24,6 +24,7 @@ ROOMS = (
     "transfer",
     "inspection",
     "verification",
+    "backups",
     "local",
     "operations",
     "lambdas",

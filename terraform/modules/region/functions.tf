@@ -50,6 +50,29 @@ locals {
       memory_mb       = 512
       timeout_seconds = 900 # 10,000 ranges have as many objects
     }
+    plan_expiry = {
+      description     = "Looks at all backups by tag and decides which may go"
+      memory_mb       = 1769 # a hundred thousand snapshots are some 300 MB of answers and values
+      timeout_seconds = 900
+      environment     = local.backup_settings
+    }
+    mark_expired = {
+      description     = "Marks backups that are due"
+      memory_mb       = 512
+      timeout_seconds = 900 # EC2 takes some ten changes a second of the whole account
+      environment     = local.backup_settings
+    }
+    delete_expired = {
+      description     = "Deletes backups that are due"
+      memory_mb       = 512
+      timeout_seconds = 900
+      environment     = local.backup_settings
+    }
+    write_report = {
+      description     = "Writes the report of a run that looked after backups"
+      memory_mb       = 1769
+      timeout_seconds = 300
+    }
     sweep_jobs = {
       description     = "Deletes pending targets and plans of jobs that were not resumed in time"
       memory_mb       = 512

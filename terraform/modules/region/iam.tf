@@ -48,6 +48,8 @@ locals {
   # - start:    creates snapshots, always with the job's tag
   # - own:      on snapshots that carry a job's tag, so only on what a job made
   # - delete:   on snapshots of jobs that do not carry the proof
+  # - expires:  on backups by tag of this Region, for the mark of what is due and no other tag
+  # - expired:  on backups by tag of this Region that are not kept for ever, and that carry the mark if one is needed
   # - tag:      on snapshots, without a condition: StartSnapshot checks it before the tag is there
   # - objects:  reads what jobs have in this region's work bucket
   # - writes:   what it writes there, by name within the folder of a job
@@ -173,6 +175,31 @@ locals {
       archives = ["s3:GetObject"]
       marks    = ["s3:GetObjectTagging", "s3:PutObjectTagging"]
     }
+    plan_expiry = {
+      any     = ["ec2:DescribeImages", "ec2:DescribeLockedSnapshots", "ec2:DescribeSnapshots"]
+      objects = ["s3:GetObject"]
+      writes  = ["plan/*"]
+      list    = ["s3:ListBucket"]
+    }
+    mark_expired = {
+      any     = ["ec2:DescribeImages", "ec2:DescribeLockedSnapshots", "ec2:DescribeSnapshots", "ec2:DescribeSnapshotAttribute"]
+      expires = ["ec2:CreateTags", "ec2:DeleteTags"]
+      objects = ["s3:GetObject"]
+      writes  = ["mark_expired/*"]
+      list    = ["s3:ListBucket"]
+    }
+    delete_expired = {
+      any     = ["ec2:DescribeImages", "ec2:DescribeLockedSnapshots", "ec2:DescribeSnapshots", "ec2:DescribeSnapshotAttribute"]
+      expired = ["ec2:DeleteSnapshot"]
+      objects = ["s3:GetObject"]
+      writes  = ["delete_expired/*"]
+      list    = ["s3:ListBucket"]
+    }
+    write_report = {
+      objects = ["s3:GetObject"]
+      writes  = ["report.json", "report.md"]
+      list    = ["s3:ListBucket"]
+    }
     sweep_jobs = {
       any      = ["ec2:DescribeSnapshots"]
       delete   = ["ec2:DeleteSnapshot"]
@@ -278,6 +305,67 @@ data "aws_iam_policy_document" "function" {
         test     = "Null"
         variable = "aws:ResourceTag/${local.proof_tag}"
         values   = ["true"]
+      }
+    }
+  }
+
+  dynamic "statement" {
+    for_each = try([each.value.expires], [])
+
+    content {
+      sid       = "MarkBackups"
+      actions   = statement.value
+      resources = local.own_snapshot_arns
+
+      condition {
+        test     = "StringEquals"
+        variable = "aws:ResourceTag/${local.backup_tags.type}"
+        values   = ["Automated"]
+      }
+
+      condition {
+        test     = "ForAllValues:StringEquals"
+        variable = "aws:TagKeys"
+        values   = [local.mark_tag]
+      }
+
+      condition {
+        # Without any key the test above holds, too, and DeleteTags without keys takes all of them.
+        test     = "Null"
+        variable = "aws:TagKeys"
+        values   = ["false"]
+      }
+    }
+  }
+
+  dynamic "statement" {
+    for_each = try([each.value.expired], [])
+
+    content {
+      sid       = "DeleteBackupsThatAreDue"
+      actions   = statement.value
+      resources = local.own_snapshot_arns
+
+      condition {
+        test     = "StringEquals"
+        variable = "aws:ResourceTag/${local.backup_tags.type}"
+        values   = ["Automated"]
+      }
+
+      condition {
+        test     = "Null"
+        variable = "aws:ResourceTag/${local.backup_tags.keep}"
+        values   = ["true"]
+      }
+
+      dynamic "condition" {
+        for_each = var.backups.act_at_once ? [] : [local.mark_tag]
+
+        content {
+          test     = "Null"
+          variable = "aws:ResourceTag/${condition.value}"
+          values   = ["false"]
+        }
       }
     }
   }

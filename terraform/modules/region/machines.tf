@@ -7,6 +7,7 @@ locals {
   machine_functions = {
     archive = concat(local.transfer_functions, ["unpack_image"])
     copy    = local.transfer_functions
+    expire  = ["plan_expiry", "mark_expired", "delete_expired", "write_report"]
     fanout  = concat(local.transfer_functions, ["unpack_image"])
     inspect = ["inspect_snapshots"]
     restore = concat(local.transfer_functions, ["unpack_image"])
@@ -18,6 +19,7 @@ locals {
   start_arguments = {
     archive = "SNAPSHOT --to s3://BUCKET/PREFIX --wait"
     copy    = "SNAPSHOT --to REGION --wait"
+    expire  = "--dry-run"
     fanout  = "s3://BUCKET/KEY --to REGION --wait"
     inspect = "SNAPSHOT"
     restore = "MANIFEST --to REGION --wait"

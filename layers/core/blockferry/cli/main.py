@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from blockferry.cli import cat as cat
     from blockferry.cli import copy as copy
     from blockferry.cli import discard as discard
+    from blockferry.cli import expire as expire
     from blockferry.cli import fanout as fanout
     from blockferry.cli import inspect as inspect
     from blockferry.cli import restore as restore
@@ -59,6 +60,7 @@ COMMANDS = (
     "restore",
     "verify",
     "inspect",
+    "expire",
     "status",
     "resume",
     "stop",

@@ -15,6 +15,7 @@ from blockferry.operations.operation import Operation
 if TYPE_CHECKING:
     from blockferry.operations import archive as archive
     from blockferry.operations import copy as copy
+    from blockferry.operations import expire as expire
     from blockferry.operations import fanout as fanout
     from blockferry.operations import inspect as inspect
     from blockferry.operations import restore as restore
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from blockferry.operations import verify as verify
     from blockferry.transfer.pairing import Pairing
 
-NAMES = ("copy", "sync", "fanout", "archive", "restore", "verify", "inspect")
+NAMES = ("copy", "sync", "fanout", "archive", "restore", "verify", "inspect", "expire")
 """A module for each, with its ``OPERATION``."""
 
 

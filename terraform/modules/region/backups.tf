@@ -1,0 +1,170 @@
+# Backups by tag: what the functions are told of them, and when the machines run by themselves.
+
+locals {
+  # As blockferry.lifecycle.tags has them.
+  backup_tags = merge({ keep = "KeepForever", type = "Type" }, var.backups.tag_names)
+  mark_tag    = "blockferry:expires"
+
+  own_snapshot_arns = ["arn:${local.partition}:ec2:${local.region}::snapshot/*"]
+
+  backup_settings = {
+    BLOCKFERRY_BACKUPS = jsonencode({
+      times        = var.backups.times
+      weekdays     = var.backups.weekdays
+      time_zone    = var.backups.time_zone
+      retention    = var.backups.retention
+      keep_newest  = var.backups.keep_newest
+      act_at_once  = var.backups.act_at_once
+      allow_as_of  = var.backups.allow_as_of
+      tag_names    = var.backups.tag_names
+      destinations = var.backups.destinations
+    })
+  }
+
+  backup_schedules = {
+    for operation, schedule in {
+      expire = {
+        on          = var.backups.expire
+        description = "Deletes backups by tag whose days are over"
+        expression  = "cron(${tonumber(split(":", var.backups.expire_at)[1])} ${tonumber(split(":", var.backups.expire_at)[0])} * * ? *)"
+      }
+    } : operation => schedule if schedule.on
+  }
+}
+
+resource "aws_scheduler_schedule" "backups" {
+  for_each = local.backup_schedules
+
+  name                         = "${var.name_prefix}-${each.key}"
+  description                  = each.value.description
+  group_name                   = aws_scheduler_schedule_group.this.name
+  schedule_expression          = each.value.expression
+  schedule_expression_timezone = var.backups.time_zone
+  kms_key_arn                  = var.storage_kms_key_arn
+
+  flexible_time_window {
+    mode = "OFF"
+  }
+
+  target {
+    arn      = module.machine[each.key].arn
+    role_arn = aws_iam_role.backup_schedules[0].arn
+    input    = jsonencode({})
+
+    # A run that is late is better than none; one of the next day would find the next run beside it.
+    retry_policy {
+      maximum_event_age_in_seconds = 14400
+      maximum_retry_attempts       = 30
+    }
+
+    dead_letter_config {
+      arn = aws_sqs_queue.missed_backups[0].arn
+    }
+  }
+}
+
+# Runs that could not be started: somebody has to know.
+resource "aws_sqs_queue" "missed_backups" {
+  count = length(local.backup_schedules) > 0 ? 1 : 0
+
+  name                      = "${var.name_prefix}-missed-backups"
+  message_retention_seconds = 1209600
+  sqs_managed_sse_enabled   = true
+  tags                      = local.tags
+}
+
+data "aws_iam_policy_document" "backup_schedules" {
+  count = length(local.backup_schedules) > 0 ? 1 : 0
+
+  statement {
+    sid       = "StartTheMachines"
+    actions   = ["states:StartExecution"]
+    resources = [for operation in keys(local.backup_schedules) : "arn:${local.partition}:states:${local.region}:${local.account}:stateMachine:${local.machine_names[operation]}"]
+  }
+
+  statement {
+    sid       = "TellOfRunsThatCouldNotBeStarted"
+    actions   = ["sqs:SendMessage"]
+    resources = [aws_sqs_queue.missed_backups[0].arn]
+  }
+
+  dynamic "statement" {
+    for_each = var.storage_kms_key_arn == null ? [] : [var.storage_kms_key_arn]
+
+    content {
+      sid       = "ReadTheSchedulesInput"
+      actions   = ["kms:Decrypt"]
+      resources = [statement.value]
+    }
+  }
+}
+
+resource "aws_iam_role" "backup_schedules" {
+  count = length(local.backup_schedules) > 0 ? 1 : 0
+
+  name                 = "${var.name_prefix}-backup-schedules-${local.region}"
+  description          = "Role of the schedules of backups by tag in ${local.region}"
+  assume_role_policy   = data.aws_iam_policy_document.sweep_schedule_trust.json
+  permissions_boundary = var.permissions_boundary
+  tags                 = local.tags
+}
+
+resource "aws_iam_role_policy" "backup_schedules" {
+  count = length(local.backup_schedules) > 0 ? 1 : 0
+
+  name   = "calls"
+  role   = aws_iam_role.backup_schedules[0].id
+  policy = data.aws_iam_policy_document.backup_schedules[0].json
+}
+
+locals {
+  backup_alarms = {
+    backups-missed = {
+      on          = length(local.backup_schedules) > 0
+      description = "A run that looks after backups could not be started: its message is in the queue ${var.name_prefix}-missed-backups. Start it by hand."
+      namespace   = "AWS/SQS"
+      metric_name = "ApproximateNumberOfMessagesVisible"
+      dimensions  = { QueueName = "${var.name_prefix}-missed-backups" }
+      statistic   = "Maximum"
+      period      = 300
+      evaluations = 1
+      comparison  = "GreaterThanOrEqualToThreshold"
+      missing     = "notBreaching"
+      silence     = []
+    }
+    expire-silent = {
+      on          = var.backups.expire
+      description = "No run of ${var.name_prefix}-expire was started for a day and a half: look at its schedule."
+      namespace   = "AWS/States"
+      metric_name = "ExecutionsStarted"
+      dimensions  = { StateMachineArn = module.machine["expire"].arn }
+      statistic   = "Sum"
+      period      = 43200
+      evaluations = 3
+      comparison  = "LessThanThreshold"
+      # As of the sweeper: no data is what a machine that never runs looks like, and a new deployment, too.
+      missing = "missing"
+      silence = var.alarm_topic_arns
+    }
+  }
+}
+
+resource "aws_cloudwatch_metric_alarm" "backups" {
+  for_each = { for name, alarm in local.backup_alarms : name => alarm if alarm.on && var.observability.alarms }
+
+  alarm_name                = "${var.name_prefix}-${each.key}"
+  alarm_description         = each.value.description
+  namespace                 = each.value.namespace
+  metric_name               = each.value.metric_name
+  dimensions                = each.value.dimensions
+  statistic                 = each.value.statistic
+  period                    = each.value.period
+  evaluation_periods        = each.value.evaluations
+  threshold                 = 1
+  comparison_operator       = each.value.comparison
+  treat_missing_data        = each.value.missing
+  alarm_actions             = var.alarm_topic_arns
+  ok_actions                = var.alarm_topic_arns
+  insufficient_data_actions = each.value.silence
+  tags                      = local.tags
+}
