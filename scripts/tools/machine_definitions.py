@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from types import MappingProxyType
 
 from blockferry.operations import OPERATIONS
@@ -345,62 +346,123 @@ def verification(comment: str) -> State:
 VERIFY, CONCLUDE = "Verify block ranges", "Conclude verification"
 
 
-def expiry(comment: str) -> State:
-    """The machine that marks and deletes backups that are due."""
-    job = the_job("expire")
+@dataclass(frozen=True)
+class LookingAfter:
+    """What the machines differ in that look after backups: the names of states, and what readers are told of them.
+
+    ``acts`` are the functions that act on a batch, each with its state's name and comment; the last one acts on
+    whatever the others do not.
+    """
+
+    plan: tuple[str, str, str]
+    question: tuple[str, str, str]
+    map: tuple[str, str, str]
+    acts: tuple[tuple[str, str, str], ...]
+    choice: tuple[str, str, str] | None = None
+
+
+EXPIRE = LookingAfter(
+    plan=(
+        "Plan expiry",
+        "plan_expiry",
+        "Looks at every backup of the Region, decides about each, and writes what is to be done to S3.",
+    ),
+    question=("Anything due?", "On most days most backups stay.", "Some are due, or have a mark that goes."),
+    map=(
+        "Mark and delete backups",
+        "ExpireBackups",
+        "One child per hundred backups. The list is read from S3, and results go to S3. What cannot be done is in the "
+        "report, and the rest is tried all the same; a child that fails did not look, and a redrive repeats it.",
+    ),
+    choice=(
+        "Delete them?",
+        "Marking and deleting are done by two functions, whose roles may do no more.",
+        "An earlier run has marked them, or the deployment wants no marks.",
+    ),
+    acts=(
+        (
+            "Delete backups",
+            "delete_expired",
+            "Looks at each once more and deletes it, unless anything stands against that now.",
+        ),
+        (
+            "Mark backups",
+            "mark_expired",
+            "Marks each for the next run to delete, or takes away the mark of what may stay.",
+        ),
+    ),
+)
+
+BACKUP = LookingAfter(
+    plan=(
+        "Plan backup",
+        "plan_backup",
+        "Looks at what asks for backups by its tags, and writes what the slot lacks to S3.",
+    ),
+    question=(
+        "Anything to back up?",
+        "A second run in a slot finds what the first one has made.",
+        "Volumes have no backup in this slot yet, or some of an earlier slot lack tags.",
+    ),
+    map=(
+        "Make backups",
+        "MakeBackups",
+        "One child per twenty sets of volumes. The list is read from S3, and results go to S3. What cannot be made is "
+        "in the report, and the rest is tried all the same; a child that dies is repeated, and finds what it made.",
+    ),
+    acts=(
+        (
+            "Take backups",
+            "take_backups",
+            "Claims each set for this run, asks EC2 for its snapshots once, and gives each the tags of its volume.",
+        ),
+    ),
+)
+
+
+def looking_after(operation: str, comment: str, parts: LookingAfter) -> State:
+    """A machine that looks after backups: a plan of everything, a map over what is to be done, a report."""
+    job = the_job(operation)
     child = {name: f"{{% {CHILD_INPUT}.{name} %}}" for name in ("operation", "job_id", "record", "batch")}
+    plan, planning, looks = parts.plan
+    question, why, because = parts.question
+    acting, label, over = parts.map
+    tasks = {
+        name: task(told, function=function, payload=child, seconds=LONG_CALL_SECONDS, then="Report batch")
+        for name, function, told in parts.acts
+    }
+    first = next(iter(tasks))
+    asked: Graph = {}
+    if parts.choice is not None:
+        first, reason, meaning = parts.choice
+        (name, function, _), (other, _, _) = parts.acts
+        condition = f"{{% {CHILD_INPUT}.batch.act = '{function}' %}}"
+        asked = {first: choice(reason, condition=condition, because=meaning, then=name, otherwise=other)}
     return machine(
         comment,
         {
-            "Plan expiry": task(
-                "Looks at every backup of the Region, decides about each, and writes what is to be done to S3.",
-                function="plan_expiry",
-                payload={"operation": "expire", **EXECUTION},
+            plan: task(
+                looks,
+                function=planning,
+                payload={"operation": operation, **EXECUTION},
                 seconds=LONG_CALL_SECONDS,
                 assign={"job": "{% $states.result.Payload %}", "record": RECORD},
                 refused="The input cannot be used: nothing was begun, and the message is for the operator.",
-                then="Anything due?",
+                then=question,
             ),
             **refuse(),
-            "Anything due?": choice(
-                "On most days most backups stay.",
-                condition="{% $job.to_do %}",
-                because="Some are due, or have a mark that goes.",
-                then=EXPIRE,
-                otherwise=REPORT,
-            ),
-            EXPIRE: {
+            question: choice(why, condition="{% $job.to_do %}", because=because, then=acting, otherwise=REPORT),
+            acting: {
                 **_over_ranges(
-                    "One child per hundred backups. The list is read from S3, and results go to S3. What cannot be "
-                    "done is in the report, and the rest is tried all the same; a child that fails did not look, and a "
-                    "redrive repeats it.",
-                    label="ExpireBackups",
+                    over,
+                    label=label,
                     ranges="{% $job.plan_key %}",
                     job=job,
                     line="batch",
-                    first="Delete them?",
+                    first=first,
                     states={
-                        "Delete them?": choice(
-                            "Marking and deleting are done by two functions, whose roles may do no more.",
-                            condition=f"{{% {CHILD_INPUT}.batch.act = 'delete_expired' %}}",
-                            because="An earlier run has marked them, or the deployment wants no marks.",
-                            then="Delete backups",
-                            otherwise="Mark backups",
-                        ),
-                        "Delete backups": task(
-                            "Looks at each once more and deletes it, unless anything stands against that now.",
-                            function="delete_expired",
-                            payload=child,
-                            seconds=LONG_CALL_SECONDS,
-                            then="Report batch",
-                        ),
-                        "Mark backups": task(
-                            "Marks each for the next run to delete, or takes away the mark of what may stay.",
-                            function="mark_expired",
-                            payload=child,
-                            seconds=LONG_CALL_SECONDS,
-                            then="Report batch",
-                        ),
+                        **asked,
+                        **tasks,
                         "Report batch": report(
                             "What became of each is in S3, which keeps this small.", {"batch": child["batch"]}
                         ),
@@ -421,14 +483,17 @@ def expiry(comment: str) -> State:
     )
 
 
-EXPIRE, REPORT = "Mark and delete backups", "Write report"
+REPORT = "Write report"
+
+LOOKING_AFTER = MappingProxyType({"backup": BACKUP, "expire": EXPIRE})
+"""By their operations."""
 
 
 def _machine(operation: Operation) -> State:
     if operation.name == "verify":
         return verification(operation.description)
-    if operation.name == "expire":
-        return expiry(operation.description)
+    if operation.name in LOOKING_AFTER:
+        return looking_after(operation.name, operation.description, LOOKING_AFTER[operation.name])
     if operation.pairing is None:
         return inspection(operation.description)
     return transfer(operation.name, operation.description, unpacks="unpack_image" in operation.functions)

@@ -2,7 +2,7 @@
 
 locals {
   # As blockferry.lifecycle.tags has them.
-  backup_tags = merge({ keep = "KeepForever", type = "Type" }, var.backups.tag_names)
+  backup_tags = merge({ delete_on = "DeleteOn", keep = "KeepForever", type = "Type" }, var.backups.tag_names)
   mark_tag    = "blockferry:expires"
 
   own_snapshot_arns = ["arn:${local.partition}:ec2:${local.region}::snapshot/*"]

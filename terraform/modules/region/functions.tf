@@ -50,6 +50,17 @@ locals {
       memory_mb       = 512
       timeout_seconds = 900 # 10,000 ranges have as many objects
     }
+    plan_backup = {
+      description     = "Looks at what asks for backups by its tags"
+      memory_mb       = 1769 # all instances and volumes that do are in memory at once
+      timeout_seconds = 900
+      environment     = local.backup_settings
+    }
+    take_backups = {
+      description     = "Makes backups by tag, each once in its slot"
+      memory_mb       = 512
+      timeout_seconds = 900 # EC2 takes some five CreateSnapshots a second of the whole account
+    }
     plan_expiry = {
       description     = "Looks at all backups by tag and decides which may go"
       memory_mb       = 1769 # a hundred thousand snapshots are some 300 MB of answers and values

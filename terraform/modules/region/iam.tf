@@ -48,6 +48,8 @@ locals {
   # - start:    creates snapshots, always with the job's tag
   # - own:      on snapshots that carry a job's tag, so only on what a job made
   # - delete:   on snapshots of jobs that do not carry the proof
+  # - makes:    snapshots of this Region's volumes and instances, always with the tags of a backup
+  # - backups:  tags of what is being made, and of backups by tag of this Region
   # - expires:  on backups by tag of this Region, for the mark of what is due and no other tag
   # - expired:  on backups by tag of this Region that are not kept for ever, and that carry the mark if one is needed
   # - tag:      on snapshots, without a condition: StartSnapshot checks it before the tag is there
@@ -174,6 +176,21 @@ locals {
       list     = ["s3:ListBucket"]
       archives = ["s3:GetObject"]
       marks    = ["s3:GetObjectTagging", "s3:PutObjectTagging"]
+    }
+    plan_backup = {
+      any     = ["ec2:DescribeInstances", "ec2:DescribeRegions", "ec2:DescribeSnapshots", "ec2:DescribeVolumes"]
+      objects = ["s3:GetObject"]
+      writes  = ["plan/*"]
+      list    = ["s3:ListBucket"]
+    }
+    take_backups = {
+      any      = ["ec2:DescribeSnapshots"]
+      makes    = ["ec2:CreateSnapshot", "ec2:CreateSnapshots"]
+      backups  = ["ec2:CreateTags"]
+      objects  = ["s3:GetObject"]
+      writes   = ["claims/*", "take_backups/*"]
+      list     = ["s3:ListBucket"]
+      machines = ["states:DescribeExecution"]
     }
     plan_expiry = {
       any     = ["ec2:DescribeImages", "ec2:DescribeLockedSnapshots", "ec2:DescribeSnapshots"]
@@ -305,6 +322,73 @@ data "aws_iam_policy_document" "function" {
         test     = "Null"
         variable = "aws:ResourceTag/${local.proof_tag}"
         values   = ["true"]
+      }
+    }
+  }
+
+  dynamic "statement" {
+    for_each = try([each.value.makes], [])
+
+    content {
+      sid     = "MakeBackupsOf"
+      actions = statement.value
+      resources = [
+        "arn:${local.partition}:ec2:${local.region}:${local.account}:instance/*",
+        "arn:${local.partition}:ec2:${local.region}:${local.account}:volume/*",
+      ]
+    }
+  }
+
+  dynamic "statement" {
+    for_each = try([each.value.makes], [])
+
+    content {
+      sid       = "MakeBackupsWithTheirTags"
+      actions   = statement.value
+      resources = local.own_snapshot_arns
+
+      condition {
+        test     = "StringEquals"
+        variable = "aws:RequestTag/${local.backup_tags.type}"
+        values   = ["Automated"]
+      }
+
+      condition {
+        test     = "Null"
+        variable = "aws:RequestTag/${local.backup_tags.delete_on}"
+        values   = ["false"]
+      }
+    }
+  }
+
+  dynamic "statement" {
+    for_each = try([each.value.backups], [])
+
+    content {
+      sid       = "TagBackupsThatAreMade"
+      actions   = statement.value
+      resources = local.own_snapshot_arns
+
+      condition {
+        test     = "StringEquals"
+        variable = "ec2:CreateAction"
+        values   = ["CreateSnapshot", "CreateSnapshots"]
+      }
+    }
+  }
+
+  dynamic "statement" {
+    for_each = try([each.value.backups], [])
+
+    content {
+      sid       = "TagBackups"
+      actions   = statement.value
+      resources = local.own_snapshot_arns
+
+      condition {
+        test     = "StringEquals"
+        variable = "aws:ResourceTag/${local.backup_tags.type}"
+        values   = ["Automated"]
       }
     }
   }

@@ -6,6 +6,7 @@ locals {
   # Operation => the functions that its definition calls.
   machine_functions = {
     archive = concat(local.transfer_functions, ["unpack_image"])
+    backup  = ["plan_backup", "take_backups", "write_report"]
     copy    = local.transfer_functions
     expire  = ["plan_expiry", "mark_expired", "delete_expired", "write_report"]
     fanout  = concat(local.transfer_functions, ["unpack_image"])
@@ -18,6 +19,7 @@ locals {
   # What follows `blockferry <operation>` on a command line.
   start_arguments = {
     archive = "SNAPSHOT --to s3://BUCKET/PREFIX --wait"
+    backup  = "--dry-run"
     copy    = "SNAPSHOT --to REGION --wait"
     expire  = "--dry-run"
     fanout  = "s3://BUCKET/KEY --to REGION --wait"

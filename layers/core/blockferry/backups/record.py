@@ -71,16 +71,19 @@ def save(
     run: Run,
     looked: Iterable[Item],
     to_do: Mapping[str, Sequence[Mapping[str, Any]]],
+    *,
+    batch: int = BATCH,
 ) -> tuple[Run, str]:
-    """Store a plan: what was ``looked`` at and needs nothing, and what is ``to_do`` by which function.
+    """Store a plan: what was ``looked`` at and needs nothing, and what is ``to_do`` by which function, a ``batch`` at a
+    time.
 
     The record is written last. Returns the run with its batches, and the SHA-256 of its record.
     """
     folder.write(LOOKED, _lines(_line(item) for item in looked))
     batches: list[tuple[str, int, int]] = []
     for function, things in to_do.items():
-        for first in range(0, len(things), BATCH):
-            some = things[first : first + BATCH]
+        for first in range(0, len(things), batch):
+            some = things[first : first + batch]
             folder.write(_batch_name(function, first), _lines(some))
             batches.append((function, first, first + len(some)))
     folder.write(RANGES, _lines({"act": function, "first": first, "stop": stop} for function, first, stop in batches))

@@ -60,7 +60,9 @@ def _items(call: JobCall, run: Run) -> Iterator[Item]:
     """All that was looked at: what had to be done first."""
     for function, first, stop in run.batches:
         became = record.outcome(call.folder, function, first)
-        record.refuse_other_number(call.folder, became, stop - first)
+        if run.operation != "backup":
+            # A set of backups is several things.
+            record.refuse_other_number(call.folder, became, stop - first)
         yield from became
     yield from record.looked(call.folder)
 

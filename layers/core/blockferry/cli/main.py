@@ -37,6 +37,7 @@ from blockferry.core.errors import BlockferryError, InvalidRequest
 
 if TYPE_CHECKING:
     from blockferry.cli import archive as archive
+    from blockferry.cli import backup as backup
     from blockferry.cli import cat as cat
     from blockferry.cli import copy as copy
     from blockferry.cli import discard as discard
@@ -60,6 +61,7 @@ COMMANDS = (
     "restore",
     "verify",
     "inspect",
+    "backup",
     "expire",
     "status",
     "resume",

@@ -24,12 +24,14 @@ IN_USE = ("in-use", "available")
 
 @dataclass(frozen=True, kw_only=True)
 class Instance:
-    """An instance, and the volumes that are attached to it: their ids by device, as ``/dev/xvda``."""
+    """An instance, and the volumes that are attached to it: their ids by device, as ``/dev/xvda``. ``root`` is the
+    device that it boots from."""
 
     instance_id: str
     state: str
     tags: Mapping[str, str]
     devices: Mapping[str, str]
+    root: str = ""
 
     @property
     def name(self) -> str:
@@ -59,7 +61,8 @@ class BackupSet:
     """Backups that are made by one request, so that they are of one instant: of several volumes of the instance
     ``instance_id``, or of one volume, with no instance named. ``resource`` is what asked for it.
 
-    ``excluded`` are the instance's other volumes. ``at_once`` are the tags that all of them have from their first
+    ``excluded`` are the instance's other volumes, but for the one that it boots from, of which ``without_root`` says
+    whether it is left out. ``at_once`` are the tags that all of them have from their first
     moment: with these alone none lives for ever, and whoever comes later finds which slot it is of.
     ``copies_tags``: EC2 may copy the volumes' own tags in the same request, since nothing of them stands against ours.
     """
@@ -68,6 +71,7 @@ class BackupSet:
     instance_id: str | None
     volumes: tuple[Wanted, ...]
     excluded: tuple[str, ...]
+    without_root: bool
     description: str
     at_once: Mapping[str, str]
     copies_tags: bool
@@ -203,6 +207,7 @@ class _Choosing:
             owner = "" if instance is None else f"{instance.name} ({instance.instance_id}) - "
             description = f"{owner}{first.volume_id}{where} - {region}"
         ids = [each.volume_id for each in wanted]
+        root = None if instance is None else instance.devices.get(instance.root)
         shared = _shared([each.tags for each in wanted])
         # The latest day of all, until each has its own.
         shared[names.delete_on] = max(each.tags[names.delete_on] for each in wanted)
@@ -211,7 +216,8 @@ class _Choosing:
                 resource=resource,
                 instance_id=instance.instance_id if instance is not None and together else None,
                 volumes=tuple(wanted),
-                excluded=tuple(each for each in members if each not in ids),
+                excluded=tuple(each for each in members if each not in ids and each != root),
+                without_root=root is not None and root not in ids,
                 description=description[:MAX_DESCRIPTION],
                 at_once=shared,
                 copies_tags=all(

@@ -14,6 +14,7 @@ from blockferry.operations.operation import Operation
 
 if TYPE_CHECKING:
     from blockferry.operations import archive as archive
+    from blockferry.operations import backup as backup
     from blockferry.operations import copy as copy
     from blockferry.operations import expire as expire
     from blockferry.operations import fanout as fanout
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from blockferry.operations import verify as verify
     from blockferry.transfer.pairing import Pairing
 
-NAMES = ("copy", "sync", "fanout", "archive", "restore", "verify", "inspect", "expire")
+NAMES = ("copy", "sync", "fanout", "archive", "restore", "verify", "inspect", "backup", "expire")
 """A module for each, with its ``OPERATION``."""
 
 

@@ -32,5 +32,9 @@ class LifecycleRequest(Model):
         return value
 
 
+class BackupRequest(LifecycleRequest):
+    """Input of the state machine ``backup``."""
+
+
 class ExpireRequest(LifecycleRequest):
     """Input of the state machine ``expire``."""
