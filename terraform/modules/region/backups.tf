@@ -5,6 +5,8 @@ locals {
   backup_tags = merge({ delete_on = "DeleteOn", keep = "KeepForever", type = "Type" }, var.backups.tag_names)
   mark_tag    = "blockferry:expires"
 
+  missed_backups_arn = "arn:${local.partition}:sqs:${local.region}:${local.account}:${var.name_prefix}-missed-backups"
+
   own_snapshot_arns = ["arn:${local.partition}:ec2:${local.region}::snapshot/*"]
 
   backup_settings = {
@@ -21,15 +23,27 @@ locals {
     })
   }
 
-  backup_schedules = {
-    for operation, schedule in {
+  backup_schedules = merge(
+    var.backups.backup ? {
+      for time in var.backups.times : "backup-${replace(time, ":", "")}" => {
+        operation   = "backup"
+        description = "Makes the backups of ${time} that tags ask for"
+        expression  = "cron(${tonumber(split(":", time)[1])} ${tonumber(split(":", time)[0])} ? * ${join(",", var.backups.weekdays)} *)"
+      }
+    } : {},
+    var.backups.expire ? {
       expire = {
-        on          = var.backups.expire
+        operation   = "expire"
         description = "Deletes backups by tag whose days are over"
         expression  = "cron(${tonumber(split(":", var.backups.expire_at)[1])} ${tonumber(split(":", var.backups.expire_at)[0])} * * ? *)"
       }
-    } : operation => schedule if schedule.on
-  }
+    } : {},
+  )
+}
+
+locals {
+  # Days between two runs at most, and one more: with one weekday a week, and every day a day.
+  backup_gap_days = length(var.backups.weekdays) == 7 ? 2 : 7
 }
 
 resource "aws_scheduler_schedule" "backups" {
@@ -47,7 +61,7 @@ resource "aws_scheduler_schedule" "backups" {
   }
 
   target {
-    arn      = module.machine[each.key].arn
+    arn      = module.machine[each.value.operation].arn
     role_arn = aws_iam_role.backup_schedules[0].arn
     input    = jsonencode({})
 
@@ -58,7 +72,7 @@ resource "aws_scheduler_schedule" "backups" {
     }
 
     dead_letter_config {
-      arn = aws_sqs_queue.missed_backups[0].arn
+      arn = local.missed_backups_arn
     }
   }
 }
@@ -79,13 +93,13 @@ data "aws_iam_policy_document" "backup_schedules" {
   statement {
     sid       = "StartTheMachines"
     actions   = ["states:StartExecution"]
-    resources = [for operation in keys(local.backup_schedules) : "arn:${local.partition}:states:${local.region}:${local.account}:stateMachine:${local.machine_names[operation]}"]
+    resources = [for operation in distinct(values(local.backup_schedules)[*].operation) : "arn:${local.partition}:states:${local.region}:${local.account}:stateMachine:${local.machine_names[operation]}"]
   }
 
   statement {
     sid       = "TellOfRunsThatCouldNotBeStarted"
     actions   = ["sqs:SendMessage"]
-    resources = [aws_sqs_queue.missed_backups[0].arn]
+    resources = [local.missed_backups_arn]
   }
 
   dynamic "statement" {
@@ -131,6 +145,19 @@ locals {
       comparison  = "GreaterThanOrEqualToThreshold"
       missing     = "notBreaching"
       silence     = []
+    }
+    backup-silent = {
+      on          = var.backups.backup
+      description = "No run of ${var.name_prefix}-backup was started for ${local.backup_gap_days} days: look at its schedules."
+      namespace   = "AWS/States"
+      metric_name = "ExecutionsStarted"
+      dimensions  = { StateMachineArn = module.machine["backup"].arn }
+      statistic   = "Sum"
+      period      = 86400
+      evaluations = local.backup_gap_days
+      comparison  = "LessThanThreshold"
+      missing     = "missing"
+      silence     = var.alarm_topic_arns
     }
     expire-silent = {
       on          = var.backups.expire

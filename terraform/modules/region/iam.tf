@@ -48,6 +48,7 @@ locals {
   # - start:    creates snapshots, always with the job's tag
   # - own:      on snapshots that carry a job's tag, so only on what a job made
   # - delete:   on snapshots of jobs that do not carry the proof
+  # - stays:    assumes no role: works in this account only
   # - makes:    snapshots of this Region's volumes and instances, always with the tags of a backup
   # - backups:  tags of what is being made, and of backups by tag of this Region
   # - expires:  on backups by tag of this Region, for the mark of what is due and no other tag
@@ -178,12 +179,14 @@ locals {
       marks    = ["s3:GetObjectTagging", "s3:PutObjectTagging"]
     }
     plan_backup = {
+      stays   = true
       any     = ["ec2:DescribeInstances", "ec2:DescribeRegions", "ec2:DescribeSnapshots", "ec2:DescribeVolumes"]
       objects = ["s3:GetObject"]
       writes  = ["plan/*"]
       list    = ["s3:ListBucket"]
     }
     take_backups = {
+      stays    = true
       any      = ["ec2:DescribeSnapshots"]
       makes    = ["ec2:CreateSnapshot", "ec2:CreateSnapshots"]
       backups  = ["ec2:CreateTags"]
@@ -199,6 +202,7 @@ locals {
       list    = ["s3:ListBucket"]
     }
     mark_expired = {
+      stays   = true
       any     = ["ec2:DescribeImages", "ec2:DescribeLockedSnapshots", "ec2:DescribeSnapshots", "ec2:DescribeSnapshotAttribute"]
       expires = ["ec2:CreateTags", "ec2:DeleteTags"]
       objects = ["s3:GetObject"]
@@ -206,6 +210,7 @@ locals {
       list    = ["s3:ListBucket"]
     }
     delete_expired = {
+      stays   = true
       any     = ["ec2:DescribeImages", "ec2:DescribeLockedSnapshots", "ec2:DescribeSnapshots", "ec2:DescribeSnapshotAttribute"]
       expired = ["ec2:DeleteSnapshot"]
       objects = ["s3:GetObject"]
@@ -213,6 +218,7 @@ locals {
       list    = ["s3:ListBucket"]
     }
     write_report = {
+      stays   = true
       objects = ["s3:GetObject"]
       writes  = ["report.json", "report.md"]
       list    = ["s3:ListBucket"]
@@ -787,7 +793,7 @@ data "aws_iam_policy_document" "function" {
   }
 
   dynamic "statement" {
-    for_each = length(var.trusted_role_arns) > 0 ? [var.trusted_role_arns] : []
+    for_each = length(var.trusted_role_arns) > 0 && !try(each.value.stays, false) ? [var.trusted_role_arns] : []
 
     content {
       sid       = "AssumeTrustedRoles"

@@ -211,6 +211,7 @@ variable "tags" {
 variable "backups" {
   description = <<-EOT
     Backups by tag (docs/tags.md):
+    - backup: make backups at each of the times on the weekdays. Off, the machine can still be started by hand.
     - expire: delete backups that are due, every day at expire_at. Off, the machine can still be started by hand.
     - times, weekdays, time_zone: the slots of backups, and the zone in which days begin and end.
     - expire_at: time of day of expire, in the same zone.
@@ -223,6 +224,7 @@ variable "backups" {
     - destinations: places for copies that are more than a Region of this account, by the name that tags use.
   EOT
   type = object({
+    backup      = optional(bool, false)
     expire      = optional(bool, false)
     times       = optional(list(string), ["01:00"])
     weekdays    = optional(list(string), ["MON", "TUE", "WED", "THU", "FRI", "SAT", "SUN"])
