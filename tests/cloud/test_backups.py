@@ -16,35 +16,8 @@ TODAY = datetime.now(UTC).date()
 
 @pytest.fixture
 def instance(cloud: CloudRig) -> Iterator[str]:
-    """An instance that boots from one volume, with another one attached to it, that asks for backups."""
-    ec2 = cloud.client("ec2")
-    image = ec2.describe_images()["Images"][0]["ImageId"]
-    made = ec2.run_instances(
-        ImageId=image,
-        MinCount=1,
-        MaxCount=1,
-        InstanceType="t3.micro",
-        TagSpecifications=[
-            {
-                "ResourceType": "instance",
-                "Tags": [
-                    {"Key": "Name", "Value": "web"},
-                    {"Key": "Backup", "Value": "Yes"},
-                    {"Key": "Retention", "Value": "2"},
-                ],
-            }
-        ],
-    )["Instances"][0]
-    zone = made["Placement"]["AvailabilityZone"]
-    data = ec2.create_volume(
-        AvailabilityZone=zone,
-        Size=1,
-        TagSpecifications=[{"ResourceType": "volume", "Tags": [{"Key": "Role", "Value": "db"}]}],
-    )["VolumeId"]
-    ec2.attach_volume(VolumeId=data, InstanceId=made["InstanceId"], Device="/dev/sdf")
-    yield made["InstanceId"]
-    # Nothing asks for backups any more when other tests run.
-    ec2.delete_tags(Resources=[made["InstanceId"]], Tags=[{"Key": "Backup"}])
+    with cloud.instance(Name="web", Backup="Yes", Retention="2") as made:
+        yield made
 
 
 def report(cloud: CloudRig, answer: dict[str, Any]) -> dict[str, Any]:
