@@ -21,7 +21,7 @@ from blockferry.jobs.folder import JOB, RECEIPT, STARTED, JobFolder
 from blockferry.jobs.workspace import Workspace
 from blockferry.lifecycle.expiring import COMPLETED, Backup
 from blockferry.lifecycle.schedule import Schedule
-from blockferry.lifecycle.tags import AUTOMATED, SLOT_TAG, TagNames
+from blockferry.lifecycle.tags import AUTOMATED, MADE_TAG, SLOT_TAG, TagNames
 from blockferry.verification.record import PLAN as VERIFICATION
 
 if TYPE_CHECKING:
@@ -66,25 +66,28 @@ def backup_of(found: Mapping[str, Any], names: TagNames, schedule: Schedule) -> 
     """A snapshot of an answer of DescribeSnapshots."""
     tags = {tag["Key"]: tag["Value"] for tag in found.get("Tags", ())}
     volume = found.get("VolumeId") or ""
-    if names.source_snapshot in tags or not has_volume(volume):
+    is_copy = names.source_snapshot in tags
+    started = (_instant(tags, MADE_TAG) if is_copy else None) or found["StartTime"]
+    if is_copy or not has_volume(volume):
         # Of a disk that nobody can tell it is the only backup that there is.
         volume = tags.get(names.source_volume) or found["SnapshotId"]
     return Backup(
         snapshot_id=found["SnapshotId"],
         volume=volume,
         state=found["State"],
-        started=found["StartTime"],
-        made=schedule.day_of(_slot(tags) or found["StartTime"]),
+        started=started,
+        made=schedule.day_of(_instant(tags, SLOT_TAG) or started),
         tags=tags,
     )
 
 
-def _slot(tags: Mapping[str, str]) -> datetime | None:
+def _instant(tags: Mapping[str, str], name: str) -> datetime | None:
+    """What a tag of ours says, unless somebody has changed it."""
     try:
-        slot = datetime.fromisoformat(tags[SLOT_TAG])
+        instant = datetime.fromisoformat(tags[name])
     except (KeyError, ValueError):
         return None
-    return slot if slot.tzinfo is not None else None
+    return instant if instant.tzinfo is not None else None
 
 
 def with_images(ec2: EC2Client, backups: Sequence[Backup], *, all_of_region: bool) -> list[Backup]:

@@ -23,10 +23,11 @@ COMPLETED, FAILED = "completed", "error"
 class Backup:
     """A snapshot as the inventory of its Region has it.
 
-    ``volume`` is what it is a backup of: the id of its own volume, or of the one that a copy names. ``made`` is the day
-    of it where the schedule is. The rest is why it may have to stay: ``images`` that are made of it, its ``lock``, the
-    accounts that it is ``shared`` with, ``jobs`` in flight that read or build upon it, and ``needed`` by what comes
-    next in a chain. ``copies`` are destinations in which a completed copy of it was found.
+    ``volume`` is what it is a backup of: the id of its own volume, or of the one that a copy names. ``started`` is when
+    it, or the original of a copy, was begun, and ``made`` the day of that where the schedule is. The rest is why it may
+    have to stay: ``images`` that are made of it, its ``lock``, the accounts that it is ``shared`` with, ``jobs`` in
+    flight that read or build upon it, and ``needed`` by what comes next in a chain. ``copies`` are destinations in
+    which a completed copy of it was found.
     """
 
     snapshot_id: str

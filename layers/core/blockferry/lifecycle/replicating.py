@@ -18,6 +18,7 @@ from blockferry.lifecycle.tags import (
     COPY_TAG,
     DESTINATION_TAG,
     DRILL_TAG,
+    MADE_TAG,
     Problem,
     TagNames,
     Told,
@@ -196,6 +197,7 @@ def tags_of_copy(
         names.source_volume: backup.volume,
         names.source_region: own_region,
         DESTINATION_TAG: destination.name,
+        MADE_TAG: backup.started.isoformat(),
     }
     if told.automated:
         kept = destination.retention or told.retention(retention)

@@ -31,6 +31,10 @@ the copy expires, so that no second one is made."""
 DESTINATION_TAG = "blockferry:destination"
 """On a copy: the name of the destination that it was made for."""
 
+MADE_TAG = "blockferry:made"
+"""On a copy: when its original was begun, as ``2026-11-27T01:00:03+00:00``. A copy that is made late of an old backup
+is no newer for that."""
+
 DRILL_TAG = "blockferry:drill"
 """On what an exercise has made: no backup to rely on."""
 
