@@ -420,6 +420,34 @@ BACKUP = LookingAfter(
 )
 
 
+REPLICATE = LookingAfter(
+    plan=(
+        "Plan replication",
+        "plan_replication",
+        "Looks at the backups that want copies and at the copies that there are, and writes what is to be done to S3. "
+        "An event as the input only wakes it; while another run of the Region is at work there is nothing to do.",
+    ),
+    question=(
+        "Anything to copy?",
+        "Most runs find that every backup has its copies.",
+        "Copies are to be begun, or what is complete is to be noted.",
+    ),
+    map=(
+        "Copy backups",
+        "CopyBackups",
+        "One child per twenty steps. The list is read from S3, and results go to S3. What cannot be done is in the "
+        "report, and the rest is tried all the same; a child that dies is repeated, and finds what it began.",
+    ),
+    acts=(
+        (
+            "Begin copies",
+            "copy_backups",
+            "Begins copies, each once, until EC2 has no place for more; notes complete ones on their originals.",
+        ),
+    ),
+)
+
+
 def looking_after(operation: str, comment: str, parts: LookingAfter) -> State:
     """A machine that looks after backups: a plan of everything, a map over what is to be done, a report."""
     job = the_job(operation)
@@ -485,7 +513,7 @@ def looking_after(operation: str, comment: str, parts: LookingAfter) -> State:
 
 REPORT = "Write report"
 
-LOOKING_AFTER = MappingProxyType({"backup": BACKUP, "expire": EXPIRE})
+LOOKING_AFTER = MappingProxyType({"backup": BACKUP, "expire": EXPIRE, "replicate": REPLICATE})
 """By their operations."""
 
 

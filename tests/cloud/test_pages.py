@@ -271,7 +271,17 @@ PAGES = [
     "README.md",
     *(
         f"docs/{name}.md"
-        for name in ("getting-started", "sync", "fanout", "archive", "upload", "verify", "backup", "expire")
+        for name in (
+            "getting-started",
+            "sync",
+            "fanout",
+            "archive",
+            "upload",
+            "verify",
+            "backup",
+            "replicate",
+            "expire",
+        )
     ),
 ]
 

@@ -44,6 +44,7 @@ CONDITIONAL = {
     ("move_blocks", "s3:DeleteObject"): "ranges that take more than some seconds only",
     ("unpack_image", "s3:DeleteObject"): "images that were replaced only",
     ("mark_expired", "ec2:DeleteTags"): "backups that were marked and may stay only",
+    ("plan_replication", "states:DescribeExecution"): "runs beside others only",
     ("take_backups", "states:DescribeExecution"): "sets that another run has claimed only",
     ("plan_expiry", "s3:GetObject"): "records of jobs only, if there are any",
     ("sweep_jobs", ""): "jobs that were left behind only; a sweep that finds none lists and reads records",
@@ -416,11 +417,13 @@ def nights_of_backups(cloud: CloudRig) -> None:
     alone = cloud.client("ec2").create_volume(AvailabilityZone=f"{cloud.home}a", Size=1)["VolumeId"]
     asks = [{"Key": "Backup", "Value": "Yes"}]
     cloud.client("ec2").create_tags(Resources=[alone], Tags=asks)
-    with cloud.instance(Backup="Yes"):
+    with cloud.instance(Backup="Yes", Copy_Dest=cloud.recovery):
         for day in (1, 2):
             cloud.run("backup", {"as_of": f"2026-03-0{day}T02:00:00Z"})
             # A snapshot is a second younger than the one before.
             cloud.control("clock", {"advance": 1})
+            cloud.until(lambda: all(state == "completed" for state in cloud.snapshots().values() if state != "error"))
+            cloud.run("replicate", {"as_of": f"2026-03-0{day}T03:00:00Z"})
         for _ in range(2):
             cloud.run("expire", {"as_of": "2026-12-31T05:00:00Z"})
     cloud.client("ec2").delete_tags(Resources=[alone], Tags=asks)

@@ -9,7 +9,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from blockferry.backups.backup import SETTLING, TAKE
+from blockferry.backups.backup import TAKE
+from blockferry.backups.slots import SETTLING
 from blockferry.core.errors import ItemsFailed
 from rig import ACCOUNT, HOME, MadeInstance, Rig, RigAws, running_rig
 

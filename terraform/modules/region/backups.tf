@@ -2,8 +2,11 @@
 
 locals {
   # As blockferry.lifecycle.tags has them.
-  backup_tags = merge({ delete_on = "DeleteOn", keep = "KeepForever", type = "Type" }, var.backups.tag_names)
-  mark_tag    = "blockferry:expires"
+  backup_tags = merge(
+    { delete_on = "DeleteOn", destinations = "Copy_Dest", keep = "KeepForever", source_snapshot = "Source_SnapshotId", type = "Type" },
+    var.backups.tag_names,
+  )
+  mark_tag = "blockferry:expires"
 
   missed_backups_arn = "arn:${local.partition}:sqs:${local.region}:${local.account}:${var.name_prefix}-missed-backups"
 
@@ -29,6 +32,13 @@ locals {
         operation   = "backup"
         description = "Makes the backups of ${time} that tags ask for"
         expression  = "cron(${tonumber(split(":", time)[1])} ${tonumber(split(":", time)[0])} ? * ${join(",", var.backups.weekdays)} *)"
+      }
+    } : {},
+    var.backups.replicate ? {
+      replicate = {
+        operation   = "replicate"
+        description = "Makes good what events of snapshots have missed"
+        expression  = "rate(${var.backups.replicate_minutes} minutes)"
       }
     } : {},
     var.backups.expire ? {
@@ -159,6 +169,19 @@ locals {
       missing     = "missing"
       silence     = var.alarm_topic_arns
     }
+    replicate-silent = {
+      on          = var.backups.replicate
+      description = "No run of ${var.name_prefix}-replicate was started for a day: look at its schedule."
+      namespace   = "AWS/States"
+      metric_name = "ExecutionsStarted"
+      dimensions  = { StateMachineArn = module.machine["replicate"].arn }
+      statistic   = "Sum"
+      period      = 86400
+      evaluations = 1
+      comparison  = "LessThanThreshold"
+      missing     = "missing"
+      silence     = var.alarm_topic_arns
+    }
     expire-silent = {
       on          = var.backups.expire
       description = "No run of ${var.name_prefix}-expire was started for a day and a half: look at its schedule."
@@ -194,4 +217,82 @@ resource "aws_cloudwatch_metric_alarm" "backups" {
   ok_actions                = var.alarm_topic_arns
   insufficient_data_actions = each.value.silence
   tags                      = local.tags
+}
+
+# Events of EC2 wake replicate as soon as there is something new. They are best effort: the schedule makes good the rest.
+resource "aws_cloudwatch_event_rule" "completed" {
+  count = var.backups.replicate ? 1 : 0
+
+  name        = "${var.name_prefix}-backups-completed"
+  description = "Snapshots of volumes and of instances that are completed"
+  tags        = local.tags
+
+  event_pattern = jsonencode({
+    source      = ["aws.ec2"]
+    detail-type = ["EBS Snapshot Notification", "EBS Multi-Volume Snapshots Completion Status"]
+    detail      = { event = ["createSnapshot", "createSnapshots"], result = ["succeeded"] }
+  })
+}
+
+resource "aws_cloudwatch_event_target" "replicate" {
+  count = var.backups.replicate ? 1 : 0
+
+  rule     = aws_cloudwatch_event_rule.completed[0].name
+  arn      = module.machine["replicate"].arn
+  role_arn = aws_iam_role.backup_events[0].arn
+
+  retry_policy {
+    maximum_event_age_in_seconds = 3600
+    maximum_retry_attempts       = 10
+  }
+}
+
+data "aws_iam_policy_document" "backup_events_trust" {
+  statement {
+    sid     = "OnlyForThisRule"
+    actions = ["sts:AssumeRole"]
+
+    principals {
+      type        = "Service"
+      identifiers = ["events.amazonaws.com"]
+    }
+
+    condition {
+      test     = "StringEquals"
+      variable = "aws:SourceAccount"
+      values   = [local.account]
+    }
+
+    condition {
+      test     = "ArnEquals"
+      variable = "aws:SourceArn"
+      values   = ["arn:${local.partition}:events:${local.region}:${local.account}:rule/${var.name_prefix}-backups-completed"]
+    }
+  }
+}
+
+data "aws_iam_policy_document" "backup_events" {
+  statement {
+    sid       = "StartReplicate"
+    actions   = ["states:StartExecution"]
+    resources = ["arn:${local.partition}:states:${local.region}:${local.account}:stateMachine:${local.machine_names["replicate"]}"]
+  }
+}
+
+resource "aws_iam_role" "backup_events" {
+  count = var.backups.replicate ? 1 : 0
+
+  name                 = "${var.name_prefix}-backup-events-${local.region}"
+  description          = "Role of the rule ${var.name_prefix}-backups-completed in ${local.region}"
+  assume_role_policy   = data.aws_iam_policy_document.backup_events_trust.json
+  permissions_boundary = var.permissions_boundary
+  tags                 = local.tags
+}
+
+resource "aws_iam_role_policy" "backup_events" {
+  count = var.backups.replicate ? 1 : 0
+
+  name   = "calls"
+  role   = aws_iam_role.backup_events[0].id
+  policy = data.aws_iam_policy_document.backup_events.json
 }

@@ -61,6 +61,18 @@ locals {
       memory_mb       = 512
       timeout_seconds = 900 # EC2 takes some five CreateSnapshots a second of the whole account
     }
+    plan_replication = {
+      description     = "Looks at backups that want copies and at the copies that there are"
+      memory_mb       = 1769 # as plan_expiry, and of several Regions
+      timeout_seconds = 900
+      environment     = local.backup_settings
+    }
+    copy_backups = {
+      description     = "Begins copies of backups and notes those that are complete"
+      memory_mb       = 512
+      timeout_seconds = 900
+      environment     = local.backup_settings
+    }
     plan_expiry = {
       description     = "Looks at all backups by tag and decides which may go"
       memory_mb       = 1769 # a hundred thousand snapshots are some 300 MB of answers and values

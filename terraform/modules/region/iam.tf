@@ -51,6 +51,8 @@ locals {
   # - stays:    assumes no role: works in this account only
   # - makes:    snapshots of this Region's volumes and instances, always with the tags of a backup
   # - backups:  tags of what is being made, and of backups by tag of this Region
+  # - copies:   snapshots to any Region, always with the tag that names the original
+  # - notes:    tags of copies that are made, of originals that want copies, and of copies: each only those that are due
   # - expires:  on backups by tag of this Region, for the mark of what is due and no other tag
   # - expired:  on backups by tag of this Region that are not kept for ever, and that carry the mark if one is needed
   # - tag:      on snapshots, without a condition: StartSnapshot checks it before the tag is there
@@ -194,6 +196,24 @@ locals {
       writes   = ["claims/*", "take_backups/*"]
       list     = ["s3:ListBucket"]
       machines = ["states:DescribeExecution"]
+    }
+    plan_replication = {
+      stays    = true
+      any      = ["ec2:DescribeRegions", "ec2:DescribeSnapshots"]
+      objects  = ["s3:GetObject"]
+      writes   = ["claims/*", "plan/*"]
+      list     = ["s3:ListBucket"]
+      machines = ["states:DescribeExecution"]
+    }
+    copy_backups = {
+      stays   = true
+      any     = ["ec2:DescribeSnapshots"]
+      copies  = ["ec2:CopySnapshot"]
+      notes   = ["ec2:CreateTags"]
+      objects = ["s3:GetObject"]
+      writes  = ["claims/*", "copy_backups/*"]
+      list    = ["s3:ListBucket"]
+      keys    = local.snapshot_key_actions
     }
     plan_expiry = {
       any     = ["ec2:DescribeImages", "ec2:DescribeLockedSnapshots", "ec2:DescribeSnapshots"]
@@ -395,6 +415,83 @@ data "aws_iam_policy_document" "function" {
         test     = "StringEquals"
         variable = "aws:ResourceTag/${local.backup_tags.type}"
         values   = ["Automated"]
+      }
+    }
+  }
+
+  dynamic "statement" {
+    for_each = try([each.value.copies], [])
+
+    content {
+      sid       = "CopyBackups"
+      actions   = statement.value
+      resources = local.snapshot_arns
+
+      condition {
+        test     = "Null"
+        variable = "aws:RequestTag/${local.backup_tags.source_snapshot}"
+        values   = ["false"]
+      }
+    }
+  }
+
+  dynamic "statement" {
+    for_each = try([each.value.notes], [])
+
+    content {
+      sid       = "TagCopiesThatAreMade"
+      actions   = statement.value
+      resources = local.snapshot_arns
+
+      condition {
+        test     = "StringEquals"
+        variable = "ec2:CreateAction"
+        values   = ["CopySnapshot"]
+      }
+    }
+  }
+
+  dynamic "statement" {
+    for_each = try([each.value.notes], [])
+
+    content {
+      sid       = "NoteCopiesOnTheirOriginals"
+      actions   = statement.value
+      resources = local.own_snapshot_arns
+
+      condition {
+        test     = "Null"
+        variable = "aws:ResourceTag/${local.backup_tags.destinations}"
+        values   = ["false"]
+      }
+
+      condition {
+        test     = "ForAllValues:StringLike"
+        variable = "aws:TagKeys"
+        values   = ["blockferry:copy:*"]
+      }
+    }
+  }
+
+  dynamic "statement" {
+    for_each = try([each.value.notes], [])
+
+    content {
+      sid       = "ProtectCopies"
+      actions   = statement.value
+      resources = local.snapshot_arns
+
+      condition {
+        test     = "Null"
+        variable = "aws:ResourceTag/${local.backup_tags.source_snapshot}"
+        values   = ["false"]
+      }
+
+      condition {
+        # However the key is written.
+        test     = "ForAllValues:StringEqualsIgnoreCase"
+        variable = "aws:TagKeys"
+        values   = [local.backup_tags.keep]
       }
     }
   }

@@ -212,6 +212,7 @@ variable "backups" {
   description = <<-EOT
     Backups by tag (docs/tags.md):
     - backup: make backups at each of the times on the weekdays. Off, the machine can still be started by hand.
+    - replicate: copy backups where their tags want them, when they are completed and every replicate_minutes.
     - expire: delete backups that are due, every day at expire_at. Off, the machine can still be started by hand.
     - times, weekdays, time_zone: the slots of backups, and the zone in which days begin and end.
     - expire_at: time of day of expire, in the same zone.
@@ -221,15 +222,19 @@ variable "backups" {
     - allow_as_of: let whoever starts a run say what day it is.
     - tag_names: other keys for the tags, by what they are for: backup, retention, destinations, keep, delete_on, type,
       source_snapshot, source_instance, source_volume, source_device, source_region.
-    - destinations: places for copies that are more than a Region of this account, by the name that tags use.
+    - destinations: places for copies that are more than a Region: another key or retention, by the name that tags use.
   EOT
   type = object({
-    backup      = optional(bool, false)
-    expire      = optional(bool, false)
-    times       = optional(list(string), ["01:00"])
-    weekdays    = optional(list(string), ["MON", "TUE", "WED", "THU", "FRI", "SAT", "SUN"])
-    time_zone   = optional(string, "UTC")
-    expire_at   = optional(string, "05:00")
+    backup    = optional(bool, false)
+    replicate = optional(bool, false)
+    expire    = optional(bool, false)
+    times     = optional(list(string), ["01:00"])
+    weekdays  = optional(list(string), ["MON", "TUE", "WED", "THU", "FRI", "SAT", "SUN"])
+    time_zone = optional(string, "UTC")
+    expire_at = optional(string, "05:00")
+
+    replicate_minutes = optional(number, 15)
+
     retention   = optional(string, "7d")
     keep_newest = optional(number, 1)
     act_at_once = optional(bool, false)
@@ -237,11 +242,8 @@ variable "backups" {
     tag_names   = optional(map(string), {})
     destinations = optional(map(object({
       region      = string
-      role_arn    = optional(string)
-      external_id = optional(string)
       kms_key_arn = optional(string)
       retention   = optional(string)
-      blocks      = optional(bool, false)
     })), {})
   })
   default = {}
@@ -269,6 +271,11 @@ variable "backups" {
   validation {
     condition     = var.backups.keep_newest >= 0 && var.backups.keep_newest <= 1000 && floor(var.backups.keep_newest) == var.backups.keep_newest
     error_message = "The number of newest backups that stay must be a whole number, 0 to 1000."
+  }
+
+  validation {
+    condition     = var.backups.replicate_minutes >= 5 && var.backups.replicate_minutes <= 1440 && floor(var.backups.replicate_minutes) == var.backups.replicate_minutes
+    error_message = "The minutes between two runs of replicate must be a whole number, 5 to 1440."
   }
 
   validation {

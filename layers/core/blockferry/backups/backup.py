@@ -14,7 +14,7 @@ from blockferry.aws.sessions import Identity
 from blockferry.backups import record
 from blockferry.backups.record import Run
 from blockferry.backups.settings import Settings
-from blockferry.backups.slots import Claim, Held, Slot, goes_on
+from blockferry.backups.slots import SETTLING, Claim, Held, Slot, goes_on
 from blockferry.core.quotas import FILTER_VALUES
 from blockferry.core.reserves import BACKUP_SECONDS
 from blockferry.jobs.call import JobCall
@@ -41,9 +41,6 @@ BATCH = 20
 
 PAGE = 500
 """Instances or volumes in an answer of EC2."""
-
-SETTLING = timedelta(minutes=2)
-"""How long EC2 may take until it shows what an unanswered request has made."""
 
 SLOTS_BACK = 3
 """Slots behind the present one whose backups are looked after, if a run of theirs has died."""

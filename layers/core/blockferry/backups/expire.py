@@ -28,7 +28,6 @@ from blockferry.jobs.folder import RANGES, RESULTS
 from blockferry.jobs.workspace import Workspace
 from blockferry.lifecycle.expiring import Backup, expiry, objection
 from blockferry.lifecycle.items import Action, Item, Outcome
-from blockferry.lifecycle.replicating import needed_for_blocks
 from blockferry.lifecycle.tags import MARK_TAG, Told
 from blockferry.requests.lifecycle import ExpireRequest
 from blockferry.requests.parts import parse
@@ -96,7 +95,6 @@ def _decide(call: JobCall, workspace: Workspace, execution: Execution, settings:
     backups = with_locks(ec2, backups)
     backups = with_jobs(workspace, backups)
     backups, notes = with_copies(call, settings, backups)
-    backups = _with_chains(settings, backups)
     today = settings.schedule.day_of(datetime.fromisoformat(run.now))
     items, problems = expiry(backups, today=today, run=run.mark, rules=settings.rules)
     to_do: dict[str, list[Mapping[str, Any]]] = {MARK: [], DELETE: []}
@@ -114,16 +112,6 @@ def _decide(call: JobCall, workspace: Workspace, execution: Execution, settings:
         update={"problems": tuple(record.problem_line(each) for each in problems), "notes": tuple(notes)}
     )
     return record.save(call.folder, run, looked, to_do)
-
-
-def _with_chains(settings: Settings, backups: Sequence[Backup]) -> list[Backup]:
-    """The same backups with those named that the next copy by blocks builds upon."""
-    destinations = {name: settings.destination(name) for name in settings.destinations}
-    needed = needed_for_blocks(backups, destinations)
-    return [
-        replace(backup, needed=(*backup.needed, needed[backup.snapshot_id])) if backup.snapshot_id in needed else backup
-        for backup in backups
-    ]
 
 
 def mark_expired(call: JobCall, digest: str, settings: Settings, *, region: str, first: int) -> dict[str, Any]:

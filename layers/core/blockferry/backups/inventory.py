@@ -21,7 +21,7 @@ from blockferry.jobs.folder import JOB, RECEIPT, STARTED, JobFolder
 from blockferry.jobs.workspace import Workspace
 from blockferry.lifecycle.expiring import COMPLETED, Backup
 from blockferry.lifecycle.schedule import Schedule
-from blockferry.lifecycle.tags import AUTOMATED, MADE_TAG, SLOT_TAG, TagNames
+from blockferry.lifecycle.tags import AUTOMATED, MADE_TAG, SLOT_TAG, TagNames, destination_of
 from blockferry.verification.record import PLAN as VERIFICATION
 
 if TYPE_CHECKING:
@@ -217,7 +217,7 @@ def with_copies(call: Call, settings: Settings, backups: Sequence[Backup]) -> tu
 
     def look(name: str) -> set[str] | str:
         try:
-            return originals_of(call.ec2(place_of(settings, name)), names)
+            return originals_of(call.ec2(place_of(settings, name)), names, name, place_of(settings, name).region)
         except (ClientError, BotoCoreError) as error:
             return f"destination {name} was not reached, so no copy there is known: {error}"
 
@@ -230,8 +230,8 @@ def with_copies(call: Call, settings: Settings, backups: Sequence[Backup]) -> tu
     return [replace(backup, copies=frozenset(found[backup.snapshot_id])) for backup in backups], notes
 
 
-def originals_of(ec2: EC2Client, names: TagNames) -> set[str]:
-    """Ids of the snapshots of which the client's Region and account have a completed copy."""
+def originals_of(ec2: EC2Client, names: TagNames, destination: str, region: str) -> set[str]:
+    """Ids of the snapshots of which the client's ``region`` has a completed copy for a destination."""
     pages = ec2.get_paginator("describe_snapshots").paginate(
         OwnerIds=["self"],
         Filters=[
@@ -240,16 +240,10 @@ def originals_of(ec2: EC2Client, names: TagNames) -> set[str]:
         ],
         PaginationConfig={"PageSize": PAGE},
     )
-    return {
-        tag["Value"]
-        for page in pages
-        for found in page["Snapshots"]
-        for tag in found.get("Tags", ())
-        if tag["Key"] == names.source_snapshot
-    }
+    copies = ({tag["Key"]: tag["Value"] for tag in found["Tags"]} for page in pages for found in page["Snapshots"])
+    return {tags[names.source_snapshot] for tags in copies if destination_of(tags, region) == destination}
 
 
 def place_of(settings: Settings, name: str) -> Identity:
-    """Where a destination is, and as whom to go there."""
-    found = settings.destinations.get(name)
-    return Identity(name) if found is None else Identity(found.region, found.role_arn, found.external_id)
+    """Where a destination is."""
+    return Identity(settings.destination(name).region)

@@ -27,14 +27,11 @@ class _Model(BaseModel):
 
 
 class DestinationSettings(_Model):
-    """A place for copies that is more than a Region of this account."""
+    """A place for copies that is more than a Region: another key, or another retention."""
 
     region: str
-    role_arn: str | None = None
-    external_id: str | None = None
     kms_key_arn: str | None = None
     retention: str | None = None
-    blocks: bool = False
 
 
 class Settings(_Model):
@@ -88,7 +85,7 @@ class Settings(_Model):
         if found is None:
             return Destination(name=name, region=name)
         kept = Retention.read(found.retention, default_days=FALLBACK_DAYS) if found.retention else None
-        return Destination(name=name, region=found.region, blocks=found.blocks, retention=kept)
+        return Destination(name=name, region=found.region, retention=kept)
 
     def now(self, as_of: str | None, started_at: str) -> datetime:
         """The instant that a run goes by: that of its start, or the one it is told, in UTC.

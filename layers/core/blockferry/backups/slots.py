@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Literal
 
 from botocore.exceptions import ClientError
@@ -22,6 +23,9 @@ FOLDERS = "backup-slots"
 """No operation: in place of one, what is common to all runs of ``backup``, a folder for each slot."""
 
 CLAIMS = "claims/"
+
+SETTLING = timedelta(minutes=2)
+"""How long EC2 may take until it shows what an unanswered request has made."""
 
 CONFLICTS = 5
 """Times that a write is tried that met another one at the same moment, which S3 answers with 409."""

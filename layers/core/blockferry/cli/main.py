@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from blockferry.cli import expire as expire
     from blockferry.cli import fanout as fanout
     from blockferry.cli import inspect as inspect
+    from blockferry.cli import replicate as replicate
     from blockferry.cli import restore as restore
     from blockferry.cli import resume as resume
     from blockferry.cli import speed as speed
@@ -62,6 +63,7 @@ COMMANDS = (
     "verify",
     "inspect",
     "backup",
+    "replicate",
     "expire",
     "status",
     "resume",

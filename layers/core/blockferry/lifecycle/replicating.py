@@ -33,12 +33,10 @@ MOST_TAGS = 50
 
 @dataclass(frozen=True, kw_only=True)
 class Destination:
-    """Where copies go. ``blocks``: EC2's CopySnapshot cannot bring them there, so a job of ours does. ``retention`` is
-    how long they are kept there, if not as the original says."""
+    """Where copies go. ``retention`` is how long they are kept there, if not as the original says."""
 
     name: str
     region: str
-    blocks: bool = False
     retention: Retention | None = None
 
 
@@ -139,14 +137,9 @@ def _steps(
         return [_skipped(backup, name, f"copy {running[0].snapshot_id} in {name} is {running[0].state}")]
     if backup.state != COMPLETED:
         return [_skipped(backup, name, f"it is {backup.state}: only what is completed is copied")]
-    if not destination.blocks:
-        if places.get(destination.region, 0) >= AT_A_TIME:
-            return [
-                _skipped(
-                    backup, name, f"{AT_A_TIME} copies are under way in {destination.region}: it waits for its turn"
-                )
-            ]
-        places[destination.region] = places.get(destination.region, 0) + 1
+    if places.get(destination.region, 0) >= AT_A_TIME:
+        return [_skipped(backup, name, no_place(destination.region))]
+    places[destination.region] = places.get(destination.region, 0) + 1
     tags = tags_of_copy(backup, told, destination, retention=retention, own_region=own_region)
     why = f"to {name}" if not there else f"to {name}: copy {there[0].snapshot_id} has failed"
     return [Step(item=Item(backup.snapshot_id, Action.COPY, Outcome.PLANNED, why), destination=name, tags=tags)]
@@ -177,6 +170,11 @@ def _follow_up(backup: Backup, told: Told, name: str, whole: Sequence[Copy], not
                 )
                 steps.append(Step(item=item, destination=name, copy_id=copy.snapshot_id, tags=keys))
     return steps or [_skipped(backup, name, f"copy {newest.snapshot_id} in {name} is completed")]
+
+
+def no_place(region: str) -> str:
+    """Why a copy is not begun where as many as there may be are under way."""
+    return f"{AT_A_TIME} copies are under way in {region}: it waits for its turn"
 
 
 def _skipped(backup: Backup, name: str, reason: str) -> Step:
@@ -215,19 +213,3 @@ def tags_of_copy(
         if key not in ours and key not in stay and not key.startswith(("aws:", "blockferry:"))
     }
     return ours | dict(list(theirs.items())[: MOST_TAGS - len(ours)])
-
-
-def needed_for_blocks(backups: Iterable[Backup], destinations: Mapping[str, Destination]) -> dict[str, str]:
-    """Backups that the next copy by blocks builds upon, by their id, and why: of each volume the newest whose copy is
-    complete."""
-    newest: dict[tuple[str, str], Backup] = {}
-    for backup in backups:
-        for name, destination in destinations.items():
-            if destination.blocks and f"{COPY_TAG}{name}" in backup.tags:
-                known = newest.get((backup.volume, name))
-                if known is None or (known.started, known.snapshot_id) < (backup.started, backup.snapshot_id):
-                    newest[backup.volume, name] = backup
-    return {
-        backup.snapshot_id: f"the next copy of {volume} to {name} builds upon it"
-        for (volume, name), backup in newest.items()
-    }

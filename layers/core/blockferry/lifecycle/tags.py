@@ -90,6 +90,11 @@ class Problem:
         return f"{self.resource}: tag {self.tag} is {self.value!r}: {self.told}"
 
 
+def destination_of(tags: Mapping[str, str], region: str) -> str:
+    """The name of the destination that a copy is for: one that does not say so was made for its Region."""
+    return tags.get(DESTINATION_TAG) or region
+
+
 class Told:
     """The tags of one resource, read: each answer beside the ``problems`` met so far."""
 

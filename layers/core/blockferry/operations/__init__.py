@@ -19,12 +19,13 @@ if TYPE_CHECKING:
     from blockferry.operations import expire as expire
     from blockferry.operations import fanout as fanout
     from blockferry.operations import inspect as inspect
+    from blockferry.operations import replicate as replicate
     from blockferry.operations import restore as restore
     from blockferry.operations import sync as sync
     from blockferry.operations import verify as verify
     from blockferry.transfer.pairing import Pairing
 
-NAMES = ("copy", "sync", "fanout", "archive", "restore", "verify", "inspect", "backup", "expire")
+NAMES = ("copy", "sync", "fanout", "archive", "restore", "verify", "inspect", "backup", "replicate", "expire")
 """A module for each, with its ``OPERATION``."""
 
 

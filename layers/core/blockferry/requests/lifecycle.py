@@ -6,7 +6,7 @@ from datetime import datetime
 
 from pydantic import Field, field_validator
 
-from blockferry.requests.parts import Model
+from blockferry.requests.parts import Model, SnapshotId
 
 
 class LifecycleRequest(Model):
@@ -34,6 +34,14 @@ class LifecycleRequest(Model):
 
 class BackupRequest(LifecycleRequest):
     """Input of the state machine ``backup``."""
+
+
+class ReplicateRequest(LifecycleRequest):
+    """Input of the state machine ``replicate``."""
+
+    snapshot_ids: tuple[SnapshotId, ...] | None = Field(
+        None, max_length=1_000, strict=False, description="Only these backups. Without it, all that want a copy."
+    )
 
 
 class ExpireRequest(LifecycleRequest):

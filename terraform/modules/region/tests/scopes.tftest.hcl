@@ -151,12 +151,14 @@ run "grants_are_narrow" {
       check_targets         = {}
       complete_transfer     = { "s3:PutObject" = ["proved/*"], "s3:DeleteObject" = ["moved/failed/*"] }
       conclude_verification = { "s3:PutObject" = ["receipt.json", "report.md"] }
+      copy_backups          = { "s3:PutObject" = ["claims/*", "copy_backups/*"] }
       delete_expired        = { "s3:PutObject" = ["delete_expired/*"] }
       inspect_snapshots     = { "s3:PutObject" = ["receipt.json", "report.md"] }
       mark_expired          = { "s3:PutObject" = ["mark_expired/*"] }
       move_blocks           = { "s3:PutObject" = ["moved/*"] }
       plan_backup           = { "s3:PutObject" = ["plan/*"] }
       plan_expiry           = { "s3:PutObject" = ["plan/*"] }
+      plan_replication      = { "s3:PutObject" = ["claims/*", "plan/*"] }
       plan_transfer         = { "s3:PutObject" = ["plan/*"] }
       plan_verification     = { "s3:PutObject" = ["plan/*"] }
       sweep_jobs            = { "s3:PutObject" = ["swept.json"], "s3:DeleteObject" = ["*"] }
@@ -173,8 +175,8 @@ run "grants_are_narrow" {
     condition = jsonencode([
       for statement in jsondecode(data.aws_iam_policy_document.bucket["work"].json).Statement :
       [statement.Effect, sort(statement.Action), statement.Resource, length(statement.Condition.ArnNotEquals["aws:PrincipalArn"])] if statement.Sid == "OnlyTheDeploymentWrites"
-    ]) == jsonencode([["Deny", ["s3:DeleteObject", "s3:DeleteObjectVersion", "s3:PutObject", "s3:PutObjectTagging", "s3:ReplicateObject"], ["arn:aws:s3:::blockferry-work-111122223333-us-east-1/running/leases/*", "arn:aws:s3:::blockferry-work-111122223333-us-east-1/jobs/*"], 26]])
-    error_message = "Nobody but the seventeen functions and nine machines may write records of jobs."
+    ]) == jsonencode([["Deny", ["s3:DeleteObject", "s3:DeleteObjectVersion", "s3:PutObject", "s3:PutObjectTagging", "s3:ReplicateObject"], ["arn:aws:s3:::blockferry-work-111122223333-us-east-1/running/leases/*", "arn:aws:s3:::blockferry-work-111122223333-us-east-1/jobs/*"], 29]])
+    error_message = "Nobody but the nineteen functions and ten machines may write records of jobs."
   }
 
   assert {
@@ -417,7 +419,7 @@ run "schedules_of_backups_start_their_machines_only" {
   command = plan
 
   variables {
-    backups = { backup = true, expire = true }
+    backups = { backup = true, replicate = true, expire = true }
   }
 
   assert {
@@ -426,6 +428,7 @@ run "schedules_of_backups_start_their_machines_only" {
       ])) == toset([
       "arn:aws:states:us-east-1:111122223333:stateMachine:blockferry-backup",
       "arn:aws:states:us-east-1:111122223333:stateMachine:blockferry-expire",
+      "arn:aws:states:us-east-1:111122223333:stateMachine:blockferry-replicate",
     ])
     error_message = "Schedules must start these machines only."
   }
