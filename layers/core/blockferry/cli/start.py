@@ -19,7 +19,7 @@ from blockferry.core.errors import InvalidRequest
 from blockferry.operations import OPERATIONS
 from blockferry.requests.parts import parse
 
-_LONGEST_NAME = 48
+_LONGEST_NAME = 46
 """Characters that a job id takes of the name of what is read; Step Functions takes 80, operation, time and token
 included."""
 
