@@ -45,8 +45,9 @@ CONDITIONAL = {
     ("unpack_image", "s3:DeleteObject"): "images that were replaced only",
     ("mark_expired", "ec2:DeleteTags"): "backups that were marked and may stay only",
     ("plan_replication", "states:DescribeExecution"): "runs beside others only",
+    ("copy_backups", "ec2:DescribeSnapshots"): "copies that are claimed, or requests that are not answered only",
+    ("take_backups", "ec2:DescribeSnapshots"): "sets that are claimed, or requests that are not answered only",
     ("take_backups", "states:DescribeExecution"): "sets that another run has claimed only",
-    ("plan_expiry", "s3:GetObject"): "records of jobs only, if there are any",
     ("sweep_jobs", ""): "jobs that were left behind only; a sweep that finds none lists and reads records",
 }
 """Declared actions, by function and beginning, that one job of each operation does not need."""

@@ -216,6 +216,7 @@ locals {
       keys    = local.snapshot_key_actions
     }
     plan_expiry = {
+      stays   = true
       any     = ["ec2:DescribeImages", "ec2:DescribeLockedSnapshots", "ec2:DescribeSnapshots"]
       objects = ["s3:GetObject"]
       writes  = ["plan/*"]
