@@ -29,6 +29,7 @@ module "home" {
   archive_kms_key_arns  = var.archive_kms_key_arns
   image_bucket_names    = var.image_bucket_names
   restore_bucket_names  = var.restore_bucket_names
+  backups               = var.backups
   trusted_role_arns     = var.trusted_role_arns
   permissions_boundary  = var.permissions_boundary
   alarm_topic_arns      = local.alarm_topic_arns[var.home_region]
@@ -54,6 +55,7 @@ module "recovery" {
   archive_kms_key_arns  = var.archive_kms_key_arns
   image_bucket_names    = var.image_bucket_names
   restore_bucket_names  = var.restore_bucket_names
+  backups               = var.backups
   trusted_role_arns     = var.trusted_role_arns
   permissions_boundary  = var.permissions_boundary
   alarm_topic_arns      = local.alarm_topic_arns[var.recovery_region]

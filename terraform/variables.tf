@@ -243,3 +243,44 @@ variable "force_destroy" {
   type        = bool
   default     = false
 }
+
+variable "backups" {
+  description = <<-EOT
+    Backups by tag (docs/tags.md), in each of the two Regions:
+    - backup: make backups at each of the times on the weekdays. Off, the machine can still be started by hand.
+    - replicate: copy backups where their tags want them, when they are completed and every replicate_minutes.
+    - expire: delete backups that are due, every day at expire_at. Off, the machine can still be started by hand.
+    - times, weekdays, time_zone: the slots of backups, and the zone in which days begin and end.
+    - expire_at: time of day of expire, in the same zone.
+    - retention: how long backups are kept whose tags do not say: days as 7d, and tiers as 7d 4w 12m.
+    - keep_newest: good backups of a volume that stay whatever their dates say.
+    - act_at_once: delete what is due without having marked it in an earlier run.
+    - allow_as_of: let whoever starts a run say what day it is.
+    - tag_names: other keys for the tags, by what they are for: backup, retention, destinations, keep, delete_on, type,
+      source_snapshot, source_instance, source_volume, source_device, source_region.
+    - destinations: places for copies that are more than a Region: another key or retention, by the name that tags use.
+  EOT
+  type = object({
+    backup    = optional(bool, false)
+    replicate = optional(bool, false)
+    expire    = optional(bool, false)
+    times     = optional(list(string), ["01:00"])
+    weekdays  = optional(list(string), ["MON", "TUE", "WED", "THU", "FRI", "SAT", "SUN"])
+    time_zone = optional(string, "UTC")
+    expire_at = optional(string, "05:00")
+
+    replicate_minutes = optional(number, 15)
+
+    retention   = optional(string, "7d")
+    keep_newest = optional(number, 1)
+    act_at_once = optional(bool, false)
+    allow_as_of = optional(bool, false)
+    tag_names   = optional(map(string), {})
+    destinations = optional(map(object({
+      region      = string
+      kms_key_arn = optional(string)
+      retention   = optional(string)
+    })), {})
+  })
+  default = {}
+}

@@ -145,6 +145,31 @@ class CloudRig:
         return receipt
 
     @contextmanager
+    def instance(self, **tags: str) -> Iterator[str]:
+        """An instance that boots from one volume, with a tagged one attached to it as /dev/sdf. At the end it asks for
+        nothing any more."""
+        ec2 = self.client("ec2")
+        made = ec2.run_instances(
+            ImageId=ec2.describe_images()["Images"][0]["ImageId"],
+            MinCount=1,
+            MaxCount=1,
+            InstanceType="t3.micro",
+            TagSpecifications=[
+                {"ResourceType": "instance", "Tags": [{"Key": key, "Value": value} for key, value in tags.items()]}
+            ],
+        )["Instances"][0]
+        data = ec2.create_volume(
+            AvailabilityZone=made["Placement"]["AvailabilityZone"],
+            Size=1,
+            TagSpecifications=[{"ResourceType": "volume", "Tags": [{"Key": "Role", "Value": "db"}]}],
+        )["VolumeId"]
+        ec2.attach_volume(VolumeId=data, InstanceId=made["InstanceId"], Device="/dev/sdf")
+        try:
+            yield made["InstanceId"]
+        finally:
+            ec2.delete_tags(Resources=[made["InstanceId"]], Tags=[{"Key": key} for key in tags])
+
+    @contextmanager
     def bucket(self, *, account: str | None = None, kms_key_arn: str | None = None) -> Iterator[str]:
         """A bucket of an account's own in the home region, gone with all in it at the end. What is put into it is
         encrypted with the key, if there is one."""

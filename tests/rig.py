@@ -7,16 +7,18 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import re
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cached_property
-from types import SimpleNamespace
+from types import MappingProxyType, SimpleNamespace
 from typing import Any
+from urllib.parse import unquote_plus
 
 import boto3
 import pytest
@@ -69,6 +71,63 @@ DESCRIBE_REGIONS = (
 )
 
 
+def described_images(images: Mapping[str, str]) -> str:
+    """An answer of DescribeImages: an image for each snapshot."""
+    items = "".join(
+        f"<item><imageId>{image}</imageId><blockDeviceMapping><item><deviceName>/dev/xvda</deviceName><ebs><snapshotId>"
+        f"{snapshot_id}</snapshotId></ebs></item></blockDeviceMapping></item>"
+        for snapshot_id, image in images.items()
+    )
+    return (
+        '<DescribeImagesResponse xmlns="http://ec2.amazonaws.com/doc/2016-11-15/"><requestId>r</requestId>'
+        f"<imagesSet>{items}</imagesSet></DescribeImagesResponse>"
+    )
+
+
+@dataclass(frozen=True)
+class MadeInstance:
+    """An instance as EC2 tells of it; ``devices`` has the ids of its volumes, the first of which it boots from."""
+
+    instance_id: str
+    devices: Mapping[str, str]
+    tags: Mapping[str, str]
+    state: str = "running"
+
+
+class _Executions:
+    """What Step Functions says of executions."""
+
+    def __init__(self, statuses: Mapping[str, str]) -> None:
+        self._statuses = statuses
+
+    def describe_execution(self, *, executionArn: str) -> dict[str, str]:
+        return {"status": self._statuses.get(executionArn, "RUNNING")}
+
+
+def described_instances(instances: Sequence[MadeInstance], asked: str) -> str:
+    """An answer of DescribeInstances to a query, whose one filter is ``tag-key`` or ``instance-id``."""
+    values = set(re.findall(r"Filter\.1\.Value\.[0-9]+=([^&]+)", asked))
+    by_tag = "Filter.1.Name=tag-key" in asked
+    assert by_tag or "Filter.1.Name=instance-id" in asked
+    found = [each for each in instances if (values & each.tags.keys() if by_tag else each.instance_id in values)]
+    items = "".join(
+        f"<item><instancesSet><item><instanceId>{each.instance_id}</instanceId><instanceState><name>{each.state}</name>"
+        f"</instanceState><rootDeviceName>{next(iter(each.devices), '')}</rootDeviceName><blockDeviceMapping>"
+        + "".join(
+            f"<item><deviceName>{device}</deviceName><ebs><volumeId>{volume}</volumeId></ebs></item>"
+            for device, volume in each.devices.items()
+        )
+        + "</blockDeviceMapping><tagSet>"
+        + "".join(f"<item><key>{key}</key><value>{value}</value></item>" for key, value in each.tags.items())
+        + "</tagSet></item></instancesSet></item>"
+        for each in found
+    )
+    return (
+        '<DescribeInstancesResponse xmlns="http://ec2.amazonaws.com/doc/2016-11-15/"><requestId>r</requestId>'
+        f"<reservationSet>{items}</reservationSet></DescribeInstancesResponse>"
+    )
+
+
 def session() -> boto3.Session:
     """A session in the home region that shares the service models with all others."""
     return boto3.Session(botocore_session=new_session(), region_name=HOME)
@@ -99,10 +158,18 @@ def with_account_settings(
 
 
 class RigAws(Aws):
-    """The real clients; only the list of regions and Lambda's settings of the account are answered here, which the EBS
-    server does not have. ``account_settings`` is what Lambda says, with the status of its answer."""
+    """The real clients; only the list of regions, Lambda's settings of the account and images are answered here, which
+    the EBS server does not have. ``account_settings`` is what Lambda says, with the status of its answer; ``images``
+    are those of the account, by the snapshot that they are made of, ``instances`` those of the home region, and
+    ``executions``, if given, the status of each by its ARN: all others are RUNNING."""
 
     account_settings: tuple[int, dict[str, Any]] = (200, ACCOUNT_SETTINGS)
+    images: Mapping[str, str] = MappingProxyType({})
+    instances: Sequence[MadeInstance] = ()
+    executions: Mapping[str, str] | None = None
+
+    def step_functions(self, region: str) -> Any:
+        return super().step_functions(region) if self.executions is None else _Executions(self.executions)
 
     def functions(self, region: str) -> Any:
         return with_account_settings(super().functions(region), lambda: self.account_settings)
@@ -115,6 +182,21 @@ class RigAws(Aws):
 
         # By an id: threads share the client, and one of them may be sending.
         client.meta.events.register("before-send.ec2.DescribeRegions", answer, unique_id="regions")
+
+        def images(request: Any, **_: Any) -> AWSResponse:
+            asked = unquote_plus(request.body.decode() if isinstance(request.body, bytes) else str(request.body))
+            assert "IncludeDisabled=true" in asked
+            named = set(re.findall(r"Filter\.1\.Value\.[0-9]+=(snap-[0-9a-f]+)", asked))
+            made = {id_: image for id_, image in self.images.items() if not named or id_ in named}
+            return AWSResponse("http://local", 200, {}, _Raw(described_images(made).encode()))
+
+        client.meta.events.register("before-send.ec2.DescribeImages", images, unique_id="images")
+
+        def instances(request: Any, **_: Any) -> AWSResponse:
+            asked = unquote_plus(request.body.decode() if isinstance(request.body, bytes) else str(request.body))
+            return AWSResponse("http://local", 200, {}, _Raw(described_instances(self.instances, asked).encode()))
+
+        client.meta.events.register("before-send.ec2.DescribeInstances", instances, unique_id="instances")
         return client
 
 

@@ -26,7 +26,7 @@ from botocore.exceptions import ConnectionClosedError
 from botocore.httpsession import URLLib3Session
 from localcloud.ebs.faults import Faults, Rule
 from moto.core.models import botocore_stubber
-from rig import DESCRIBE_REGIONS, with_account_settings
+from rig import DESCRIBE_REGIONS, described_images, with_account_settings
 
 _NO_DELAY: Any = [(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)]
 
@@ -177,6 +177,8 @@ class Wire:
         def deliver() -> AWSResponse:
             if operation == "DescribeRegions":
                 return _answer(request, 200, DESCRIBE_REGIONS)
+            if operation == "DescribeImages":
+                return _answer(request, 200, described_images({}))
             found = botocore_stubber(event_name, request)
             return self._http.send(request) if found is None else found
 

@@ -251,6 +251,7 @@ def terraform_variables(running: CloudInfo, artifacts: Artifacts) -> dict[str, o
         "trusted_role_arns": [FAR_SIDE_ROLE],
         "archive_bucket_names": None,  # every bucket of the account
         "restore_bucket_names": None,
+        "backups": {"allow_as_of": True},
         "force_destroy": True,  # what is in the buckets is thrown away with the cloud anyway
     }
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from types import MappingProxyType
 
 from blockferry.operations import OPERATIONS
@@ -14,6 +15,7 @@ from blockferry.operations.operation import Operation
 
 from tools.machine_parts import (
     CHILD_INPUT,
+    FOR_GOOD,
     LONG_CALL_SECONDS,
     PROGRESS,
     SHORT_CALL_SECONDS,
@@ -209,10 +211,17 @@ def _move_ranges(job: Mapping[str, str]) -> State:
 
 
 def _over_ranges(
-    comment: str, *, label: str, ranges: str, job: Mapping[str, str], first: str, states: dict[str, State]
+    comment: str,
+    *,
+    label: str,
+    ranges: str,
+    job: Mapping[str, str],
+    first: str,
+    states: dict[str, State],
+    line: str = "range",
 ) -> State:
     """A distributed map with a child per line of the list under the key ``ranges``; ``states`` are a child's, which
-    begins with the ``first``."""
+    begins with the ``first`` and has the ``line`` in its input under that name."""
     return {
         "Type": "Map",
         "Comment": comment,
@@ -224,7 +233,7 @@ def _over_ranges(
             "ReaderConfig": {"InputType": "JSONL"},
             "Arguments": {"Bucket": "{% $job.bucket %}", "Key": ranges},
         },
-        "ItemSelector": {**job, "range": "{% $states.context.Map.Item.Value %}"},
+        "ItemSelector": {**job, line: "{% $states.context.Map.Item.Value %}"},
         "ResultWriter": {
             "Resource": "arn:aws:states:::s3:putObject",
             "Arguments": {"Bucket": "{% $job.bucket %}", "Prefix": "{% $job.results_prefix %}"},
@@ -337,9 +346,182 @@ def verification(comment: str) -> State:
 VERIFY, CONCLUDE = "Verify block ranges", "Conclude verification"
 
 
+@dataclass(frozen=True)
+class LookingAfter:
+    """What the machines differ in that look after backups: the names of states, and what readers are told of them.
+
+    ``acts`` are the functions that act on a batch, each with its state's name and comment; the last one acts on
+    whatever the others do not.
+    """
+
+    plan: tuple[str, str, str]
+    question: tuple[str, str, str]
+    map: tuple[str, str, str]
+    acts: tuple[tuple[str, str, str], ...]
+    choice: tuple[str, str, str] | None = None
+
+
+EXPIRE = LookingAfter(
+    plan=(
+        "Plan expiry",
+        "plan_expiry",
+        "Looks at every backup of the Region, decides about each, and writes what is to be done to S3.",
+    ),
+    question=("Anything due?", "On most days most backups stay.", "Some are due, or have a mark that goes."),
+    map=(
+        "Mark and delete backups",
+        "ExpireBackups",
+        "One child per hundred backups. The list is read from S3, and results go to S3. What cannot be done is in the "
+        "report, and the rest is tried all the same; a child that fails did not look, and a redrive repeats it.",
+    ),
+    choice=(
+        "Delete them?",
+        "Marking and deleting are done by two functions, whose roles may do no more.",
+        "An earlier run has marked them, or the deployment wants no marks.",
+    ),
+    acts=(
+        (
+            "Delete backups",
+            "delete_expired",
+            "Looks at each once more and deletes it, unless anything stands against that now.",
+        ),
+        (
+            "Mark backups",
+            "mark_expired",
+            "Marks each for the next run to delete, or takes away the mark of what may stay.",
+        ),
+    ),
+)
+
+BACKUP = LookingAfter(
+    plan=(
+        "Plan backup",
+        "plan_backup",
+        "Looks at what asks for backups by its tags, and writes what the slot lacks to S3.",
+    ),
+    question=(
+        "Anything to back up?",
+        "A second run in a slot finds what the first one has made.",
+        "Volumes have no backup in this slot yet, or some of an earlier slot lack tags.",
+    ),
+    map=(
+        "Make backups",
+        "MakeBackups",
+        "One child per twenty sets of volumes. The list is read from S3, and results go to S3. What cannot be made is "
+        "in the report, and the rest is tried all the same; a child that dies is repeated, and finds what it made.",
+    ),
+    acts=(
+        (
+            "Take backups",
+            "take_backups",
+            "Claims each set for this run, asks EC2 for its snapshots once, and gives each the tags of its volume.",
+        ),
+    ),
+)
+
+
+REPLICATE = LookingAfter(
+    plan=(
+        "Plan replication",
+        "plan_replication",
+        "Looks at the backups that want copies and at the copies that there are, and writes what is to be done to S3. "
+        "An event as the input only wakes it; while another run of the Region is at work there is nothing to do.",
+    ),
+    question=(
+        "Anything to copy?",
+        "Most runs find that every backup has its copies.",
+        "Copies are to be begun, or what is complete is to be noted.",
+    ),
+    map=(
+        "Copy backups",
+        "CopyBackups",
+        "One child per twenty steps. The list is read from S3, and results go to S3. What cannot be done is in the "
+        "report, and the rest is tried all the same; a child that dies is repeated, and finds what it began.",
+    ),
+    acts=(
+        (
+            "Begin copies",
+            "copy_backups",
+            "Begins copies, each once, until EC2 has no place for more; notes complete ones on their originals.",
+        ),
+    ),
+)
+
+
+def looking_after(operation: str, comment: str, parts: LookingAfter) -> State:
+    """A machine that looks after backups: a plan of everything, a map over what is to be done, a report."""
+    job = the_job(operation)
+    child = {name: f"{{% {CHILD_INPUT}.{name} %}}" for name in ("operation", "job_id", "record", "batch")}
+    plan, planning, looks = parts.plan
+    question, why, because = parts.question
+    acting, label, over = parts.map
+    tasks = {
+        name: task(told, function=function, payload=child, seconds=LONG_CALL_SECONDS, then="Report batch")
+        for name, function, told in parts.acts
+    }
+    first = next(iter(tasks))
+    asked: Graph = {}
+    if parts.choice is not None:
+        first, reason, meaning = parts.choice
+        (name, function, _), (other, _, _) = parts.acts
+        condition = f"{{% {CHILD_INPUT}.batch.act = '{function}' %}}"
+        asked = {first: choice(reason, condition=condition, because=meaning, then=name, otherwise=other)}
+    return machine(
+        comment,
+        {
+            plan: task(
+                looks,
+                function=planning,
+                payload={"operation": operation, **EXECUTION},
+                seconds=LONG_CALL_SECONDS,
+                assign={"job": "{% $states.result.Payload %}", "record": RECORD},
+                refused="The input cannot be used: nothing was begun, and the message is for the operator.",
+                then=question,
+            ),
+            **refuse(),
+            question: choice(why, condition="{% $job.to_do %}", because=because, then=acting, otherwise=REPORT),
+            acting: {
+                **_over_ranges(
+                    over,
+                    label=label,
+                    ranges="{% $job.plan_key %}",
+                    job=job,
+                    line="batch",
+                    first=first,
+                    states={
+                        **asked,
+                        **tasks,
+                        "Report batch": report(
+                            "What became of each is in S3, which keeps this small.", {"batch": child["batch"]}
+                        ),
+                    },
+                ),
+                "Next": REPORT,
+            },
+            REPORT: task(
+                "Puts together what became of everything and stores the report; fails when anything failed.",
+                function="write_report",
+                payload=job,
+                seconds=SHORT_CALL_SECONDS,
+                refused="Something could not be done: the message names what, and the report is stored all the same.",
+                for_good=(*FOR_GOOD, "ItemsFailed"),
+                then=None,
+            ),
+        },
+    )
+
+
+REPORT = "Write report"
+
+LOOKING_AFTER = MappingProxyType({"backup": BACKUP, "expire": EXPIRE, "replicate": REPLICATE})
+"""By their operations."""
+
+
 def _machine(operation: Operation) -> State:
     if operation.name == "verify":
         return verification(operation.description)
+    if operation.name in LOOKING_AFTER:
+        return looking_after(operation.name, operation.description, LOOKING_AFTER[operation.name])
     if operation.pairing is None:
         return inspection(operation.description)
     return transfer(operation.name, operation.description, unpacks="unpack_image" in operation.functions)

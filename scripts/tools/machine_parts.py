@@ -91,14 +91,15 @@ def task(
     repeats: tuple[str, ...] = (),
     assign: Mapping[str, str] | None = None,
     refused: str | None = None,
+    for_good: tuple[str, ...] = FOR_GOOD,
     failed: tuple[str, str] | None = None,
     then: str | None,
 ) -> State:
     """A call of ``function``, a folder of functions/, whose answer is the state's output.
 
-    ``repeats`` are errors beside the usual that are tried again; ``refused`` says why one of ``FOR_GOOD`` may come,
-    which leads to ``REFUSE``; ``failed`` says what any other error means, and which state gets it as ``failure`` beside
-    the ``progress`` so far; ``then`` is the next state, ``None`` at the end of the machine.
+    ``repeats`` are errors beside the usual that are tried again; ``refused`` says why one of those ``for_good`` may
+    come, which leads to ``REFUSE``; ``failed`` says what any other error means, and which state gets it as ``failure``
+    beside the ``progress`` so far; ``then`` is the next state, ``None`` at the end of the machine.
     """
     state: State = {
         "Type": "Task",
@@ -115,7 +116,7 @@ def task(
         state["Catch"] = [
             {
                 "Comment": refused,
-                "ErrorEquals": list(FOR_GOOD),
+                "ErrorEquals": list(for_good),
                 "Output": "{% $parse($states.errorOutput.Cause) %}",
                 "Next": REFUSE,
             }

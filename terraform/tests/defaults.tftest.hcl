@@ -33,7 +33,7 @@ run "two_regions_have_the_same_by_default" {
   }
 
   assert {
-    condition     = alltrue([for machines in values(output.state_machines) : keys(machines) == ["archive", "copy", "fanout", "inspect", "restore", "sync", "verify"]])
+    condition     = alltrue([for machines in values(output.state_machines) : keys(machines) == ["archive", "backup", "copy", "expire", "fanout", "inspect", "replicate", "restore", "sync", "verify"]])
     error_message = "Every region must have every machine."
   }
 }

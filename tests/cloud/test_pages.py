@@ -251,6 +251,7 @@ def reader(cloud: CloudRig, directory: CloudDirectory, tmp_path: Path) -> Iterat
         "TF_VAR_trusted_role_arns": json.dumps(variables["trusted_role_arns"]),
         "TF_VAR_archive_bucket_names": "null",
         "TF_VAR_restore_bucket_names": "null",
+        "TF_VAR_backups": json.dumps(variables["backups"]),
         "TF_VAR_force_destroy": "true",
         "TF_CLI_ARGS_apply": "-refresh=false",
     }
@@ -268,7 +269,20 @@ def lines_of(page: str) -> list[str]:
 
 PAGES = [
     "README.md",
-    *(f"docs/{name}.md" for name in ("getting-started", "sync", "fanout", "archive", "upload", "verify")),
+    *(
+        f"docs/{name}.md"
+        for name in (
+            "getting-started",
+            "sync",
+            "fanout",
+            "archive",
+            "upload",
+            "verify",
+            "backup",
+            "replicate",
+            "expire",
+        )
+    ),
 ]
 
 

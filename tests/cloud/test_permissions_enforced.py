@@ -43,6 +43,11 @@ CONDITIONAL = {
     ("inspect_snapshots", "s3:GetObject"): "reports that a call before has stored only",
     ("move_blocks", "s3:DeleteObject"): "ranges that take more than some seconds only",
     ("unpack_image", "s3:DeleteObject"): "images that were replaced only",
+    ("mark_expired", "ec2:DeleteTags"): "backups that were marked and may stay only",
+    ("plan_replication", "states:DescribeExecution"): "runs beside others only",
+    ("copy_backups", "ec2:DescribeSnapshots"): "copies that are claimed, or requests that are not answered only",
+    ("take_backups", "ec2:DescribeSnapshots"): "sets that are claimed, or requests that are not answered only",
+    ("take_backups", "states:DescribeExecution"): "sets that another run has claimed only",
     ("sweep_jobs", ""): "jobs that were left behind only; a sweep that finds none lists and reads records",
 }
 """Declared actions, by function and beginning, that one job of each operation does not need."""
@@ -408,8 +413,26 @@ def one_job_of_each_operation(cloud: CloudRig) -> None:
             cloud.run("fanout", {"image_uri": f"s3://{images}/{key}", "targets": [{"region": cloud.recovery}]})
 
 
+def nights_of_backups(cloud: CloudRig) -> None:
+    """Two nights of an instance and of a volume by itself, and what there is of them at the end of the year."""
+    alone = cloud.client("ec2").create_volume(AvailabilityZone=f"{cloud.home}a", Size=1)["VolumeId"]
+    asks = [{"Key": "Backup", "Value": "Yes"}]
+    cloud.client("ec2").create_tags(Resources=[alone], Tags=asks)
+    with cloud.instance(Backup="Yes", Copy_Dest=cloud.recovery):
+        for day in (1, 2):
+            cloud.run("backup", {"as_of": f"2026-03-0{day}T02:00:00Z"})
+            # A snapshot is a second younger than the one before.
+            cloud.control("clock", {"advance": 1})
+            cloud.until(lambda: all(state == "completed" for state in cloud.snapshots().values() if state != "error"))
+            cloud.run("replicate", {"as_of": f"2026-03-0{day}T03:00:00Z"})
+        for _ in range(2):
+            cloud.run("expire", {"as_of": "2026-12-31T05:00:00Z"})
+    cloud.client("ec2").delete_tags(Resources=[alone], Tags=asks)
+
+
 def test_functions_use_only_what_they_declare_and_whatever_else_they_declare_has_a_reason(cloud: CloudRig) -> None:
     one_job_of_each_operation(cloud)
+    nights_of_backups(cloud)
     cloud.client("lambda").invoke(FunctionName=f"{PREFIX}-sweep-jobs", Payload=b"{}")
     undeclared = {function: used(cloud, function) - declared(function) for function in FUNCTIONS}
     assert undeclared == {function: set() for function in FUNCTIONS}

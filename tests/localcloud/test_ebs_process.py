@@ -202,6 +202,62 @@ def test_volumes_of_instances_can_be_snapshot(main: MainServer) -> None:
     assert [s["VolumeId"] for s in answer["Snapshots"]] == [v["VolumeId"] for v in attached]
 
 
+def test_an_instance_tells_the_volumes_that_are_attached_to_it_until_they_are_detached(main: MainServer) -> None:
+    ec2 = main.client("ec2")
+    image = ec2.describe_images()["Images"][0]["ImageId"]
+    instance = ec2.run_instances(ImageId=image, MinCount=1, MaxCount=1, InstanceType="t3.micro")["Instances"][0]
+    name = instance["InstanceId"]
+    data = ec2.create_volume(AvailabilityZone="us-east-1a", Size=1)["VolumeId"]
+
+    def devices() -> dict[str, str]:
+        (found,) = ec2.describe_instances(InstanceIds=[name])["Reservations"]
+        return {each["DeviceName"]: each["Ebs"]["VolumeId"] for each in found["Instances"][0]["BlockDeviceMappings"]}
+
+    root = devices()["/dev/xvda"]
+    other = ec2.create_volume(AvailabilityZone="us-east-1a", Size=1)["VolumeId"]
+    ec2.attach_volume(VolumeId=data, InstanceId=name, Device="/dev/sdf")
+    assert devices() == {"/dev/xvda": root, "/dev/sdf": data}
+    for volume, code in ((data, "VolumeInUse"), (other, "InvalidParameterValue")):
+        with pytest.raises(ClientError) as refused:
+            ec2.attach_volume(VolumeId=volume, InstanceId=name, Device="/dev/sdf")
+        assert refused.value.response["Error"]["Code"] == code
+    ec2.create_tags(Resources=[data], Tags=[{"Key": "Role", "Value": "db"}])
+    made = ec2.create_snapshots(InstanceSpecification={"InstanceId": name}, CopyTagsFromSource="volume")["Snapshots"]
+    assert {each["VolumeId"]: each.get("Tags") for each in made}[data] == [{"Key": "Role", "Value": "db"}]
+    ec2.detach_volume(VolumeId=data)
+    assert devices() == {"/dev/xvda": root}
+    with pytest.raises(ClientError, match="IncorrectState"):
+        ec2.detach_volume(VolumeId=data)
+
+
+def test_instances_and_volumes_are_found_by_the_keys_of_their_tags(main: MainServer) -> None:
+    ec2 = main.client("ec2")
+    image = ec2.describe_images()["Images"][0]["ImageId"]
+    tags = [{"Key": "AsksForIt", "Value": "Yes"}]
+    made = [
+        ec2.run_instances(
+            ImageId=image,
+            MinCount=1,
+            MaxCount=1,
+            InstanceType="t3.micro",
+            TagSpecifications=[{"ResourceType": "instance", "Tags": tags}] if tagged else [],
+        )["Instances"][0]["InstanceId"]
+        for tagged in (True, False, True)
+    ]
+    volume = ec2.create_volume(AvailabilityZone="us-east-1a", Size=1)["VolumeId"]
+    ec2.create_tags(Resources=[volume], Tags=tags)
+    wanted = [{"Name": "tag-key", "Values": ["AsksForIt"]}]
+    pages = ec2.get_paginator("describe_instances").paginate(Filters=wanted, PaginationConfig={"PageSize": 5})
+    found = [each["InstanceId"] for page in pages for one in page["Reservations"] for each in one["Instances"]]
+    assert sorted(found) == sorted([made[0], made[2]])
+    by_id = ec2.describe_instances(Filters=[{"Name": "instance-id", "Values": made[:2]}])["Reservations"]
+    assert sorted(each["InstanceId"] for one in by_id for each in one["Instances"]) == sorted(made[:2])
+    pages = ec2.get_paginator("describe_volumes").paginate(Filters=wanted, PaginationConfig={"PageSize": 5})
+    assert [each["VolumeId"] for page in pages for each in page["Volumes"]] == [volume]
+    named = ec2.describe_volumes(Filters=[{"Name": "volume-id", "Values": [volume]}])["Volumes"]
+    assert [(each["VolumeId"], each["State"]) for each in named] == [(volume, "available")]
+
+
 def test_events_reach_rules_of_their_account_and_region(main: MainServer) -> None:
     ec2, sqs, events = main.client("ec2"), main.client("sqs"), main.client("events")
     queue = sqs.create_queue(QueueName="snapshot-events")["QueueUrl"]

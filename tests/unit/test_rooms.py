@@ -14,6 +14,7 @@ PACKAGE = repository_root() / "layers" / "core" / "blockferry"
 ROOMS = (
     "core",
     "formats",
+    "lifecycle",
     "aws",
     "requests",
     "jobs",
@@ -23,6 +24,7 @@ ROOMS = (
     "transfer",
     "inspection",
     "verification",
+    "backups",
     "local",
     "operations",
     "lambdas",

@@ -222,7 +222,7 @@ def _post_volume(service: EbsService, request: Request) -> Response:
     """Take on a volume that was made elsewhere. The body: ``{"volume_id", "owner", "region", "size", "zone"?,
     "kms_key_arn"?, "instance_id"?, "device"?, "tags"?}``.
 
-    Of a volume that is known already only ``instance_id``, ``device`` and ``size`` are taken over.
+    Of a volume that is known already only ``instance_id``, ``device``, ``size`` and ``tags`` are taken over.
     """
     given = _object(request)
     registry = service.registry
@@ -231,6 +231,7 @@ def _post_volume(service: EbsService, request: Request) -> Response:
         if known is not None:
             known.instance_id = given.get("instance_id", known.instance_id)
             known.device = given.get("device", known.device)
+            known.tags = dict(given.get("tags", known.tags))
             known.size_gib = max(known.size_gib, int(given.get("size", 0)))
             return json_response(200, _volume_facts(known))
         for name in ("volume_id", "owner", "region"):

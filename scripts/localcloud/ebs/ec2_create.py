@@ -12,6 +12,7 @@ import re
 
 from localcloud.ebs import ec2_snapshots, encryption
 from localcloud.ebs.ec2_query import Answer, Call, tag_set, timestamp
+from localcloud.ebs.ec2_tags import MOST_TAGS
 from localcloud.ebs.errors import Ec2Error
 from localcloud.ebs.events import MULTI_VOLUME, iso
 from localcloud.ebs.model import UNENCRYPTED, Encryption, Snapshot, Volume
@@ -90,13 +91,24 @@ def create_snapshots(call: Call) -> Answer:
         attached = [v for v in attached if (v.owner, v.region) == (call.account, call.region)]
         if not attached:
             raise Ec2Error("InvalidInstanceID.NotFound", f"The instance ID '{instance_id}' does not exist")
+        boot = {v.volume_id for v in attached if v.device in _BOOT_DEVICES}
+        data = {v.volume_id for v in attached} - boot
+        if excluded - data:
+            # "If you specify the ID of the root volume, the request fails" (API reference, InstanceSpecification); what
+            # becomes of an id that is not attached AWS does not say.
+            raise Ec2Error(
+                "InvalidParameterValue",
+                f"ExcludeDataVolumeIds: {', '.join(sorted(excluded - data))} are no data volumes of {instance_id}.",
+            )
         if wanted.flag("ExcludeBootVolume"):
-            attached = [v for v in attached if v.device not in _BOOT_DEVICES]
+            attached = [v for v in attached if v.volume_id not in boot]
         chosen = [v for v in attached if v.volume_id not in excluded]
         if not chosen:
             raise Ec2Error("InvalidParameterValue", "No volumes are left to take snapshots of.")
         tags = call.params.tags_for("snapshot")
         inherit = call.params.text("CopyTagsFromSource") == "volume"
+        if inherit:
+            _refuse_tags_that_clash(chosen, tags)
         snapshots = [_of_volume(call, v, {**(v.tags if inherit else {}), **tags}) for v in chosen]
         due = registry.clock.now() + registry.config.volume_snapshot_seconds
         registry.timers.at(due, lambda: _instance_snapshots_done(registry, snapshots))
@@ -117,6 +129,19 @@ def create_snapshots(call: Call) -> Answer:
                 for s in snapshots
             ]
         }
+
+
+def _refuse_tags_that_clash(volumes: list[Volume], tags: dict[str, str]) -> None:
+    """What EC2 does with a key that a request and a volume both have is not documented: refused here, so that nobody
+    builds upon it."""
+    for volume in volumes:
+        if both := volume.tags.keys() & tags.keys():
+            raise Ec2Error(
+                "InvalidParameterCombination",
+                f"Tags {', '.join(sorted(both))} are in the request and on volume {volume.volume_id}.",
+            )
+        if len(volume.tags.keys() | tags.keys()) > MOST_TAGS:
+            raise Ec2Error("TagLimitExceeded", f"The snapshot of {volume.volume_id} would have too many tags.")
 
 
 def _instance_snapshots_done(registry: Registry, snapshots: list[Snapshot]) -> None:

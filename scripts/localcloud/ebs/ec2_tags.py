@@ -12,7 +12,7 @@ from localcloud.ebs import ec2_snapshots
 from localcloud.ebs.ec2_query import Answer, Call, Filter, page, read_tags
 from localcloud.ebs.errors import Ec2Error
 
-_MOST_TAGS = 50
+MOST_TAGS = 50
 _FILTERS = frozenset({"resource-id", "resource-type", "key", "value", "tag-key"})
 
 
@@ -35,8 +35,8 @@ def create_tags(call: Call) -> Answer:
     with call.registry.lock:
         targets = [_tags_of(call, resource_id) for resource_id in ids]  # all are found before any is changed
         for tags in targets:
-            if len(tags | new) > _MOST_TAGS:
-                raise Ec2Error("TagLimitExceeded", f"A resource can have at most {_MOST_TAGS} tags.")
+            if len(tags | new) > MOST_TAGS:
+                raise Ec2Error("TagLimitExceeded", f"A resource can have at most {MOST_TAGS} tags.")
         for tags in targets:
             tags.update(new)
     return {"return": True}

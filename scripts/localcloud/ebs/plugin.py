@@ -21,6 +21,7 @@ from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
+from localcloud.ebs import attachments, ec2_instances
 from localcloud.ebs.ec2 import ACTIONS
 from localcloud.ebs.ec2_query import NAMESPACE
 from localcloud.ebs.forwarder import Forwarder
@@ -61,6 +62,8 @@ class SnapshotActions:
         self._account: Callable[[], str] = host.lookup(RESPONSES, "get_account_id")
         self._region: Callable[[], str] = host.lookup(RESPONSES, "get_region")
         self._volumes: dict[str, dict[str, Any]] = host.lookup(EC2, "_volumes")
+        self._instances: dict[str, dict[str, Any]] = host.lookup(EC2, "_instances")
+        self._refuse: Callable[[str, str, int], Response] = host.lookup(EC2, "_error")
         self._tags: dict[str, list[dict[str, str]]] = host.lookup(EC2, "_tags")
 
     async def ebs(
@@ -102,6 +105,14 @@ class SnapshotActions:
                     path = f"/_local/volumes/{params.get('VolumeId', '')}"
                     await self._forward("DELETE", path, {}, b"", {})
                 return answer
+            case "DescribeInstances":
+                refused = ec2_instances.refusal(params)
+                if refused is not None:
+                    return self._refuse(*refused, 400)
+                answer = await here()
+                return answer if answer[0] != 200 else (200, answer[1], ec2_instances.page(params, answer[2]))
+            case "AttachVolume" | "DetachVolume":
+                return await self._attach(params, here)
             case "CreateVolume":
                 answer = await there()
                 if answer[0] == 200:
@@ -119,6 +130,19 @@ class SnapshotActions:
         if action in ACTIONS and action not in _BASE_KEEPS:
             return await there()
         return await here()
+
+    async def _attach(self, params: Mapping[str, str], here: Callable[[], Any]) -> Response:
+        refused = attachments.refusal(params, self._volumes, self._instances)
+        if refused is not None:
+            return self._refuse(*refused, 400)
+        volume_id = params.get("VolumeId", "")
+        earlier = list(self._volumes.get(volume_id, {}).get("Attachments") or [])
+        answer: Response = await here()
+        if answer[0] == 200 and params["Action"] == "AttachVolume":
+            attachments.attached(params, earlier, self._volumes, self._instances)
+        elif answer[0] == 200:
+            attachments.detached(volume_id, self._instances)
+        return answer
 
     # -- tags --------------------------------------------------------------------
 

@@ -50,6 +50,52 @@ locals {
       memory_mb       = 512
       timeout_seconds = 900 # 10,000 ranges have as many objects
     }
+    plan_backup = {
+      description     = "Looks at what asks for backups by its tags"
+      memory_mb       = 1769 # all instances and volumes that do are in memory at once
+      timeout_seconds = 900
+      environment     = local.backup_settings
+    }
+    take_backups = {
+      description     = "Makes backups by tag, each once in its slot"
+      memory_mb       = 512
+      timeout_seconds = 900 # EC2 takes some five CreateSnapshots a second of the whole account
+    }
+    plan_replication = {
+      description     = "Looks at backups that want copies and at the copies that there are"
+      memory_mb       = 1769 # as plan_expiry, and of several Regions
+      timeout_seconds = 900
+      environment     = local.backup_settings
+    }
+    copy_backups = {
+      description     = "Begins copies of backups and notes those that are complete"
+      memory_mb       = 512
+      timeout_seconds = 900
+      environment     = local.backup_settings
+    }
+    plan_expiry = {
+      description     = "Looks at all backups by tag and decides which may go"
+      memory_mb       = 1769 # a hundred thousand snapshots are some 300 MB of answers and values
+      timeout_seconds = 900
+      environment     = local.backup_settings
+    }
+    mark_expired = {
+      description     = "Marks backups that are due"
+      memory_mb       = 512
+      timeout_seconds = 900 # EC2 takes some ten changes a second of the whole account
+      environment     = local.backup_settings
+    }
+    delete_expired = {
+      description     = "Deletes backups that are due"
+      memory_mb       = 512
+      timeout_seconds = 900
+      environment     = local.backup_settings
+    }
+    write_report = {
+      description     = "Writes the report of a run that looked after backups"
+      memory_mb       = 1769
+      timeout_seconds = 300
+    }
     sweep_jobs = {
       description     = "Deletes pending targets and plans of jobs that were not resumed in time"
       memory_mb       = 512

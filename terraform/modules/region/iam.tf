@@ -48,6 +48,13 @@ locals {
   # - start:    creates snapshots, always with the job's tag
   # - own:      on snapshots that carry a job's tag, so only on what a job made
   # - delete:   on snapshots of jobs that do not carry the proof
+  # - stays:    assumes no role: works in this account only
+  # - makes:    snapshots of this Region's volumes and instances, always with the tags of a backup
+  # - backups:  tags of what is being made, and of backups by tag of this Region
+  # - copies:   snapshots to any Region, always with the tag that names the original
+  # - notes:    tags of copies that are made, of originals that want copies, and of copies: each only those that are due
+  # - expires:  on backups by tag of this Region, for the mark of what is due and no other tag
+  # - expired:  on backups by tag of this Region that are not kept for ever, and that carry the mark if one is needed
   # - tag:      on snapshots, without a condition: StartSnapshot checks it before the tag is there
   # - objects:  reads what jobs have in this region's work bucket
   # - writes:   what it writes there, by name within the folder of a job
@@ -173,6 +180,70 @@ locals {
       archives = ["s3:GetObject"]
       marks    = ["s3:GetObjectTagging", "s3:PutObjectTagging"]
     }
+    plan_backup = {
+      stays   = true
+      any     = ["ec2:DescribeInstances", "ec2:DescribeRegions", "ec2:DescribeSnapshots", "ec2:DescribeVolumes"]
+      objects = ["s3:GetObject"]
+      writes  = ["plan/*"]
+      list    = ["s3:ListBucket"]
+    }
+    take_backups = {
+      stays    = true
+      any      = ["ec2:DescribeSnapshots"]
+      makes    = ["ec2:CreateSnapshot", "ec2:CreateSnapshots"]
+      backups  = ["ec2:CreateTags"]
+      objects  = ["s3:GetObject"]
+      writes   = ["claims/*", "take_backups/*"]
+      list     = ["s3:ListBucket"]
+      machines = ["states:DescribeExecution"]
+    }
+    plan_replication = {
+      stays    = true
+      any      = ["ec2:DescribeRegions", "ec2:DescribeSnapshots"]
+      objects  = ["s3:GetObject"]
+      writes   = ["claims/*", "plan/*"]
+      list     = ["s3:ListBucket"]
+      machines = ["states:DescribeExecution"]
+    }
+    copy_backups = {
+      stays   = true
+      any     = ["ec2:DescribeSnapshots"]
+      copies  = ["ec2:CopySnapshot"]
+      notes   = ["ec2:CreateTags"]
+      objects = ["s3:GetObject"]
+      writes  = ["claims/*", "copy_backups/*"]
+      list    = ["s3:ListBucket"]
+      keys    = local.snapshot_key_actions
+    }
+    plan_expiry = {
+      stays   = true
+      any     = ["ec2:DescribeImages", "ec2:DescribeLockedSnapshots", "ec2:DescribeSnapshots"]
+      objects = ["s3:GetObject"]
+      writes  = ["plan/*"]
+      list    = ["s3:ListBucket"]
+    }
+    mark_expired = {
+      stays   = true
+      any     = ["ec2:DescribeImages", "ec2:DescribeLockedSnapshots", "ec2:DescribeSnapshots", "ec2:DescribeSnapshotAttribute"]
+      expires = ["ec2:CreateTags", "ec2:DeleteTags"]
+      objects = ["s3:GetObject"]
+      writes  = ["mark_expired/*"]
+      list    = ["s3:ListBucket"]
+    }
+    delete_expired = {
+      stays   = true
+      any     = ["ec2:DescribeImages", "ec2:DescribeLockedSnapshots", "ec2:DescribeSnapshots", "ec2:DescribeSnapshotAttribute"]
+      expired = ["ec2:DeleteSnapshot"]
+      objects = ["s3:GetObject"]
+      writes  = ["delete_expired/*"]
+      list    = ["s3:ListBucket"]
+    }
+    write_report = {
+      stays   = true
+      objects = ["s3:GetObject"]
+      writes  = ["report.json", "report.md"]
+      list    = ["s3:ListBucket"]
+    }
     sweep_jobs = {
       any      = ["ec2:DescribeSnapshots"]
       delete   = ["ec2:DeleteSnapshot"]
@@ -278,6 +349,211 @@ data "aws_iam_policy_document" "function" {
         test     = "Null"
         variable = "aws:ResourceTag/${local.proof_tag}"
         values   = ["true"]
+      }
+    }
+  }
+
+  dynamic "statement" {
+    for_each = try([each.value.makes], [])
+
+    content {
+      sid     = "MakeBackupsOf"
+      actions = statement.value
+      resources = [
+        "arn:${local.partition}:ec2:${local.region}:${local.account}:instance/*",
+        "arn:${local.partition}:ec2:${local.region}:${local.account}:volume/*",
+      ]
+    }
+  }
+
+  dynamic "statement" {
+    for_each = try([each.value.makes], [])
+
+    content {
+      sid       = "MakeBackupsWithTheirTags"
+      actions   = statement.value
+      resources = local.own_snapshot_arns
+
+      condition {
+        test     = "StringEquals"
+        variable = "aws:RequestTag/${local.backup_tags.type}"
+        values   = ["Automated"]
+      }
+
+      condition {
+        test     = "Null"
+        variable = "aws:RequestTag/${local.backup_tags.delete_on}"
+        values   = ["false"]
+      }
+    }
+  }
+
+  dynamic "statement" {
+    for_each = try([each.value.backups], [])
+
+    content {
+      sid       = "TagBackupsThatAreMade"
+      actions   = statement.value
+      resources = local.own_snapshot_arns
+
+      condition {
+        test     = "StringEquals"
+        variable = "ec2:CreateAction"
+        values   = ["CreateSnapshot", "CreateSnapshots"]
+      }
+    }
+  }
+
+  dynamic "statement" {
+    for_each = try([each.value.backups], [])
+
+    content {
+      sid       = "TagBackups"
+      actions   = statement.value
+      resources = local.own_snapshot_arns
+
+      condition {
+        test     = "StringEquals"
+        variable = "aws:ResourceTag/${local.backup_tags.type}"
+        values   = ["Automated"]
+      }
+    }
+  }
+
+  dynamic "statement" {
+    for_each = try([each.value.copies], [])
+
+    content {
+      sid       = "CopyBackups"
+      actions   = statement.value
+      resources = local.snapshot_arns
+
+      condition {
+        test     = "Null"
+        variable = "aws:RequestTag/${local.backup_tags.source_snapshot}"
+        values   = ["false"]
+      }
+    }
+  }
+
+  dynamic "statement" {
+    for_each = try([each.value.notes], [])
+
+    content {
+      sid       = "TagCopiesThatAreMade"
+      actions   = statement.value
+      resources = local.snapshot_arns
+
+      condition {
+        test     = "StringEquals"
+        variable = "ec2:CreateAction"
+        values   = ["CopySnapshot"]
+      }
+    }
+  }
+
+  dynamic "statement" {
+    for_each = try([each.value.notes], [])
+
+    content {
+      sid       = "NoteCopiesOnTheirOriginals"
+      actions   = statement.value
+      resources = local.own_snapshot_arns
+
+      condition {
+        test     = "Null"
+        variable = "aws:ResourceTag/${local.backup_tags.destinations}"
+        values   = ["false"]
+      }
+
+      condition {
+        test     = "ForAllValues:StringLike"
+        variable = "aws:TagKeys"
+        values   = ["blockferry:copy:*"]
+      }
+    }
+  }
+
+  dynamic "statement" {
+    for_each = try([each.value.notes], [])
+
+    content {
+      sid       = "ProtectCopies"
+      actions   = statement.value
+      resources = local.snapshot_arns
+
+      condition {
+        test     = "Null"
+        variable = "aws:ResourceTag/${local.backup_tags.source_snapshot}"
+        values   = ["false"]
+      }
+
+      condition {
+        # However the key is written.
+        test     = "ForAllValues:StringEqualsIgnoreCase"
+        variable = "aws:TagKeys"
+        values   = [local.backup_tags.keep]
+      }
+    }
+  }
+
+  dynamic "statement" {
+    for_each = try([each.value.expires], [])
+
+    content {
+      sid       = "MarkBackups"
+      actions   = statement.value
+      resources = local.own_snapshot_arns
+
+      condition {
+        test     = "StringEquals"
+        variable = "aws:ResourceTag/${local.backup_tags.type}"
+        values   = ["Automated"]
+      }
+
+      condition {
+        test     = "ForAllValues:StringEquals"
+        variable = "aws:TagKeys"
+        values   = [local.mark_tag]
+      }
+
+      condition {
+        # Without any key the test above holds, too, and DeleteTags without keys takes all of them.
+        test     = "Null"
+        variable = "aws:TagKeys"
+        values   = ["false"]
+      }
+    }
+  }
+
+  dynamic "statement" {
+    for_each = try([each.value.expired], [])
+
+    content {
+      sid       = "DeleteBackupsThatAreDue"
+      actions   = statement.value
+      resources = local.own_snapshot_arns
+
+      condition {
+        test     = "StringEquals"
+        variable = "aws:ResourceTag/${local.backup_tags.type}"
+        values   = ["Automated"]
+      }
+
+      condition {
+        test     = "Null"
+        variable = "aws:ResourceTag/${local.backup_tags.keep}"
+        values   = ["true"]
+      }
+
+      dynamic "condition" {
+        for_each = var.backups.act_at_once ? [] : [local.mark_tag]
+
+        content {
+          test     = "Null"
+          variable = "aws:ResourceTag/${condition.value}"
+          values   = ["false"]
+        }
       }
     }
   }
@@ -615,7 +891,7 @@ data "aws_iam_policy_document" "function" {
   }
 
   dynamic "statement" {
-    for_each = length(var.trusted_role_arns) > 0 ? [var.trusted_role_arns] : []
+    for_each = length(var.trusted_role_arns) > 0 && !try(each.value.stays, false) ? [var.trusted_role_arns] : []
 
     content {
       sid       = "AssumeTrustedRoles"

@@ -5,24 +5,30 @@ locals {
 
   # Operation => the functions that its definition calls.
   machine_functions = {
-    archive = concat(local.transfer_functions, ["unpack_image"])
-    copy    = local.transfer_functions
-    fanout  = concat(local.transfer_functions, ["unpack_image"])
-    inspect = ["inspect_snapshots"]
-    restore = concat(local.transfer_functions, ["unpack_image"])
-    sync    = local.transfer_functions
-    verify  = ["plan_verification", "verify_blocks", "conclude_verification"]
+    archive   = concat(local.transfer_functions, ["unpack_image"])
+    backup    = ["plan_backup", "take_backups", "write_report"]
+    copy      = local.transfer_functions
+    expire    = ["plan_expiry", "mark_expired", "delete_expired", "write_report"]
+    fanout    = concat(local.transfer_functions, ["unpack_image"])
+    inspect   = ["inspect_snapshots"]
+    replicate = ["plan_replication", "copy_backups", "write_report"]
+    restore   = concat(local.transfer_functions, ["unpack_image"])
+    sync      = local.transfer_functions
+    verify    = ["plan_verification", "verify_blocks", "conclude_verification"]
   }
 
   # What follows `blockferry <operation>` on a command line.
   start_arguments = {
-    archive = "SNAPSHOT --to s3://BUCKET/PREFIX --wait"
-    copy    = "SNAPSHOT --to REGION --wait"
-    fanout  = "s3://BUCKET/KEY --to REGION --wait"
-    inspect = "SNAPSHOT"
-    restore = "MANIFEST --to REGION --wait"
-    sync    = "SNAPSHOT --follow --to REGION --wait"
-    verify  = "MANIFEST --wait"
+    archive   = "SNAPSHOT --to s3://BUCKET/PREFIX --wait"
+    backup    = "--dry-run"
+    copy      = "SNAPSHOT --to REGION --wait"
+    expire    = "--dry-run"
+    fanout    = "s3://BUCKET/KEY --to REGION --wait"
+    inspect   = "SNAPSHOT"
+    replicate = "--dry-run"
+    restore   = "MANIFEST --to REGION --wait"
+    sync      = "SNAPSHOT --follow --to REGION --wait"
+    verify    = "MANIFEST --wait"
   }
 }
 

@@ -207,3 +207,90 @@ variable "tags" {
   type        = map(string)
   default     = {}
 }
+
+variable "backups" {
+  description = <<-EOT
+    Backups by tag (docs/tags.md):
+    - backup: make backups at each of the times on the weekdays. Off, the machine can still be started by hand.
+    - replicate: copy backups where their tags want them, when they are completed and every replicate_minutes.
+    - expire: delete backups that are due, every day at expire_at. Off, the machine can still be started by hand.
+    - times, weekdays, time_zone: the slots of backups, and the zone in which days begin and end.
+    - expire_at: time of day of expire, in the same zone.
+    - retention: how long backups are kept whose tags do not say: days as 7d, and tiers as 7d 4w 12m.
+    - keep_newest: good backups of a volume that stay whatever their dates say.
+    - act_at_once: delete what is due without having marked it in an earlier run.
+    - allow_as_of: let whoever starts a run say what day it is.
+    - tag_names: other keys for the tags, by what they are for: backup, retention, destinations, keep, delete_on, type,
+      source_snapshot, source_instance, source_volume, source_device, source_region.
+    - destinations: places for copies that are more than a Region: another key or retention, by the name that tags use.
+  EOT
+  type = object({
+    backup    = optional(bool, false)
+    replicate = optional(bool, false)
+    expire    = optional(bool, false)
+    times     = optional(list(string), ["01:00"])
+    weekdays  = optional(list(string), ["MON", "TUE", "WED", "THU", "FRI", "SAT", "SUN"])
+    time_zone = optional(string, "UTC")
+    expire_at = optional(string, "05:00")
+
+    replicate_minutes = optional(number, 15)
+
+    retention   = optional(string, "7d")
+    keep_newest = optional(number, 1)
+    act_at_once = optional(bool, false)
+    allow_as_of = optional(bool, false)
+    tag_names   = optional(map(string), {})
+    destinations = optional(map(object({
+      region      = string
+      kms_key_arn = optional(string)
+      retention   = optional(string)
+    })), {})
+  })
+  default = {}
+
+  validation {
+    condition     = length(var.backups.times) > 0 && alltrue([for time in concat(var.backups.times, [var.backups.expire_at]) : can(regex("^([01][0-9]|2[0-3]):[0-5][0-9]$", time))])
+    error_message = "Times of backups must be times of day such as 01:30, at least one."
+  }
+
+  validation {
+    condition     = length(var.backups.weekdays) > 0 && alltrue([for day in var.backups.weekdays : contains(["MON", "TUE", "WED", "THU", "FRI", "SAT", "SUN"], day)])
+    error_message = "Weekdays of backups must be some of MON, TUE, WED, THU, FRI, SAT and SUN."
+  }
+
+  validation {
+    condition     = can(regex("^[A-Za-z_]+(/[A-Za-z0-9_+-]+)*$", var.backups.time_zone))
+    error_message = "The time zone must be a name of the IANA database, for example UTC or Europe/Berlin."
+  }
+
+  validation {
+    condition     = alltrue([for kept in concat([var.backups.retention], [for place in values(var.backups.destinations) : place.retention if place.retention != null]) : can(regex("^[1-9][0-9]{0,4}[dwmy]?( [1-9][0-9]{0,4}[dwmy])*$", kept))])
+    error_message = "Every retention must be a number of days such as 14, or tiers such as 7d 4w 12m 3y."
+  }
+
+  validation {
+    condition     = var.backups.keep_newest >= 0 && var.backups.keep_newest <= 1000 && floor(var.backups.keep_newest) == var.backups.keep_newest
+    error_message = "The number of newest backups that stay must be a whole number, 0 to 1000."
+  }
+
+  validation {
+    condition     = var.backups.replicate_minutes >= 5 && var.backups.replicate_minutes <= 1440 && floor(var.backups.replicate_minutes) == var.backups.replicate_minutes
+    error_message = "The minutes between two runs of replicate must be a whole number, 5 to 1440."
+  }
+
+  validation {
+    condition     = alltrue([for name in keys(var.backups.tag_names) : contains(["backup", "retention", "destinations", "keep", "delete_on", "type", "source_snapshot", "source_instance", "source_volume", "source_device", "source_region"], name)])
+    error_message = "Names of tags are given for backup, retention, destinations, keep, delete_on, type, source_snapshot, source_instance, source_volume, source_device and source_region only."
+  }
+
+  validation {
+    condition     = alltrue([for name in keys(var.backups.destinations) : can(regex("^[a-z0-9]+(-[a-z0-9]+)*$", name))])
+    error_message = "Names of destinations must have lower-case letters, digits and single hyphens, as a tag names them."
+  }
+
+  validation {
+    # An environment of a function has 4 KB.
+    condition     = length(jsonencode(var.backups)) <= 3000
+    error_message = "The settings of backups are too long for a function's environment: name fewer destinations."
+  }
+}

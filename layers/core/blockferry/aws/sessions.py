@@ -58,6 +58,12 @@ _READING = Config(
 )
 
 
+# What makes something has no token by which EC2 would know a repetition.
+_ONCE = Config(
+    connect_timeout=5, read_timeout=60, retries={"mode": "standard", "total_max_attempts": 1}, max_pool_connections=32
+)
+
+
 # Little is lost without the answer, so little time is spent on it.
 _LOOKING = Config(connect_timeout=5, read_timeout=10, retries={"mode": "standard", "total_max_attempts": 4})
 
@@ -111,6 +117,7 @@ class Aws:
     _sessions: dict[tuple[str, str | None], boto3.Session] = field(default_factory=dict)
     _endpoints: dict[str, str] = field(default_factory=dict)
     _ec2: dict[Identity, EC2Client] = field(default_factory=dict)
+    _ec2_once: dict[Identity, EC2Client] = field(default_factory=dict)
     _transports: dict[tuple[Identity, int], SignedHttp] = field(default_factory=dict)
 
     @property
@@ -128,6 +135,14 @@ class Aws:
                 session = self._session(identity)
                 self._ec2[identity] = session.client("ec2", region_name=identity.region, config=self.describing)
             return self._ec2[identity]
+
+    def ec2_once(self, identity: Identity) -> EC2Client:
+        """A client that sends each request once: for those that make something each time they arrive."""
+        with self._making:
+            if identity not in self._ec2_once:
+                session = self._session(identity)
+                self._ec2_once[identity] = session.client("ec2", region_name=identity.region, config=_ONCE)
+            return self._ec2_once[identity]
 
     def s3(self, region: str) -> S3Client:
         return self.base.client("s3", region_name=region, config=_CONFIG)

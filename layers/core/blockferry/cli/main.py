@@ -37,11 +37,14 @@ from blockferry.core.errors import BlockferryError, InvalidRequest
 
 if TYPE_CHECKING:
     from blockferry.cli import archive as archive
+    from blockferry.cli import backup as backup
     from blockferry.cli import cat as cat
     from blockferry.cli import copy as copy
     from blockferry.cli import discard as discard
+    from blockferry.cli import expire as expire
     from blockferry.cli import fanout as fanout
     from blockferry.cli import inspect as inspect
+    from blockferry.cli import replicate as replicate
     from blockferry.cli import restore as restore
     from blockferry.cli import resume as resume
     from blockferry.cli import speed as speed
@@ -59,6 +62,9 @@ COMMANDS = (
     "restore",
     "verify",
     "inspect",
+    "backup",
+    "replicate",
+    "expire",
     "status",
     "resume",
     "stop",

@@ -89,6 +89,22 @@ def verification_table(receipt: Mapping[str, Any]) -> str:
     return aligned(rows)
 
 
+def run_table(numbers: Mapping[str, Any]) -> str:
+    """The numbers of a run that looked after backups as aligned rows."""
+    rows = [
+        ("job", str(numbers["job_id"])),
+        ("operation", str(numbers["operation"]) + (" (dry run: nothing was changed)" if numbers["dry_run"] else "")),
+        ("status", str(numbers["status"])),
+        ("as of", str(numbers["as_of"])),
+        ("items", ", ".join(f"{numbers[each]} {each}" for each in ("planned", "done", "failed", "skipped"))),
+        *(("note", str(note)) for note in numbers["notes"]),
+    ]
+    if numbers["problems"]:
+        rows.append(("tags", f"{counted(numbers['problems'], 'value')} that mean nothing, listed in the report"))
+    rows.append(("report", str(numbers["report_uri"])))
+    return aligned(rows)
+
+
 def target_line(target: Mapping[str, Any]) -> str:
     """A target of a job that has not succeeded, in one line."""
     name = f"{target['snapshot_id'] or 'not started'} in {target['region']}"

@@ -19,7 +19,7 @@ from blockferry.core.errors import InvalidRequest
 from blockferry.operations import OPERATIONS
 from blockferry.requests.parts import parse
 
-_LONGEST_NAME = 48
+_LONGEST_NAME = 46
 """Characters that a job id takes of the name of what is read; Step Functions takes 80, operation, time and token
 included."""
 
@@ -48,6 +48,7 @@ _GIVEN = {
     "sample": "--sample",
     "seed": "--seed",
     "lineage": "--lineage",
+    "as_of": "--as-of",
 }
 """Options that make up an input, as an error names them. All are ``None`` when they are not given."""
 
@@ -76,10 +77,13 @@ def starting(operation: str, *, add_options: AddOptions, request: RequestOf, exa
 def request_of(operation: str, options: argparse.Namespace, request: RequestOf) -> dict[str, Any]:
     """The input, checked as the first state checks it. Raises ``InvalidRequest``."""
     made = request(options) if options.input is None else _from_file(options)
+    model = OPERATIONS[operation].request
     more = made.get("options")
-    if options.dry_run and (more is None or isinstance(more, dict)):
+    if options.dry_run and "dry_run" in model.model_fields:
+        made["dry_run"] = True
+    elif options.dry_run and (more is None or isinstance(more, dict)):
         made["options"] = {**(more or {}), "dry_run": True}
-    parse(OPERATIONS[operation].request, made, what=operation)
+    parse(model, made, what=operation)
     return made
 
 
@@ -111,7 +115,7 @@ def _start(operation: str, request: Mapping[str, Any], options: argparse.Namespa
 
 def is_dry_run(request: Mapping[str, Any]) -> bool:
     """Whether the job will only report."""
-    return bool((request.get("options") or {}).get("dry_run"))
+    return bool(request.get("dry_run") or (request.get("options") or {}).get("dry_run"))
 
 
 def job_id_of(operation: str, request: Mapping[str, Any], now: datetime, token: str) -> str:
@@ -119,9 +123,11 @@ def job_id_of(operation: str, request: Mapping[str, Any], now: datetime, token: 
     others of the same second, and of images of the same name."""
     read = request.get("snapshot_id") or "/".join((request.get("image_uri") or "").split("/")[-2:])
     read = read or "".join((request.get("manifest_uri") or request.get("foreign_uri") or "").split("/")[-2:-1])
-    read = read or (request.get("chain") or ["image"])[-1]
+    # What is about all backups of a Region reads nothing that has a name.
+    unnamed = "image" if "options" in OPERATIONS[operation].request.model_fields else ""
+    read = read or (request.get("chain") or [unnamed])[-1]
     name = re.sub(r"[^A-Za-z0-9_-]+", "-", read)[-_LONGEST_NAME:]
-    return f"{operation}-{name}-{now.strftime('%Y%m%dT%H%M%SZ')}-{token}"
+    return "-".join(part for part in (operation, name, now.strftime("%Y%m%dT%H%M%SZ"), token) if part)
 
 
 def _from_file(options: argparse.Namespace) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from blockferry.cli.console import FAILED, RUNNING, command_for, say
 from blockferry.cli.operate import JobState, NotSeen, Operator
-from blockferry.cli.render import receipt_table, target_line, verification_table
+from blockferry.cli.render import receipt_table, run_table, target_line, verification_table
 from blockferry.core.quotas import PENDING_SNAPSHOTS
 from blockferry.core.words import counted
 from blockferry.inspection.answer import answer
@@ -120,6 +120,8 @@ def reason_of(state: JobState) -> str | None:
 def _outcome(output: Any, *, full: bool) -> str:
     if output["operation"] == "verify":
         return verification_table(output)
+    if "report_json_uri" in output:
+        return run_table(output)
     if output["operation"] != "inspect":
         return receipt_table(output)
     return report_page(output).rstrip("\n") if full else "\n".join(answer(output))

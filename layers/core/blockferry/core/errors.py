@@ -65,3 +65,7 @@ class UnreadableSource(BlockferryError):
 
 class ArchiveDamaged(BlockferryError):
     """An archive, or an object of it, is not what was written, or is of another version; nothing read of it counts."""
+
+
+class ItemsFailed(BlockferryError):
+    """Some of many things that a run looked at could not be done; the others were."""

@@ -24,5 +24,8 @@ RECEIPT_SECONDS = 60.0
 SWEEP_SECONDS = 30.0
 """Reserve of Sweep jobs: no job is begun with less, and what has to be deleted beyond it is left to the next sweep."""
 
+BACKUP_SECONDS = 180.0
+"""Reserve of Take backups: an attempt whose end is not known is waited for two minutes, then tags are set."""
+
 COMPLETE_SECONDS = 300.0
 """Reserve of Complete transfer: one target may take its whole retry budgets, then the states are stored."""

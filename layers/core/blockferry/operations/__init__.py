@@ -14,15 +14,18 @@ from blockferry.operations.operation import Operation
 
 if TYPE_CHECKING:
     from blockferry.operations import archive as archive
+    from blockferry.operations import backup as backup
     from blockferry.operations import copy as copy
+    from blockferry.operations import expire as expire
     from blockferry.operations import fanout as fanout
     from blockferry.operations import inspect as inspect
+    from blockferry.operations import replicate as replicate
     from blockferry.operations import restore as restore
     from blockferry.operations import sync as sync
     from blockferry.operations import verify as verify
     from blockferry.transfer.pairing import Pairing
 
-NAMES = ("copy", "sync", "fanout", "archive", "restore", "verify", "inspect")
+NAMES = ("copy", "sync", "fanout", "archive", "restore", "verify", "inspect", "backup", "replicate", "expire")
 """A module for each, with its ``OPERATION``."""
 
 

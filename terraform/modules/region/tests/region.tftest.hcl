@@ -15,12 +15,12 @@ run "a_region_has_everything_by_default" {
   }
 
   assert {
-    condition     = toset(keys(output.functions)) == toset(["check_targets", "complete_transfer", "conclude_verification", "inspect_snapshots", "move_blocks", "plan_transfer", "plan_verification", "sweep_jobs", "unpack_image", "verify_blocks", "write_receipt"])
+    condition     = toset(keys(output.functions)) == toset(["check_targets", "complete_transfer", "conclude_verification", "copy_backups", "delete_expired", "inspect_snapshots", "mark_expired", "move_blocks", "plan_backup", "plan_expiry", "plan_replication", "plan_transfer", "plan_verification", "sweep_jobs", "take_backups", "unpack_image", "verify_blocks", "write_receipt", "write_report"])
     error_message = "All functions must be there."
   }
 
   assert {
-    condition     = { for name, function in local.functions : name => function.timeout_seconds } == { check_targets = 300, complete_transfer = 900, conclude_verification = 900, inspect_snapshots = 900, move_blocks = 900, plan_transfer = 900, plan_verification = 300, sweep_jobs = 300, unpack_image = 900, verify_blocks = 900, write_receipt = 300 }
+    condition     = { for name, function in local.functions : name => function.timeout_seconds } == { check_targets = 300, complete_transfer = 900, conclude_verification = 900, copy_backups = 900, delete_expired = 900, inspect_snapshots = 900, mark_expired = 900, move_blocks = 900, plan_backup = 900, plan_expiry = 900, plan_replication = 900, plan_transfer = 900, plan_verification = 300, sweep_jobs = 300, take_backups = 900, unpack_image = 900, verify_blocks = 900, write_receipt = 300, write_report = 300 }
     error_message = "Every function must have its timeout."
   }
 
@@ -45,19 +45,22 @@ run "a_region_has_everything_by_default" {
   }
 
   assert {
-    condition     = toset(keys(output.state_machines)) == toset(["archive", "copy", "fanout", "inspect", "restore", "sync", "verify"])
+    condition     = toset(keys(output.state_machines)) == toset(["archive", "backup", "copy", "expire", "fanout", "inspect", "replicate", "restore", "sync", "verify"])
     error_message = "Every operation must have its machine."
   }
 
   assert {
     condition = output.start_commands == {
-      archive = "blockferry archive SNAPSHOT --to s3://BUCKET/PREFIX --wait --region us-east-1"
-      copy    = "blockferry copy SNAPSHOT --to REGION --wait --region us-east-1"
-      fanout  = "blockferry fanout s3://BUCKET/KEY --to REGION --wait --region us-east-1"
-      inspect = "blockferry inspect SNAPSHOT --region us-east-1"
-      restore = "blockferry restore MANIFEST --to REGION --wait --region us-east-1"
-      sync    = "blockferry sync SNAPSHOT --follow --to REGION --wait --region us-east-1"
-      verify  = "blockferry verify MANIFEST --wait --region us-east-1"
+      archive   = "blockferry archive SNAPSHOT --to s3://BUCKET/PREFIX --wait --region us-east-1"
+      backup    = "blockferry backup --dry-run --region us-east-1"
+      copy      = "blockferry copy SNAPSHOT --to REGION --wait --region us-east-1"
+      expire    = "blockferry expire --dry-run --region us-east-1"
+      fanout    = "blockferry fanout s3://BUCKET/KEY --to REGION --wait --region us-east-1"
+      inspect   = "blockferry inspect SNAPSHOT --region us-east-1"
+      replicate = "blockferry replicate --dry-run --region us-east-1"
+      restore   = "blockferry restore MANIFEST --to REGION --wait --region us-east-1"
+      sync      = "blockferry sync SNAPSHOT --follow --to REGION --wait --region us-east-1"
+      verify    = "blockferry verify MANIFEST --wait --region us-east-1"
     }
     error_message = "A start command must run in any folder and say what is to be filled in."
   }
@@ -111,6 +114,62 @@ run "a_region_has_everything_by_default" {
     condition     = !aws_s3_bucket.work.force_destroy && !aws_s3_bucket.archive.force_destroy
     error_message = "Buckets with objects must not be destroyed by default."
   }
+}
+
+run "nothing_looks_after_backups_by_itself_unless_it_is_said" {
+  assert {
+    condition     = length(aws_scheduler_schedule.backups) == 0 && length(aws_sqs_queue.missed_backups) == 0 && length(aws_cloudwatch_metric_alarm.backups) == 0 && length(aws_iam_role.backup_schedules) == 0 && length(aws_cloudwatch_event_rule.completed) == 0
+    error_message = "Schedules of backups must be off by default, with all that is for them only."
+  }
+}
+
+run "backups_run_at_each_time_of_their_weekdays_and_are_expired_every_day" {
+  variables {
+    backups = { backup = true, replicate = true, expire = true, times = ["01:05", "13:00"], weekdays = ["MON", "FRI"], time_zone = "Europe/Berlin", retention = "7d 4w" }
+  }
+
+  assert {
+    condition = { for name, schedule in aws_scheduler_schedule.backups : name => [schedule.schedule_expression, schedule.schedule_expression_timezone] } == {
+      backup-0105 = ["cron(5 1 ? * MON,FRI *)", "Europe/Berlin"]
+      backup-1300 = ["cron(0 13 ? * MON,FRI *)", "Europe/Berlin"]
+      expire      = ["cron(0 5 * * ? *)", "Europe/Berlin"]
+      replicate   = ["rate(15 minutes)", "Europe/Berlin"]
+    }
+    error_message = "Each time of day must have its schedule, in the zone of the deployment."
+  }
+
+  assert {
+    condition = alltrue([
+      for name, schedule in aws_scheduler_schedule.backups :
+      schedule.target[0].arn == output.state_machines[startswith(name, "backup-") ? "backup" : name] && one(schedule.target[0].dead_letter_config).arn == "arn:aws:sqs:us-east-1:111122223333:${aws_sqs_queue.missed_backups[0].name}"
+    ])
+    error_message = "Each schedule must start its machine, and tell of runs that it could not start."
+  }
+
+  assert {
+    condition     = jsondecode(local.functions.take_backups.timeout_seconds) == 900 && jsondecode(local.backup_settings.BLOCKFERRY_BACKUPS).retention == "7d 4w"
+    error_message = "Functions must be told what the deployment says of backups."
+  }
+
+  assert {
+    condition     = aws_cloudwatch_event_target.replicate[0].arn == output.state_machines["replicate"] && jsondecode(aws_cloudwatch_event_rule.completed[0].event_pattern).detail-type == ["EBS Snapshot Notification", "EBS Multi-Volume Snapshots Completion Status"]
+    error_message = "Completed snapshots must wake replicate."
+  }
+
+  assert {
+    condition     = toset(keys(aws_cloudwatch_metric_alarm.backups)) == toset(["backup-silent", "backups-missed", "expire-silent", "replicate-silent"])
+    error_message = "Runs that do not come must be told of."
+  }
+}
+
+run "settings_of_backups_that_mean_nothing_are_refused" {
+  command = plan
+
+  variables {
+    backups = { times = ["1:00"], weekdays = ["Monday"], time_zone = "CET+1", retention = "a week", keep_newest = -1, tag_names = { deletion = "x" }, destinations = { "Far Away" = { region = "eu-west-1" } } }
+  }
+
+  expect_failures = [var.backups]
 }
 
 run "key_and_tags_are_used_and_everything_optional_can_be_off" {

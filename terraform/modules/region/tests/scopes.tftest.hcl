@@ -76,10 +76,50 @@ run "grants_are_narrow" {
       for name, document in data.aws_iam_policy_document.function : [
         for statement in jsondecode(document.json).Statement :
         try(statement.Condition, {}) == { Null = { "aws:ResourceTag/blockferry:execution" = "false", "aws:ResourceTag/blockferry:proved-snapshot-id" = "true" } }
-        if contains(flatten([statement.Action]), "ec2:DeleteSnapshot")
+        if contains(flatten([statement.Action]), "ec2:DeleteSnapshot") && name != "delete_expired"
       ]
     ]))
     error_message = "Deleting a snapshot must ask for the tag of its execution, and for none of a proof."
+  }
+
+  assert {
+    condition = one([
+      for statement in jsondecode(data.aws_iam_policy_document.function["delete_expired"].json).Statement : [statement.Resource, statement.Condition] if statement.Action == "ec2:DeleteSnapshot"
+      ]) == ["arn:aws:ec2:us-east-1::snapshot/*", {
+      StringEquals = { "aws:ResourceTag/Type" = "Automated" }
+      Null         = { "aws:ResourceTag/KeepForever" = "true", "aws:ResourceTag/blockferry:expires" = "false" }
+    }]
+    error_message = "Backups must be deleted in this Region only, with the mark of an earlier run, and never those that are kept for ever."
+  }
+
+  assert {
+    condition = one([
+      for statement in jsondecode(data.aws_iam_policy_document.function["mark_expired"].json).Statement : [statement.Resource, statement.Condition] if statement.Sid == "MarkBackups"
+      ]) == ["arn:aws:ec2:us-east-1::snapshot/*", {
+      "ForAllValues:StringEquals" = { "aws:TagKeys" = "blockferry:expires" }
+      Null                        = { "aws:TagKeys" = "false" }
+      StringEquals                = { "aws:ResourceTag/Type" = "Automated" }
+    }]
+    error_message = "Whoever marks backups must be able to set the mark only."
+  }
+
+  assert {
+    condition = toset([
+      for name, document in data.aws_iam_policy_document.function : name if anytrue([
+        for statement in jsondecode(document.json).Statement : contains(flatten([statement.Action]), "ec2:CreateSnapshot")
+      ])
+    ]) == toset(["take_backups"])
+    error_message = "Only one function makes snapshots of volumes."
+  }
+
+  assert {
+    condition = one([
+      for statement in jsondecode(data.aws_iam_policy_document.function["take_backups"].json).Statement : [statement.Resource, statement.Condition] if statement.Sid == "MakeBackupsWithTheirTags"
+      ]) == ["arn:aws:ec2:us-east-1::snapshot/*", {
+      StringEquals = { "aws:RequestTag/Type" = "Automated" }
+      Null         = { "aws:RequestTag/DeleteOn" = "false" }
+    }]
+    error_message = "A backup must be made with the tags by which it is deleted one day."
   }
 
   assert {
@@ -111,14 +151,22 @@ run "grants_are_narrow" {
       check_targets         = {}
       complete_transfer     = { "s3:PutObject" = ["proved/*"], "s3:DeleteObject" = ["moved/failed/*"] }
       conclude_verification = { "s3:PutObject" = ["receipt.json", "report.md"] }
+      copy_backups          = { "s3:PutObject" = ["claims/*", "copy_backups/*"] }
+      delete_expired        = { "s3:PutObject" = ["delete_expired/*"] }
       inspect_snapshots     = { "s3:PutObject" = ["receipt.json", "report.md"] }
+      mark_expired          = { "s3:PutObject" = ["mark_expired/*"] }
       move_blocks           = { "s3:PutObject" = ["moved/*"] }
+      plan_backup           = { "s3:PutObject" = ["plan/*"] }
+      plan_expiry           = { "s3:PutObject" = ["plan/*"] }
+      plan_replication      = { "s3:PutObject" = ["claims/*", "plan/*"] }
       plan_transfer         = { "s3:PutObject" = ["plan/*"] }
       plan_verification     = { "s3:PutObject" = ["plan/*"] }
       sweep_jobs            = { "s3:PutObject" = ["swept.json"], "s3:DeleteObject" = ["*"] }
+      take_backups          = { "s3:PutObject" = ["claims/*", "take_backups/*"] }
       unpack_image          = { "s3:PutObject" = ["image/*"], "s3:DeleteObject" = ["image/*"] }
       verify_blocks         = { "s3:PutObject" = ["moved/*"] }
       write_receipt         = { "s3:PutObject" = ["receipt.json", "report.md"], "s3:DeleteObject" = ["image/*"] }
+      write_report          = { "s3:PutObject" = ["report.json", "report.md"] }
     })
     error_message = "Each function must write below its own prefix only."
   }
@@ -127,8 +175,8 @@ run "grants_are_narrow" {
     condition = jsonencode([
       for statement in jsondecode(data.aws_iam_policy_document.bucket["work"].json).Statement :
       [statement.Effect, sort(statement.Action), statement.Resource, length(statement.Condition.ArnNotEquals["aws:PrincipalArn"])] if statement.Sid == "OnlyTheDeploymentWrites"
-    ]) == jsonencode([["Deny", ["s3:DeleteObject", "s3:DeleteObjectVersion", "s3:PutObject", "s3:PutObjectTagging", "s3:ReplicateObject"], ["arn:aws:s3:::blockferry-work-111122223333-us-east-1/running/leases/*", "arn:aws:s3:::blockferry-work-111122223333-us-east-1/jobs/*"], 18]])
-    error_message = "Nobody but the eleven functions and seven machines may write records of jobs."
+    ]) == jsonencode([["Deny", ["s3:DeleteObject", "s3:DeleteObjectVersion", "s3:PutObject", "s3:PutObjectTagging", "s3:ReplicateObject"], ["arn:aws:s3:::blockferry-work-111122223333-us-east-1/running/leases/*", "arn:aws:s3:::blockferry-work-111122223333-us-east-1/jobs/*"], 29]])
+    error_message = "Nobody but the nineteen functions and ten machines may write records of jobs."
   }
 
   assert {
@@ -364,5 +412,24 @@ run "a_key_of_the_work_bucket_is_used_through_s3_only" {
       ]) == { StringEquals = { "kms:ViaService" = "s3.us-east-1.amazonaws.com" } }
     ])
     error_message = "Every function must reach the encrypted bucket, and use its key for nothing else."
+  }
+}
+
+run "schedules_of_backups_start_their_machines_only" {
+  command = plan
+
+  variables {
+    backups = { backup = true, replicate = true, expire = true }
+  }
+
+  assert {
+    condition = toset(flatten([
+      for statement in jsondecode(data.aws_iam_policy_document.backup_schedules[0].json).Statement : statement.Resource if statement.Sid == "StartTheMachines"
+      ])) == toset([
+      "arn:aws:states:us-east-1:111122223333:stateMachine:blockferry-backup",
+      "arn:aws:states:us-east-1:111122223333:stateMachine:blockferry-expire",
+      "arn:aws:states:us-east-1:111122223333:stateMachine:blockferry-replicate",
+    ])
+    error_message = "Schedules must start these machines only."
   }
 }
