@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from blockferry.cli.render import verification_table
 from blockferry.core.errors import ArchiveDamaged, IncompleteTransfer, InvalidRequest
+from blockferry.formats.archive.manifest import Manifest, sealed
 from blockferry.jobs.folder import RECEIPT, REPORT
 from blockferry.verification.record import found_names
 from fakes import ManualClock, content
@@ -46,8 +47,8 @@ def night(rig: Rig) -> tuple[str, str, str]:
     return later, archived(rig, later, full), full
 
 
-def verify(rig: Rig, uri: str, **more: Any) -> dict[str, Any]:
-    return rig.run("verify", {"manifest_uri": uri, "options": {"blocks_per_range": 512}, **more}, job_id="check")
+def verify(rig: Rig, uri: str, *, job_id: str = "check", **more: Any) -> dict[str, Any]:
+    return rig.run("verify", {"manifest_uri": uri, "options": {"blocks_per_range": 512}, **more}, job_id=job_id)
 
 
 def tags(rig: Rig, uri: str) -> dict[str, str]:
@@ -205,6 +206,64 @@ def test_a_second_archive_must_hold_the_same(rig: Rig, night: tuple[str, str, st
     assert (receipt["blocks_compared"], receipt["findings"]) == (42, 0)
     with pytest.raises(ArchiveDamaged, match="2 findings"):
         rig.run("verify", {"manifest_uri": uri, "other_manifest_uri": full})
+
+
+def told_of(rig: Rig, job_id: str = "check") -> list[tuple[str, int, int]]:
+    """What the receipt says was found: its kind, and the blocks."""
+    receipt = json.loads(rig.folder(job_id).read(RECEIPT) or b"")
+    return [(each["code"], each["first"], each["stop"]) for each in receipt["first_findings"]]
+
+
+def test_every_block_in_which_two_archives_differ_is_told_also_one_that_only_one_of_them_has(
+    rig: Rig, night: tuple[str, str, str]
+) -> None:
+    _, uri, full = night
+    more = archived(rig, Volume(rig, volume_id="vol-00000000000000042").becomes({**BEFORE, 700: content(4)}).snapshot())
+    for number, (one, other, blocks) in enumerate(((uri, full, (3, 1500)), (more, full, (700,)), (full, more, (700,)))):
+        job_id = f"check-{number}"
+        with pytest.raises(ArchiveDamaged):
+            verify(rig, one, job_id=job_id, other_manifest_uri=other)
+        assert told_of(rig, job_id) == [("other_archive", block, block + 1) for block in blocks]
+        receipt = json.loads(rig.folder(job_id).read(RECEIPT) or b"")
+        assert receipt["blocks_compared"] == 42 + (700 in blocks)
+
+
+def test_what_the_second_archive_cannot_tell_is_a_finding_and_the_rest_is_compared(
+    rig: Rig, night: tuple[str, str, str]
+) -> None:
+    _, uri, _ = night
+    other = archived(rig, Volume(rig, volume_id="vol-00000000000000043").becomes(AFTER).snapshot())
+    folder = other.removeprefix(f"s3://{ARCHIVES}/").removesuffix("manifest.json")
+    rig.aws.s3(HOME).delete_object(Bucket=ARCHIVES, Key=f"{folder}index/0000000512.idx")
+    with pytest.raises(ArchiveDamaged, match="1 finding"):
+        verify(rig, uri, other_manifest_uri=other)
+    assert told_of(rig) == [("other_archive", 512, 1024)]
+    # Block 900 is that of the range which nobody can tell of.
+    assert json.loads(stored(rig, RECEIPT))["blocks_compared"] == 41
+
+
+def test_an_archive_that_is_replaced_while_it_is_verified_is_damaged(rig: Rig, night: tuple[str, str, str]) -> None:
+    _, uri, _ = night
+    key, s3 = uri.removeprefix(f"s3://{ARCHIVES}/"), rig.aws.s3(HOME)
+
+    def replaced(step: str, _event: Any) -> Any:
+        if step == "Verify blocks":
+            manifest = Manifest.model_validate_json(s3.get_object(Bucket=ARCHIVES, Key=key)["Body"].read())
+            another = sealed(manifest.model_copy(update={"tool_version": "0.0.1"}))
+            s3.put_object(Bucket=ARCHIVES, Key=key, Body=another.model_dump_json().encode())
+        return nullcontext()
+
+    rig.around = replaced
+    with pytest.raises(ArchiveDamaged, match="was replaced while it was verified"):
+        verify(rig, uri)
+
+
+def test_what_a_verification_asked_for_is_in_its_receipt(rig: Rig, night: tuple[str, str, str]) -> None:
+    _, uri, _ = night
+    receipt = verify(rig, uri)
+    # Fourteen segments; and each of four ranges opens two manifests and reads its indexes.
+    assert receipt["requests"]["GetObject"] == 14 + 4 * 2 + 5
+    assert receipt["requests"]["ListObjectsV2"] >= 4
 
 
 def test_objects_that_nothing_refers_to_are_a_warning(rig: Rig, night: tuple[str, str, str]) -> None:
