@@ -240,6 +240,29 @@ def test_tags_that_a_dead_run_has_not_set_are_set_by_the_next_one(region: Region
     assert (first["tags"]["DeleteOn"], first["tags"]["Role"]) == ("2026-12-04", "boot")
 
 
+def test_a_volume_that_is_attached_after_the_slots_run_has_its_backup_by_the_next_one(region: Region) -> None:
+    volumes = region.instance(WEB, None, None)
+    region.run()
+    late = region.volume(on=WEB, device="/dev/sdz")
+    (instance,) = region.aws.instances
+    region.aws.instances = [MadeInstance(WEB, {**instance.devices, "/dev/sdz": late}, instance.tags)]
+    assert region.run()["done"] == 1
+    assert {volume: len(found) for volume, found in region.backups().items()} == dict.fromkeys([*volumes, late], 1)
+    assert region.backup(late)["tags"]["Source_Device"] == "/dev/sdz"
+
+
+def test_a_slot_that_a_run_died_in_is_told_once_when_it_is_over(region: Region) -> None:
+    (volume,) = region.instance(WEB, None)
+    region.rig.control("faults", {"operation": "CreateSnapshot", "nth": 1, "action": "close_before"})
+    with pytest.raises(ItemsFailed):
+        region.run()
+    region.aws.executions = {f"arn:aws:states:{HOME}:{ACCOUNT}:execution:blockferry-backup:run-1": "FAILED"}
+    with pytest.raises(ItemsFailed, match=f"it has no backup of {SLOT}: the run that was to make it has died"):
+        region.run(at="2026-11-28T03:00:00Z")
+    assert len(region.backups()[volume]) == 1
+    assert region.run(at="2026-11-28T04:00:00Z")["failed"] == 0
+
+
 def test_bad_values_are_told_and_the_default_holds(region: Region) -> None:
     (volume,) = region.instance(WEB, None, Retention="abc", Copy_Dest="nowhere eu-west-1")
     region.run()

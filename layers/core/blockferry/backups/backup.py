@@ -305,11 +305,14 @@ class _Taking:
             found = self.slot.held(wanted.resource)
             if found is None:
                 return self._all(ids, Outcome.FAILED, "its claim was taken away: the next run tries again")
-            if found.claim.made is not None:
-                return self._all(ids, Outcome.SKIPPED, f"{_listed(found.claim.made)} was made in this slot")
-            if found.claim.execution_arn != self.execution_arn and self._at_work(found.claim):
-                return self._all(ids, Outcome.SKIPPED, f"{found.claim.execution_arn} makes it")
-            made = self._settled(found.claim, ids)
+            made = dict(found.claim.made or {})
+            if made and set(ids) <= made.keys():
+                return self._all(ids, Outcome.SKIPPED, f"{_listed(made)} was made in this slot")
+            if found.claim.made is None:
+                if self._at_work(found.claim):
+                    return self._all(ids, Outcome.SKIPPED, f"{found.claim.execution_arn} makes it")
+                made = self._settled(found.claim, ids)
+            # Else all is done but for what is attached since then.
             held = self.slot.replace(wanted.resource, found, mine)
             if held is None:
                 return self._all(ids, Outcome.SKIPPED, "another run makes it")
@@ -335,6 +338,11 @@ class _Taking:
             return [Item(resource, Action.NONE, Outcome.SKIPPED, "another run makes it")]
         ids = list(found.claim.tags)
         made = _taken(self._ec2, self._instant, ids)
+        if not made:
+            # Told once: the slot is over.
+            self.slot.replace(resource, found, found.claim.model_copy(update={"made": {}}))
+            slot = self.slot.folder.job_id
+            return self._all(ids, Outcome.FAILED, f"it has no backup of {slot}: the run that was to make it has died")
         held = self.slot.replace(resource, found, found.claim.model_copy(update={"execution_arn": self.execution_arn}))
         if held is None:
             return [Item(resource, Action.NONE, Outcome.SKIPPED, "another run makes it")]

@@ -17,10 +17,7 @@ from pydantic import Field, ValidationError
 from blockferry.core.errors import IncompleteTransfer
 from blockferry.jobs.folder import JobFolder
 from blockferry.jobs.record import Record
-from blockferry.jobs.workspace import Workspace
-
-FOLDERS = "backup-slots"
-"""No operation: in place of one, what is common to all runs of ``backup``, a folder for each slot."""
+from blockferry.jobs.workspace import SLOTS, Workspace
 
 CLAIMS = "claims/"
 
@@ -59,7 +56,7 @@ class Slot:
 
     @classmethod
     def of(cls, workspace: Workspace, name: str) -> Slot:
-        return cls(workspace.folder(FOLDERS, name))
+        return cls(workspace.folder(SLOTS, name))
 
     def claim(self, resource: str, claim: Claim) -> Held | None:
         """Claim a thing; ``None`` when it is claimed already."""

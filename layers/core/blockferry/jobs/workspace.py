@@ -15,6 +15,13 @@ if TYPE_CHECKING:
 SWEEPS = "sweep"
 """No operation: what stands here in place of one is the sweeper's own, below the one name that its role may write."""
 
+SLOTS = "backup-slots"
+"""No operation: in place of one, what is common to all runs that look after backups, a folder for each slot."""
+
+NO_JOBS = frozenset({SWEEPS, SLOTS, "backup", "expire", "replicate"})
+"""What leaves nothing behind that anybody has to look at: runs that look after backups are many, and each goes by what
+it finds."""
+
 
 @dataclass(frozen=True)
 class Workspace:
@@ -28,9 +35,9 @@ class Workspace:
         return JobFolder(self.bucket, self.s3, operation, job_id)
 
     def folders(self) -> Iterator[JobFolder]:
-        """The folder of every job that has left anything in the bucket."""
+        """The folder of every job that has left anything in the bucket, but for those of ``NO_JOBS``."""
         for operation in self._names(PREFIX):
-            if operation == SWEEPS:
+            if operation in NO_JOBS:
                 continue
             for job_id in self._names(f"{PREFIX}{operation}/"):
                 yield self.folder(operation, job_id)
