@@ -213,17 +213,19 @@ def test_an_unfinished_archive_is_deleted_as_it_is_listed_and_its_claim_last() -
     target = jobs.begun()
     for first in range(2 * DELETED_OBJECTS + 10):
         jobs.archives.objects[key(segment_name(first))] = b"x"
+    jobs.archives.objects[key("index/0000000000.idx")] = b"x"
     jobs.archives.objects["disks/archive-10/manifest.json"] = b"x"
     jobs.archives.log.clear()
     assert jobs.swept(target) == [None]
     assert jobs.archives.objects.keys() == {"disks/archive-10/manifest.json"}
     assert jobs.archives.log == [
+        ("list", 1),
         ("list", 1_000),
         ("delete", 1_000),
         ("list", 1_000),
         ("delete", 1_000),
-        ("list", 11),
-        ("delete", 10),
+        ("list", 10),
+        ("delete", 11),
         ("delete", 1),
     ]
 
@@ -252,6 +254,22 @@ def test_what_is_not_said_to_be_of_the_job_is_kept(claim: bytes | None, expected
     assert left is not None
     assert left.discard(jobs.call(), jobs.call().folder, mark=MINE) is not None
     assert jobs.archives.objects == before
+
+
+def test_what_others_keep_below_the_address_of_an_archive_is_not_deleted_and_no_reason_to_look_again() -> None:
+    jobs = Jobs()
+    target = jobs.begun()
+    others = ("web/manifest.json", "web/segments/0000000000.zst", "segments/0/manifest.json", "index/notes.idx", "a")
+    for name in others:
+        jobs.archives.objects[key(name)] = b"x"
+    jobs.archives.objects[key(segment_name(0))] = b"x"
+    assert jobs.swept(target) == [None]
+    assert jobs.archives.objects.keys() == {key(name) for name in others}
+    assert jobs.swept(target) == []
+    left = target.leftover()
+    assert left is not None
+    assert left.discard(jobs.call(), jobs.call().folder, mark=MINE) is None
+    assert jobs.archives.objects.keys() == {key(name) for name in others}
 
 
 def test_where_nothing_was_begun_nothing_is_left() -> None:

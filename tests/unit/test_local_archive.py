@@ -707,6 +707,7 @@ def test_an_object_that_is_not_what_was_stored_fails_before_the_manifest(bench: 
     def before(operation: str, key: str) -> None:
         # All ranges are counted by then.
         if operation == "ListObjectsV2" and key.endswith("/index/"):
+            bench.bucket.before = lambda _operation, _key: None
             doomed = next(key for key in bench.bucket.objects if key.endswith("0000000512.zst"))
             if spoil == "gone":
                 bench.bucket.objects.pop(doomed)
@@ -752,6 +753,39 @@ def test_only_what_a_command_has_left_is_discarded(bench: Bench) -> None:
     refused("mine", "a finished archive is not deleted by this command")
     with pytest.raises(InvalidRequest, match="is not the address of an archive"):
         discard_left("disks/mine", region=HOME, aws=bench.aws)
+
+
+def test_archives_below_the_address_of_another_one_are_kept_when_that_is_cleared_away(bench: Bench) -> None:
+    image, other = bench.image(BLOCKS), bench.image({0: content(8)}, name="other.img")
+    below: list[str] = []
+
+    def fail(_uri: str) -> None:
+        # Ids that are called like folders of an archive, too.
+        for archive_id in (None, "index", "segments"):
+            made = bench.archive(other, prefix="disks/mine", archive_id=archive_id)
+            below.append(made["manifest_uri"])
+        raise SourceChanged("planted")
+
+    with pytest.raises(SourceChanged) as failed:
+        bench.archive(image, archive_id="mine", on_start=fail)
+    assert failed.value.__notes__ == ["what was begun of archive s3://archives/disks/mine/ is deleted"]
+    assert f"mine/{UNFINISHED}" not in bench.names()
+    for uri in below:
+        assert bench.read(uri) == {0: content(8)}
+
+
+def test_archives_below_the_address_of_a_dead_run_are_kept_when_what_that_left_is_discarded(bench: Bench) -> None:
+    claim = {"execution": "e" * 64, "job_id": "local-e", "machine": "host, process 1"}
+    bench.bucket.objects[f"disks/mine/{UNFINISHED}"] = json.dumps(claim).encode()
+    bench.bucket.objects["disks/mine/segments/0000000000.zst"] = b"x"
+    bench.bucket.objects["disks/mine/index/0000000000.idx"] = b"x"
+    bench.bucket.objects["disks/mine/notes.txt"] = b"of nobody that is known here"
+    below = bench.archive(bench.image(BLOCKS), prefix="disks/mine")
+    for _ in range(2):
+        discard_left("s3://archives/disks/mine/", region=HOME, aws=bench.aws)
+        assert bench.read(below["manifest_uri"]) == BLOCKS
+        assert bench.names() >= {"mine/notes.txt", f"mine/{MANIFEST}"}
+        assert not {"mine/segments/0000000000.zst", "mine/index/0000000000.idx"} & bench.names()
 
 
 def test_discarding_twice_is_the_same(bench: Bench) -> None:

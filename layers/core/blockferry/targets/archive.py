@@ -52,7 +52,7 @@ from blockferry.jobs.archived import Note, Part
 from blockferry.jobs.call import JobCall
 from blockferry.jobs.record import Sealing, Sums
 from blockferry.sources.kind import JobSource
-from blockferry.targets.archive_claim import ArchiveState, LeftArchive, claim_of, claimed_by, whose
+from blockferry.targets.archive_claim import ArchiveState, LeftArchive, claim_of, claimed_by, parts_of, whose
 from blockferry.targets.archive_listing import Listing, MadeOf
 from blockferry.targets.kind import Forecast, JobTarget, Looked, Sealings, Started, looked_at
 from blockferry.targets.segments import MOST_WAITING, SegmentSink
@@ -468,7 +468,7 @@ class ArchiveTarget(JobTarget):
         claim = bucket.get(self.address.key(UNFINISHED))
         if claim is not None:
             return claimed_by(claim) == mark
-        there = any(True for _ in bucket.listed(self.address.key()))
+        there = next(parts_of(bucket, self.address), None) is not None
         return there and bucket.get(self.address.key(MANIFEST)) is None
 
     def asked_for(self, given: Mapping[str, Any]) -> bool:
