@@ -555,7 +555,6 @@ ONE_LANE = ArchiveTuning(lanes=1, threads=1)
 
 
 def test_whatever_request_is_refused_nothing_is_left_or_the_archive_is_whole(tmp_path: Path) -> None:
-    finished = "archive s3://archives/disks/mine/ is finished and kept: s3://archives/disks/mine/manifest.json"
     outcomes = []
     for number in range(requests_of_a_run(tmp_path)):
         bench = Bench(tmp_path)
@@ -572,12 +571,12 @@ def test_whatever_request_is_refused_nothing_is_left_or_the_archive_is_whole(tmp
             # It was its claim that could not be taken away.
             assert warnings == ["claim_left"]
             assert bench.read("s3://archives/disks/mine/manifest.json") == BLOCKS
-        elif finished in notes:
+        elif FINISHED in notes:
             # It was the look at what was there already that was refused.
             assert bench.read("s3://archives/disks/mine/manifest.json") == BLOCKS
         else:
             assert bench.names() <= ({f"mine/{MANIFEST}"} if given_up(bench, "mine") else set()), (number, notes)
-        outcomes.append("done" if notes is None else "finished" if finished in notes else "cleared")
+        outcomes.append("done" if notes is None else "finished" if FINISHED in notes else "cleared")
     assert outcomes.count("cleared") > 10
     assert outcomes[-2:] == ["done", "finished"]
 
@@ -678,8 +677,95 @@ def test_a_manifest_whose_answer_is_lost_is_found_and_kept(bench: Bench) -> None
     bench.bucket.after = after
     with pytest.raises(RetryLater, match="connection reset") as failed:
         bench.archive(bench.image(BLOCKS), archive_id="mine")
-    assert "is finished and kept: s3://archives/disks/mine/manifest.json" in failed.value.__notes__[0]
+    assert failed.value.__notes__ == [FINISHED]
     assert bench.read("s3://archives/disks/mine/manifest.json") == BLOCKS
+    assert f"mine/{UNFINISHED}" not in bench.names()
+
+
+FINISHED = "archive s3://archives/disks/mine/ is finished and kept: s3://archives/disks/mine/manifest.json"
+
+
+@pytest.mark.parametrize("at", ["PutObject", "DeleteObjects"])
+def test_a_signal_when_the_manifest_is_stored_leaves_a_finished_archive_and_no_claim(bench: Bench, at: str) -> None:
+    def strike(operation: str, key: str) -> None:
+        # Behind the manifest, or before the claim is taken away.
+        if operation == at and key.endswith(MANIFEST if at == "PutObject" else UNFINISHED):
+            bench.bucket.before = lambda _operation, _key: None
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    if at == "PutObject":
+        bench.bucket.after = strike
+    else:
+        bench.bucket.before = strike
+    with Interrupts(tell=lambda _line: None) as interrupts, pytest.raises(KeyboardInterrupt) as ended:
+        bench.archive(bench.image(BLOCKS), archive_id="mine", interrupts=interrupts)
+    assert ended.value.__notes__ == [FINISHED]
+    assert bench.read("s3://archives/disks/mine/manifest.json") == BLOCKS
+    assert f"mine/{UNFINISHED}" not in bench.names()
+
+
+def test_a_claim_that_is_left_is_told_of_whatever_comes_behind_it(bench: Bench) -> None:
+    def before(operation: str, key: str) -> None:
+        manifest_is_there = operation == "GetObject" and key.endswith(MANIFEST) and key in bench.bucket.objects
+        if operation == "DeleteObjects" or manifest_is_there:
+            raise refusal("AccessDenied", operation, status=403)
+
+    bench.bucket.before = before
+    with pytest.raises(RequestRefused, match="GetObject") as failed:
+        bench.archive(bench.image(BLOCKS), archive_id="mine")
+    (note,) = failed.value.__notes__
+    assert note.startswith(f"{FINISHED}; its unfinished.json could not be deleted (DeleteObjects")
+    assert note.endswith("blockferry discard s3://archives/disks/mine/")
+
+
+@pytest.mark.parametrize(
+    ("found", "error", "why"),
+    [
+        (None, InvalidRequest, "manifest.json is gone, it was written before"),
+        (b"{}", TargetFailed, "is in state error: manifest "),
+        ("another", TargetFailed, "is another archive's now, it was written before"),
+    ],
+)
+def test_an_archive_that_is_not_there_when_it_is_looked_at_is_not_called_finished(
+    bench: Bench, found: str | bytes | None, error: type[BlockferryError], why: str
+) -> None:
+    bench.archive(bench.image({0: content(8)}), prefix="other", archive_id="mine")
+    another = bench.bucket.objects[f"other/mine/{MANIFEST}"]
+
+    def before(operation: str, key: str) -> None:
+        if operation == "GetObject" and key in bench.bucket.objects and key == f"disks/mine/{MANIFEST}":
+            del bench.bucket.objects[key]
+            if found is not None:
+                bench.bucket.objects[key] = another if isinstance(found, str) else found
+
+    bench.bucket.before = before
+    with pytest.raises(error, match=why) as failed:
+        bench.archive(bench.image(BLOCKS), archive_id="mine")
+    assert failed.value.__notes__ == ["what was stored of archive s3://archives/disks/mine/ is kept"]
+    assert "mine/segments/0000000000.zst" in bench.names()
+
+
+@pytest.mark.parametrize("found", ["another", "none"])
+def test_a_manifest_that_is_not_known_to_be_its_own_is_not_called_that(bench: Bench, found: str) -> None:
+    bench.archive(bench.image({0: content(8)}), prefix="other", archive_id="mine")
+    another = bench.bucket.objects[f"other/mine/{MANIFEST}"]
+
+    def before(operation: str, key: str) -> None:
+        if key != f"disks/mine/{MANIFEST}":
+            return
+        if operation == "PutObject" and key not in bench.bucket.objects:
+            # Somebody else's comes first, though the claim is this run's.
+            bench.bucket.objects[key] = another
+            raise OSError("timed out")
+        if found == "none" and key in bench.bucket.objects and operation == "GetObject":
+            del bench.bucket.objects[key]
+
+    bench.bucket.before = before
+    with pytest.raises(RetryLater, match="timed out") as failed:
+        bench.archive(bench.image(BLOCKS), archive_id="mine")
+    (note,) = failed.value.__notes__
+    assert note.startswith("what was begun of archive s3://archives/disks/mine/ could not be deleted (")
+    assert ("is another archive's now" if found == "another" else "was deleted just now") in note
 
 
 def test_a_manifest_that_is_still_on_its_way_comes_too_late(bench: Bench) -> None:

@@ -17,8 +17,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from botocore.exceptions import BotoCoreError, ClientError
-
 from blockferry import __version__
 from blockferry.aws.archives import Archive, open_chain
 from blockferry.aws.call import Call
@@ -26,7 +24,7 @@ from blockferry.aws.sessions import Aws, Identity
 from blockferry.core.blocks import BLOCK_SIZE, blocks_of_volume, blocks_per_range
 from blockferry.core.checksums import Linear
 from blockferry.core.counts import by_operation
-from blockferry.core.errors import BlockferryError, InvalidRequest
+from blockferry.core.errors import InvalidRequest
 from blockferry.core.holes import HoleDecision, HoleMeaning, HolePolicy
 from blockferry.core.quotas import MAX_VOLUME_GIB
 from blockferry.core.retry import Clock
@@ -36,7 +34,7 @@ from blockferry.formats.archive.manifest import Manifest, Member, SourceFacts
 from blockferry.formats.recognise import ImageFormat
 from blockferry.jobs.archived import Note
 from blockferry.jobs.record import JobWarning
-from blockferry.local.claimed import Claimed
+from blockferry.local.claimed import Claimed, confirmed
 from blockferry.local.holes import UploadHoles, decide
 from blockferry.local.image import refuse_other_format, volume_size
 from blockferry.local.interrupts import Interrupts
@@ -124,20 +122,12 @@ def archive_image(
             lanes.stop()
             try:
                 with interrupts.let_in():
-                    left = _unclaimed(target, call)
-                    facts = _confirmed(target, call)
+                    left = claimed.unclaim()
+                    facts = target.facts(confirmed(target, call))
+                    return _receipt(found, source, facts, read, call, left=left, seconds=call.clock.monotonic() - began)
             except BaseException as error:
                 claimed.tell(error)
                 raise
-        return _receipt(
-            found,
-            source,
-            facts,
-            read,
-            call,
-            warnings=(*found.warnings, *left),
-            seconds=call.clock.monotonic() - began,
-        )
 
 
 def prepare(
@@ -246,25 +236,6 @@ def _notes(kept: Iterable[bytes]) -> Iterator[Note]:
         yield Note.model_validate_json(line)
 
 
-def _unclaimed(target: ArchiveTarget, call: Call) -> tuple[JobWarning, ...]:
-    """Take the claim away; that it is left is told, and no reason to fail."""
-    try:
-        target.unclaim(call)
-    except (BlockferryError, ClientError, BotoCoreError) as error:
-        told = f"{target.name} is finished, but its unfinished.json could not be deleted ({error})"
-        return (JobWarning(code="claim_left", message=f"{told}: blockferry discard {target.address.uri()} does"),)
-    return ()
-
-
-def _confirmed(target: ArchiveTarget, call: Call) -> dict[str, Any]:
-    """What the stored manifest says. Raises ``TargetFailed`` when it is not this archive's."""
-    looked = ArchiveTarget.look({0: target}, call)
-    if looked.errors:
-        raise looked.errors[0]
-    target.confirm(looked.facts[0])
-    return target.facts(looked.facts[0])
-
-
 def _receipt(
     found: Prepared,
     source: ImageSource,
@@ -272,10 +243,12 @@ def _receipt(
     read: _Read,
     call: Call,
     *,
-    warnings: tuple[JobWarning, ...],
+    left: str | None,
     seconds: float,
 ) -> dict[str, Any]:
     placed = call.counts.placed
+    told = f"archive {target['manifest_uri']} is finished, but {left}"
+    warnings = (*found.warnings, *(() if left is None else (JobWarning(code="claim_left", message=told),)))
     return {
         **known(found, source),
         "status": "SUCCEEDED",

@@ -16,7 +16,7 @@ from blockferry.aws.call import Call
 from blockferry.aws.objects import Bucket
 from blockferry.aws.sessions import Identity
 from blockferry.core.checksums import digest_of, encode
-from blockferry.core.errors import OutOfTime
+from blockferry.core.errors import OutOfTime, RetryLater
 from blockferry.core.quotas import DELETED_OBJECTS
 from blockferry.core.reserves import SWEEP_SECONDS
 from blockferry.formats.archive import manifest
@@ -135,14 +135,17 @@ def whose(body: bytes, address: ArchiveAddress) -> str:
 
 def give_up(call: Call, identity: Identity, address: ArchiveAddress, *, mark: str, put: Mapping[str, Any]) -> bool:
     """Make sure that an archive can never be finished, also by a request that is still on its way; ``mark`` is that of
-    its claim. Returns ``False`` when it is finished: then nothing is changed."""
+    its claim. Returns ``False`` when it is finished: then nothing is changed. Raises ``RetryLater`` when what was in
+    the place of the manifest is gone as soon as it is looked at."""
     bucket = bucket_of(call, identity, address.bucket)
     body = manifest.given_up(mark)
     key = address.key(MANIFEST)
     if bucket.put(key, body, sha256=encode(digest_of(body)), once=True, **put) is not None:
         return True
     there = bucket.get(key)
-    return there is not None and manifest.is_given_up(there)
+    if there is None:
+        raise RetryLater(f"{bucket.uri(key)} was there, and was deleted just now: begin again")
+    return manifest.is_given_up(there)
 
 
 def _member(body: bytes, name: str) -> str | None:
