@@ -7,6 +7,7 @@ import os
 import random
 import signal
 import stat
+import tempfile
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -21,6 +22,7 @@ from blockferry.core.blocks import BLOCK_SIZE, BlockRange
 from blockferry.core.errors import (
     BlockferryError,
     InvalidRequest,
+    NoRoom,
     RequestRefused,
     RetryLater,
     SourceChanged,
@@ -804,6 +806,19 @@ def test_an_object_that_is_not_what_was_stored_fails_before_the_manifest(bench: 
     with pytest.raises(BlockferryError, match=r"0000000512.zst is not what was stored there, or is gone"):
         bench.archive(bench.image(BLOCKS))
     assert bench.bucket.objects == {}
+
+
+def test_notes_that_do_not_fit_into_memory_go_into_a_file_and_where_that_cannot_be_nothing_is_left(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    tuning = ArchiveTuning(notes_in_memory=1)
+    assert bench.read(bench.archive(bench.image(BLOCKS), tuning=tuning)["manifest_uri"]) == BLOCKS
+    before = dict(bench.bucket.objects)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "none"))
+    with pytest.raises(NoRoom, match=r"could not be noted in a temporary file \(.*No such file.*TMPDIR") as failed:
+        bench.archive(bench.image(BLOCKS), archive_id="mine", tuning=tuning)
+    assert failed.value.__notes__ == ["what was begun of archive s3://archives/disks/mine/ is deleted"]
+    assert bench.bucket.objects == before
 
 
 def test_what_cannot_be_deleted_is_named_with_how_to_delete_it(bench: Bench) -> None:

@@ -12,6 +12,7 @@ import platform
 import secrets
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,7 +25,7 @@ from blockferry.aws.sessions import Aws, Identity
 from blockferry.core.blocks import BLOCK_SIZE, blocks_of_volume, blocks_per_range
 from blockferry.core.checksums import Linear
 from blockferry.core.counts import by_operation
-from blockferry.core.errors import InvalidRequest
+from blockferry.core.errors import InvalidRequest, NoRoom
 from blockferry.core.holes import HoleDecision, HoleMeaning, HolePolicy
 from blockferry.core.quotas import MAX_VOLUME_GIB
 from blockferry.core.retry import Clock
@@ -45,9 +46,6 @@ from blockferry.sources.archiving import AUTO, newest_base, unless_full, unusabl
 from blockferry.sources.device import ImageSource
 from blockferry.targets.archive import ArchiveTarget
 from blockferry.targets.archive_proposal import new_archive
-
-MOST_KEPT = 16 << 20
-"""Bytes of notes about ranges that are kept in memory: those of four TiB."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +95,7 @@ def archive_image(
     ``on_start`` is told the address of the archive. If anything fails, or one of the ``interrupts`` comes, what was
     stored is deleted, and a note of the error says so, or what could not be. Raises ``InvalidRequest`` for an unusable
     image, bucket, base or choice, ``SourceChanged`` for a file that changes meanwhile, ``UnreadableSource`` for a disk
-    that fails, and what ``Bucket`` raises.
+    that fails, ``NoRoom``, and what ``Bucket`` raises.
     """
     tuning, interrupts = tuning or ArchiveTuning(), interrupts or Interrupts()
     call = Call(aws=aws, clock=clock or Clock(), waits=waits or Waits())
@@ -112,7 +110,7 @@ def archive_image(
                 with interrupts.let_in():
                     target = claimed.target = found.target.start(call, token="", mark=found.target.execution)
                     on_start(target.address.uri())
-                    read = _read(found, target, lanes, call)
+                    read = _read(found, target, lanes, call, tuning)
                     source.refuse_changed()
                     target.commit(call, read.manifest, claimed)
             except BaseException as error:
@@ -216,19 +214,31 @@ def _holes(asked: HolePolicy | None, source: ImageSource, total_blocks: int) -> 
     return UploadHoles(decision, HolePolicy.PRESERVE, source, fills=False)
 
 
-def _read(found: Prepared, target: ArchiveTarget, lanes: Lanes, call: Call) -> _Read:
+def _read(found: Prepared, target: ArchiveTarget, lanes: Lanes, call: Call, tuning: ArchiveTuning) -> _Read:
     """Store the image, all but the manifest."""
     linear = Linear()
     blocks_read = 0
     # Not all in memory: of an image of 64 TiB it names two million objects.
-    with tempfile.SpooledTemporaryFile(MOST_KEPT) as kept:
+    with tempfile.SpooledTemporaryFile(tuning.notes_in_memory) as kept:
         for stored in lanes.stored(target, found.range_blocks):
             linear.extend(stored.note.stop - 1, stored.digests)
             blocks_read += stored.blocks_read
-            kept.write(stored.note.model_dump_json().encode() + b"\n")
+            with _in_temporary_file():
+                kept.write(stored.note.model_dump_json().encode() + b"\n")
         kept.seek(0)
         made = target.made_of(call, _notes(kept))
     return _Read(target.proved(made, linear.blocks, linear.value()), blocks_read)
+
+
+@contextmanager
+def _in_temporary_file() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise NoRoom(
+            f"what is stored already could not be noted in a temporary file ({error}): make room for those, or name "
+            "another folder for them in TMPDIR, and begin again"
+        ) from error
 
 
 def _notes(kept: Iterable[bytes]) -> Iterator[Note]:
