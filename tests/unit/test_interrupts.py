@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 
@@ -31,6 +33,24 @@ def test_what_is_held_is_not_interrupted_and_whoever_sends_is_told_to_wait() -> 
         signal.raise_signal(signal.SIGTERM)
         signal.raise_signal(signal.SIGHUP)
     assert [line.split(":")[1] for line in told] == [" SIGTERM", " SIGHUP"]
+
+
+def closed() -> io.StringIO:
+    stream = io.StringIO()
+    stream.close()
+    return stream
+
+
+@pytest.mark.parametrize("stream", [None, io.StringIO(), closed()], ids=["none", "no file", "closed"])
+def test_a_signal_ends_nothing_that_is_held_where_nobody_can_be_told(
+    monkeypatch: pytest.MonkeyPatch, stream: io.StringIO | None
+) -> None:
+    reached: list[str] = []
+    monkeypatch.setattr(sys, "stderr", stream)
+    with Interrupts() as interrupts, interrupts.held():
+        signal.raise_signal(signal.SIGTERM)
+        reached.append("the end")
+    assert reached == ["the end"]
 
 
 def test_a_signal_that_has_waited_raises_where_it_is_let_in() -> None:

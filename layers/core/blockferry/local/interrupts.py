@@ -86,6 +86,7 @@ class Interrupts:
 
 
 def _to_standard_error(line: str) -> None:
-    # Not through a buffer, in which the program may be writing just now; and nobody may listen any more.
-    with suppress(OSError):
+    # Not through a buffer, in which the program may be writing just now; and nobody may listen any more, or ever have:
+    # Python has no such stream where it was closed, or one without a file.
+    with suppress(AttributeError, OSError, ValueError):
         os.write(sys.stderr.fileno(), f"{line}\n".encode())
