@@ -856,6 +856,35 @@ def test_only_what_a_command_has_left_is_discarded(bench: Bench) -> None:
         discard_left("disks/mine", region=HOME, aws=bench.aws)
 
 
+@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError])
+@pytest.mark.parametrize(
+    ("at", "told"),
+    [
+        ("PutObject", "nothing of s3://archives/disks/mine/ is deleted yet"),
+        ("DeleteObjects", "s3://archives/disks/mine/ is given up, and deleted in part at most"),
+    ],
+)
+def test_a_discard_that_is_ended_early_says_how_far_it_was_and_the_next_one_goes_on(
+    bench: Bench, at: str, told: str, error: type[BaseException]
+) -> None:
+    claim = {"execution": "e" * 64, "job_id": "local-e", "machine": "host, process 1"}
+    bench.bucket.objects[f"disks/mine/{UNFINISHED}"] = json.dumps(claim).encode()
+    bench.bucket.objects["disks/mine/segments/0000000000.zst"] = b"x"
+
+    def before(operation: str, _key: str) -> None:
+        if operation == at:
+            # Each time that it is tried.
+            raise error
+
+    bench.bucket.before = before
+    with pytest.raises((KeyboardInterrupt, RetryLater)) as ended:
+        discard_left("s3://archives/disks/mine/", region=HOME, aws=bench.aws, clock=ManualClock())
+    assert ended.value.__notes__ == [f"{told}; begin again with: blockferry discard s3://archives/disks/mine/"]
+    bench.bucket.before = lambda _operation, _key: None
+    assert not discard_left("s3://archives/disks/mine/", region=HOME, aws=bench.aws).finished
+    assert bench.names() == {f"mine/{MANIFEST}"}
+
+
 def test_archives_below_the_address_of_another_one_are_kept_when_that_is_cleared_away(bench: Bench) -> None:
     image, other = bench.image(BLOCKS), bench.image({0: content(8)}, name="other.img")
     below: list[str] = []
