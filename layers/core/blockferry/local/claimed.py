@@ -6,11 +6,9 @@ the way is in that note, too, and never takes the place of the error.
 
 from __future__ import annotations
 
-from botocore.exceptions import BotoCoreError, ClientError
-
 from blockferry.aws.archives import bucket_of
 from blockferry.aws.call import Call
-from blockferry.core.errors import BlockferryError, InvalidRequest, TargetFailed
+from blockferry.core.errors import InvalidRequest, TargetFailed
 from blockferry.formats.archive.layout import UNFINISHED
 from blockferry.jobs.record import Sealing
 from blockferry.targets.archive import ArchiveTarget
@@ -53,11 +51,11 @@ class Claimed:
             error.add_note(self._kept())
 
     def unclaim(self) -> str | None:
-        """Take the claim of a finished archive away; tells what is left where that cannot be done."""
+        """Take the claim of a finished archive away; tells what is left where that cannot be done. Raises nothing."""
         target = self.target
         try:
             target.unclaim(self._call)
-        except (BlockferryError, ClientError, BotoCoreError) as error:
+        except Exception as error:
             told = f"its unfinished.json could not be deleted ({error}), which is done with"
             return f"{told}: blockferry discard {target.address.uri()}"
         return None
