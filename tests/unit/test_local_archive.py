@@ -9,6 +9,7 @@ import signal
 import stat
 import tempfile
 import threading
+from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,6 +21,7 @@ from blockferry.aws.call import Call
 from blockferry.aws.sessions import Identity
 from blockferry.core.blocks import BLOCK_SIZE, BlockRange
 from blockferry.core.errors import (
+    ArchiveDamaged,
     BlockferryError,
     InvalidRequest,
     NoRoom,
@@ -297,6 +299,46 @@ def test_auto_builds_upon_the_newest_archive_of_the_same_file(bench: Bench) -> N
     full = bench.archive(image, base_manifest_uri="auto", max_chain=3)
     assert full["targets"][0]["base_manifest_uri"] is None
     assert "options.max_chain is 3" in full["warnings"][0]["message"]
+
+
+def test_what_it_is_built_upon_is_read_once_and_looked_at_again_at_the_end(bench: Bench) -> None:
+    uris: list[str] = []
+    for seed in range(3):
+        image = bench.image({**BLOCKS, 9: content(10 + seed)}, size=2**30)
+        uris.append(bench.archive(image, base_manifest_uri=uris[-1] if uris else None)["manifest_uri"])
+    asked = request(base_manifest_uri=uris[-1])
+    estimate = estimate_archive(image, asked, region=HOME, aws=bench.aws)
+    read: Counter[str] = Counter()
+
+    def before(operation: str, key: str) -> None:
+        read[key] += operation == "GetObject"
+
+    bench.bucket.before = before
+    receipt = bench.archive(image, base_manifest_uri=uris[-1])
+    manifests = [read[uri.removeprefix("s3://archives/")] for uri in uris]
+    # When it is planned, before and behind all ranges, of which there are four.
+    assert manifests == [3, 3, 3]
+    assert receipt["requests"]["GetObject"] <= estimate["requests"]["GetObject"]
+
+
+@pytest.mark.parametrize("spoil", ["gone", "another"])
+def test_a_base_that_is_lost_meanwhile_fails_before_the_manifest_with_nothing_left(bench: Bench, spoil: str) -> None:
+    base = bench.archive(bench.image(BLOCKS), archive_id="base")["manifest_uri"]
+    other = bench.archive(bench.image(BLOCKS), prefix="other", archive_id="base")["manifest_uri"]
+
+    def before(operation: str, key: str) -> None:
+        # All ranges are counted by then.
+        if operation == "ListObjectsV2" and key == "disks/mine/index/":
+            manifest = bench.bucket.objects.pop("disks/base/manifest.json")
+            if spoil == "another":
+                bench.bucket.objects["disks/base/manifest.json"] = bench.bucket.objects[other[len("s3://archives/") :]]
+                assert bench.bucket.objects["disks/base/manifest.json"] != manifest
+            bench.bucket.before = lambda _operation, _key: None
+
+    bench.bucket.before = before
+    with pytest.raises(ArchiveDamaged, match=r"base/manifest.json, which .* built upon, is (gone|another)"):
+        bench.archive(bench.image({**BLOCKS, 9: content(9)}), archive_id="mine", base_manifest_uri=base)
+    assert not {name for name in bench.names() if name.startswith("mine/")}
 
 
 def test_auto_passes_over_archives_of_a_larger_volume_than_was_asked_for(bench: Bench) -> None:

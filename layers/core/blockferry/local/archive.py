@@ -227,6 +227,8 @@ def _read(found: Prepared, target: ArchiveTarget, lanes: Lanes, call: Call, tuni
                 kept.write(stored.note.model_dump_json().encode() + b"\n")
         kept.seek(0)
         made = target.made_of(call, _notes(kept))
+    # What it is built upon was opened before all was read.
+    target.chain(call)
     return _Read(target.proved(made, linear.blocks, linear.value()), blocks_read)
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
+from blockferry.aws.archives import Chain
 from blockferry.aws.call import Call
 from blockferry.core.blocks import BlockRange, split
 from blockferry.core.errors import BlockferryError, IncompleteTransfer
@@ -60,9 +61,11 @@ class Lanes:
 
         Raises what reading and storing raise, and ``IncompleteTransfer`` when a range is not all there.
         """
+        # Once: with ranges of half a GiB, the manifests of a long chain are more than what is stored.
+        chain = target.chain(self._call)
         under_way: deque[Future[Stored]] = deque()
         for within in split(target.total_blocks, blocks_per_range):
-            under_way.append(self._pool.submit(self._range, target, within))
+            under_way.append(self._pool.submit(self._range, target, chain, within))
             # Those that are done wait for the ones before them; what they keep is 32 bytes a block.
             if len(under_way) > 2 * self._tuning.lanes:
                 yield self._result(under_way.popleft())
@@ -75,10 +78,10 @@ class Lanes:
             raise self._first[0]
         return future.result()
 
-    def _range(self, target: ArchiveTarget, within: BlockRange) -> Stored:
+    def _range(self, target: ArchiveTarget, chain: Chain, within: BlockRange) -> Stored:
         try:
             with self._inside:
-                return self._moved(target, within)
+                return self._moved(target, chain, within)
         except _NotWanted:
             raise
         except BaseException as error:
@@ -86,12 +89,12 @@ class Lanes:
             self._stopping.set()
             raise
 
-    def _moved(self, target: ArchiveTarget, within: BlockRange) -> Stored:
+    def _moved(self, target: ArchiveTarget, chain: Chain, within: BlockRange) -> Stored:
         parts: list[Part] = []
         moved = move(
             within,
             self._source,
-            [target.segments(self._call, within, keep=parts.append)],
+            [target.segments(self._call, within, keep=parts.append, chain=chain)],
             holes=HolePolicy.PRESERVE,
             threads=self._tuning.threads,
             deadline=Deadline(None, clock=self._call.clock),
@@ -105,7 +108,7 @@ class Lanes:
                 f"{within.stop}, and {len(moved.digests)} were read: begin again while nobody writes to it"
             )
         # Whatever it is built upon, all of the image was read.
-        note, _ = target.held(self._call, parts, within, moved.digests, len(listed))
+        note, _ = target.held(self._call, parts, within, moved.digests, len(listed), chain=chain)
         return Stored(note, b"".join(digest for _, digest in moved.digests), moved.blocks_read)
 
 
