@@ -27,7 +27,7 @@ from blockferry.jobs.call import JobCall
 from blockferry.jobs.folder import JobFolder
 from blockferry.jobs.record import Sums
 from blockferry.targets.archive import ArchiveTarget
-from blockferry.targets.archive_listing import SPAN_BLOCKS, Listing
+from blockferry.targets.archive_listing import SPAN_SEGMENTS, Listing
 from botocore.exceptions import EndpointConnectionError
 from fakes import ManualClock
 from job_records import EXECUTION, HOME, RECOVERY, archive, job_call
@@ -356,8 +356,10 @@ def test_what_there_is_no_time_to_delete_is_deleted_by_the_next_call() -> None:
     assert jobs.archives.objects == {}
 
 
-def test_the_segments_of_a_large_archive_are_listed_by_spans_of_blocks() -> None:
-    firsts = (0, SPAN_BLOCKS - 1, SPAN_BLOCKS, SPAN_BLOCKS + 70_000, 3 * SPAN_BLOCKS, 4 * SPAN_BLOCKS - 1)
+@pytest.mark.parametrize("segment_blocks", [1, 64])
+def test_the_segments_of_a_large_archive_are_listed_by_spans_of_blocks(segment_blocks: int) -> None:
+    span = SPAN_SEGMENTS * segment_blocks
+    firsts = (0, span - 1, span, span + 7_000, 3 * span, 4 * span - 1)
     archives, address = Bucket(), archive().address
     for first in firsts:
         archives.put_object(Bucket="b", Key=address.key(segment_name(first)), Body=b"%d" % first)
@@ -365,15 +367,18 @@ def test_the_segments_of_a_large_archive_are_listed_by_spans_of_blocks() -> None
     call = job_call(aws, JobFolder("work", cast(Any, MemoryS3()), "archive", "a"), clock=ManualClock())
     bucket = bucket_of(call, archive().identity, address.bucket)
     stored = [(each.key, each.size, each.etag) for each in bucket.listed(address.key())]
+    archives.log.clear()
 
     def checked(objects: list[tuple[str, int, str]]) -> None:
-        length = SPAN_BLOCKS // 2
-        with Listing(address, bucket, 4 * SPAN_BLOCKS) as there:
-            for at in range(0, 4 * SPAN_BLOCKS, length):
+        length = span // 2
+        with Listing(address, bucket, 4 * span, segment_blocks=segment_blocks) as there:
+            for at in range(0, 4 * span, length):
                 own = [each for each, first in zip(objects, firsts, strict=True) if at <= first < at + length]
                 there.check(Note(first=at, stop=at + length, objects=tuple(own)))
 
     checked(stored)
+    # The indexes, of which there are none, and four spans: what is in memory is bounded by segments, however small.
+    assert [operation for operation, _ in archives.log] == 5 * ["list"]
     for number, (name, size, etag) in enumerate(stored):
         other = [*stored[:number], (name, size + 1, etag), *stored[number + 1 :]]
         with pytest.raises(IncompleteTransfer, match="is not what was stored there, or is gone"):

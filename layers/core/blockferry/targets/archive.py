@@ -352,7 +352,8 @@ class ArchiveTarget(JobTarget):
         counts = dict.fromkeys(("data_blocks", "zero_blocks", "removed_blocks", "segments", "stored_bytes"), 0)
         indexes: list[IndexFacts] = []
         due = 0
-        with Listing(self.address, self._bucket(call), self.total_blocks) as there:
+        bucket = self._bucket(call)
+        with Listing(self.address, bucket, self.total_blocks, segment_blocks=self.segment_blocks) as there:
             for note in notes:
                 if note.first != due:
                     raise IncompleteTransfer(f"{self.name}: blocks {due} to {note.first - 1} were not counted")
