@@ -889,8 +889,9 @@ def test_only_what_a_command_has_left_is_discarded(bench: Bench) -> None:
     claim = {"execution": "e" * 64, "job_id": "nightly"}
     bench.bucket.objects["disks/job/unfinished.json"] = json.dumps(claim).encode()
     refused("job", "is a job's .*nightly.*resume that, or wait for the sweep")
-    bench.bucket.objects["disks/odd/unfinished.json"] = b"no json"
-    refused("odd", "is a job's")
+    for odd in (b"no json", b"[]", b'{"format": "claim-2"}', b"\xff", b""):
+        bench.bucket.objects["disks/odd/unfinished.json"] = odd
+        refused("odd", "does not say whose it is, as far as this version of Blockferry understands it")
     # A finished archive beside which another one's claim lies.
     bench.bucket.objects["disks/mine/unfinished.json"] = json.dumps({**claim, "machine": "m"}).encode()
     refused("mine", "a finished archive is not deleted by this command")

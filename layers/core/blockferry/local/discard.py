@@ -58,7 +58,12 @@ def discard_left(uri: str, *, region: str, aws: Aws, clock: Clock | None = None)
         raise InvalidRequest(
             f"below {address.uri()} is no unfinished.json: nobody says whose it is, or nothing is there"
         )
-    if claim is not None and (mark is None or machine is None):
+    if claim is not None and mark is None:
+        raise InvalidRequest(
+            f"{address.uri(UNFINISHED)} does not say whose it is, as far as this version of Blockferry understands it "
+            f"({claim.decode(errors='replace').strip():.200}): discard it with the version that wrote it, or by hand"
+        )
+    if claim is not None and machine is None:
         raise InvalidRequest(
             f"{address.uri()} is a job's ({claim.decode(errors='replace').strip():.200}): resume that, or wait for the "
             "sweep of its deployment, which deletes what nobody resumes"
