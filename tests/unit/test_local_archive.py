@@ -116,13 +116,14 @@ class Bench:
 
     def archive(self, image: Path, *, tuning: ArchiveTuning | None = None, **asked: Any) -> dict[str, Any]:
         more = {name: asked.pop(name) for name in ("interrupts", "on_start", "image_format") if name in asked}
+        waits = asked.pop("waits", ONE_TRY)
         return archive_image(
             image,
             request(**asked),
             region=HOME,
             aws=self.aws,
             clock=ManualClock(),
-            waits=ONE_TRY,
+            waits=waits,
             tuning=tuning,
             **more,
         )
@@ -550,6 +551,70 @@ def test_nothing_is_written_any_more_when_an_interrupted_run_is_cleared(
     with Interrupts(tell=lambda _line: None) as interrupts, pytest.raises(KeyboardInterrupt):
         bench.archive(bench.image(BLOCKS), interrupts=interrupts, tuning=ONE_LANE)
     assert cleared_meanwhile == [False]
+    assert bench.bucket.objects == {}
+
+
+def test_no_signal_raises_where_the_main_thread_has_locked_what_lanes_wait_for(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    enter = threading.Condition.__enter__
+    struck: list[str] = []
+    raised: list[BaseException] = []
+
+    def entered(condition: threading.Condition) -> bool:
+        locked = enter(condition)
+        lanes = [thread.name for thread in threading.enumerate() if thread.name.startswith("lane")]
+        if lanes and not struck and threading.current_thread() is threading.main_thread():
+            struck.append(lanes[0])
+            try:
+                signal.raise_signal(signal.SIGTERM)
+            except KeyboardInterrupt as error:
+                # Left locked, what a lane does next would wait for ever.
+                condition.__exit__(None, None, None)
+                raised.append(error)
+                raise
+        return locked
+
+    monkeypatch.setattr(threading.Condition, "__enter__", entered)
+    with Interrupts(tell=lambda _line: None) as interrupts, pytest.raises(KeyboardInterrupt):
+        bench.archive(bench.image(BLOCKS), archive_id="mine", interrupts=interrupts)
+    assert (len(struck), raised) == (1, [])
+    assert bench.bucket.objects == {}
+
+
+def test_a_signal_while_the_objects_are_listed_ends_that(bench: Bench) -> None:
+    lists: list[str] = []
+
+    def before(operation: str, key: str) -> None:
+        if operation == "ListObjectsV2" and key == "disks/mine/index/" and not lists:
+            lists.append(key)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    bench.bucket.before = before
+    with Interrupts(tell=lambda _line: None) as interrupts, pytest.raises(KeyboardInterrupt) as ended:
+        bench.archive(bench.image(BLOCKS), archive_id="mine", interrupts=interrupts)
+    assert ended.value.__notes__ == ["what was begun of archive s3://archives/disks/mine/ is deleted"]
+    # Its manifest was not sent, so its id is free.
+    assert bench.bucket.objects == {}
+
+
+def test_a_request_that_fails_is_not_tried_again_when_a_signal_has_come(bench: Bench) -> None:
+    tries: list[str] = []
+    noticed = threading.Event()
+
+    def before(operation: str, key: str) -> None:
+        if operation == "PutObject" and key.endswith(".idx"):
+            tries.append(key)
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert noticed.wait(10)
+            raise refusal("SlowDown", "PutObject", status=503)
+
+    bench.bucket.before = before
+    with Interrupts(tell=lambda _line: noticed.set()) as interrupts, pytest.raises(KeyboardInterrupt):
+        bench.archive(
+            bench.image({0: content(1)}), archive_id="mine", interrupts=interrupts, tuning=ONE_LANE, waits=Waits()
+        )
+    assert len(tries) == 1
     assert bench.bucket.objects == {}
 
 

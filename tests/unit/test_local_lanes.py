@@ -17,6 +17,7 @@ from blockferry.core.ports import Block, BlockRef
 from blockferry.jobs.archived import Note
 from blockferry.jobs.record import Sealing
 from blockferry.local.claimed import Claimed
+from blockferry.local.interrupts import Interrupts
 from blockferry.local.lanes import Lanes, Stored
 from blockferry.local.tuning import ArchiveTuning
 from fakes import ManualClock
@@ -68,7 +69,7 @@ class Archive:
 
 def lanes(source: Zeros, *, most: int = 2) -> Lanes:
     call = Call(aws=cast(Any, None), clock=ManualClock())
-    return Lanes(source, call, ArchiveTuning(lanes=most, threads=1))
+    return Lanes(source, call, ArchiveTuning(lanes=most, threads=1), Interrupts())
 
 
 def stored(of: Lanes, target: Archive) -> list[Stored]:

@@ -39,7 +39,7 @@ from blockferry.local.claimed import Claimed, confirmed
 from blockferry.local.holes import UploadHoles, decide
 from blockferry.local.image import refuse_other_format, volume_size
 from blockferry.local.interrupts import Interrupts
-from blockferry.local.lanes import Lanes
+from blockferry.local.lanes import Lanes, Until
 from blockferry.local.tuning import ArchiveTuning
 from blockferry.requests.archive import LocalArchiveRequest
 from blockferry.sources.archiving import AUTO, newest_base, unless_full, unusable_base, warnings_of
@@ -104,24 +104,26 @@ def archive_image(
         found = prepare(source, request, region=region, call=call, image_format=image_format)
         source.refuse_changed()
         claimed = Claimed(found.target, call)
-        lanes = Lanes(found.holes.source, call, tuning)
+        lanes = Lanes(found.holes.source, call, tuning, interrupts)
+        working = call.until(Until(lambda: interrupts.pending, clock=call.clock))
         with interrupts.held():
             try:
-                with interrupts.let_in():
-                    target = claimed.target = found.target.start(call, token="", mark=found.target.execution)
+                with interrupts.minding():
+                    target = claimed.target = found.target.start(working, token="", mark=found.target.execution)
                     on_start(target.address.uri())
-                    read = _read(found, target, lanes, call, tuning)
+                    read = _read(found, target, lanes, working, tuning, interrupts)
                     source.refuse_changed()
-                    target.commit(call, read.manifest, claimed)
+                    interrupts.check()
+                    target.commit(working, read.manifest, claimed)
             except BaseException as error:
                 lanes.stop()
                 claimed.clear(error)
                 raise
             lanes.stop()
             try:
-                with interrupts.let_in():
+                with interrupts.minding():
                     left = claimed.unclaim()
-                    facts = target.facts(confirmed(target, call))
+                    facts = target.facts(confirmed(target, working))
                     return _receipt(found, source, facts, read, call, left=left, seconds=call.clock.monotonic() - began)
             except BaseException as error:
                 claimed.tell(error)
@@ -214,7 +216,14 @@ def _holes(asked: HolePolicy | None, source: ImageSource, total_blocks: int) -> 
     return UploadHoles(decision, HolePolicy.PRESERVE, source, fills=False)
 
 
-def _read(found: Prepared, target: ArchiveTarget, lanes: Lanes, call: Call, tuning: ArchiveTuning) -> _Read:
+def _read(
+    found: Prepared,
+    target: ArchiveTarget,
+    lanes: Lanes,
+    call: Call,
+    tuning: ArchiveTuning,
+    interrupts: Interrupts,
+) -> _Read:
     """Store the image, all but the manifest."""
     linear = Linear()
     blocks_read = 0
@@ -226,7 +235,7 @@ def _read(found: Prepared, target: ArchiveTarget, lanes: Lanes, call: Call, tuni
             with _in_temporary_file():
                 kept.write(stored.note.model_dump_json().encode() + b"\n")
         kept.seek(0)
-        made = target.made_of(call, _notes(kept))
+        made = target.made_of(call, _notes(kept, interrupts))
     # What it is built upon was opened before all was read.
     target.chain(call)
     return _Read(target.proved(made, linear.blocks, linear.value()), blocks_read)
@@ -243,8 +252,10 @@ def _in_temporary_file() -> Iterator[None]:
         ) from error
 
 
-def _notes(kept: Iterable[bytes]) -> Iterator[Note]:
+def _notes(kept: Iterable[bytes], interrupts: Interrupts) -> Iterator[Note]:
     for line in kept:
+        # Behind each note its objects are listed.
+        interrupts.check()
         yield Note.model_validate_json(line)
 
 
