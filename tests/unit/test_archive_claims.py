@@ -27,7 +27,7 @@ from blockferry.jobs.call import JobCall
 from blockferry.jobs.folder import JobFolder
 from blockferry.jobs.record import Sums
 from blockferry.targets.archive import ArchiveTarget
-from blockferry.targets.archive_listing import SPAN_BLOCKS, Listing
+from blockferry.targets.archive_listing import SPAN_SEGMENTS, Listing
 from botocore.exceptions import EndpointConnectionError
 from fakes import ManualClock
 from job_records import EXECUTION, HOME, RECOVERY, archive, job_call
@@ -213,17 +213,19 @@ def test_an_unfinished_archive_is_deleted_as_it_is_listed_and_its_claim_last() -
     target = jobs.begun()
     for first in range(2 * DELETED_OBJECTS + 10):
         jobs.archives.objects[key(segment_name(first))] = b"x"
+    jobs.archives.objects[key("index/0000000000.idx")] = b"x"
     jobs.archives.objects["disks/archive-10/manifest.json"] = b"x"
     jobs.archives.log.clear()
     assert jobs.swept(target) == [None]
     assert jobs.archives.objects.keys() == {"disks/archive-10/manifest.json"}
     assert jobs.archives.log == [
+        ("list", 1),
         ("list", 1_000),
         ("delete", 1_000),
         ("list", 1_000),
         ("delete", 1_000),
-        ("list", 11),
-        ("delete", 10),
+        ("list", 10),
+        ("delete", 11),
         ("delete", 1),
     ]
 
@@ -252,6 +254,22 @@ def test_what_is_not_said_to_be_of_the_job_is_kept(claim: bytes | None, expected
     assert left is not None
     assert left.discard(jobs.call(), jobs.call().folder, mark=MINE) is not None
     assert jobs.archives.objects == before
+
+
+def test_what_others_keep_below_the_address_of_an_archive_is_not_deleted_and_no_reason_to_look_again() -> None:
+    jobs = Jobs()
+    target = jobs.begun()
+    others = ("web/manifest.json", "web/segments/0000000000.zst", "segments/0/manifest.json", "index/notes.idx", "a")
+    for name in others:
+        jobs.archives.objects[key(name)] = b"x"
+    jobs.archives.objects[key(segment_name(0))] = b"x"
+    assert jobs.swept(target) == [None]
+    assert jobs.archives.objects.keys() == {key(name) for name in others}
+    assert jobs.swept(target) == []
+    left = target.leftover()
+    assert left is not None
+    assert left.discard(jobs.call(), jobs.call().folder, mark=MINE) is None
+    assert jobs.archives.objects.keys() == {key(name) for name in others}
 
 
 def test_where_nothing_was_begun_nothing_is_left() -> None:
@@ -338,8 +356,10 @@ def test_what_there_is_no_time_to_delete_is_deleted_by_the_next_call() -> None:
     assert jobs.archives.objects == {}
 
 
-def test_the_segments_of_a_large_archive_are_listed_by_spans_of_blocks() -> None:
-    firsts = (0, SPAN_BLOCKS - 1, SPAN_BLOCKS, SPAN_BLOCKS + 70_000, 3 * SPAN_BLOCKS, 4 * SPAN_BLOCKS - 1)
+@pytest.mark.parametrize("segment_blocks", [1, 64])
+def test_the_segments_of_a_large_archive_are_listed_by_spans_of_blocks(segment_blocks: int) -> None:
+    span = SPAN_SEGMENTS * segment_blocks
+    firsts = (0, span - 1, span, span + 7_000, 3 * span, 4 * span - 1)
     archives, address = Bucket(), archive().address
     for first in firsts:
         archives.put_object(Bucket="b", Key=address.key(segment_name(first)), Body=b"%d" % first)
@@ -347,15 +367,18 @@ def test_the_segments_of_a_large_archive_are_listed_by_spans_of_blocks() -> None
     call = job_call(aws, JobFolder("work", cast(Any, MemoryS3()), "archive", "a"), clock=ManualClock())
     bucket = bucket_of(call, archive().identity, address.bucket)
     stored = [(each.key, each.size, each.etag) for each in bucket.listed(address.key())]
+    archives.log.clear()
 
     def checked(objects: list[tuple[str, int, str]]) -> None:
-        length = SPAN_BLOCKS // 2
-        with Listing(address, bucket, 4 * SPAN_BLOCKS) as there:
-            for at in range(0, 4 * SPAN_BLOCKS, length):
+        length = span // 2
+        with Listing(address, bucket, 4 * span, segment_blocks=segment_blocks) as there:
+            for at in range(0, 4 * span, length):
                 own = [each for each, first in zip(objects, firsts, strict=True) if at <= first < at + length]
                 there.check(Note(first=at, stop=at + length, objects=tuple(own)))
 
     checked(stored)
+    # The indexes, of which there are none, and four spans: what is in memory is bounded by segments, however small.
+    assert [operation for operation, _ in archives.log] == 5 * ["list"]
     for number, (name, size, etag) in enumerate(stored):
         other = [*stored[:number], (name, size + 1, etag), *stored[number + 1 :]]
         with pytest.raises(IncompleteTransfer, match="is not what was stored there, or is gone"):

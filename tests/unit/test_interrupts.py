@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 
 import pytest
+from blockferry.core.errors import OutOfTime
 from blockferry.local.interrupts import ENDING, Interrupted, Interrupts
 
 
@@ -31,6 +34,24 @@ def test_what_is_held_is_not_interrupted_and_whoever_sends_is_told_to_wait() -> 
         signal.raise_signal(signal.SIGTERM)
         signal.raise_signal(signal.SIGHUP)
     assert [line.split(":")[1] for line in told] == [" SIGTERM", " SIGHUP"]
+
+
+def closed() -> io.StringIO:
+    stream = io.StringIO()
+    stream.close()
+    return stream
+
+
+@pytest.mark.parametrize("stream", [None, io.StringIO(), closed()], ids=["none", "no file", "closed"])
+def test_a_signal_ends_nothing_that_is_held_where_nobody_can_be_told(
+    monkeypatch: pytest.MonkeyPatch, stream: io.StringIO | None
+) -> None:
+    reached: list[str] = []
+    monkeypatch.setattr(sys, "stderr", stream)
+    with Interrupts() as interrupts, interrupts.held():
+        signal.raise_signal(signal.SIGTERM)
+        reached.append("the end")
+    assert reached == ["the end"]
 
 
 def test_a_signal_that_has_waited_raises_where_it_is_let_in() -> None:
@@ -60,6 +81,53 @@ def test_after_an_error_no_signal_takes_its_place() -> None:
             raise ValueError("first")
         signal.raise_signal(signal.SIGTERM)
     assert len(told) == 1
+
+
+def test_when_all_is_done_no_signal_takes_the_place_of_that() -> None:
+    told: list[str] = []
+    with Interrupts(tell=told.append) as interrupts:
+        with interrupts.held():
+            pass
+        signal.raise_signal(signal.SIGTERM)
+    assert len(told) == 1
+
+
+def test_a_signal_is_pending_until_it_has_raised_where_it_is_looked_for() -> None:
+    with Interrupts(tell=lambda _line: None) as interrupts, interrupts.held():
+        interrupts.check()
+        assert not interrupts.pending
+        signal.raise_signal(signal.SIGTERM)
+        assert interrupts.pending
+        with pytest.raises(Interrupted, match="SIGTERM"):
+            interrupts.check()
+        assert not interrupts.pending
+        interrupts.check()
+
+
+@pytest.mark.parametrize("when", ["before", "meanwhile", "out of time"])
+def test_what_minds_signals_ends_with_one_that_came(when: str) -> None:
+    reached: list[str] = []
+
+    def work() -> None:
+        reached.append("begin")
+        if when != "before":
+            signal.raise_signal(signal.SIGTERM)
+        if when == "out of time":
+            raise OutOfTime("because of it")
+        reached.append("end")
+
+    with Interrupts(tell=lambda _line: None) as interrupts, interrupts.held():
+        if when == "before":
+            signal.raise_signal(signal.SIGTERM)
+        with pytest.raises(Interrupted, match="SIGTERM"), interrupts.minding():
+            work()
+    assert reached == {"before": [], "meanwhile": ["begin", "end"], "out of time": ["begin"]}[when]
+
+
+@pytest.mark.parametrize("error", [ValueError, OutOfTime])
+def test_what_minds_signals_raises_what_is_no_signal(error: type[Exception]) -> None:
+    with Interrupts() as interrupts, interrupts.held(), pytest.raises(error), interrupts.minding():
+        raise error
 
 
 def test_what_somebody_ignores_stays_ignored_and_handlers_are_given_back() -> None:

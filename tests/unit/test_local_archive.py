@@ -7,7 +7,9 @@ import os
 import random
 import signal
 import stat
+import tempfile
 import threading
+from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,8 +21,10 @@ from blockferry.aws.call import Call
 from blockferry.aws.sessions import Identity
 from blockferry.core.blocks import BLOCK_SIZE, BlockRange
 from blockferry.core.errors import (
+    ArchiveDamaged,
     BlockferryError,
     InvalidRequest,
+    NoRoom,
     RequestRefused,
     RetryLater,
     SourceChanged,
@@ -112,13 +116,14 @@ class Bench:
 
     def archive(self, image: Path, *, tuning: ArchiveTuning | None = None, **asked: Any) -> dict[str, Any]:
         more = {name: asked.pop(name) for name in ("interrupts", "on_start", "image_format") if name in asked}
+        waits = asked.pop("waits", ONE_TRY)
         return archive_image(
             image,
             request(**asked),
             region=HOME,
             aws=self.aws,
             clock=ManualClock(),
-            waits=ONE_TRY,
+            waits=waits,
             tuning=tuning,
             **more,
         )
@@ -295,6 +300,46 @@ def test_auto_builds_upon_the_newest_archive_of_the_same_file(bench: Bench) -> N
     full = bench.archive(image, base_manifest_uri="auto", max_chain=3)
     assert full["targets"][0]["base_manifest_uri"] is None
     assert "options.max_chain is 3" in full["warnings"][0]["message"]
+
+
+def test_what_it_is_built_upon_is_read_once_and_looked_at_again_at_the_end(bench: Bench) -> None:
+    uris: list[str] = []
+    for seed in range(3):
+        image = bench.image({**BLOCKS, 9: content(10 + seed)}, size=2**30)
+        uris.append(bench.archive(image, base_manifest_uri=uris[-1] if uris else None)["manifest_uri"])
+    asked = request(base_manifest_uri=uris[-1])
+    estimate = estimate_archive(image, asked, region=HOME, aws=bench.aws)
+    read: Counter[str] = Counter()
+
+    def before(operation: str, key: str) -> None:
+        read[key] += operation == "GetObject"
+
+    bench.bucket.before = before
+    receipt = bench.archive(image, base_manifest_uri=uris[-1])
+    manifests = [read[uri.removeprefix("s3://archives/")] for uri in uris]
+    # When it is planned, before and behind all ranges, of which there are four.
+    assert manifests == [3, 3, 3]
+    assert receipt["requests"]["GetObject"] <= estimate["requests"]["GetObject"]
+
+
+@pytest.mark.parametrize("spoil", ["gone", "another"])
+def test_a_base_that_is_lost_meanwhile_fails_before_the_manifest_with_nothing_left(bench: Bench, spoil: str) -> None:
+    base = bench.archive(bench.image(BLOCKS), archive_id="base")["manifest_uri"]
+    other = bench.archive(bench.image(BLOCKS), prefix="other", archive_id="base")["manifest_uri"]
+
+    def before(operation: str, key: str) -> None:
+        # All ranges are counted by then.
+        if operation == "ListObjectsV2" and key == "disks/mine/index/":
+            manifest = bench.bucket.objects.pop("disks/base/manifest.json")
+            if spoil == "another":
+                bench.bucket.objects["disks/base/manifest.json"] = bench.bucket.objects[other[len("s3://archives/") :]]
+                assert bench.bucket.objects["disks/base/manifest.json"] != manifest
+            bench.bucket.before = lambda _operation, _key: None
+
+    bench.bucket.before = before
+    with pytest.raises(ArchiveDamaged, match=r"base/manifest.json, which .* built upon, is (gone|another)"):
+        bench.archive(bench.image({**BLOCKS, 9: content(9)}), archive_id="mine", base_manifest_uri=base)
+    assert not {name for name in bench.names() if name.startswith("mine/")}
 
 
 def test_auto_passes_over_archives_of_a_larger_volume_than_was_asked_for(bench: Bench) -> None:
@@ -509,6 +554,70 @@ def test_nothing_is_written_any_more_when_an_interrupted_run_is_cleared(
     assert bench.bucket.objects == {}
 
 
+def test_no_signal_raises_where_the_main_thread_has_locked_what_lanes_wait_for(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    enter = threading.Condition.__enter__
+    struck: list[str] = []
+    raised: list[BaseException] = []
+
+    def entered(condition: threading.Condition) -> bool:
+        locked = enter(condition)
+        lanes = [thread.name for thread in threading.enumerate() if thread.name.startswith("lane")]
+        if lanes and not struck and threading.current_thread() is threading.main_thread():
+            struck.append(lanes[0])
+            try:
+                signal.raise_signal(signal.SIGTERM)
+            except KeyboardInterrupt as error:
+                # Left locked, what a lane does next would wait for ever.
+                condition.__exit__(None, None, None)
+                raised.append(error)
+                raise
+        return locked
+
+    monkeypatch.setattr(threading.Condition, "__enter__", entered)
+    with Interrupts(tell=lambda _line: None) as interrupts, pytest.raises(KeyboardInterrupt):
+        bench.archive(bench.image(BLOCKS), archive_id="mine", interrupts=interrupts)
+    assert (len(struck), raised) == (1, [])
+    assert bench.bucket.objects == {}
+
+
+def test_a_signal_while_the_objects_are_listed_ends_that(bench: Bench) -> None:
+    lists: list[str] = []
+
+    def before(operation: str, key: str) -> None:
+        if operation == "ListObjectsV2" and key == "disks/mine/index/" and not lists:
+            lists.append(key)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    bench.bucket.before = before
+    with Interrupts(tell=lambda _line: None) as interrupts, pytest.raises(KeyboardInterrupt) as ended:
+        bench.archive(bench.image(BLOCKS), archive_id="mine", interrupts=interrupts)
+    assert ended.value.__notes__ == ["what was begun of archive s3://archives/disks/mine/ is deleted"]
+    # Its manifest was not sent, so its id is free.
+    assert bench.bucket.objects == {}
+
+
+def test_a_request_that_fails_is_not_tried_again_when_a_signal_has_come(bench: Bench) -> None:
+    tries: list[str] = []
+    noticed = threading.Event()
+
+    def before(operation: str, key: str) -> None:
+        if operation == "PutObject" and key.endswith(".idx"):
+            tries.append(key)
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert noticed.wait(10)
+            raise refusal("SlowDown", "PutObject", status=503)
+
+    bench.bucket.before = before
+    with Interrupts(tell=lambda _line: noticed.set()) as interrupts, pytest.raises(KeyboardInterrupt):
+        bench.archive(
+            bench.image({0: content(1)}), archive_id="mine", interrupts=interrupts, tuning=ONE_LANE, waits=Waits()
+        )
+    assert len(tries) == 1
+    assert bench.bucket.objects == {}
+
+
 def test_a_file_that_changes_before_anything_is_stored_claims_no_place(bench: Bench) -> None:
     image = bench.image(BLOCKS)
 
@@ -555,7 +664,6 @@ ONE_LANE = ArchiveTuning(lanes=1, threads=1)
 
 
 def test_whatever_request_is_refused_nothing_is_left_or_the_archive_is_whole(tmp_path: Path) -> None:
-    finished = "archive s3://archives/disks/mine/ is finished and kept: s3://archives/disks/mine/manifest.json"
     outcomes = []
     for number in range(requests_of_a_run(tmp_path)):
         bench = Bench(tmp_path)
@@ -572,12 +680,12 @@ def test_whatever_request_is_refused_nothing_is_left_or_the_archive_is_whole(tmp
             # It was its claim that could not be taken away.
             assert warnings == ["claim_left"]
             assert bench.read("s3://archives/disks/mine/manifest.json") == BLOCKS
-        elif finished in notes:
+        elif FINISHED in notes:
             # It was the look at what was there already that was refused.
             assert bench.read("s3://archives/disks/mine/manifest.json") == BLOCKS
         else:
             assert bench.names() <= ({f"mine/{MANIFEST}"} if given_up(bench, "mine") else set()), (number, notes)
-        outcomes.append("done" if notes is None else "finished" if finished in notes else "cleared")
+        outcomes.append("done" if notes is None else "finished" if FINISHED in notes else "cleared")
     assert outcomes.count("cleared") > 10
     assert outcomes[-2:] == ["done", "finished"]
 
@@ -678,8 +786,95 @@ def test_a_manifest_whose_answer_is_lost_is_found_and_kept(bench: Bench) -> None
     bench.bucket.after = after
     with pytest.raises(RetryLater, match="connection reset") as failed:
         bench.archive(bench.image(BLOCKS), archive_id="mine")
-    assert "is finished and kept: s3://archives/disks/mine/manifest.json" in failed.value.__notes__[0]
+    assert failed.value.__notes__ == [FINISHED]
     assert bench.read("s3://archives/disks/mine/manifest.json") == BLOCKS
+    assert f"mine/{UNFINISHED}" not in bench.names()
+
+
+FINISHED = "archive s3://archives/disks/mine/ is finished and kept: s3://archives/disks/mine/manifest.json"
+
+
+@pytest.mark.parametrize("at", ["PutObject", "DeleteObjects"])
+def test_a_signal_when_the_manifest_is_stored_leaves_a_finished_archive_and_no_claim(bench: Bench, at: str) -> None:
+    def strike(operation: str, key: str) -> None:
+        # Behind the manifest, or before the claim is taken away.
+        if operation == at and key.endswith(MANIFEST if at == "PutObject" else UNFINISHED):
+            bench.bucket.before = lambda _operation, _key: None
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    if at == "PutObject":
+        bench.bucket.after = strike
+    else:
+        bench.bucket.before = strike
+    with Interrupts(tell=lambda _line: None) as interrupts, pytest.raises(KeyboardInterrupt) as ended:
+        bench.archive(bench.image(BLOCKS), archive_id="mine", interrupts=interrupts)
+    assert ended.value.__notes__ == [FINISHED]
+    assert bench.read("s3://archives/disks/mine/manifest.json") == BLOCKS
+    assert f"mine/{UNFINISHED}" not in bench.names()
+
+
+def test_a_claim_that_is_left_is_told_of_whatever_comes_behind_it(bench: Bench) -> None:
+    def before(operation: str, key: str) -> None:
+        manifest_is_there = operation == "GetObject" and key.endswith(MANIFEST) and key in bench.bucket.objects
+        if operation == "DeleteObjects" or manifest_is_there:
+            raise refusal("AccessDenied", operation, status=403)
+
+    bench.bucket.before = before
+    with pytest.raises(RequestRefused, match="GetObject") as failed:
+        bench.archive(bench.image(BLOCKS), archive_id="mine")
+    (note,) = failed.value.__notes__
+    assert note.startswith(f"{FINISHED}; its unfinished.json could not be deleted (DeleteObjects")
+    assert note.endswith("blockferry discard s3://archives/disks/mine/")
+
+
+@pytest.mark.parametrize(
+    ("found", "error", "why"),
+    [
+        (None, InvalidRequest, "manifest.json is gone, it was written before"),
+        (b"{}", TargetFailed, "is in state error: manifest "),
+        ("another", TargetFailed, "is another archive's now, it was written before"),
+    ],
+)
+def test_an_archive_that_is_not_there_when_it_is_looked_at_is_not_called_finished(
+    bench: Bench, found: str | bytes | None, error: type[BlockferryError], why: str
+) -> None:
+    bench.archive(bench.image({0: content(8)}), prefix="other", archive_id="mine")
+    another = bench.bucket.objects[f"other/mine/{MANIFEST}"]
+
+    def before(operation: str, key: str) -> None:
+        if operation == "GetObject" and key in bench.bucket.objects and key == f"disks/mine/{MANIFEST}":
+            del bench.bucket.objects[key]
+            if found is not None:
+                bench.bucket.objects[key] = another if isinstance(found, str) else found
+
+    bench.bucket.before = before
+    with pytest.raises(error, match=why) as failed:
+        bench.archive(bench.image(BLOCKS), archive_id="mine")
+    assert failed.value.__notes__ == ["what was stored of archive s3://archives/disks/mine/ is kept"]
+    assert "mine/segments/0000000000.zst" in bench.names()
+
+
+@pytest.mark.parametrize("found", ["another", "none"])
+def test_a_manifest_that_is_not_known_to_be_its_own_is_not_called_that(bench: Bench, found: str) -> None:
+    bench.archive(bench.image({0: content(8)}), prefix="other", archive_id="mine")
+    another = bench.bucket.objects[f"other/mine/{MANIFEST}"]
+
+    def before(operation: str, key: str) -> None:
+        if key != f"disks/mine/{MANIFEST}":
+            return
+        if operation == "PutObject" and key not in bench.bucket.objects:
+            # Somebody else's comes first, though the claim is this run's.
+            bench.bucket.objects[key] = another
+            raise OSError("timed out")
+        if found == "none" and key in bench.bucket.objects and operation == "GetObject":
+            del bench.bucket.objects[key]
+
+    bench.bucket.before = before
+    with pytest.raises(RetryLater, match="timed out") as failed:
+        bench.archive(bench.image(BLOCKS), archive_id="mine")
+    (note,) = failed.value.__notes__
+    assert note.startswith("what was begun of archive s3://archives/disks/mine/ could not be deleted (")
+    assert ("is another archive's now" if found == "another" else "was deleted just now") in note
 
 
 def test_a_manifest_that_is_still_on_its_way_comes_too_late(bench: Bench) -> None:
@@ -707,6 +902,7 @@ def test_an_object_that_is_not_what_was_stored_fails_before_the_manifest(bench: 
     def before(operation: str, key: str) -> None:
         # All ranges are counted by then.
         if operation == "ListObjectsV2" and key.endswith("/index/"):
+            bench.bucket.before = lambda _operation, _key: None
             doomed = next(key for key in bench.bucket.objects if key.endswith("0000000512.zst"))
             if spoil == "gone":
                 bench.bucket.objects.pop(doomed)
@@ -717,6 +913,19 @@ def test_an_object_that_is_not_what_was_stored_fails_before_the_manifest(bench: 
     with pytest.raises(BlockferryError, match=r"0000000512.zst is not what was stored there, or is gone"):
         bench.archive(bench.image(BLOCKS))
     assert bench.bucket.objects == {}
+
+
+def test_notes_that_do_not_fit_into_memory_go_into_a_file_and_where_that_cannot_be_nothing_is_left(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    tuning = ArchiveTuning(notes_in_memory=1)
+    assert bench.read(bench.archive(bench.image(BLOCKS), tuning=tuning)["manifest_uri"]) == BLOCKS
+    before = dict(bench.bucket.objects)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "none"))
+    with pytest.raises(NoRoom, match=r"could not be noted in a temporary file \(.*No such file.*TMPDIR") as failed:
+        bench.archive(bench.image(BLOCKS), archive_id="mine", tuning=tuning)
+    assert failed.value.__notes__ == ["what was begun of archive s3://archives/disks/mine/ is deleted"]
+    assert bench.bucket.objects == before
 
 
 def test_what_cannot_be_deleted_is_named_with_how_to_delete_it(bench: Bench) -> None:
@@ -745,13 +954,76 @@ def test_only_what_a_command_has_left_is_discarded(bench: Bench) -> None:
     claim = {"execution": "e" * 64, "job_id": "nightly"}
     bench.bucket.objects["disks/job/unfinished.json"] = json.dumps(claim).encode()
     refused("job", "is a job's .*nightly.*resume that, or wait for the sweep")
-    bench.bucket.objects["disks/odd/unfinished.json"] = b"no json"
-    refused("odd", "is a job's")
+    for odd in (b"no json", b"[]", b'{"format": "claim-2"}', b"\xff", b""):
+        bench.bucket.objects["disks/odd/unfinished.json"] = odd
+        refused("odd", "does not say whose it is, as far as this version of Blockferry understands it")
     # A finished archive beside which another one's claim lies.
     bench.bucket.objects["disks/mine/unfinished.json"] = json.dumps({**claim, "machine": "m"}).encode()
     refused("mine", "a finished archive is not deleted by this command")
     with pytest.raises(InvalidRequest, match="is not the address of an archive"):
         discard_left("disks/mine", region=HOME, aws=bench.aws)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError])
+@pytest.mark.parametrize(
+    ("at", "told"),
+    [
+        ("PutObject", "nothing of s3://archives/disks/mine/ is deleted yet"),
+        ("DeleteObjects", "s3://archives/disks/mine/ is given up, and deleted in part at most"),
+    ],
+)
+def test_a_discard_that_is_ended_early_says_how_far_it_was_and_the_next_one_goes_on(
+    bench: Bench, at: str, told: str, error: type[BaseException]
+) -> None:
+    claim = {"execution": "e" * 64, "job_id": "local-e", "machine": "host, process 1"}
+    bench.bucket.objects[f"disks/mine/{UNFINISHED}"] = json.dumps(claim).encode()
+    bench.bucket.objects["disks/mine/segments/0000000000.zst"] = b"x"
+
+    def before(operation: str, _key: str) -> None:
+        if operation == at:
+            # Each time that it is tried.
+            raise error
+
+    bench.bucket.before = before
+    with pytest.raises((KeyboardInterrupt, RetryLater)) as ended:
+        discard_left("s3://archives/disks/mine/", region=HOME, aws=bench.aws, clock=ManualClock())
+    assert ended.value.__notes__ == [f"{told}; begin again with: blockferry discard s3://archives/disks/mine/"]
+    bench.bucket.before = lambda _operation, _key: None
+    assert not discard_left("s3://archives/disks/mine/", region=HOME, aws=bench.aws).finished
+    assert bench.names() == {f"mine/{MANIFEST}"}
+
+
+def test_archives_below_the_address_of_another_one_are_kept_when_that_is_cleared_away(bench: Bench) -> None:
+    image, other = bench.image(BLOCKS), bench.image({0: content(8)}, name="other.img")
+    below: list[str] = []
+
+    def fail(_uri: str) -> None:
+        # Ids that are called like folders of an archive, too.
+        for archive_id in (None, "index", "segments"):
+            made = bench.archive(other, prefix="disks/mine", archive_id=archive_id)
+            below.append(made["manifest_uri"])
+        raise SourceChanged("planted")
+
+    with pytest.raises(SourceChanged) as failed:
+        bench.archive(image, archive_id="mine", on_start=fail)
+    assert failed.value.__notes__ == ["what was begun of archive s3://archives/disks/mine/ is deleted"]
+    assert f"mine/{UNFINISHED}" not in bench.names()
+    for uri in below:
+        assert bench.read(uri) == {0: content(8)}
+
+
+def test_archives_below_the_address_of_a_dead_run_are_kept_when_what_that_left_is_discarded(bench: Bench) -> None:
+    claim = {"execution": "e" * 64, "job_id": "local-e", "machine": "host, process 1"}
+    bench.bucket.objects[f"disks/mine/{UNFINISHED}"] = json.dumps(claim).encode()
+    bench.bucket.objects["disks/mine/segments/0000000000.zst"] = b"x"
+    bench.bucket.objects["disks/mine/index/0000000000.idx"] = b"x"
+    bench.bucket.objects["disks/mine/notes.txt"] = b"of nobody that is known here"
+    below = bench.archive(bench.image(BLOCKS), prefix="disks/mine")
+    for _ in range(2):
+        discard_left("s3://archives/disks/mine/", region=HOME, aws=bench.aws)
+        assert bench.read(below["manifest_uri"]) == BLOCKS
+        assert bench.names() >= {"mine/notes.txt", f"mine/{MANIFEST}"}
+        assert not {"mine/segments/0000000000.zst", "mine/index/0000000000.idx"} & bench.names()
 
 
 def test_discarding_twice_is_the_same(bench: Bench) -> None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from blockferry.aws.sessions import Identity
 from blockferry.cli.archive import is_local
 from blockferry.cli.main import main
 from blockferry.core.blocks import BLOCK_SIZE
@@ -91,6 +95,42 @@ def test_the_receipt_is_printed_for_people(rig: Rig, tmp_path: Path, capsys: pyt
     told = capsys.readouterr().out
     assert f"s3://{ARCHIVES}/disks/mine/manifest.json in {HOME}, completed, 1 block written" in " ".join(told.split())
     assert "holes of a file read as zeros" in " ".join(told.split())
+
+
+class Full(io.StringIO):
+    """Standard output on a disk that is full."""
+
+    def flush(self) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+class Interrupting(io.StringIO):
+    def flush(self) -> None:
+        raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(
+    ("output", "why"),
+    [(Full, "a disk of this machine is full (No space left on device)"), (Interrupting, "interrupted")],
+)
+def test_an_archive_or_snapshot_of_which_nothing_more_can_be_told_is_told_of_as_finished(
+    rig: Rig,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    output: type[io.StringIO],
+    why: str,
+) -> None:
+    image = sparse(tmp_path, {0: content(1)}, size=2 * BLOCK_SIZE)
+    monkeypatch.setattr(sys, "stdout", output())
+    assert main(["archive", str(image), "--to", f"s3://{ARCHIVES}/disks", "--id", "mine"]) == 1
+    told = capsys.readouterr().err.splitlines()[-1]
+    assert told == f"blockferry: {why}; archive s3://{ARCHIVES}/disks/mine/manifest.json is finished"
+    assert main(["upload", str(image)]) == 1
+    told = capsys.readouterr().err.splitlines()[-1]
+    (snapshot,) = rig.aws.ec2(Identity(HOME)).describe_snapshots(OwnerIds=["self"])["Snapshots"]
+    assert told == f"blockferry: {why}; snapshot {snapshot['SnapshotId']} in {HOME} is completed"
+    assert snapshot["State"] == "completed"
 
 
 @pytest.mark.parametrize(

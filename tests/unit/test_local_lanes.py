@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from blockferry.aws.archives import Chain
 from blockferry.aws.call import Call
 from blockferry.core.blocks import BlockRange
 from blockferry.core.checksums import ZERO_BLOCK, ZERO_DIGEST
@@ -16,6 +17,7 @@ from blockferry.core.ports import Block, BlockRef
 from blockferry.jobs.archived import Note
 from blockferry.jobs.record import Sealing
 from blockferry.local.claimed import Claimed
+from blockferry.local.interrupts import Interrupts
 from blockferry.local.lanes import Lanes, Stored
 from blockferry.local.tuning import ArchiveTuning
 from fakes import ManualClock
@@ -49,20 +51,25 @@ class Archive:
         self.write = write
         self.calls: list[Call] = []
 
-    def segments(self, call: Call, within: BlockRange, *, keep: Any) -> Any:
+    def chain(self, call: Call) -> Chain:
+        return Chain(())
+
+    def segments(self, call: Call, within: BlockRange, *, keep: Any, chain: Chain) -> Any:
         self.calls.append(call)
         return SimpleNamespace(
             write=lambda block: self.write(block.index), reached=lambda _index: None, finish=lambda index: index
         )
 
-    def held(self, call: Call, parts: Any, within: BlockRange, entries: Any, allocated: int) -> tuple[Note, bytes]:
+    def held(
+        self, call: Call, parts: Any, within: BlockRange, entries: Any, allocated: int, *, chain: Chain
+    ) -> tuple[Note, bytes]:
         assert len(entries) == allocated
         return Note(first=within.first, stop=within.stop), b""
 
 
 def lanes(source: Zeros, *, most: int = 2) -> Lanes:
     call = Call(aws=cast(Any, None), clock=ManualClock())
-    return Lanes(source, call, ArchiveTuning(lanes=most, threads=1))
+    return Lanes(source, call, ArchiveTuning(lanes=most, threads=1), Interrupts())
 
 
 def stored(of: Lanes, target: Archive) -> list[Stored]:
@@ -158,12 +165,15 @@ def test_blocks_that_are_data_only_when_they_are_listed_again_are_noticed() -> N
     running.stop()
 
 
-def test_an_archive_that_is_finished_is_left_alone_whatever_comes_then() -> None:
-    # Not even asked about: nothing could be.
+@pytest.mark.parametrize("how", ["clear", "tell"])
+def test_an_archive_that_is_finished_is_kept_whatever_comes_then_and_a_claim_that_is_left_is_told_of(how: str) -> None:
+    # It can be asked about nothing.
     claimed = Claimed(archive(), Call(aws=cast(Any, None)))
     claimed.save_sealing("archive-1", Sealing(state="accepted", changed_blocks=0, linear_checksum=""))
     error = KeyboardInterrupt()
-    claimed.clear(error)
-    assert error.__notes__ == [
-        "archive s3://archives/disks/archive-1/ is finished and kept: s3://archives/disks/archive-1/manifest.json"
-    ]
+    (claimed.clear if how == "clear" else claimed.tell)(error)
+    (note,) = error.__notes__
+    assert note.startswith(
+        "archive s3://archives/disks/archive-1/ is finished and kept: s3://archives/disks/archive-1/manifest.json; its "
+        "unfinished.json could not be deleted ("
+    )

@@ -87,6 +87,31 @@ def test_a_failing_sink_stops_the_loop_and_nothing_is_reported_as_moved(threads:
     assert len(source.reads) < 10_000
 
 
+def test_a_loop_of_which_a_thread_cannot_be_started_ends_when_the_others_have_ended(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    writing, over = threading.Event(), threading.Event()
+    over_meanwhile: list[bool] = []
+    start = threading.Thread.start
+
+    def started(thread: threading.Thread) -> None:
+        if thread.name == "mover-1":
+            assert writing.wait(10)
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    def before_write(_index: int) -> None:
+        writing.set()
+        over_meanwhile.append(over.wait(0.2))
+
+    monkeypatch.setattr(threading.Thread, "start", started)
+    source = MemorySource({index: content(index) for index in range(100)})
+    with pytest.raises(RuntimeError, match="can't start new thread"):
+        run(BlockRange(0, 100), source, MemorySink(before_write=before_write), threads=2)
+    over.set()
+    assert over_meanwhile == [False]
+
+
 def test_an_interrupted_loop_hands_out_no_more_blocks() -> None:
     interrupted = threading.Event()
 

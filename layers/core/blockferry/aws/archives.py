@@ -7,7 +7,7 @@ SHA-256 of its block. So whatever is missing, cut off, changed or swapped is not
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -130,20 +130,31 @@ class Chain:
 
     def held(self, within: BlockRange) -> Mapping[int, Located]:
         """The allocated blocks of a range, ascending, and where each is. Raises what ``Archive.index`` raises."""
-        found, _ = self.indexed(within)
-        return found
+        newest: dict[int, Located] = {}
+        # One archive after another: of a chain of 30 all indexes of a range may be some 100 MiB in memory.
+        for member, archive in enumerate(self.members):
+            _add(newest, member, archive.indexes(within), within)
+        return _allocated(newest)
 
     def indexed(self, within: BlockRange) -> tuple[Mapping[int, Located], tuple[tuple[RangeIndex, ...], ...]]:
         """The same as ``held``, and the indexes that it comes from, by member."""
         newest: dict[int, Located] = {}
         indexes = tuple(tuple(archive.indexes(within)) for archive in self.members)
         for member, some in enumerate(indexes):
-            for each in some:
-                for entry in each.entries:
-                    if entry.block in within and entry.block not in newest:
-                        newest[entry.block] = Located(member, entry)
-        held = {block: located for block, located in sorted(newest.items()) if located.entry.kind is not Kind.REMOVED}
-        return held, indexes
+            _add(newest, member, some, within)
+        return _allocated(newest), indexes
+
+
+def _add(newest: dict[int, Located], member: int, indexes: Iterable[RangeIndex], within: BlockRange) -> None:
+    """Add the entries of an archive of blocks that no nearer one has an entry of."""
+    for each in indexes:
+        for entry in each.entries:
+            if entry.block in within and entry.block not in newest:
+                newest[entry.block] = Located(member, entry)
+
+
+def _allocated(newest: Mapping[int, Located]) -> Mapping[int, Located]:
+    return {block: located for block, located in sorted(newest.items()) if located.entry.kind is not Kind.REMOVED}
 
 
 def open_archive(call: Call, identity: Identity, uri: str, *, what: str = "manifest_uri") -> Archive:

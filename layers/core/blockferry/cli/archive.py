@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from blockferry.aws.sessions import Aws
-from blockferry.cli.console import region_of, say, show
+from blockferry.cli.console import done, region_of, say, show
 from blockferry.cli.inputs import add_format, members, tags_of
 from blockferry.cli.render import receipt_table
 from blockferry.cli.start import starting
@@ -145,9 +145,10 @@ def _of_this_machine(options: argparse.Namespace) -> int:
             interrupts=interrupts,
             on_start=lambda uri: say(f"writing {uri}"),
         )
-    for warning in receipt["warnings"]:
-        say(f"warning: {warning['message']}")
-    show(receipt, text=receipt_table(receipt), as_json=options.json)
+    with done(f"archive {receipt['manifest_uri']} is finished"):
+        for warning in receipt["warnings"]:
+            say(f"warning: {warning['message']}")
+        show(receipt, text=receipt_table(receipt), as_json=options.json)
     return 0
 
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,7 +65,18 @@ def command_for(verb: str, job_id: str, options: argparse.Namespace) -> str:
 
 def show(result: dict[str, Any], *, text: str, as_json: bool) -> None:
     """Print a result for people or for programs."""
-    print(json.dumps(result, indent=1) if as_json else text)
+    # At once: where nothing more can be written, that is told with what the command has done.
+    print(json.dumps(result, indent=1) if as_json else text, flush=True)
+
+
+@contextmanager
+def done(what: str) -> Iterator[None]:
+    """Only telling of it is left of what is done: whatever ends that gets a note that says so."""
+    try:
+        yield
+    except BaseException as error:
+        error.add_note(what)
+        raise
 
 
 def say(text: str) -> None:

@@ -8,6 +8,7 @@ Results go to standard output (``--json`` for programs), progress and errors to 
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import re
 import sys
@@ -107,6 +108,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Whoever read it has seen enough. Nothing more can be written there, not even when the interpreter ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
+    except OSError as error:
+        if error.errno not in _NO_ROOM:
+            return _unforeseen(error, options)
+        say(f"blockferry: a disk of this machine is full ({error.strerror}); {_became(error, options)}")
+        return FAILED
     except KeyboardInterrupt as interrupt:
         by = f" by {interrupt}" if str(interrupt) else ""
         # Nobody may listen any more: a terminal that is closed interrupts, too.
@@ -114,12 +120,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
             say(f"blockferry: interrupted{by}; {_became(interrupt, options)}")
         return FAILED
     except Exception as error:
-        traceback.print_exc()
-        say(
-            f"blockferry: {type(error).__name__}, which should not happen: please report it with the lines above. "
-            f"{_became(error, options)}"
-        )
-        return UNFORESEEN
+        return _unforeseen(error, options)
+
+
+_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
+
+
+def _unforeseen(error: Exception, options: argparse.Namespace) -> int:
+    """Tell of a defect of this software, and return the exit status."""
+    traceback.print_exc()
+    say(
+        f"blockferry: {type(error).__name__}, which should not happen: please report it with the lines above. "
+        f"{_became(error, options)}"
+    )
+    return UNFORESEEN
 
 
 def _became(error: BaseException, options: argparse.Namespace) -> str:

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from blockferry.aws.sessions import Aws
-from blockferry.cli.console import Command, region_of, say, show
+from blockferry.cli.console import Command, done, region_of, say, show
 from blockferry.cli.inputs import add_format, add_holes, tags_of
 from blockferry.cli.render import upload_table
 from blockferry.core.holes import HolePolicy
@@ -59,13 +59,16 @@ def _run(options: argparse.Namespace) -> int:
             interrupts=interrupts,
             on_start=lambda snapshot_id: say(f"writing {snapshot_id} in {region}"),
         )
-    text = f"{made.snapshot_id} in {made.region}, {made.volume_size_gib} GiB: {counted(made.blocks, 'block')} written"
-    if made.parent_snapshot_id is not None:
-        text += f" on top of {made.parent_snapshot_id}"
-    text += f"\nholes: {holes_line(vars(made))}"
-    for warning in made.warnings:
-        say(f"warning: {warning['message']}")
-    show(vars(made), text=text, as_json=options.json)
+    with done(f"snapshot {made.snapshot_id} in {made.region} is completed"):
+        text = (
+            f"{made.snapshot_id} in {made.region}, {made.volume_size_gib} GiB: {counted(made.blocks, 'block')} written"
+        )
+        if made.parent_snapshot_id is not None:
+            text += f" on top of {made.parent_snapshot_id}"
+        text += f"\nholes: {holes_line(vars(made))}"
+        for warning in made.warnings:
+            say(f"warning: {warning['message']}")
+        show(vars(made), text=text, as_json=options.json)
     return 0
 
 

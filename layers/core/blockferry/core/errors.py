@@ -63,6 +63,10 @@ class UnreadableSource(BlockferryError):
     """The disk or file system of an image on this machine does not give what it holds."""
 
 
+class NoRoom(BlockferryError):
+    """A disk of this machine is full, or cannot be written to, where a command keeps what it needs meanwhile."""
+
+
 class ArchiveDamaged(BlockferryError):
     """An archive, or an object of it, is not what was written, or is of another version; nothing read of it counts."""
 

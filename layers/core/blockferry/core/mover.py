@@ -109,6 +109,13 @@ def move(
                     thread.start()
                 for thread in movers:
                     thread.join()
+            except Exception as error:
+                # A thread could not be started. Whoever is told so clears away the sinks, behind the others.
+                work.fail(error)
+                for thread in movers:
+                    if thread.is_alive():
+                        thread.join()
+                raise
             except BaseException as interrupt:
                 # Whoever is interrupted clears away the sinks: nothing more may be written to them.
                 work.fail(interrupt)

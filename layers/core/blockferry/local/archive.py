@@ -12,12 +12,11 @@ import platform
 import secrets
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-
-from botocore.exceptions import BotoCoreError, ClientError
 
 from blockferry import __version__
 from blockferry.aws.archives import Archive, open_chain
@@ -26,7 +25,7 @@ from blockferry.aws.sessions import Aws, Identity
 from blockferry.core.blocks import BLOCK_SIZE, blocks_of_volume, blocks_per_range
 from blockferry.core.checksums import Linear
 from blockferry.core.counts import by_operation
-from blockferry.core.errors import BlockferryError, InvalidRequest
+from blockferry.core.errors import InvalidRequest, NoRoom
 from blockferry.core.holes import HoleDecision, HoleMeaning, HolePolicy
 from blockferry.core.quotas import MAX_VOLUME_GIB
 from blockferry.core.retry import Clock
@@ -36,20 +35,17 @@ from blockferry.formats.archive.manifest import Manifest, Member, SourceFacts
 from blockferry.formats.recognise import ImageFormat
 from blockferry.jobs.archived import Note
 from blockferry.jobs.record import JobWarning
-from blockferry.local.claimed import Claimed
+from blockferry.local.claimed import Claimed, confirmed
 from blockferry.local.holes import UploadHoles, decide
 from blockferry.local.image import refuse_other_format, volume_size
 from blockferry.local.interrupts import Interrupts
-from blockferry.local.lanes import Lanes
+from blockferry.local.lanes import Lanes, Until
 from blockferry.local.tuning import ArchiveTuning
 from blockferry.requests.archive import LocalArchiveRequest
 from blockferry.sources.archiving import AUTO, newest_base, unless_full, unusable_base, warnings_of
 from blockferry.sources.device import ImageSource
 from blockferry.targets.archive import ArchiveTarget
 from blockferry.targets.archive_proposal import new_archive
-
-MOST_KEPT = 16 << 20
-"""Bytes of notes about ranges that are kept in memory: those of four TiB."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +95,7 @@ def archive_image(
     ``on_start`` is told the address of the archive. If anything fails, or one of the ``interrupts`` comes, what was
     stored is deleted, and a note of the error says so, or what could not be. Raises ``InvalidRequest`` for an unusable
     image, bucket, base or choice, ``SourceChanged`` for a file that changes meanwhile, ``UnreadableSource`` for a disk
-    that fails, and what ``Bucket`` raises.
+    that fails, ``NoRoom``, and what ``Bucket`` raises.
     """
     tuning, interrupts = tuning or ArchiveTuning(), interrupts or Interrupts()
     call = Call(aws=aws, clock=clock or Clock(), waits=waits or Waits())
@@ -108,36 +104,30 @@ def archive_image(
         found = prepare(source, request, region=region, call=call, image_format=image_format)
         source.refuse_changed()
         claimed = Claimed(found.target, call)
-        lanes = Lanes(found.holes.source, call, tuning)
+        lanes = Lanes(found.holes.source, call, tuning, interrupts)
+        working = call.until(Until(lambda: interrupts.pending, clock=call.clock))
         with interrupts.held():
             try:
-                with interrupts.let_in():
-                    target = claimed.target = found.target.start(call, token="", mark=found.target.execution)
+                with interrupts.minding():
+                    target = claimed.target = found.target.start(working, token="", mark=found.target.execution)
                     on_start(target.address.uri())
-                    read = _read(found, target, lanes, call)
+                    read = _read(found, target, lanes, working, tuning, interrupts)
                     source.refuse_changed()
-                    target.commit(call, read.manifest, claimed)
+                    interrupts.check()
+                    target.commit(working, read.manifest, claimed)
             except BaseException as error:
                 lanes.stop()
                 claimed.clear(error)
                 raise
             lanes.stop()
             try:
-                with interrupts.let_in():
-                    left = _unclaimed(target, call)
-                    facts = _confirmed(target, call)
+                with interrupts.minding():
+                    left = claimed.unclaim()
+                    facts = target.facts(confirmed(target, working))
+                    return _receipt(found, source, facts, read, call, left=left, seconds=call.clock.monotonic() - began)
             except BaseException as error:
                 claimed.tell(error)
                 raise
-        return _receipt(
-            found,
-            source,
-            facts,
-            read,
-            call,
-            warnings=(*found.warnings, *left),
-            seconds=call.clock.monotonic() - began,
-        )
 
 
 def prepare(
@@ -226,43 +216,47 @@ def _holes(asked: HolePolicy | None, source: ImageSource, total_blocks: int) -> 
     return UploadHoles(decision, HolePolicy.PRESERVE, source, fills=False)
 
 
-def _read(found: Prepared, target: ArchiveTarget, lanes: Lanes, call: Call) -> _Read:
+def _read(
+    found: Prepared,
+    target: ArchiveTarget,
+    lanes: Lanes,
+    call: Call,
+    tuning: ArchiveTuning,
+    interrupts: Interrupts,
+) -> _Read:
     """Store the image, all but the manifest."""
     linear = Linear()
     blocks_read = 0
     # Not all in memory: of an image of 64 TiB it names two million objects.
-    with tempfile.SpooledTemporaryFile(MOST_KEPT) as kept:
+    with tempfile.SpooledTemporaryFile(tuning.notes_in_memory) as kept:
         for stored in lanes.stored(target, found.range_blocks):
             linear.extend(stored.note.stop - 1, stored.digests)
             blocks_read += stored.blocks_read
-            kept.write(stored.note.model_dump_json().encode() + b"\n")
+            with _in_temporary_file():
+                kept.write(stored.note.model_dump_json().encode() + b"\n")
         kept.seek(0)
-        made = target.made_of(call, _notes(kept))
+        made = target.made_of(call, _notes(kept, interrupts))
+    # What it is built upon was opened before all was read.
+    target.chain(call)
     return _Read(target.proved(made, linear.blocks, linear.value()), blocks_read)
 
 
-def _notes(kept: Iterable[bytes]) -> Iterator[Note]:
-    for line in kept:
-        yield Note.model_validate_json(line)
-
-
-def _unclaimed(target: ArchiveTarget, call: Call) -> tuple[JobWarning, ...]:
-    """Take the claim away; that it is left is told, and no reason to fail."""
+@contextmanager
+def _in_temporary_file() -> Iterator[None]:
     try:
-        target.unclaim(call)
-    except (BlockferryError, ClientError, BotoCoreError) as error:
-        told = f"{target.name} is finished, but its unfinished.json could not be deleted ({error})"
-        return (JobWarning(code="claim_left", message=f"{told}: blockferry discard {target.address.uri()} does"),)
-    return ()
+        yield
+    except OSError as error:
+        raise NoRoom(
+            f"what is stored already could not be noted in a temporary file ({error}): make room for those, or name "
+            "another folder for them in TMPDIR, and begin again"
+        ) from error
 
 
-def _confirmed(target: ArchiveTarget, call: Call) -> dict[str, Any]:
-    """What the stored manifest says. Raises ``TargetFailed`` when it is not this archive's."""
-    looked = ArchiveTarget.look({0: target}, call)
-    if looked.errors:
-        raise looked.errors[0]
-    target.confirm(looked.facts[0])
-    return target.facts(looked.facts[0])
+def _notes(kept: Iterable[bytes], interrupts: Interrupts) -> Iterator[Note]:
+    for line in kept:
+        # Behind each note its objects are listed.
+        interrupts.check()
+        yield Note.model_validate_json(line)
 
 
 def _receipt(
@@ -272,10 +266,12 @@ def _receipt(
     read: _Read,
     call: Call,
     *,
-    warnings: tuple[JobWarning, ...],
+    left: str | None,
     seconds: float,
 ) -> dict[str, Any]:
     placed = call.counts.placed
+    told = f"archive {target['manifest_uri']} is finished, but {left}"
+    warnings = (*found.warnings, *(() if left is None else (JobWarning(code="claim_left", message=told),)))
     return {
         **known(found, source),
         "status": "SUCCEEDED",

@@ -67,6 +67,7 @@ def _requests(found: Prepared, blocks: int) -> Counter[str]:
     ranges = -(-blocks_of_volume(target.volume_gib) // found.range_blocks)
     requests = Counter(target.writing(blocks, ranges))
     requests[at("ListObjectsV2", target.region)] += min(ranges, blocks) + 2
-    # When a range is read and when it is counted: the manifests of all bases and their indexes of it.
-    requests[at("GetObject", target.region)] += 2 * 2 * len(target.base) * ranges + 2
+    # When a range is read and when it is counted: the indexes that all bases have of it. Their manifests when it is
+    # planned, before and behind all that; its own place when it is claimed, and its manifest when it is written.
+    requests[at("GetObject", target.region)] += len(target.base) * (2 * ranges + 3) + 2
     return requests

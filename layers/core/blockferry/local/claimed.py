@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from blockferry.aws.archives import bucket_of
 from blockferry.aws.call import Call
+from blockferry.core.errors import InvalidRequest, TargetFailed
 from blockferry.formats.archive.layout import UNFINISHED
 from blockferry.jobs.record import Sealing
 from blockferry.targets.archive import ArchiveTarget
-from blockferry.targets.archive_claim import LeftArchive, claimed_by, give_up
+from blockferry.targets.archive_claim import ArchiveState, LeftArchive, claimed_by, give_up
 
 
 class Claimed:
@@ -42,17 +43,32 @@ class Claimed:
             error.add_note(told)
 
     def tell(self, error: BaseException) -> None:
-        """The same for an ``error`` that came when the manifest was there."""
-        error.add_note(self._kept)
+        """The same for an ``error`` that came when the manifest was there. Nothing but the claim is deleted."""
+        if isinstance(error, TargetFailed | InvalidRequest):
+            # It says itself that there is another manifest, or none.
+            error.add_note(f"what was stored of {self.target.name} is kept")
+        else:
+            error.add_note(self._kept())
+
+    def unclaim(self) -> str | None:
+        """Take the claim of a finished archive away; tells what is left where that cannot be done. Raises nothing."""
+        target = self.target
+        try:
+            target.unclaim(self._call)
+        except Exception as error:
+            told = f"its unfinished.json could not be deleted ({error}), which is done with"
+            return f"{told}: blockferry discard {target.address.uri()}"
+        return None
 
     def _cleared(self) -> str | None:
         target = self.target
         noted = self.sealing(target.archive_id)
         state = None if noted is None else noted.state
         if state == "accepted":
-            return self._kept
+            return self._kept()
         if state == "asked" and not self._never():
-            return self._kept
+            confirmed(target, self._call)
+            return self._kept()
         if target.started is None and not self._has_its_place():
             return None
         why = LeftArchive(target.identity, target.address).discard(self._call, self, mark=target.execution)
@@ -70,6 +86,18 @@ class Claimed:
         claim = bucket_of(self._call, target.identity, target.bucket).get(target.address.key(UNFINISHED))
         return claim is not None and claimed_by(claim) == target.execution
 
-    @property
     def _kept(self) -> str:
-        return f"{self.target.name} is finished and kept: {self.target.address.manifest_uri}"
+        kept = f"{self.target.name} is finished and kept: {self.target.address.manifest_uri}"
+        left = self.unclaim()
+        return kept if left is None else f"{kept}; {left}"
+
+
+def confirmed(target: ArchiveTarget, call: Call) -> ArchiveState:
+    """What the stored manifest says. Raises ``TargetFailed`` when it is not this archive's, and ``InvalidRequest`` when
+    there is none."""
+    looked = ArchiveTarget.look({0: target}, call)
+    if looked.errors:
+        raise looked.errors[0]
+    found: ArchiveState = looked.facts[0]
+    target.confirm(found)
+    return found

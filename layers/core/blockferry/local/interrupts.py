@@ -2,6 +2,10 @@
 
 A signal raises between any two steps of a program, in its clean-up too. So it may raise only where that is caught: what
 is ``held`` it waits for, except in what is ``let_in`` there. It raises once; whoever sends more is told to wait.
+
+What works with threads that are waited for then must not be ``let_in``: a signal that raises while something is being
+locked leaves it locked, for good. It looks itself whether a signal is ``pending``, and lets it raise where it holds
+nothing (``minding``, ``check``).
 """
 
 from __future__ import annotations
@@ -14,6 +18,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Self
+
+from blockferry.core.errors import OutOfTime
 
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """Ctrl-C; what service managers and ``kill`` send; a terminal that is closed."""
@@ -54,10 +60,10 @@ class Interrupts:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Let signals wait. After an error they wait to the end of the program, which has only that to tell."""
+        """Let signals wait, and behind this, too: there is only to tell then what was done, or what went wrong, in
+        whose place no signal may be told."""
         self._let_in = False
         yield
-        self._let_in = True
 
     @contextmanager
     def let_in(self) -> Iterator[None]:
@@ -68,6 +74,27 @@ class Interrupts:
             yield
         finally:
             self._let_in = False
+
+    @property
+    def pending(self) -> bool:
+        """Whether a signal waits to be raised. Locks nothing, and may be asked by any thread."""
+        return self._first is not None and not self._raised
+
+    def check(self) -> None:
+        """Raise ``Interrupted`` for a signal that has waited."""
+        self._raise_first()
+
+    @contextmanager
+    def minding(self) -> Iterator[None]:
+        """Let a signal raise before and behind this, and where this has ended for lack of time, as it does when one is
+        ``pending``."""
+        self.check()
+        try:
+            yield
+        except OutOfTime:
+            self.check()
+            raise
+        self.check()
 
     def _strike(self, number: int, _frame: FrameType | None) -> None:
         if self._first is None:
@@ -86,6 +113,7 @@ class Interrupts:
 
 
 def _to_standard_error(line: str) -> None:
-    # Not through a buffer, in which the program may be writing just now; and nobody may listen any more.
-    with suppress(OSError):
+    # Not through a buffer, in which the program may be writing just now; and nobody may listen any more, or ever have:
+    # Python has no such stream where it was closed, or one without a file.
+    with suppress(AttributeError, OSError, ValueError):
         os.write(sys.stderr.fileno(), f"{line}\n".encode())

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
+from blockferry.aws.archives import Chain
 from blockferry.aws.call import Call
 from blockferry.core.blocks import BlockRange, split
 from blockferry.core.errors import BlockferryError, IncompleteTransfer
@@ -17,6 +18,7 @@ from blockferry.core.ports import Block, BlockRef, BlockSource
 from blockferry.core.retry import Clock, Deadline
 from blockferry.core.words import counted
 from blockferry.jobs.archived import Note, Part
+from blockferry.local.interrupts import Interrupts
 from blockferry.local.tuning import ArchiveTuning
 from blockferry.targets.archive import ArchiveTarget
 
@@ -35,18 +37,23 @@ class Lanes:
     """Threads that write ranges of ``source``, each with readers of its own, so that one segment of each is sent at a
     time while the next ones are compressed.
 
-    Whoever has enough of it calls ``stop``: when that returns, nothing is written any more.
+    Whoever has enough of it calls ``stop``: when that returns, nothing is written any more. They end by themselves when
+    one of the ``interrupts`` is pending, which is raised then.
     """
 
-    def __init__(self, source: BlockSource, call: Call, tuning: ArchiveTuning) -> None:
+    def __init__(self, source: BlockSource, call: Call, tuning: ArchiveTuning, interrupts: Interrupts) -> None:
         self._stopping = threading.Event()
+        self._interrupts = interrupts
         self._inside = _Inside()
-        self._source = _WhileWanted(source, self._stopping)
+        self._source = _WhileWanted(source, self._unwanted)
         self._listed = source
-        self._call = call.until(_Until(self._stopping, clock=call.clock))
+        self._call = call.until(Until(self._unwanted, clock=call.clock))
         self._tuning = tuning
         self._pool = ThreadPoolExecutor(tuning.lanes, thread_name_prefix="lane")
         self._first: list[BaseException] = []
+
+    def _unwanted(self) -> bool:
+        return self._stopping.is_set() or self._interrupts.pending
 
     def stop(self) -> None:
         """Begin nothing more, and wait for what is under way; harmless when all is done."""
@@ -58,11 +65,15 @@ class Lanes:
     def stored(self, target: ArchiveTarget, blocks_per_range: int) -> Iterator[Stored]:
         """Write the image into the archive, and give what is stored of each range, in order.
 
-        Raises what reading and storing raise, and ``IncompleteTransfer`` when a range is not all there.
+        Raises what reading and storing raise, ``Interrupted``, and ``IncompleteTransfer`` when a range is not all
+        there.
         """
+        # Once: with ranges of half a GiB, the manifests of a long chain are more than what is stored.
+        chain = target.chain(self._call)
         under_way: deque[Future[Stored]] = deque()
         for within in split(target.total_blocks, blocks_per_range):
-            under_way.append(self._pool.submit(self._range, target, within))
+            self._interrupts.check()
+            under_way.append(self._pool.submit(self._range, target, chain, within))
             # Those that are done wait for the ones before them; what they keep is 32 bytes a block.
             if len(under_way) > 2 * self._tuning.lanes:
                 yield self._result(under_way.popleft())
@@ -71,14 +82,15 @@ class Lanes:
 
     def _result(self, future: Future[Stored]) -> Stored:
         if future.exception() is not None:
+            self._interrupts.check()
             # That of another range, perhaps, which has stopped this one.
             raise self._first[0]
         return future.result()
 
-    def _range(self, target: ArchiveTarget, within: BlockRange) -> Stored:
+    def _range(self, target: ArchiveTarget, chain: Chain, within: BlockRange) -> Stored:
         try:
             with self._inside:
-                return self._moved(target, within)
+                return self._moved(target, chain, within)
         except _NotWanted:
             raise
         except BaseException as error:
@@ -86,12 +98,12 @@ class Lanes:
             self._stopping.set()
             raise
 
-    def _moved(self, target: ArchiveTarget, within: BlockRange) -> Stored:
+    def _moved(self, target: ArchiveTarget, chain: Chain, within: BlockRange) -> Stored:
         parts: list[Part] = []
         moved = move(
             within,
             self._source,
-            [target.segments(self._call, within, keep=parts.append)],
+            [target.segments(self._call, within, keep=parts.append, chain=chain)],
             holes=HolePolicy.PRESERVE,
             threads=self._tuning.threads,
             deadline=Deadline(None, clock=self._call.clock),
@@ -105,7 +117,7 @@ class Lanes:
                 f"{within.stop}, and {len(moved.digests)} were read: begin again while nobody writes to it"
             )
         # Whatever it is built upon, all of the image was read.
-        note, _ = target.held(self._call, parts, within, moved.digests, len(listed))
+        note, _ = target.held(self._call, parts, within, moved.digests, len(listed), chain=chain)
         return Stored(note, b"".join(digest for _, digest in moved.digests), moved.blocks_read)
 
 
@@ -140,11 +152,11 @@ class _Inside:
 
 
 class _WhileWanted:
-    """The blocks of a source, until that is ``stopping``."""
+    """The blocks of a source, until they are ``unwanted``."""
 
-    def __init__(self, source: BlockSource, stopping: threading.Event) -> None:
+    def __init__(self, source: BlockSource, unwanted: Callable[[], bool]) -> None:
         self._source = source
-        self._stopping = stopping
+        self._unwanted = unwanted
 
     def blocks(self, within: BlockRange) -> Iterator[BlockRef]:
         self._refuse()
@@ -155,16 +167,16 @@ class _WhileWanted:
         return self._source.read(ref)
 
     def _refuse(self) -> None:
-        if self._stopping.is_set():
+        if self._unwanted():
             raise _NotWanted("the archive is not written on")
 
 
-class _Until(Deadline):
-    """No deadline until that is ``stopping``, and then one that has passed: nothing is tried again."""
+class Until(Deadline):
+    """No deadline until something is ``unwanted``, and then one that has passed: nothing is tried again."""
 
-    def __init__(self, stopping: threading.Event, *, clock: Clock) -> None:
+    def __init__(self, unwanted: Callable[[], bool], *, clock: Clock) -> None:
         super().__init__(None, clock=clock)
-        self._stopping = stopping
+        self._unwanted = unwanted
 
     def remaining(self) -> float:
-        return -1.0 if self._stopping.is_set() else super().remaining()
+        return -1.0 if self._unwanted() else super().remaining()

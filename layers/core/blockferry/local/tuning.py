@@ -41,3 +41,6 @@ class ArchiveTuning:
 
     threads: int = 4
     """Blocks of a range that are read and compressed at a time: with all lanes more than most machines have cores."""
+
+    notes_in_memory: int = 16 << 20
+    """Bytes of notes about ranges, those of four TiB; more of them go into a temporary file."""

@@ -16,7 +16,7 @@ from botocore.exceptions import ClientError
 from pydantic import Field
 
 from blockferry import __version__
-from blockferry.aws.archives import Archive, Chain, bucket_of, open_archive
+from blockferry.aws.archives import Archive, Chain, Located, bucket_of, open_archive
 from blockferry.aws.call import Call
 from blockferry.aws.objects import Bucket, Stored, put_to
 from blockferry.aws.sessions import Identity
@@ -52,7 +52,7 @@ from blockferry.jobs.archived import Note, Part
 from blockferry.jobs.call import JobCall
 from blockferry.jobs.record import Sealing, Sums
 from blockferry.sources.kind import JobSource
-from blockferry.targets.archive_claim import ArchiveState, LeftArchive, claim_of, claimed_by, whose
+from blockferry.targets.archive_claim import ArchiveState, LeftArchive, claim_of, claimed_by, parts_of, whose
 from blockferry.targets.archive_listing import Listing, MadeOf
 from blockferry.targets.kind import Forecast, JobTarget, Looked, Sealings, Started, looked_at
 from blockferry.targets.segments import MOST_WAITING, SegmentSink
@@ -168,8 +168,11 @@ class ArchiveTarget(JobTarget):
     def sink(self, call: JobCall, *, number: int, within: BlockRange) -> SegmentSink:
         return self.segments(call, within, keep=lambda part: archived.save_part(call.folder, number, part))
 
-    def segments(self, call: Call, within: BlockRange, *, keep: Callable[[Part], None]) -> SegmentSink:
-        """Where the blocks of a range are written; ``keep`` gets what was stored of it."""
+    def segments(
+        self, call: Call, within: BlockRange, *, keep: Callable[[Part], None], chain: Chain | None = None
+    ) -> SegmentSink:
+        """Where the blocks of a range are written; ``keep`` gets what was stored of it. ``chain`` is what it is built
+        upon, where that was opened before."""
         return SegmentSink(
             self._bucket(call),
             self.address,
@@ -179,7 +182,7 @@ class ArchiveTarget(JobTarget):
             segment_blocks=self.segment_blocks,
             facts={"snapshot_id": self.source.name, "volume_size_gib": self.volume_gib, "base": self._nearest},
             put=self._cold("application/zstd"),
-            base=self._chain(call).held(within) if self.compares else None,
+            base=(chain or self.chain(call)).held(within) if self.compares else None,
         )
 
     @property
@@ -199,12 +202,15 @@ class ArchiveTarget(JobTarget):
         within: BlockRange,
         entries: Sequence[tuple[int, bytes]],
         allocated: int,
+        *,
+        chain: Chain | None = None,
     ) -> tuple[Note, bytes]:
         """The note of a range, whose index is stored, and the raw digests of all that the source has there, if the
         archive is built upon another one. Raises ``IncompleteTransfer`` when the ``parts`` are not all of it."""
         bucket = self._bucket(call)
         found, objects = self._stored(bucket, parts, within)
-        digests = self._held_against(call, found, entries, allocated)
+        below = (chain or self.chain(call)).held(within) if self.base else {}
+        digests = self._held_against(below, found, entries, allocated)
         note = Note(first=within.first, stop=within.stop, digests=len(digests) // DIGEST_SIZE)
         if found.entries:
             body = index.pack(found)
@@ -227,11 +233,10 @@ class ArchiveTarget(JobTarget):
         return note.model_copy(update={"objects": there}), digests
 
     def _held_against(
-        self, call: Call, found: RangeIndex, entries: Sequence[tuple[int, bytes]], allocated: int
+        self, below: Mapping[int, Located], found: RangeIndex, entries: Sequence[tuple[int, bytes]], allocated: int
     ) -> bytes:
         """Hold the index, on top of the base, against what was moved and what the source has allocated. Returns the
         digests of all that the snapshot has, where there is a base: without one the proof has them."""
-        below = self._chain(call).held(found.range) if self.base else {}
         held = {block: located.entry.digest for block, located in below.items()}
         removed = set()
         for entry in found.entries:
@@ -347,7 +352,8 @@ class ArchiveTarget(JobTarget):
         counts = dict.fromkeys(("data_blocks", "zero_blocks", "removed_blocks", "segments", "stored_bytes"), 0)
         indexes: list[IndexFacts] = []
         due = 0
-        with Listing(self.address, self._bucket(call), self.total_blocks) as there:
+        bucket = self._bucket(call)
+        with Listing(self.address, bucket, self.total_blocks, segment_blocks=self.segment_blocks) as there:
             for note in notes:
                 if note.first != due:
                     raise IncompleteTransfer(f"{self.name}: blocks {due} to {note.first - 1} were not counted")
@@ -468,7 +474,7 @@ class ArchiveTarget(JobTarget):
         claim = bucket.get(self.address.key(UNFINISHED))
         if claim is not None:
             return claimed_by(claim) == mark
-        there = any(True for _ in bucket.listed(self.address.key()))
+        there = next(parts_of(bucket, self.address), None) is not None
         return there and bucket.get(self.address.key(MANIFEST)) is None
 
     def asked_for(self, given: Mapping[str, Any]) -> bool:
@@ -496,7 +502,7 @@ class ArchiveTarget(JobTarget):
     def _bucket(self, call: Call) -> Bucket:
         return bucket_of(call, self.identity, self.bucket)
 
-    def _chain(self, call: Call) -> Chain:
+    def chain(self, call: Call) -> Chain:
         """The archives that it is built upon, which must be what they were. Raises ``ArchiveDamaged``."""
         members: list[Archive] = []
         for number, base in enumerate(self.base):

@@ -7,22 +7,26 @@ cannot finish it any more, and has not either, writes something else there first
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from blockferry.aws.archives import bucket_of
 from blockferry.aws.call import Call
+from blockferry.aws.objects import Bucket
 from blockferry.aws.sessions import Identity
 from blockferry.core.checksums import digest_of, encode
-from blockferry.core.errors import OutOfTime
+from blockferry.core.errors import OutOfTime, RetryLater
 from blockferry.core.quotas import DELETED_OBJECTS
 from blockferry.core.reserves import SWEEP_SECONDS
 from blockferry.formats.archive import manifest
 from blockferry.formats.archive.layout import (
+    INDEX,
     MANIFEST,
+    SEGMENTS,
     UNFINISHED,
     ArchiveAddress,
+    is_part,
 )
 from blockferry.formats.archive.manifest import Manifest
 from blockferry.targets.kind import Sealings
@@ -55,7 +59,8 @@ class LeftArchive:
         return f"archive {self.address.uri()}"
 
     def discard(self, call: Call, sealings: Sealings | None, *, mark: str) -> str | None:
-        """Delete its objects, if it has no manifest and its claim is that of this execution, or it is given up.
+        """Delete its objects, if it has no manifest and its claim is that of this execution, or it is given up. What
+        else lies below its address is kept.
 
         Raises ``OutOfTime`` where there are more than the call has time for: another one goes on.
         """
@@ -70,15 +75,14 @@ class LeftArchive:
             bucket.delete([unfinished] if owner == mark else [])
             return "it is complete"
         if claim is None and not given_up:
-            return None if not any(True for _ in bucket.listed(self.address.key())) else "nobody says whose it is"
+            return None if next(parts_of(bucket, self.address), None) is None else "nobody says whose it is"
         if claim is not None and owner != mark:
             return "it is another execution's"
         doomed: list[str] = []
         gone = 0
-        kept = {unfinished, self.address.key(MANIFEST)}
         # As they are listed: an archive of 64 TiB has two million.
-        for each in bucket.listed(self.address.key()):
-            doomed += [] if each.key in kept else [each.key]
+        for key in parts_of(bucket, self.address):
+            doomed.append(key)
             if len(doomed) == DELETED_OBJECTS:
                 bucket.delete(doomed)
                 gone, doomed = gone + len(doomed), []
@@ -88,6 +92,15 @@ class LeftArchive:
         # Last: whoever dies before it finds out again whose the rest is.
         bucket.delete([unfinished])
         return None
+
+
+def parts_of(bucket: Bucket, address: ArchiveAddress) -> Iterator[str]:
+    """The keys of the indexes and segments that are there of an archive. What others keep below its address, whole
+    archives perhaps, is not among them."""
+    for place in (INDEX, SEGMENTS):
+        for each in bucket.listed(address.key(place)):
+            if is_part(each.key.removeprefix(address.key())):
+                yield each.key
 
 
 def claim_of(mark: str, *, job_id: str, machine: str | None) -> bytes:
@@ -122,14 +135,17 @@ def whose(body: bytes, address: ArchiveAddress) -> str:
 
 def give_up(call: Call, identity: Identity, address: ArchiveAddress, *, mark: str, put: Mapping[str, Any]) -> bool:
     """Make sure that an archive can never be finished, also by a request that is still on its way; ``mark`` is that of
-    its claim. Returns ``False`` when it is finished: then nothing is changed."""
+    its claim. Returns ``False`` when it is finished: then nothing is changed. Raises ``RetryLater`` when what was in
+    the place of the manifest is gone as soon as it is looked at."""
     bucket = bucket_of(call, identity, address.bucket)
     body = manifest.given_up(mark)
     key = address.key(MANIFEST)
     if bucket.put(key, body, sha256=encode(digest_of(body)), once=True, **put) is not None:
         return True
     there = bucket.get(key)
-    return there is not None and manifest.is_given_up(there)
+    if there is None:
+        raise RetryLater(f"{bucket.uri(key)} was there, and was deleted just now: begin again")
+    return manifest.is_given_up(there)
 
 
 def _member(body: bytes, name: str) -> str | None:

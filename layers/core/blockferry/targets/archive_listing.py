@@ -24,26 +24,27 @@ class MadeOf:
     indexes: tuple[IndexFacts, ...]
 
 
-SPAN_BLOCKS = 524_288
-"""Blocks whose segments are listed by one thread after another: 256 GiB, some nine pages of segments of 64 blocks. The
-two million segments of a volume of 64 TiB are 2,100 pages, for which one after another takes most of an invocation."""
+SPAN_SEGMENTS = 8_192
+"""Segments, where all blocks are data, that one thread lists one after another: some nine pages, and 3 MiB in memory.
+The two million of the largest archive are 2,100 pages, for which one after another takes most of an invocation."""
 
 SPANS_AHEAD = 4
 """Spans that are listed before they are needed."""
 
 
 class Listing:
-    """The objects of an archive of so many blocks as its bucket lists them, walked through range by range.
+    """The objects of an archive of so many blocks, ``segment_blocks`` at most in a segment, as its bucket lists them,
+    walked through range by range.
 
     Used within ``with``: threads list ahead of the walk.
     """
 
-    def __init__(self, address: ArchiveAddress, bucket: Bucket, total_blocks: int) -> None:
+    def __init__(self, address: ArchiveAddress, bucket: Bucket, total_blocks: int, *, segment_blocks: int) -> None:
         self._address = address
         self._bucket = bucket
         self._pool = ThreadPoolExecutor(SPANS_AHEAD, thread_name_prefix="listing")
         self._indexes = bucket.listed(address.key(INDEX))
-        spans = split(total_blocks, SPAN_BLOCKS)
+        spans = split(total_blocks, SPAN_SEGMENTS * segment_blocks)
         self._segments = (each for some in ahead(self._pool, self._span, spans, most=SPANS_AHEAD) for each in some)
         self._next: dict[str, Stored | None] = {}
 

@@ -29,6 +29,15 @@ def segment_name(first: int) -> str:
     return f"{SEGMENTS}{first:010d}.zst"
 
 
+_PART = re.compile(rf"{INDEX}[0-9]{{10}}\.idx|{SEGMENTS}[0-9]{{10}}\.zst")
+
+
+def is_part(name: str) -> bool:
+    """Whether an object of this name, below the address of an archive, is an index or a segment of it. Others may be
+    there, too: the address of an archive may be the prefix of other ones."""
+    return _PART.fullmatch(name) is not None
+
+
 def with_slash(prefix: str) -> str:
     """A prefix as archives have it: empty, or with a slash at its end."""
     return prefix if not prefix or prefix.endswith("/") else f"{prefix}/"
