@@ -75,7 +75,7 @@ locals {
     }
     plan_expiry = {
       description     = "Looks at all backups by tag and decides which may go"
-      memory_mb       = 1769 # a hundred thousand snapshots are some 300 MB of answers and values
+      memory_mb       = 1769 # a hundred thousand snapshots are 160 MB of values, beside a page of answers
       timeout_seconds = 900
       environment     = local.backup_settings
     }
