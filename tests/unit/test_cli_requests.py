@@ -135,7 +135,7 @@ def test_inspect_of_a_chain_alone_is_enough(started: Started) -> None:
         (["copy", NEW, "--to", "eu-west-1"], f"copy-{NEW}"),
         (["sync", NEW, "--follow", "--to", "eu-west-1"], f"sync-{NEW}"),
         (["fanout", "s3://images/a b/disk v1.img.zst", "--to", "eu-west-1"], "fanout-a-b-disk-v1-img-zst"),
-        (["fanout", f"s3://images/{'x' * 200}", "--to", "eu-west-1"], f"fanout-{'x' * 48}"),
+        (["fanout", f"s3://images/{'x' * 200}", "--to", "eu-west-1"], f"fanout-{'x' * 46}"),
         (["inspect", "--chain", OLD, NEW], f"inspect-{NEW}"),
     ],
 )

@@ -68,6 +68,9 @@ class Functions:
             case "plan_verification_arn":
                 places = {"bucket": BUCKET, "plan_key": "plan.jsonl", "results_prefix": "results"}
                 return {"job_id": "job", **places, "max_concurrency": 1, "record": "r", "readable": True}
+            case "plan_backup_arn" | "plan_expiry_arn" | "plan_replication_arn":
+                places = {"bucket": BUCKET, "plan_key": "batches.jsonl", "results_prefix": "results"}
+                return {"job_id": "job", **places, "max_concurrency": 1, "record": "r", "to_do": True}
             case "verify_blocks_arn":
                 return call_again({}) if first else done()
             case "inspect_snapshots_arn":
@@ -86,7 +89,8 @@ def machine(file: Path, functions: Functions, clock: SkippingClock) -> MachineRu
     for name in PLACEHOLDERS:
         text = text.replace(f"${{{name}}}", arn_of(name))
     items = b'{"first": 0, "stop": 8}\n'
-    s3 = {BUCKET: {"plan.jsonl": items, "missing.jsonl": items}}
+    batches = b'{"act": "delete_expired", "first": 0}\n{"act": "mark_expired", "first": 0}\n'
+    s3 = {BUCKET: {"plan.jsonl": items, "missing.jsonl": items, "batches.jsonl": batches}}
     return MachineRun(text, tasks=functions.tasks(), s3=s3, clock=clock)
 
 
