@@ -172,8 +172,8 @@ def test_a_job_of_no_operation_is_reported_with_where_it_was_looked_for(machines
     with pytest.raises(InvalidRequest) as caught:
         machines.operator.find("nightly")
     assert str(caught.value) == (
-        "there is no job nightly of copy, sync, fanout, archive, restore, verify, inspect, backup, replicate, expire in "
-        f"{REGION} (account {ACCOUNT}, state machines my-ferry-*); check the id, --region and --name-prefix"
+        "there is no job nightly of copy, sync, fanout, archive, restore, verify, inspect, backup, replicate, expire "
+        f"in {REGION} (account {ACCOUNT}, state machines my-ferry-*); check the id, --region and --name-prefix"
     )
 
 
@@ -205,7 +205,8 @@ def test_a_job_that_may_be_where_nobody_was_let_in_is_not_said_to_be_nowhere(mac
     machines.have(denied=("sync",))
     with pytest.raises(
         InvalidRequest,
-        match=r"of copy, fanout, archive, restore, verify, inspect, backup, replicate, expire in .*to look at sync: may not look at sync",
+        match=r"of copy, fanout, archive, restore, verify, inspect, backup, replicate, expire in .*to look at sync: "
+        "may not look at sync",
     ):
         machines.operator.find("nightly")
 
