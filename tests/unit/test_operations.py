@@ -124,3 +124,11 @@ def test_a_copy_loads_nothing_that_only_other_operations_need() -> None:
     needed = {"blockferry.sources.snapshot", "blockferry.targets.full"}
     needed |= {f"blockferry.{room}.copy" for room in ("operations", "requests", "cli")}
     assert loaded & others == needed
+
+
+def test_terraform_tells_of_backups_whoever_asks_for_it_and_nobody_else() -> None:
+    text = (ROOT / "terraform/modules/region/functions.tf").read_text()
+    (told,) = re.findall(r"told_of_backups = \[(.*?)\]", text)
+    handlers = ROOT.glob("functions/*/handler.py")
+    asking = {file.parent.name for file in handlers if "settings_of_environment" in file.read_text()}
+    assert set(re.findall(r'"(\w+)"', told)) == asking

@@ -54,7 +54,6 @@ locals {
       description     = "Looks at what asks for backups by its tags"
       memory_mb       = 1769 # all instances and volumes that do are in memory at once
       timeout_seconds = 900
-      environment     = local.backup_settings
     }
     take_backups = {
       description     = "Makes backups by tag, each once in its slot"
@@ -65,31 +64,26 @@ locals {
       description     = "Looks at backups that want copies and at the copies that there are"
       memory_mb       = 1769 # as plan_expiry, and of several Regions
       timeout_seconds = 900
-      environment     = local.backup_settings
     }
     copy_backups = {
       description     = "Begins copies of backups and notes those that are complete"
       memory_mb       = 512
       timeout_seconds = 900
-      environment     = local.backup_settings
     }
     plan_expiry = {
       description     = "Looks at all backups by tag and decides which may go"
       memory_mb       = 1769 # a hundred thousand snapshots are 160 MB of values, beside a page of answers
       timeout_seconds = 900
-      environment     = local.backup_settings
     }
     mark_expired = {
       description     = "Marks backups that are due"
       memory_mb       = 512
       timeout_seconds = 900 # EC2 takes some ten changes a second of the whole account
-      environment     = local.backup_settings
     }
     delete_expired = {
       description     = "Deletes backups that are due"
       memory_mb       = 512
       timeout_seconds = 900
-      environment     = local.backup_settings
     }
     write_report = {
       description     = "Writes the report of a run that looked after backups"
@@ -107,6 +101,11 @@ locals {
       }
     }
   }
+}
+
+locals {
+  # Functions that go by what the deployment says of backups.
+  told_of_backups = ["copy_backups", "delete_expired", "mark_expired", "plan_backup", "plan_expiry", "plan_replication"]
 }
 
 module "function" {
@@ -132,6 +131,7 @@ module "function" {
       POWERTOOLS_SERVICE_NAME = each.key
     },
     try(each.value.environment, {}),
+    contains(local.told_of_backups, each.key) ? local.backup_settings : {},
   )
 
   tracing               = var.observability.tracing
