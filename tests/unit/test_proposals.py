@@ -17,7 +17,7 @@ from blockferry.requests.parts import Source, Target, TransferOptions
 from blockferry.sources.readable import readable_snapshot, refuse_no_access, related, source_identity
 from blockferry.sources.snapshot import ExaminedSnapshot, JobSnapshot, copy_tags, snapshot_members
 from blockferry.targets.full import FullSnapshot, propose_full
-from blockferry.targets.proposal import all_tags, job_tags
+from blockferry.targets.proposal import all_tags, job_tags, tags_left_out
 from botocore.exceptions import EndpointConnectionError
 from job_records import EXECUTION, HOME, RECOVERY, THIRD, source
 from memory_ebs import MemoryEbs, refused
@@ -271,6 +271,27 @@ def test_tags_asked_for_win_over_the_sources_and_the_jobs_over_all() -> None:
         "b": "s",
         "o": "own",
     }
+
+
+def test_tags_by_which_a_backup_is_looked_after_stay_where_they_are_unless_they_are_asked_for() -> None:
+    source = {
+        "Type": "Automated",
+        "DeleteOn": "2026-12-04",
+        "KeepForever": "",
+        "Retention": "7d",
+        "Copy_Dest": "dr",
+        "Name": "a",
+    }
+    assert all_tags(source, {}, {}, region=HOME) == {"Name": "a"}
+    assert all_tags(source, {"DeleteOn": "2030-01-01"}, {}, region=HOME) == {"Name": "a", "DeleteOn": "2030-01-01"}
+    assert all_tags({"Type": "database"}, {}, {}, region=HOME) == {"Type": "database"}
+    (warning,) = tags_left_out(source)
+    assert (warning.code, warning.message) == (
+        "tags_left_out",
+        "Copy_Dest, DeleteOn, KeepForever, Retention, Type say how the source is looked after as a backup, and are not "
+        "carried to the targets",
+    )
+    assert tags_left_out({"Type": "database", "Name": "a"}) == ()
 
 
 def test_two_tags_are_kept_free_for_the_end() -> None:

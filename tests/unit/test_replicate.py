@@ -232,6 +232,17 @@ def test_a_destination_has_its_own_key_and_retention(regions: Regions) -> None:
     assert copy["tags"]["DeleteOn"] > "2026-12-20"
 
 
+def test_a_copy_by_a_job_and_what_is_restored_are_no_backups(regions: Regions) -> None:
+    backup = regions.backup(Role="db")
+    receipt = regions.rig.copy({"snapshot_id": backup, "targets": [{"region": RECOVERY}]})
+    (target,) = receipt["targets"]
+    client = regions.rig.client("ec2", RECOVERY)
+    (made,) = client.describe_snapshots(SnapshotIds=[target["snapshot_id"]])["Snapshots"]
+    keys = {tag["Key"] for tag in made["Tags"] if not tag["Key"].startswith("blockferry:")}
+    assert keys == {"Role"}
+    assert [warning["code"] for warning in receipt["warnings"]] == ["tags_left_out"]
+
+
 def test_two_destinations_in_one_region_have_a_copy_each(regions: Regions) -> None:
     regions.says(destinations={"dr": {"region": RECOVERY, "retention": "30d"}})
     backup = regions.backup(Copy_Dest=f"dr {RECOVERY}")

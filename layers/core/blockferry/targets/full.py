@@ -16,7 +16,7 @@ from blockferry.jobs.execution import Execution
 from blockferry.requests.parts import Target, TransferOptions
 from blockferry.sources.kind import Examined, JobSource
 from blockferry.targets.encryption import WantedEncryption
-from blockferry.targets.proposal import Proposal, all_tags, job_tags
+from blockferry.targets.proposal import Proposal, all_tags, job_tags, tags_left_out
 from blockferry.targets.snapshot import SnapshotTarget
 
 
@@ -83,7 +83,7 @@ def propose_full(
         )
         for target, will_be in zip(asked, encrypted, strict=True)
     )
-    return Proposal(targets, holes, warnings=found.warnings)
+    return Proposal(targets, holes, warnings=(*found.warnings, *tags_left_out(found.tags)))
 
 
 def _will_be_encrypted(target: Target, source_encrypted: bool, call: Call) -> bool | None:

@@ -27,7 +27,7 @@ from blockferry.sources.meaning import on_parent
 from blockferry.sources.readable import refuse_no_access
 from blockferry.sources.snapshot import SnapshotSource
 from blockferry.targets.encryption import WantedEncryption
-from blockferry.targets.proposal import Proposal, all_tags, job_tags
+from blockferry.targets.proposal import Proposal, all_tags, job_tags, tags_left_out
 from blockferry.targets.snapshot import SnapshotTarget
 
 
@@ -84,7 +84,7 @@ def propose_on_parents(
         _on_parent(target, number, parent, request, found, holes, execution, call)
         for number, (target, parent) in enumerate(zip(request.targets, found.parents, strict=True))
     )
-    return Proposal(targets, holes, compared=request.options.verify_parent)
+    return Proposal(targets, holes, compared=request.options.verify_parent, warnings=tags_left_out(found.tags))
 
 
 def _on_parent(
