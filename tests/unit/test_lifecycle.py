@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import random
+import subprocess
+import sys
 from collections.abc import Mapping
 from datetime import UTC, date, datetime, timedelta
 from zoneinfo import ZoneInfo
@@ -119,6 +122,16 @@ def test_a_slot_is_the_last_minute_of_the_schedule_that_a_clock_on_the_wall_show
 def test_a_schedule_without_an_instant_is_refused(times: tuple[str, ...], weekdays: tuple[str, ...], zone: str) -> None:
     with pytest.raises(ValueError, match=r"must be some of"):
         Schedule(times, weekdays, zone)
+
+
+def test_time_zones_are_known_on_a_machine_that_has_no_files_of_them() -> None:
+    # Runtimes of Lambda need not have any.
+    program = (
+        "from blockferry.lifecycle.schedule import Schedule; print(Schedule(('01:00',), zone='Europe/Berlin').zone)"
+    )
+    bare = {**os.environ, "PYTHONTZPATH": ""}
+    done = subprocess.run([sys.executable, "-c", program], env=bare, capture_output=True, text=True, check=False)
+    assert done.stdout == "Europe/Berlin\n", done.stderr
 
 
 # -- tiers -------------------------------------------------------------------------------
